@@ -1,0 +1,206 @@
+"""Build the shipped prototype set from the font packages of Debian's main archive.
+
+    python fonts/build.py SCRATCH [--download]
+
+SCRATCH receives the unpacked packages (about 2 GB). With --download they are fetched by `apt-get download`
+first, which needs a Debian system with its package lists; otherwise they must be there.
+"""
+
+import argparse
+import csv
+import gzip
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from fontTools.ttLib import TTFont
+
+from hlf_np.data.font_files import Face, build, family_key, write
+from hlf_np.report.sheets import contact_sheet
+
+HERE = Path(__file__).parent
+FACES = 1000
+PER_FAMILY = 8
+SHEET_ROWS = 100  # faces per column of the contact sheet
+
+TEX = "texlive-fonts-extra"
+SKIPPED_TEX_FONTS = {
+    "atkinson": "its licence forbids changes",
+    "countriesofeurope": "maps, not letters",
+    "drm": "one design under some twenty family names, so the limit per family would not hold",
+    "fontawesome5": "icons",
+}
+PACKAGES = re.findall(
+    r"\S+",
+    """
+fonts-3270 fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis fonts-adf-gillius fonts-adf-ikarius
+fonts-adf-irianis fonts-adf-libris fonts-adf-mekanus fonts-adf-oldania fonts-adf-romande fonts-adf-switzera
+fonts-adf-tribun fonts-adf-universalis fonts-adf-verana fonts-aenigma fonts-agave fonts-alee fonts-allerta
+fonts-amiga fonts-ancient-scripts fonts-anonymous-pro fonts-apropal fonts-arabeyes fonts-arapey
+fonts-arkpandora fonts-arphic-gbsn00lp fonts-arphic-gkai00mp fonts-arphic-ukai fonts-atarismall
+fonts-averia-gwf fonts-averia-sans-gwf fonts-averia-serif-gwf fonts-b612 fonts-babelstone-modern
+fonts-baekmuk fonts-bebas-neue fonts-beng-extra fonts-beteckna fonts-bpg-georgian fonts-breip fonts-bwht
+fonts-cabin fonts-cabinsketch fonts-cantarell fonts-cegui fonts-century-catalogue fonts-cherrybomb
+fonts-clear-sans fonts-cmu fonts-comfortaa fonts-comic-neue fonts-compagnon fonts-courier-prime
+fonts-croscore fonts-crosextra-caladea fonts-crosextra-carlito fonts-cwtex-yen fonts-dancingscript
+fonts-ddc-uchen fonts-dejavu-extra fonts-dkg-handwriting fonts-dosis fonts-dotgothic16 fonts-dustin
+fonts-ebgaramond-extra fonts-eeyek fonts-elstob fonts-engadget fonts-essays1743 fonts-eurofurence
+fonts-fantasma fonts-fantasque-sans fonts-fanwood fonts-ferrite-core fonts-firacode fonts-freefont-ttf
+fonts-gamaliel fonts-gemunu-libre fonts-georgewilliams fonts-gfs-artemisia fonts-gfs-didot
+fonts-gfs-neohellenic fonts-gfs-theokritos fonts-glasstty fonts-gnutypewriter fonts-go fonts-gotico-antiqua
+fonts-goudybookletter fonts-hack fonts-hermit fonts-horai-umefont fonts-hosny-amiri fonts-hosny-thabit
+fonts-humor-sans fonts-inconsolata fonts-inter fonts-inter-variable fonts-ipafont-gothic
+fonts-ipafont-mincho fonts-jetbrains-mono fonts-johnsmith-induni fonts-jsmath fonts-junction fonts-junicode
+fonts-jura fonts-kanjistrokeorders fonts-karla fonts-katex fonts-kaushanscript fonts-khmeros fonts-kiloji
+fonts-klaudia-berenika fonts-komatuna fonts-konatu fonts-kouzan-mouhitsu fonts-lato fonts-league-mono
+fonts-league-spartan fonts-leckerli-one fonts-lemonada fonts-levien-museum fonts-lexi-gulim
+fonts-lexi-saebom fonts-lg-aboriginal fonts-liberation fonts-lindenhill fonts-linex fonts-linuxlibertine
+fonts-lmodern fonts-lobster fonts-lobstertwo fonts-lohit-telu fonts-lyx fonts-manchufont fonts-manrope
+fonts-mathjax fonts-meera-inimai fonts-migmix fonts-millimetre fonts-misaki fonts-mmcedar fonts-mona
+fonts-monofur fonts-monoid fonts-mononoki fonts-morisawa-bizud-gothic fonts-morisawa-bizud-mincho
+fonts-motoya-l-maruberi fonts-mph-2b-damase fonts-mplus fonts-myanmar fonts-nafees fonts-nanum
+fonts-nanum-eco fonts-nanum-extra fonts-national-park fonts-naver-d2coding fonts-noto-core fonts-noto-extra
+fonts-noto-mono fonts-ocr-a fonts-ocr-b fonts-okolaks fonts-open-sans fonts-opendin fonts-opendyslexic
+fonts-oradano-mincho-gsrr fonts-osifont fonts-oxygen fonts-pagul fonts-paktype fonts-paratype fonts-pc
+fonts-play fonts-povray fonts-prociono fonts-proggy fonts-quattrocento fonts-quicksand fonts-radisnoir
+fonts-reggae fonts-ricty-diminished fonts-rit-sundar fonts-roadgeek fonts-roboto-fontface fonts-roboto-slab
+fonts-roboto-unhinted fonts-rocknroll fonts-routed-gothic fonts-rufscript fonts-sambhota-yigchung
+fonts-sarai fonts-sawarabi-gothic fonts-sawarabi-mincho fonts-senamirmir-washra fonts-seto fonts-sil-akatab
+fonts-sil-alkalami fonts-sil-andika fonts-sil-andikanewbasic fonts-sil-charis fonts-sil-dai-banna
+fonts-sil-galatia fonts-sil-gentium fonts-sil-gentiumplus fonts-sil-lateef fonts-sil-mondulkiri
+fonts-sil-padauk fonts-sil-scheherazade fonts-sil-shimenkan-taogu fonts-sil-sophia-nubian fonts-sil-tagmukay
+fonts-sixtyfour fonts-smc-anjalioldlipi fonts-smc-chilanka fonts-smc-dyuthi fonts-smc-gayathri
+fonts-smc-karumbi fonts-smc-keraleeyam fonts-smc-manjari fonts-smc-meera fonts-smc-rachana fonts-smc-suruma
+fonts-smc-uroob fonts-smiley-sans fonts-solide-mirage fonts-sora fonts-spleen fonts-staypuft fonts-stick
+fonts-summersby fonts-taml-tscu fonts-teluguvijayam fonts-terminus fonts-texgyre fonts-tiresias
+fonts-tlwg-garuda-otf fonts-tlwg-garuda-ttf fonts-tlwg-kinnari-otf fonts-tlwg-kinnari-ttf
+fonts-tlwg-laksaman-otf fonts-tlwg-laksaman-ttf fonts-tlwg-loma-otf fonts-tlwg-loma-ttf
+fonts-tlwg-norasi-otf fonts-tlwg-norasi-ttf fonts-tlwg-purisa-otf fonts-tlwg-purisa-ttf
+fonts-tlwg-sawasdee-otf fonts-tlwg-sawasdee-ttf fonts-tlwg-umpush-otf fonts-tlwg-umpush-ttf
+fonts-tlwg-waree-otf fonts-tlwg-waree-ttf fonts-tomsontalks fonts-train fonts-triod-postnaja fonts-tuffy
+fonts-ukij-uyghur fonts-unfonts-core fonts-unfonts-extra fonts-unifont fonts-uralic fonts-urw-base35
+fonts-vollkorn fonts-wine fonts-woowa-bm fonts-yanone-kaffeesatz fonts-yrsa-rasa fonts-yusei-magic
+texlive-fonts-extra
+    """,
+)
+
+# The first pattern that occurs names the licence.
+LICENCES = {
+    r"open.font.licen[cs]e|\bOFL\b": "OFL-1.1",
+    r"apache": "Apache-2.0",
+    r"\bGUST\b|\bgf?sl\b|\bgfl\b": "GUST-Font-License",
+    r"\bLPPL|latex project public": "LPPL",
+    r"bitstream vera": "Bitstream-Vera",
+    r"arphic public": "Arphic-1999",
+    r"\bLGPL|lesser general public": "LGPL",
+    r"\bAGPL|affero": "AGPL",
+    r"\bGPL.{0,400}exception|general public.{0,400}exception": "GPL with font exception",
+    r"\bGPL|general public": "GPL",
+    r"\bCC0\b|creative commons zero": "CC0-1.0",
+    r"by-sa|attribution-sharealike": "CC-BY-SA",
+    r"public.domain": "public domain",
+    r"\bMIT\b|permission is hereby granted, free of charge": "MIT",
+    r"madduck-special": "free with attribution",
+}
+
+
+def named_licence(text: str) -> str | None:
+    """Find the short name of the licence that a text speaks of."""
+    for pattern, name in LICENCES.items():
+        if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
+            return name
+    return None
+
+
+def licence(face: Face, package: str, root: Path, tex_licences: dict[str, str]) -> str:
+    """Say what a face may be used under: its own words first, then its package's."""
+    table = TTFont(face.path, fontNumber=face.index, lazy=True)["name"]
+    words = [table.getDebugName(number) or "" for number in (13, 14, 0)]  # licence, its address, copyright
+    found = named_licence(" ".join(words[:2])) or named_licence(words[2])
+    if found:
+        return found
+    if package == TEX:
+        tex_package = face.path.parent.name
+        tag = tex_licences[tex_package]
+        return named_licence(tag) or f"other free (TeX package {tex_package})"
+    text = (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
+    tag_line = re.search(r"^Files:\s*\*.*?^License:\s*(\S.*?)\s*$", text, re.MULTILINE | re.DOTALL)
+    if tag_line:
+        return named_licence(tag_line[1]) or tag_line[1]
+    return named_licence(text) or "see the package's copyright file"
+
+
+def tex_licences(root: Path) -> dict[str, str]:
+    """Read the licence tags of TeX Live: the name of a font directory to the tags of its package."""
+    tags, found = "", {}
+    with gzip.open(root / f"usr/share/doc/{TEX}/Licenses.gz", "rt") as lines:
+        for line in lines:
+            if header := re.match(r"\S+: (.*)", line):
+                tags = header[1]
+            elif entry := re.search(r"/fonts/(?:opentype|truetype)/[^/]+/([^/]+)/", line):
+                found[entry[1]] = tags
+    return found
+
+
+def unpack(scratch: Path) -> dict[str, str]:
+    """Unpack the packages below the scratch directory and return their versions."""
+    versions = {}
+    for package in PACKAGES:
+        (archive,) = (scratch / "debs").glob(f"{package}_*.deb")
+        field = subprocess.run(
+            ["dpkg-deb", "--field", archive, "Version"], check=True, capture_output=True, text=True
+        )
+        versions[package] = field.stdout.strip()
+        if not (scratch / package).is_dir():
+            subprocess.run(["dpkg-deb", "--extract", archive, scratch / package], check=True)
+    return versions
+
+
+def font_directories(scratch: Path) -> list[Path]:
+    """List the directories to search: whole packages, but TeX Live's font by font."""
+    tex = [
+        directory
+        for kind in ("opentype", "truetype")
+        for directory in (scratch / TEX / "usr/share/texlive/texmf-dist/fonts" / kind).glob("*/*")
+        if directory.is_dir() and directory.name not in SKIPPED_TEX_FONTS
+    ]
+    return tex + [scratch / package for package in PACKAGES if package != TEX]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scratch", type=Path, help="directory for the unpacked packages (about 2 GB)")
+    parser.add_argument("--download", action="store_true", help="fetch the packages with apt-get first")
+    arguments = parser.parse_args()
+    scratch = arguments.scratch.resolve()
+    if arguments.download:
+        (scratch / "debs").mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", *PACKAGES], check=True, cwd=scratch / "debs")
+    versions = unpack(scratch)
+    with (HERE / "EXCLUDED.csv").open() as table:
+        excluded = {row["file"] for row in csv.DictReader(table)}
+    faces, rejected = build(font_directories(scratch), faces=FACES, per_family=PER_FAMILY, excluded=excluded)
+    tags = tex_licences(scratch / TEX)
+
+    def origin(face: Face) -> dict[str, str]:
+        package = face.path.relative_to(scratch).parts[0]
+        words = licence(face, package, scratch / package, tags)
+        return {"licence": words, "package": package, "version": versions[package]}
+
+    write(faces, HERE / "prototypes.npz", manifest=HERE / "MANIFEST.csv", extra=origin)
+    images = np.stack([face.images for face in faces])
+    contact_sheet(images, SHEET_ROWS).save(HERE / "contact_sheet.png", optimize=True)
+    families = len({family_key(face) for face in faces})
+    print(f"{len(faces)} faces of {families} families; {len(rejected)} faces rejected:")
+    kinds = Counter(
+        re.sub(r"^\S+ and \S+ look|^looks like .*|letter \S|\(.*\)|^\d+ of", "...", r.reason)
+        for r in rejected
+    )
+    for kind, count in kinds.most_common():
+        print(f"{count:6d}  {kind}")
+
+
+if __name__ == "__main__":
+    main()

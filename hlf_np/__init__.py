@@ -1,0 +1,26 @@
+"""Disentangling adversarial robustness and generalization, from scratch in NumPy and Numba.
+
+>>> import hlf_np as hlf
+>>> data = hlf.data.load_fonts(n_train=100, n_test=100)
+>>> model = hlf.models.cnn(classes=10, seed=0)
+>>> log = hlf.training.train(model, data.train, training="adversarial", epochs=1)
+>>> space = hlf.spaces.ImageBall(epsilon=0.3)
+>>> result = hlf.attacks.pgd(model, data.test.images, data.test.labels, space, steps=3)
+>>> bool((result.success == (model.predict(result.images) != data.test.labels)).all())
+True
+"""
+
+import importlib
+from types import ModuleType
+
+from hlf_np.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "attacks", "autodiff", "data", "models", "spaces", "training"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import submodules when they are first used, so that the command line answers at once."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,245 @@
+"""Projected gradient ascent: adversarial examples in any perturbation space.
+
+An adversarial example of (x, y) is the decoded image of a code within the space where the model predicts another label than y. It is
+sought by ascending the cross-entropy L(f(decode(code)), y) from a random start, and projecting back into the space after
+each step. The paper steps with Adam; `rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
+from hlf_np.data.dataset import Codes, Split
+from hlf_np.models import Model
+from hlf_np.operations import cross_entropy
+from hlf_np.random import generator
+from hlf_np.spaces import Chart, Space
+
+IMAGES_PER_BATCH = 200  # attacked together; the result does not depend on it
+
+
+class Rule(StrEnum):
+    """How a gradient becomes a step."""
+
+    ADAM = "adam"
+    SIGN = "sign"
+
+
+class Start(StrEnum):
+    """Where the ascent begins."""
+
+    RANDOM = "random"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The settings of projected gradient ascent; the defaults are the paper's.
+
+    steps : gradient steps per restart.
+    step_size : of one step, in the units of the code; Adam moves about this far in every entry.
+    rule : "adam" or "sign".
+    start : "random", a random perturbation, or "image", none.
+    restarts : independent attempts.
+    stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep the code of highest
+        loss (training).
+    """
+
+    steps: int = 40
+    step_size: float = 0.005
+    rule: Rule = Rule.ADAM
+    start: Start = Start.RANDOM
+    restarts: int = 1
+    stop_early: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps, least=0)
+        check_count("restarts", self.restarts)
+        check_positive("step_size", self.step_size)
+        object.__setattr__(self, "rule", check_choice("rule", self.rule, Rule))
+        object.__setattr__(self, "start", check_choice("start", self.start, Start))
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found.
+
+    images : (N, H, W, C) float32, the final images: valid and inside the space.
+    perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals.
+    success : (N,) bool; exactly `model.predict(images) != labels`.
+    iterations : (N,) int64, how many steps led to `images`.
+    loss : (N,) float32, the cross-entropy at `images`.
+    restart_success : (restarts, N) bool, whether each restart succeeded.
+    """
+
+    images: Floats
+    perturbations: Floats
+    success: Booleans
+    iterations: Integers
+    loss: Floats
+    restart_success: Booleans
+
+
+@dataclass(frozen=True)
+class SuccessRate:
+    """Successful attacks as a fraction of the images that are classified correctly without one.
+
+    average : over restarts, as the paper's released code reports it.
+    worst : an image counts if any restart succeeded.
+    images : how many images were attacked. Without any, the rates are NaN.
+    """
+
+    average: float
+    worst: float
+    images: int
+
+
+class _Kept:
+    """The best code so far of each image."""
+
+    def __init__(self, codes: Floats, prefer_success: bool) -> None:
+        n = len(codes)
+        self.prefer_success = prefer_success
+        self.codes = codes.copy()
+        self.success = np.zeros(n, bool)
+        self.iterations = np.zeros(n, np.int64)
+        self.loss = np.full(n, -np.inf, np.float32)
+
+    def offer(self, rows: Integers, codes: Floats, success: Booleans, iterations: Integers, loss: Floats) -> None:
+        """Keep the codes offered for images `rows` where they are better: of higher loss, or the first success if that counts."""
+        better = loss > self.loss[rows]
+        if self.prefer_success:
+            better = ~self.success[rows] & (success | better)
+        chosen = rows[better]
+        self.codes[chosen], self.success[chosen] = codes[better], success[better]
+        self.iterations[chosen], self.loss[chosen] = iterations[better], loss[better]
+
+
+class _Steps:
+    """The steps of one rule, with Adam's running moments for each entry of the codes."""
+
+    def __init__(self, attack: Attack, space: Space, codes: Floats) -> None:
+        self.attack, self.space, self.count = attack, space, 0
+        self.first, self.second = np.zeros_like(codes), np.zeros_like(codes)
+
+    def take(self, rows: Integers) -> None:
+        """Go on with some of the images."""
+        self.first, self.second = self.first[rows], self.second[rows]
+
+    def next(self, gradients: Floats) -> Floats:
+        """What to add to the codes. Adam is as in `optim`, uphill, with the usual betas 0.9 and 0.999."""
+        if self.attack.rule is Rule.SIGN:
+            return self.attack.step_size * self.space.norm.steepest(gradients)
+        self.count += 1
+        self.first += (1 - 0.9) * (gradients - self.first)
+        self.second += (1 - 0.999) * (np.square(gradients) - self.second)
+        scale = self.attack.step_size / (1 - 0.9**self.count)
+        correction = 1 / math.sqrt(1 - 0.999**self.count)
+        return scale * self.first / (np.sqrt(self.second) * correction + 1e-8)
+
+
+def _losses(model: Model, images: Tensor, labels: Integers) -> tuple[Tensor, Booleans]:
+    """The cross-entropy of each image, as a tensor, and whether its predicted label is wrong."""
+    logits = model.forward(images)
+    return cross_entropy(logits, labels), logits.data.argmax(axis=1) != labels
+
+
+def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats) -> _Kept:
+    """One restart for one batch, from given codes (N, ...)."""
+    kept = _Kept(codes, prefer_success=attack.stop_early)
+    rows = np.arange(len(labels))  # the images still under attack
+    steps = _Steps(attack, space, codes)
+    for iteration in range(attack.steps + 1):
+        variable = Tensor(codes, requires_grad=True)
+        losses, changed = _losses(model, chart.decode(variable), labels[rows])
+        kept.offer(rows, codes, changed, np.full(len(rows), iteration), losses.data)
+        if iteration == attack.steps or (attack.stop_early and changed.all()):
+            break
+        losses.backward()
+        assert variable.gradient is not None
+        gradients = variable.gradient
+        if attack.stop_early and changed.any():
+            going = np.flatnonzero(~changed)
+            rows, codes, gradients, chart = rows[going], codes[going], gradients[going], chart.take(going)
+            steps.take(going)
+        codes = space.project(chart, codes + steps.next(gradients))
+    return kept
+
+
+def run(model: Model, split: Split, space: Space, attack: Attack, seed: int = 0) -> AttackResult:
+    """Attack every image of a split; see `pgd`."""
+    images, labels = split.images, split.labels
+    check_images(images, model.image_shape)
+    check_labels(labels, model.classes, len(images))
+    chart = space.chart(images, labels, split.codes)
+    best = _Kept(chart.start, prefer_success=attack.stop_early)
+    restart_success = np.zeros((attack.restarts, len(labels)), bool)
+    for restart in range(attack.restarts):
+        codes = chart.start
+        if attack.start is Start.RANDOM:
+            random = generator(seed, "attack", restart)
+            codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
+        for first in range(0, len(labels), IMAGES_PER_BATCH):
+            rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
+            kept = _ascend(model, chart.take(rows), labels[rows], space, attack, codes[rows])
+            best.offer(rows, kept.codes, kept.success, kept.iterations, kept.loss)
+            restart_success[restart, rows] = kept.success
+    final = np.clip(chart.decode(Tensor(best.codes)).data, 0, 1)
+    losses, success = _losses(model, Tensor(final), labels)
+    return AttackResult(final, best.codes - chart.start, success, best.iterations, losses.data, restart_success)
+
+
+def pgd(
+    model: Model,
+    images: Floats,
+    labels: Integers,
+    space: Space,
+    codes: Codes | None = None,
+    steps: int = 40,
+    step_size: float = 0.005,
+    rule: str = "adam",
+    start: str = "random",
+    restarts: int = 1,
+    stop_early: bool = True,
+    seed: int = 0,
+) -> AttackResult:
+    """Adversarial examples by projected gradient ascent.
+
+    Parameters
+    ----------
+    model : the classifier, attacked in evaluation mode.
+    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64. An image that is misclassified from the start succeeds at once.
+    space : the allowed perturbations.
+    codes : places of the images on the true manifold, for spaces that need them.
+    steps, step_size, rule, start, restarts, stop_early : see `Attack`.
+    seed : of the random starts.
+
+    Raises
+    ------
+    UserError : for bad images, labels or settings.
+    """
+    attack = Attack(
+        steps,
+        step_size,
+        check_choice("rule", rule, Rule),
+        check_choice("start", start, Start),
+        restarts,
+        stop_early,
+    )
+    return run(model, Split(images, labels, codes), space, attack, seed)
+
+
+def success_rate(model: Model, split: Split, space: Space, attack: Attack, seed: int = 0) -> SuccessRate:
+    """How often an attack changes the label of the images that the model classifies correctly."""
+    correct = np.flatnonzero(model.predict(split.images) == split.labels)
+    if not len(correct):
+        return SuccessRate(math.nan, math.nan, 0)
+    result = run(model, split.take(correct), space, attack, seed)
+    return SuccessRate(float(result.restart_success.mean()), float(result.success.mean()), len(correct))

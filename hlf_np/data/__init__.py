@@ -1,0 +1,6 @@
+"""Datasets."""
+
+from hlf_np.data.dataset import Codes, Dataset, Split
+from hlf_np.data.fonts import Fonts, load_fonts
+
+__all__ = ["Codes", "Dataset", "Fonts", "Split", "load_fonts"]

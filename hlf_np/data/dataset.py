@@ -1,0 +1,54 @@
+"""Labelled images, and where on the manifold they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Places on the true manifold of FONTS: the latent code of an image is (font, class, parameters).
+
+    font : (N,) int64; parameters : (N, 6) float32, translation x, y, shear x, y, scale, rotation.
+    """
+
+    font: Integers
+    parameters: Floats
+
+    def take(self, rows: Integers | slice) -> Codes:
+        return Codes(self.font[rows], self.parameters[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, H, W, C) float32 in [0, 1], labels (N,) int64, and their codes where the manifold is known."""
+
+    images: Floats
+    labels: Integers
+    codes: Codes | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Integers | slice) -> Split:
+        """Some of the images, by index or slice."""
+        return Split(self.images[rows], self.labels[rows], self.codes.take(rows) if self.codes else None)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A name, the names of the classes, and the images to train and to test on."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+def class_counts(split: Split, classes: int) -> Integers:
+    """How many images of each class there are, (classes,)."""
+    return np.bincount(split.labels, minlength=classes).astype(np.int64)

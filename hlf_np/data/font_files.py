@@ -1,0 +1,435 @@
+"""Prototype letters from font files: every face becomes ten grey images of the letters A to J.
+
+A face is drawn large and box-filtered down to 28 x 28, white on black, at one scale for its ten letters.
+Faces that hold no such letters, that nobody could read, or that repeat another face are rejected with a
+reason, and no family may contribute more than a few faces.
+"""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
+
+from hlf_np.errors import UserError
+from hlf_np.files import replace_file, write_text
+
+LETTERS = "ABCDEFGHIJ"
+SIDE = 28  # pixels of a prototype
+EXTENT = 20  # pixels of the largest letter of a face, in width or height
+SUFFIXES = (".otf", ".ttc", ".ttf")
+
+_OVERSAMPLING = 8
+_BLOCK = 64  # faces compared with all others at a time
+_UNMAPPED = "\U0010fffe"  # a noncharacter: no face maps it, so it draws the face's "missing" glyph
+_STYLE_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        thin hairline ultralight extralight light semilight demilight book regular roman normal medium demi
+        semi semibold demibold bold extra extrabold ultra ultrabold heavy black wide extended expanded narrow
+        condensed compressed semicondensed extracondensed ultracondensed upright italic oblique slanted
+        text caption subhead display headline title titling poster initials caps smallcap smallcaps sc osf lf
+        tosf tlf std pro otf ttf variable vf
+        """,
+    )
+)
+_CAMEL_STYLE = re.compile(
+    r"(?<=[a-z])(" + "|".join(sorted(map(str.capitalize, _STYLE_WORDS))) + r")(?![a-z])"
+)
+_PLAIN_STYLES = frozenset({"", "regular", "roman", "book", "normal", "medium", "plain"})
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Thresholds of the rejection rules; images are taken with values in [0, 1].
+
+    Attributes
+    ----------
+    peak
+        Least brightest pixel of a letter: below it, the strokes are too thin for 28 x 28 pixels.
+    ink
+        Least mean pixel over a face's ten letters.
+    repeat
+        Least difference between two letters of one face, relative to the larger of the two (E and F of a
+        text face differ by 0.4: one bar in five strokes).
+    misread
+        Most letters of a face whose nearest letter in other families may be a different one.
+    duplicate
+        Least root mean squared difference between two faces, over all ten letters.
+    """
+
+    peak: float = 0.5
+    ink: float = 0.02
+    repeat: float = 0.2
+    misread: int = 2
+    duplicate: float = 0.06
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a font file with its rendered letters."""
+
+    path: Path
+    index: int  # position in a collection (.ttc), else 0
+    family: str
+    style: str
+    sha256: str  # of the file
+    images: Images  # (10, 28, 28), white on black
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.style}".strip()
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A face that is not used, and why."""
+
+    path: Path
+    index: int
+    reason: str
+
+
+class UnusableFaceError(Exception):
+    """A face that cannot be rendered; the message is the reason."""
+
+
+def build(
+    directories: Sequence[Path],
+    *,
+    faces: int | None = None,
+    per_family: int = 10,
+    excluded: Collection[str] = (),
+    rules: Rules | None = None,
+) -> tuple[list[Face], list[Rejection]]:
+    """Turn the font files below some directories into a prototype set.
+
+    Parameters
+    ----------
+    directories
+        Searched recursively for TrueType and OpenType files and collections.
+    faces
+        How many faces to keep; all usable ones if None.
+    per_family
+        Most faces of one family (see `family_key`).
+    excluded
+        Names of files to leave out.
+    rules
+        Thresholds of the rejection rules.
+
+    Returns
+    -------
+    tuple[list[Face], list[Rejection]]
+        The faces, in an order that depends on their files' contents alone, and the rejected ones.
+    """
+    found, rejected = read(directories, excluded)
+    kept, more = select(found, per_family=per_family, rules=rules or Rules())
+    rejected += more
+    if not kept:
+        raise UserError(
+            f"none of the {len(rejected)} font faces in {_join(directories)} has usable letters A to J: "
+            "name a directory of Latin text fonts"
+        )
+    if faces is not None and len(kept) < faces:
+        raise UserError(
+            f"{faces} faces were asked for, but {_join(directories)} yields {len(kept)}: "
+            "ask for fewer, allow more per family, or add directories"
+        )
+    return kept[:faces], rejected
+
+
+def read(directories: Sequence[Path], excluded: Collection[str] = ()) -> tuple[list[Face], list[Rejection]]:
+    """Render every face below the directories; unreadable, blank and excluded ones are rejected."""
+    found: list[Face] = []
+    rejected: list[Rejection] = []
+    for path in find_files(directories):
+        if path.name in excluded:
+            rejected.append(Rejection(path, 0, "excluded by name"))
+            continue
+        data = path.read_bytes()
+        for index in range(face_count(data)):
+            try:
+                found.append(read_face(path, data, index))
+            except UnusableFaceError as error:
+                rejected.append(Rejection(path, index, str(error)))
+    return found, rejected
+
+
+def find_files(directories: Sequence[Path]) -> list[Path]:
+    """List the font files below the directories."""
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError(f"{directory} is not a directory: name a directory that holds font files")
+    paths = {
+        path
+        for directory in directories
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    }
+    if not paths:
+        raise UserError(
+            f"no font files in {_join(directories)}: name a directory that holds {', '.join(SUFFIXES)} files"
+        )
+    return sorted(paths)
+
+
+def face_count(data: bytes) -> int:
+    """Count the faces of a font file: a collection's header says, any other file holds one."""
+    return int.from_bytes(data[8:12], "big") if data[:4] == b"ttcf" else 1
+
+
+def read_face(path: Path, data: bytes, index: int) -> Face:
+    """Render one face of a font file."""
+    try:
+        raw_family, raw_style = _font(data, index, SIDE).getname()
+        images = render(data, index)
+    except (OSError, ValueError) as error:
+        raise UnusableFaceError(f"cannot be read as a font ({error})") from error
+    family, cut = split_family(raw_family or path.stem)
+    style = f"{cut} {raw_style or ''}".strip()
+    return Face(path, index, family, style, hashlib.sha256(data).hexdigest(), images)
+
+
+def render(data: bytes, index: int = 0) -> Images:
+    """Draw the letters of a face: (10, 28, 28), each centred by its ink, all at one scale."""
+    target = EXTENT * _OVERSAMPLING
+    probe = _font(data, index, target)
+    extent = max(max(_ink(probe, letter).shape) for letter in LETTERS)
+    if extent == 0:
+        raise UnusableFaceError("the letters are blank")
+    font = _font(data, index, target * target / extent)
+    inks = [_ink(font, letter) for letter in LETTERS]
+    missing = _ink(font, _UNMAPPED)
+    for letter, ink in zip(LETTERS, inks, strict=True):
+        if ink.size == 0:
+            raise UnusableFaceError(f"letter {letter} is blank")
+        if np.array_equal(ink, missing):
+            raise UnusableFaceError(f"letter {letter} is missing")
+    return np.stack([_reduce(ink) for ink in inks])
+
+
+def _font(data: bytes, index: int, size: float) -> ImageFont.FreeTypeFont:
+    # From memory, because Pillow replaces a file it cannot open by a system font of the same name.
+    return ImageFont.truetype(io.BytesIO(data), size, index, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _ink(font: ImageFont.FreeTypeFont, letter: str) -> Images:
+    """Draw a letter and crop it to its ink."""
+    box = font.getbbox(letter, anchor="ls")
+    left, top, right, bottom = int(box[0]), int(box[1]), int(box[2]) + 1, int(box[3]) + 1
+    if max(right - left, bottom - top) > 100 * SIDE * _OVERSAMPLING:
+        raise UnusableFaceError(f"letter {letter} is out of proportion")
+    canvas = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(canvas).text((-left, -top), letter, fill=255, font=font, anchor="ls")
+    pixels = np.asarray(canvas)
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    if rows.size == 0:
+        return pixels[:0, :0]
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _reduce(ink: Images) -> Images:
+    """Centre a large letter on the canvas and box-filter it to 28 x 28."""
+    side = SIDE * _OVERSAMPLING
+    height, width = ink.shape
+    if max(height, width) > side:
+        raise UnusableFaceError("the letters do not scale")
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = np.zeros((side, side))
+    canvas[top : top + height, left : left + width] = ink
+    means = canvas.reshape(SIDE, _OVERSAMPLING, SIDE, _OVERSAMPLING).mean(axis=(1, 3))
+    reduced: Images = np.rint(means).astype(np.uint8)
+    return reduced
+
+
+def split_family(name: str) -> tuple[str, str]:
+    """Split a family name into the family proper and the words for weight, width or size in it.
+
+    >>> split_family("Lato Black"), split_family("LibreCaslonText"), split_family("LM Roman 10")
+    (('Lato', 'Black'), ('LibreCaslon', 'Text'), ('LM Roman', '10'))
+    """
+    spaced = _CAMEL_STYLE.sub(r" \1", name.strip())
+    words = re.split(r"[\s_-]+", re.sub(r"(?<=[a-z])(\d+)$", r" \1", spaced))
+    family, style = words[:1], list[str]()
+    for word in words[1:]:
+        is_style = word.lower() in _STYLE_WORDS or word.isdigit()
+        (style if is_style else family).append(word)
+    return " ".join(family), " ".join(style)
+
+
+def family_key(face: Face) -> str:
+    """Name a family regardless of spelling: "EB Garamond" and "EBGaramond" are one."""
+    return re.sub(r"[\W_]+", "", face.family).casefold()
+
+
+def select(faces: Sequence[Face], *, per_family: int, rules: Rules) -> tuple[list[Face], list[Rejection]]:
+    """Apply the rules to rendered faces, then order the rest by content."""
+    rejected: list[Rejection] = []
+
+    def reject(candidates: Sequence[Face], reasons: Iterable[str | None]) -> list[Face]:
+        kept = []
+        for face, reason in zip(candidates, reasons, strict=True):
+            if reason is None:
+                kept.append(face)
+            else:
+                rejected.append(Rejection(face.path, face.index, reason))
+        return kept
+
+    # The plainest face of a group of duplicates stays.
+    kept = sorted(faces, key=_plainness)
+    for rule in (faint, repeating, duplicate):
+        kept = reject(kept, rule(kept, rules))
+    # A symbol font can vouch for another, so ask again once the first are gone.
+    before = len(kept) + 1
+    while len(kept) < before:
+        before = len(kept)
+        kept = reject(kept, misread(kept, rules))
+    kept = reject(kept, crowded(kept, per_family))
+    return sorted(kept, key=lambda face: (face.sha256, face.index)), rejected
+
+
+def faint(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+    """Reject strokes that vanish at 28 x 28."""
+    reasons: list[str | None] = []
+    for face in faces:
+        letters = face.images / 255.0
+        too_faint = letters.max(axis=(1, 2)).min() < rules.peak or letters.mean() < rules.ink
+        reasons.append("too faint" if too_faint else None)
+    return reasons
+
+
+def repeating(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+    """Reject faces that draw two letters alike."""
+    reasons: list[str | None] = []
+    for face in faces:
+        letters = _stack([face]).reshape(10, -1)
+        sizes = np.sqrt((letters**2).mean(axis=1))
+        relative = _distances(letters) / np.maximum(sizes[:, None], sizes)  # (10, 10)
+        np.fill_diagonal(relative, np.inf)
+        first, second = np.unravel_index(relative.argmin(), relative.shape)
+        alike = relative[first, second] < rules.repeat
+        reasons.append(f"{LETTERS[first]} and {LETTERS[second]} look alike" if alike else None)
+    return reasons
+
+
+def duplicate(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+    """Reject faces that are close to an earlier one that stays."""
+    close = _distances(_stack(faces).reshape(len(faces), -1)) < rules.duplicate  # (F, F)
+    stays = np.zeros(len(faces), bool)
+    reasons: list[str | None] = []
+    for i in range(len(faces)):
+        twins = np.flatnonzero(close[i] & stays)
+        stays[i] = twins.size == 0
+        reasons.append(None if stays[i] else f"looks like {faces[twins[0]].name}")
+    return reasons
+
+
+def misread(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+    """Reject faces whose letters are nearest to different letters of the other families."""
+    keys = np.unique([family_key(face) for face in faces], return_inverse=True)[1]
+    if len(faces) == 0 or keys.max() == 0:  # nothing to compare with
+        return [None] * len(faces)
+    # A slight blur forgives strokes that are a pixel apart.
+    blurred = gaussian_filter(_stack(faces), sigma=(0, 0, 1, 1)).reshape(-1, SIDE * SIDE)  # (10 F, 784)
+    norms = np.einsum("ij,ij->i", blurred, blurred)
+    wrong: list[int] = []
+    for start in range(0, len(faces), _BLOCK):
+        own = blurred[10 * start : 10 * (start + _BLOCK)]
+        distances = norms - 2 * own @ blurred.T  # squared, up to a constant per row
+        by_face = distances.reshape(-1, 10, len(faces), 10)  # (block, 10, F, 10)
+        same_family = keys[start : start + _BLOCK, None] == keys  # (block, F)
+        by_face[np.broadcast_to(same_family[:, None, :, None], by_face.shape)] = np.inf
+        nearest = by_face.min(axis=2).argmin(axis=2)  # (block, 10)
+        wrong += np.count_nonzero(nearest != np.arange(10), axis=1).tolist()
+    return [f"{count} of 10 letters read as others" if count > rules.misread else None for count in wrong]
+
+
+def crowded(faces: Sequence[Face], per_family: int) -> list[str | None]:
+    """Reject all but the most varied faces of each family."""
+    groups: dict[str, list[int]] = {}
+    for i, face in enumerate(faces):
+        groups.setdefault(family_key(face), []).append(i)
+    reasons: list[str | None] = [f"more than {per_family} faces of its family"] * len(faces)
+    for members in groups.values():
+        distances = _distances(_stack([faces[i] for i in members]).reshape(len(members), -1))
+        nearest = np.full(len(members), np.inf)
+        for _ in range(min(per_family, len(members))):
+            # The first is the plainest; each next one is farthest from those chosen.
+            farthest = int(nearest.argmax())
+            reasons[members[farthest]] = None
+            nearest = np.minimum(nearest, distances[farthest])
+            nearest[farthest] = -1.0
+    return reasons
+
+
+def _plainness(face: Face) -> tuple[bool, int, str, int]:
+    """Sort key: regular upright faces first, then short family names ("X" before "X Armenian")."""
+    return face.style.lower() not in _PLAIN_STYLES, len(face.name), face.sha256, face.index
+
+
+def _stack(faces: Sequence[Face]) -> NDArray[np.float32]:
+    """Collect the letters as numbers in [0, 1]: (F, 10, 28, 28)."""
+    return np.stack([face.images for face in faces]).astype(np.float32) / np.float32(255)
+
+
+def _distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Root mean squared difference between every two rows: (R, N) to (R, R)."""
+    norms = np.einsum("ij,ij->i", rows, rows)
+    squared = norms[:, None] + norms - 2 * rows @ rows.T
+    distances: NDArray[np.float32] = np.sqrt(np.maximum(squared, 0) / rows.shape[1])
+    return distances
+
+
+def _join(directories: Sequence[Path]) -> str:
+    return ", ".join(str(directory) for directory in directories)
+
+
+def write(
+    faces: Sequence[Face],
+    path: Path,
+    *,
+    manifest: Path | None = None,
+    extra: Callable[[Face], Mapping[str, str]] | None = None,
+) -> None:
+    """Write a prototype set, and on demand a table that says where each face comes from.
+
+    Parameters
+    ----------
+    faces
+        As `build` returns them.
+    path
+        Archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
+    manifest
+        CSV file with one row per face.
+    extra
+        Further columns of the manifest.
+    """
+    with replace_file(path) as stream:
+        np.savez_compressed(
+            stream,
+            images=np.stack([face.images for face in faces]),
+            classes=np.array(list(LETTERS)),
+            names=np.array([face.name for face in faces]),
+        )
+    if manifest is not None:
+        rows = [
+            {"index": str(i), "family": face.family, "style": face.style}
+            | dict(extra(face) if extra else {})
+            | {"file": face.path.name, "sha256": face.sha256}
+            for i, face in enumerate(faces)
+        ]
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(manifest, table.getvalue())

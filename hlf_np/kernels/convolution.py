@@ -1,0 +1,409 @@
+"""Convolution and its two gradients as products of gathered rows (implicit GEMM).
+
+With channels last, y = conv(x, w) at output pixel (i, j) is::
+
+    y[n, i, j, :] = bias + sum_{a, b, c} x_padded[n, s i + a, s j + b, c] * w[:, c, a, b]
+
+one row of a matrix product: the window under the pixel times the weights as a (kh kw C, O) matrix. The two gradients are
+products of the same kind, with L the loss, g = dL/dy and s the stride:
+
+- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that is a whole number.
+  So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a phase the gradient is a stride-1 convolution of g
+  with every s-th weight in reversed order. There are s x s phases, each one product.
+  For few input channels (an image has 1 or 3) that would leave most lanes of a vector empty; there
+  g @ w gives every pixel's contribution to its whole window, kh kw C numbers, which is then added into place.
+- **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]: weight positions
+  are the rows, and the sum runs over pixels.
+
+A transposed convolution is the gradient to the input, taken as a forward pass; its gradient is a convolution. A fully
+connected layer is a convolution with a 1x1 kernel over a 1x1 image.
+
+Images are handled in chunks of a fixed size, in parallel; sums over chunks are added in order. So results have the same bits at any
+number of threads.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numba import njit, prange
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.kernels.tile import LANES, TILE_ROWS, make_tile, padded
+
+_tile_1 = make_tile(1)
+_tile_2 = make_tile(2)
+
+PIXELS_PER_CHUNK = 96  # at least this many rows per product, so that few tiles are incomplete
+IMAGES_PER_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of a convolution: everything but the numbers. The tables derived from it are built once and kept."""
+
+    height: int
+    width: int
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: int
+    padding: int
+
+    @property
+    def out_height(self) -> int:
+        return (self.height + 2 * self.padding - self.kernel[0]) // self.stride + 1
+
+    @property
+    def out_width(self) -> int:
+        return (self.width + 2 * self.padding - self.kernel[1]) // self.stride + 1
+
+    @cached_property
+    def chunk(self) -> int:
+        """Images handled together."""
+        return max(IMAGES_PER_CHUNK, -(-PIXELS_PER_CHUNK // (self.out_height * self.out_width)))
+
+    @property
+    def _padded_width(self) -> int:
+        return self.width + 2 * self.padding
+
+    @property
+    def padded_size(self) -> int:
+        """Numbers in one padded image."""
+        return (self.height + 2 * self.padding) * self._padded_width * self.channels
+
+    @cached_property
+    def windows(self) -> Integers:
+        """Where the window of each output pixel of a chunk starts in the padded images, (chunk * out_height * out_width,)."""
+        i = np.arange(self.out_height)[:, None] * self._padded_width
+        pixels = (i + np.arange(self.out_width)) * self.stride * self.channels  # (out_height, out_width)
+        return (np.arange(self.chunk)[:, None, None] * self.padded_size + pixels).ravel()
+
+    @cached_property
+    def window_segments(self) -> Integers:
+        """Where the rows of a window start, relative to the window, (kh,)."""
+        return np.arange(self.kernel[0]) * self._padded_width * self.channels
+
+    @cached_property
+    def pixels(self) -> Integers:
+        """Where each output pixel of a chunk starts when its channels fill whole vectors."""
+        return np.arange(self.chunk * self.out_height * self.out_width) * padded(self.out_channels)
+
+    @cached_property
+    def weight_rows(self) -> Integers:
+        """Where each weight's input lies in the window, (kh * kw * channels,)."""
+        segment = np.arange(self.kernel[1] * self.channels)
+        return (self.window_segments[:, None] + segment).ravel()
+
+    @cached_property
+    def weight_row_sums(self) -> Integers:
+        """Where each weight's gradient goes."""
+        return np.arange(self.weight_rows.size) * padded(self.out_channels)
+
+    @cached_property
+    def window_columns(self) -> Integers:
+        """Where each output pixel's contributions to its window go (few-channel gradient)."""
+        return np.arange(self.windows.size) * padded(self.weight_rows.size)
+
+    @cached_property
+    def row_starts(self) -> Integers:
+        """Where the first window of each output row of a chunk starts, (chunk * out_height,)."""
+        return self.windows[:: self.out_width].copy()
+
+    @cached_property
+    def phases(self) -> "Phases":
+        return _phases(self)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Tables for the gradient to the input, phase after phase: p = (p_row, p_column), s * s of them."""
+
+    before: tuple[int, int]  # zero rows and columns put in front of the output gradient
+    padded_height: int
+    padded_width: int
+    taps: Integers  # (P, 2) weights per phase, rows and columns
+    begin: Integers  # (P + 1,) where each phase's pixels begin in `sources`
+    sources: Integers  # where each pixel's window starts in the padded output gradient
+    targets: Integers  # where each pixel goes in the input gradient, channels filling whole vectors
+    segments: Integers  # (taps,) where the rows of such a window start
+    weights_begin: Integers  # (P + 1,) where each phase's weights begin
+
+
+def _phases(g: Geometry) -> Phases:
+    s, out = g.stride, g.out_channels
+    most = tuple(-(-k // s) for k in g.kernel)  # taps of phase 0
+    before = (most[0] - 1, most[1] - 1)
+    reach = tuple((g.padding + n - 1) // s for n in (g.height, g.width))  # last output index that is looked up
+    padded_height = before[0] + max(reach[0] + 1, g.out_height)
+    padded_width = before[1] + max(reach[1] + 1, g.out_width)
+    taps, sources, targets = [], [], []
+    images = np.arange(g.chunk)[:, None, None]
+    for p in range(s):
+        for q in range(s):
+            t = (len(range(p, g.kernel[0], s)), len(range(q, g.kernel[1], s)))
+            i = np.array([i for i in range(g.height) if (i + g.padding) % s == p], dtype=np.int64)[:, None]
+            j = np.array([j for j in range(g.width) if (j + g.padding) % s == q], dtype=np.int64)
+            # the first of the t taps, in increasing order, is output row (i' - p) / s - (t - 1)
+            row = before[0] + (i + g.padding - p) // s - max(t[0] - 1, 0)
+            column = before[1] + (j + g.padding - q) // s - max(t[1] - 1, 0)
+            sources.append(((images * padded_height + row) * padded_width + column).ravel() * out)
+            targets.append(((images * g.height + i) * g.width + j).ravel() * padded(g.channels))
+            taps.append(t)
+    products = [t[0] * t[1] * out * padded(g.channels) for t in taps]
+    return Phases(
+        before,
+        padded_height,
+        padded_width,
+        np.array(taps),
+        np.cumsum([0, *(a.size for a in sources)]),
+        np.concatenate(sources),
+        np.concatenate(targets),
+        np.arange(most[0]) * padded_width * out,
+        np.cumsum([0, *products]),
+    )
+
+
+@lru_cache(maxsize=256)
+def geometry(
+    image: tuple[int, int, int], out_channels: int, kernel: tuple[int, int], stride: int, padding: int
+) -> Geometry:
+    """The (cached) geometry of a convolution over (H, W, C) images."""
+    return Geometry(*image, out_channels, kernel, stride, padding)
+
+
+@njit(cache=True)
+def _product(a, a_rows, segments, length, a_step, b, b_at, start, columns, c, c_rows, rows):  # type: ignore[no-untyped-def]
+    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile."""
+    column = 0
+    while column < columns:
+        wide = columns - column >= 2 * LANES
+        for first in range(0, rows, TILE_ROWS):
+            count = min(TILE_ROWS, rows - first)
+            # fmt: off
+            if wide:
+                _tile_2(a, a_rows, first, segments, length, a_step, b, b_at + column, columns, start, column, c, c_rows, count)
+            else:
+                _tile_1(a, a_rows, first, segments, length, a_step, b, b_at + column, columns, start, column, c, c_rows, count)
+            # fmt: on
+        column += 2 * LANES if wide else LANES
+
+
+@njit(cache=True)
+def _pad(images, count, height, width, channels, top, left, padded_height, padded_width):  # type: ignore[no-untyped-def]
+    """The first `count` of the flat `images`, each placed inside a larger image of zeros, flat."""
+    result = np.zeros(count * padded_height * padded_width * channels, images.dtype)
+    row = width * channels
+    for n in range(count):
+        for i in range(height):
+            target = ((n * padded_height + i + top) * padded_width + left) * channels
+            source = (n * height + i) * row
+            for k in range(row):
+                result[target + k] = images[source + k]
+    return result
+
+
+@njit(cache=True)
+def _change_width(values, rows, width, new_width):  # type: ignore[no-untyped-def]
+    """Rows of `width` numbers as rows of `new_width`: cut, or zeros behind; flat."""
+    result = np.zeros(rows * new_width, values.dtype)
+    for row in range(rows):
+        for k in range(min(width, new_width)):
+            result[row * new_width + k] = values[row * width + k]
+    return result
+
+
+@njit(cache=True, parallel=True)
+def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pixels):  # type: ignore[no-untyped-def]
+    count, chunk, height, width, channels, out_pixels, out_channels = shape
+    columns = bias.size
+    for part in prange((count + chunk - 1) // chunk):
+        first = part * chunk
+        images = min(chunk, count - first)
+        rows = images * out_pixels
+        source = _pad(
+            x[first * height * width * channels :], images, height, width, channels,
+            padding, padding, height + 2 * padding, width + 2 * padding,
+        )  # fmt: skip
+        target = y[first * out_pixels * out_channels :]
+        if columns == out_channels:
+            _product(source, windows, segments, length, 1, weights, 0, bias, columns, target, pixels, rows)
+        else:
+            wide = np.empty(rows * columns, x.dtype)
+            _product(source, windows, segments, length, 1, weights, 0, bias, columns, wide, pixels, rows)
+            target[: rows * out_channels] = _change_width(wide, rows, columns, out_channels)
+
+
+@njit(cache=True, parallel=True)
+def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
+    g, weights, bias, dx, shape, before, padded_size, taps, begin, sources, targets, segments, weights_begin
+):
+    count, chunk, out_height, out_width, out_channels, pixels, channels = shape
+    columns = bias.size
+    for part in prange((count + chunk - 1) // chunk):
+        first = part * chunk
+        images = min(chunk, count - first)
+        source = _pad(
+            g[first * out_height * out_width * out_channels :], images, out_height, out_width, out_channels,
+            before[0], before[1], padded_size[0], padded_size[1],
+        )  # fmt: skip
+        wide = np.empty(images * pixels * columns, g.dtype)
+        for phase in range(taps.shape[0]):
+            # the tables cover a full chunk, image by image: a shorter one uses their beginning
+            rows = (begin[phase + 1] - begin[phase]) // chunk * images
+            _product(
+                source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
+                weights, weights_begin[phase], bias, columns, wide, targets[begin[phase] :], rows,
+            )  # fmt: skip
+        size = images * pixels * channels
+        at = first * pixels * channels
+        dx[at : at + size] = _change_width(wide, images * pixels, columns, channels)
+
+
+@njit(cache=True, parallel=True)
+def _input_gradient_by_window(  # type: ignore[no-untyped-def]
+    g, weights, bias, dx, shape, padding, kernel, stride, zeros, pixel_rows, one, window_columns
+):
+    count, chunk, height, width, channels, out_height, out_width, out_channels = shape
+    columns = zeros.size
+    segment = kernel[1] * channels
+    padded_width = width + 2 * padding
+    row = padded_width * channels
+    for part in prange((count + chunk - 1) // chunk):
+        first = part * chunk
+        images = min(chunk, count - first)
+        rows = images * out_height * out_width
+        contributions = np.empty(rows * columns, g.dtype)
+        gradients = g[first * out_height * out_width * out_channels :]
+        _product(
+            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, columns, contributions, window_columns, rows
+        )  # fmt: skip
+        total = np.empty((height + 2 * padding) * row, g.dtype)
+        for image in range(images):
+            for at in range(total.size):
+                total[at] = bias[at % channels]
+            for i in range(out_height):
+                for a in range(kernel[0]):
+                    for j in range(out_width):
+                        target = (i * stride + a) * row + j * stride * channels
+                        at = ((image * out_height + i) * out_width + j) * columns + a * segment
+                        for k in range(segment):
+                            total[target + k] += contributions[at + k]
+            for i in range(height):
+                source = ((i + padding) * padded_width + padding) * channels
+                target = ((first + image) * height + i) * width * channels
+                for k in range(width * channels):
+                    dx[target + k] = total[source + k]
+
+
+@njit(cache=True, parallel=True)
+def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, weight_row_sums):  # type: ignore[no-untyped-def]
+    count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
+    zeros = np.zeros(columns, x.dtype)
+    size = weight_rows.size
+    for part in prange((count + chunk - 1) // chunk):
+        first = part * chunk
+        images = min(chunk, count - first)
+        source = _pad(
+            x[first * height * width * channels :], images, height, width, channels,
+            padding, padding, height + 2 * padding, width + 2 * padding,
+        )  # fmt: skip
+        pixels = images * out_height * out_width
+        gradients = _change_width(g[first * out_height * out_width * out_channels :], pixels, out_channels, columns)
+        segments = row_starts[: images * out_height]
+        _product(
+            source, weight_rows, segments, out_width, step, gradients, 0, zeros, columns,
+            dw[part * size * columns :], weight_row_sums, size,
+        )  # fmt: skip
+
+
+def _columns(matrix: Floats, columns: int) -> Floats:
+    """A (rows, <= columns) matrix with zeros added on the right, flat."""
+    result = np.zeros((matrix.shape[0], columns), matrix.dtype)
+    result[:, : matrix.shape[1]] = matrix
+    return result.ravel()
+
+
+def _flat(values: Floats) -> Floats:
+    return np.ascontiguousarray(values).reshape(-1)
+
+
+def _geometry_of(x_shape: tuple[int, ...], weight: Floats, stride: int, padding: int) -> Geometry:
+    out_channels, channels, *kernel = weight.shape
+    _, height, width, _ = x_shape
+    return geometry((height, width, channels), out_channels, (kernel[0], kernel[1]), stride, padding)
+
+
+def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, padding: int) -> Floats:
+    """Convolution of x (N, H, W, C) with weight (O, C, kh, kw); bias (O,) or none. Returns (N, H', W', O)."""
+    g = _geometry_of(x.shape, weight, stride, padding)
+    columns = padded(g.out_channels)
+    matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
+    start = np.zeros(columns, x.dtype)
+    if bias is not None:
+        start[: g.out_channels] = bias
+    y = np.empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
+    _forward(
+        _flat(x), _columns(matrix, columns), start, y.reshape(-1),
+        (x.shape[0], g.chunk, g.height, g.width, g.channels, g.out_height * g.out_width, g.out_channels), padding,
+        g.windows, g.window_segments, g.kernel[1] * g.channels, g.pixels,
+    )  # fmt: skip
+    return y
+
+
+def convolve_input_gradient(
+    gradient: Floats,
+    weight: Floats,
+    bias: Floats | None,
+    stride: int,
+    padding: int,
+    size: tuple[int, int],
+) -> Floats:
+    """Transpose of `convolve` as a linear map: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
+    n, _, _, out_channels = gradient.shape
+    g = _geometry_of((n, *size, weight.shape[1]), weight, stride, padding)
+    dx = np.empty((n, g.height, g.width, g.channels), gradient.dtype)
+    start = np.zeros(padded(g.channels), gradient.dtype)
+    if bias is not None:
+        start[: g.channels] = bias
+    if g.channels < LANES:
+        matrix = weight.transpose(0, 2, 3, 1).reshape(out_channels, -1)  # (O, kh kw C)
+        columns = padded(matrix.shape[1])
+        _input_gradient_by_window(
+            _flat(gradient), _columns(matrix, columns), start, dx.reshape(-1),
+            (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels), padding, g.kernel, stride,
+            np.zeros(columns, gradient.dtype), np.arange(g.windows.size) * out_channels, np.zeros(1, np.int64),
+            g.window_columns,
+        )  # fmt: skip
+        return dx
+    p = g.phases
+    # phase (p, q) sees every stride-th weight, in reversed order
+    matrices = [
+        weight[:, :, i::stride, j::stride][:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, g.channels)
+        for i in range(stride)
+        for j in range(stride)
+    ]  # each (taps O, C)
+    _input_gradient_by_phase(
+        _flat(gradient), np.concatenate([_columns(m, start.size) for m in matrices]), start, dx.reshape(-1),
+        (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.before,
+        (p.padded_height, p.padded_width), p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
+    )  # fmt: skip
+    return dx
+
+
+def convolve_weight_gradient(
+    x: Floats, gradient: Floats, kernel: tuple[int, int], stride: int, padding: int
+) -> Floats:
+    """Gradient to the weights (O, C, kh, kw) from the input x (N, H, W, C) and the output gradient (N, H', W', O)."""
+    n, height, width, channels = x.shape
+    out_channels = gradient.shape[3]
+    g = geometry((height, width, channels), out_channels, kernel, stride, padding)
+    parts = -(-n // g.chunk)
+    dw = np.empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
+    _weight_gradient(
+        _flat(x), _flat(gradient), dw.reshape(-1),
+        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, dw.shape[2]), padding,
+        g.weight_rows, g.row_starts, stride * channels, g.weight_row_sums,
+    )  # fmt: skip
+    total = dw.sum(axis=0)[:, :out_channels]  # (kh kw C, O); over the first axis NumPy adds in order
+    return np.ascontiguousarray(total.reshape(*kernel, channels, out_channels).transpose(3, 2, 0, 1))

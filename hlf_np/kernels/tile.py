@@ -1,0 +1,164 @@
+"""The micro-kernel: a small tile of a matrix product, held in registers.
+
+Every linear layer of this package, forward and backward, is a sum of the form::
+
+    C[m, :] = start[:] + sum_k A[m, k] * B[k, :]
+
+The processor's fastest instruction is the fused multiply-add of whole vectors, `acc += a * b`: with 512-bit registers
+16 floats at once, two per cycle. To keep it fed, loads must be rarer than multiply-adds. A *tile* of C, `TILE_ROWS`
+rows by 1 or 2 vectors of 16 columns, therefore lives in registers for the whole sum. Step k loads 1 or 2 vectors of
+B, and for each row broadcasts one number of A; with 12 rows and 2 vectors that is 14 loads for 24 multiply-adds, and
+24 independent sums hide the 4 cycles each addition takes. The registers (32 of them) hold 24 sums, 2 vectors of B
+and one broadcast.
+
+**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a second table where
+each of its segments starts relative to that. A convolution's row is the window under an output pixel: `kh` segments
+of `kw * channels` contiguous numbers in a padded image. So no window is ever copied (no `im2col`), and one kernel
+serves convolutions, their gradients and fully connected layers. A third table says where the rows of C go.
+
+Numba loops alone reload the sums from memory at each step, so the tile is written as LLVM instructions: vectors of 16
+values and `llvm.fmuladd`. LLVM splits them on machines with narrower registers. Loads and stores of the sums
+go through stack slots which LLVM's `mem2reg` pass turns into registers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+LANES = 16  # numbers in a vector: one 512-bit register of float32
+
+# 512-bit registers hold 12 x 2 vectors of sums; 16 registers of 256 bits hold 6 x 1 (each vector takes two).
+TILE_ROWS = 12 if llvm.get_host_cpu_features().get("avx512f") else 6
+
+Tile = Callable[..., None]
+
+
+def padded(columns: int) -> int:
+    """`columns` rounded up to whole vectors."""
+    return -(-columns // LANES) * LANES
+
+
+def _reference_tile(vectors: int) -> Tile:
+    """The tile in plain Python, for runs without compilation: the same arguments, indices checked by NumPy."""
+
+    def tile(a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count):  # type: ignore[no-untyped-def]
+        width = vectors * LANES
+        steps = (np.asarray(segments)[:, None] + np.arange(length) * a_step).ravel()
+        panel = b[b_at + np.arange(steps.size)[:, None] * b_step + np.arange(width)]
+        for m in range(first, first + count):
+            total = start[start_at : start_at + width] + a[a_rows[m] + steps] @ panel
+            at = c_rows[m] + start_at
+            c[at : at + width] = total
+
+    return tile
+
+
+def _compiled_tile(vectors: int) -> Tile:
+    """The tile as an LLVM function body; see `make_tile` for the arguments."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(  # type: ignore[no-untyped-def]
+        typing, a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count
+    ):
+        arguments = (a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count)
+        number = a.dtype
+
+        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+            scalar = context.get_data_type(number)
+            vector = ir.VectorType(scalar, LANES)
+            int64, int32 = ir.IntType(64), ir.IntType(32)
+            name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
+            multiply_add = cgutils.get_or_insert_function(
+                build.module, ir.FunctionType(vector, [vector] * 3), name
+            )
+
+            def array(position: int) -> Any:
+                return context.make_array(signature.args[position])(context, build, values[position])
+
+            def constant(n: int) -> Any:
+                return ir.Constant(int64, n)
+
+            def load(pointer: Any) -> Any:
+                loaded = build.load(build.bitcast(pointer, vector.as_pointer()))
+                loaded.align = number.bitwidth // 8
+                return loaded
+
+            def store(value: Any, pointer: Any) -> None:
+                build.store(value, build.bitcast(pointer, vector.as_pointer())).align = number.bitwidth // 8
+
+            def broadcast(value: Any) -> Any:
+                undefined = ir.Constant(vector, ir.Undefined)
+                lane = build.insert_element(undefined, value, ir.Constant(int32, 0))
+                everywhere = ir.Constant(ir.VectorType(int32, LANES), [0] * LANES)
+                return build.shuffle_vector(lane, undefined, everywhere)
+
+            a, a_rows, segments, b, start, c, c_rows = (array(i) for i in (0, 1, 3, 6, 9, 11, 12))
+            first, length, a_step, b_at, b_step, start_at, count = (values[i] for i in (2, 4, 5, 7, 8, 10, 13))
+            segment_count = cgutils.unpack_tuple(build, segments.shape, 1)[0]
+
+            # Rows beyond `count` repeat the last one: their sums are computed and dropped.
+            last = build.sub(count, constant(1))
+            rows = []
+            for m in range(TILE_ROWS):
+                clamped = build.select(build.icmp_signed("<", constant(m), count), constant(m), last)
+                rows.append(build.load(build.gep(a_rows.data, [build.add(first, clamped)])))
+
+            sums = [[cgutils.alloca_once(build, vector) for _ in range(vectors)] for _ in range(TILE_ROWS)]
+            for v in range(vectors):
+                initial = load(build.gep(start.data, [build.add(start_at, constant(v * LANES))]))
+                for m in range(TILE_ROWS):
+                    build.store(initial, sums[m][v])
+
+            with cgutils.for_range(build, segment_count) as outer:
+                offset = build.load(build.gep(segments.data, [outer.index]))
+                origins = [build.gep(a.data, [build.add(row, offset)]) for row in rows]
+                b_row = build.add(b_at, build.mul(build.mul(outer.index, length), b_step))
+                panel = build.gep(b.data, [b_row])
+                with cgutils.for_range(build, length) as inner:
+                    k = inner.index
+                    b_k = build.gep(panel, [build.mul(k, b_step)])
+                    columns = [load(build.gep(b_k, [constant(v * LANES)])) for v in range(vectors)]
+                    step = build.mul(k, a_step)
+                    for m in range(TILE_ROWS):
+                        value = broadcast(build.load(build.gep(origins[m], [step])))
+                        for v in range(vectors):
+                            updated = build.call(multiply_add, [value, columns[v], build.load(sums[m][v])])
+                            build.store(updated, sums[m][v])
+
+            for m in range(TILE_ROWS):
+                with build.if_then(build.icmp_signed("<", constant(m), count)):
+                    at = build.load(build.gep(c_rows.data, [build.add(first, constant(m))]))
+                    at = build.add(at, start_at)
+                    for v in range(vectors):
+                        pointer = build.gep(c.data, [build.add(at, constant(v * LANES))])
+                        store(build.load(sums[m][v]), pointer)
+            return context.get_dummy_value()
+
+        return types.void(*arguments), generate
+
+    return tile  # type: ignore[no-any-return]
+
+
+def make_tile(vectors: int) -> Tile:
+    """A function that computes one tile of C, `TILE_ROWS` x `vectors * LANES`, callable from Numba code.
+
+    Parameters
+    ----------
+    vectors : width of the tile in vectors of `LANES` columns.
+
+    The function's arguments; all arrays are flat, offsets count elements:
+
+    - `a, a_rows, first, segments, length, a_step`: row m of A starts at `a_rows[first + m]`; it consists of the segments
+      that begin at `segments[0], segments[1], ...` from there, each with `length` numbers `a_step` apart.
+    - `b, b_at, b_step`: row k of B starts at `b_at + k * b_step`.
+    - `start, start_at`: the initial sums; the tile's first column is number `start_at`.
+    - `c, c_rows`: row m of C starts at `c_rows[first + m]`.
+    - `count`: how many rows to store, 1 to `TILE_ROWS`.
+    """
+    return _reference_tile(vectors) if numba.config.DISABLE_JIT else _compiled_tile(vectors)

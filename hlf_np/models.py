@@ -1,0 +1,300 @@
+"""The four classifiers, and how they are stored.
+
+`cnn` is the paper's; `mlp`, `resnet` and `vgg` show that the claims do not hang on one architecture. A model is a network, the
+architecture that describes it, and the means to exchange its weights: `state_dict` uses PyTorch's names and layouts,
+`save` and `load` a plain `.npz` file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_images
+from hlf_np.errors import UserError
+from hlf_np.files import replace_file
+from hlf_np.layers import (
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+    Residual,
+    Sequential,
+)
+from hlf_np.random import generator
+
+IMAGES_PER_BATCH = 1000  # `logits` works through many images in pieces of this size
+
+
+class Kind(StrEnum):
+    CNN = "cnn"
+    MLP = "mlp"
+    RESNET = "resnet"
+    VGG = "vgg"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network looks like: everything that is needed to build it again.
+
+    `widths` are the channels of a CNN's convolutions, of a ResNet's or VGG's stages, or the units of an MLP's hidden layers.
+    """
+
+    kind: Kind
+    widths: tuple[int, ...]
+    classes: int = 10
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+    hidden_units: int = 100  # of the CNN's first fully connected layer
+    blocks: tuple[int, ...] = ()  # of the ResNet, per stage
+
+    def __post_init__(self) -> None:
+        sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
+        if not self.widths or any(not isinstance(size, int) or size < 1 for size in sizes):
+            raise UserError(f"an architecture needs positive whole numbers as sizes, not {sizes}")
+        if self.kind is Kind.RESNET and len(self.blocks) != len(self.widths):
+            raise UserError(f"a ResNet needs one number of blocks per stage: {self.widths} against {self.blocks}")
+        if self.kind is not Kind.MLP and min(self.image_shape[:2]) < self.smallest_image:
+            raise UserError(
+                f"images of {self.image_shape[0]}x{self.image_shape[1]} pixels are too small for this {self.kind}:"
+                f" give it fewer widths, or images of at least {self.smallest_image} pixels a side"
+            )
+
+    @property
+    def smallest_image(self) -> int:
+        """The side of the smallest image that this many halvings leave something of."""
+        halvings = len(self.widths) - 1 if self.kind is Kind.RESNET else len(self.widths)
+        return int(2**halvings)
+
+
+def build(architecture: Architecture, random: np.random.Generator) -> Sequential:
+    """A freshly initialised network."""
+    builders = {Kind.CNN: _cnn, Kind.MLP: _mlp, Kind.RESNET: _resnet, Kind.VGG: _vgg}
+    return Sequential(*builders[architecture.kind](architecture, random))
+
+
+def _cnn(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+    height, width, channels = architecture.image_shape
+    layers: list[Layer] = []
+    for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3
+        layers += [Convolution(channels, out_channels, random), BatchNorm(out_channels), ReLU()]
+        height, width, channels = height // 2, width // 2, out_channels
+    hidden = architecture.hidden_units
+    # no activation between the two, as in the released code
+    return [
+        *layers,
+        Flatten(),
+        Linear(height * width * channels, hidden, random),
+        Linear(hidden, architecture.classes, random),
+    ]
+
+
+def _mlp(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+    inputs = math.prod(architecture.image_shape)
+    layers: list[Layer] = [Flatten()]
+    for units in architecture.widths:
+        layers += [Linear(inputs, units, random), BatchNorm(units), ReLU()]
+        inputs = units
+    return [*layers, Linear(inputs, architecture.classes, random)]
+
+
+def _convolution3(channels: int, out_channels: int, random: np.random.Generator, stride: int = 1) -> list[Layer]:
+    return [
+        Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False),
+        BatchNorm(out_channels),
+    ]
+
+
+def _resnet(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+    height, width, channels = architecture.image_shape
+    layers: list[Layer] = [*_convolution3(channels, architecture.widths[0], random), ReLU()]
+    channels = architecture.widths[0]
+    for stage, (out_channels, blocks) in enumerate(zip(architecture.widths, architecture.blocks, strict=True)):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1  # 28 -> 14 -> 7
+            body = Sequential(
+                *_convolution3(channels, out_channels, random, stride),
+                ReLU(),
+                *_convolution3(out_channels, out_channels, random),
+            )
+            shortcut = None
+            if stride > 1 or channels != out_channels:
+                projection = Convolution(channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False)
+                shortcut = Sequential(projection, BatchNorm(out_channels))
+            layers.append(Residual(body, shortcut))
+            height, width, channels = -(-height // stride), -(-width // stride), out_channels
+    return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
+
+
+def _head(height: int, width: int, channels: int, architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+    pooled = min(height, width)
+    return [Flatten(), Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random)]
+
+
+def _vgg(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+    height, width, channels = architecture.image_shape
+    layers: list[Layer] = []
+    for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3 -> 1
+        layers += [*_convolution3(channels, out_channels, random), ReLU()]
+        layers += [*_convolution3(out_channels, out_channels, random), ReLU(), MaxPool(2)]
+        height, width, channels = height // 2, width // 2, out_channels
+    return [*layers, Flatten(), Linear(height * width * channels, architecture.classes, random)]
+
+
+class Model:
+    """A classifier of images. Build one with `cnn`, `mlp`, `resnet` or `vgg`, or from a file with `load`."""
+
+    def __init__(self, architecture: Architecture, seed: int = 0) -> None:
+        self.architecture = architecture
+        self.network = build(architecture, generator(seed, "initialisation"))
+
+    @property
+    def classes(self) -> int:
+        return self.architecture.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.architecture.image_shape
+
+    def forward(self, images: Tensor, training: bool = False) -> Tensor:
+        """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""
+        return self.network(images, training)
+
+    def logits(self, images: Floats) -> Floats:
+        """Logits (N, classes), float32, of images (N, H, W, C) in [0, 1], in evaluation mode.
+
+        Each image's logits are the same bits in whatever batch it comes.
+
+        Raises
+        ------
+        UserError : for images of another shape or type, outside [0, 1] or not finite.
+        """
+        check_images(images, self.image_shape)
+        result = np.empty((len(images), self.classes), np.float32)
+        for first in range(0, len(images), IMAGES_PER_BATCH):
+            batch = slice(first, first + IMAGES_PER_BATCH)
+            result[batch] = self.forward(Tensor(images[batch])).data
+        return result
+
+    def predict(self, images: Floats) -> Integers:
+        """The most likely class of each image, (N,) int64."""
+        return self.logits(images).argmax(axis=1).astype(np.int64)
+
+    def parameters(self) -> list[Tensor]:
+        """What training changes."""
+        return [parameter for _, parameter in self.network.named_parameters()]
+
+    def state_dict(self) -> dict[str, Floats]:
+        """Copies of all parameters and running statistics by name, in PyTorch's layouts.
+
+        An `nn.Sequential` of the same layers takes them as they are::
+
+            torch_model.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
+        """
+        return {name: array.copy() for name, array in self.network.named_arrays()}
+
+    def load_state_dict(self, state: dict[str, Floats]) -> None:
+        """Take over arrays named and shaped as `state_dict`'s; PyTorch's `num_batches_tracked` are ignored.
+
+        Raises
+        ------
+        UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has been changed.
+        """
+        own = dict(self.network.named_arrays())
+        given = {name: np.asarray(a) for name, a in state.items() if not name.endswith("num_batches_tracked")}
+        if missing := sorted(own.keys() - given.keys()):
+            raise UserError(f"these weights lack {missing[0]!r}: they are of another architecture than this {self.architecture.kind}")
+        if unknown := sorted(given.keys() - own.keys()):
+            raise UserError(f"these weights have an unknown entry {unknown[0]!r}: they are of another architecture than this {self.architecture.kind}")
+        for name, array in own.items():
+            if given[name].shape != array.shape:
+                raise UserError(f"weight {name!r} has shape {given[name].shape}, this {self.architecture.kind} needs {array.shape}")
+            if given[name].dtype.kind != "f" or not np.isfinite(given[name]).all():
+                raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
+        for name, array in own.items():
+            array[...] = given[name]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture and weights to an `.npz` file, whole or not at all."""
+        description = np.array(json.dumps(asdict(self.architecture)))
+        with replace_file(Path(path)) as stream:
+            np.savez(stream, architecture=description, **self.state_dict())  # type: ignore[arg-type]
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """A model from a file that `Model.save` wrote.
+
+    Raises
+    ------
+    UserError : if the file is missing, truncated, or something else.
+    """
+    hint = "give a file that Model.save or `hlf_np train` wrote"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        fields = json.loads(str(arrays.pop("architecture")))
+        for name in ("widths", "blocks", "image_shape"):
+            fields[name] = tuple(fields[name])
+        architecture = Architecture(**fields | {"kind": Kind(fields["kind"])})
+    except FileNotFoundError:
+        raise UserError(f"there is no model file {str(path)!r}: {hint}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{str(path)!r} is not a model file ({reason}): {hint}") from None
+    model = Model(architecture)
+    model.load_state_dict(arrays)
+    return model
+
+
+def cnn(
+    classes: int = 10,
+    seed: int = 0,
+    widths: tuple[int, ...] = (16, 32, 64),
+    hidden_units: int = 100,
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+) -> Model:
+    """The paper's classifier: 4x4 convolutions of stride 2, each with batch norm and ReLU, and two fully connected layers."""
+    return Model(Architecture(Kind.CNN, widths, classes, image_shape, hidden_units), seed)
+
+
+def mlp(
+    classes: int = 10,
+    seed: int = 0,
+    widths: tuple[int, ...] = (128, 128, 128, 128),
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+) -> Model:
+    """Fully connected layers, each with batch norm and ReLU."""
+    return Model(Architecture(Kind.MLP, widths, classes, image_shape), seed)
+
+
+def resnet(
+    classes: int = 10,
+    seed: int = 0,
+    widths: tuple[int, ...] = (64, 128, 256),
+    blocks: tuple[int, ...] = (2, 2, 2),
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+) -> Model:
+    """ResNet-13: a 3x3 convolution, three stages of residual blocks with two each, average pooling, one linear layer."""
+    return Model(Architecture(Kind.RESNET, widths, classes, image_shape, blocks=blocks), seed)
+
+
+def vgg(
+    classes: int = 10,
+    seed: int = 0,
+    widths: tuple[int, ...] = (64, 128, 256, 256),
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+) -> Model:
+    """Stages of two 3x3 convolutions with batch norm and ReLU, each followed by max pooling, and one linear layer."""
+    return Model(Architecture(Kind.VGG, widths, classes, image_shape), seed)

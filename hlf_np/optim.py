@@ -1,0 +1,59 @@
+"""Adam, and the decay of its learning rate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlf_np.autodiff import Tensor
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """The protocol's settings. The learning rate is multiplied by `decay` after each epoch."""
+
+    learning_rate: float = 0.01
+    betas: tuple[float, float] = (0.5, 0.9)
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-4
+    decay: float = 0.95
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.learning_rate * self.decay**epoch
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015) with the weight decay added to the gradient.
+
+    With g = dL/dw + weight_decay * w and t the number of the step::
+
+        m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
+        w -= learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
+
+    The divisions correct m and v for starting at 0. (AdamW would subtract the decay outside of the fraction.)
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: AdamConfig | None = None) -> None:
+        self.parameters = list(parameters)
+        self.config = config or AdamConfig()
+        self.steps = 0
+        self._first = [np.zeros_like(p.data) for p in self.parameters]
+        self._second = [np.zeros_like(p.data) for p in self.parameters]
+
+    def step(self, learning_rate: float) -> None:
+        """Update every parameter in place from its `gradient`, and forget the gradient."""
+        self.steps += 1
+        beta1, beta2 = self.config.betas
+        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        for parameter, m, v in zip(self.parameters, self._first, self._second, strict=True):
+            if parameter.gradient is None:
+                continue
+            g = parameter.gradient + self.config.weight_decay * parameter.data
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * np.square(g)
+            denominator = np.sqrt(v) * (1 / np.sqrt(correction2)) + self.config.epsilon
+            parameter.data -= (learning_rate / correction1) * m / denominator
+            parameter.gradient = None

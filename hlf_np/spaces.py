@@ -1,0 +1,129 @@
+"""Where a perturbation lives.
+
+Every attack and every training of this package differs only in this. A *space* encodes a batch of images to start codes, decodes
+codes to images differentiably, and says which codes are allowed: those within `epsilon` of the start, in a norm, and within
+a box. For a given batch a space draws up a `Chart`, which is all that an attack needs to know.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_choice, check_positive
+from hlf_np.data.dataset import Codes
+
+
+class Norm(StrEnum):
+    """How the size of a perturbation is measured, over all entries of an image's code."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+    def of(self, perturbations: Floats) -> Floats:
+        """The norm of each perturbation, (N, ...) to (N,)."""
+        flat = perturbations.reshape(len(perturbations), -1)
+        return np.abs(flat).max(axis=1) if self is Norm.LINF else np.sqrt(np.square(flat).sum(axis=1))
+
+    def clip(self, perturbations: Floats, epsilon: float) -> Floats:
+        """The nearest perturbations of norm <= epsilon."""
+        if self is Norm.LINF:
+            return np.clip(perturbations, -epsilon, epsilon)
+        norms = per_row(self.of(perturbations), perturbations)
+        return perturbations * (epsilon / np.maximum(norms, epsilon))
+
+    def steepest(self, gradients: Floats) -> Floats:
+        """The directions of norm 1 along which a loss with these gradients rises fastest: the sign for L_inf."""
+        if self is Norm.LINF:
+            return np.sign(gradients)
+        return gradients / np.maximum(per_row(self.of(gradients), gradients), np.finfo(gradients.dtype).tiny)
+
+
+def per_row(values: Floats, like: Floats) -> Floats:
+    """(N,) values shaped to broadcast over an array (N, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Chart(ABC):
+    """A space around the images of one batch.
+
+    start : the codes of the images, (N, ...) float32.
+    lower, upper : the box that codes must stay in; they broadcast against `start`, and the start lies inside.
+    """
+
+    start: Floats
+    lower: Floats
+    upper: Floats
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images (N, H, W, C) of codes (N, ...), differentiably."""
+
+    @abstractmethod
+    def take(self, rows: Integers) -> Chart:
+        """The chart of some of the images."""
+
+
+@dataclass(frozen=True)
+class Space(ABC):
+    """A family of allowed perturbations.
+
+    epsilon : the largest norm of a perturbation of the code, positive; norm : "linf" or "l2".
+    """
+
+    epsilon: float
+    norm: Norm = Norm.LINF
+
+    def __post_init__(self) -> None:
+        check_positive("epsilon", self.epsilon)
+        object.__setattr__(self, "norm", check_choice("norm", self.norm, Norm))
+
+    @abstractmethod
+    def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
+        """The space around these images; `codes` are their places on the true manifold, where known."""
+
+    def project(self, chart: Chart, codes: Floats) -> Floats:
+        """Codes brought back into the ball, then into the box.
+
+        The start lies in the box, so clipping to the box moves every entry towards the start and cannot leave the ball.
+        """
+        perturbations = self.norm.clip(codes - chart.start, self.epsilon)
+        return np.clip(chart.start + perturbations, chart.lower, chart.upper)
+
+    def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0, 1) epsilon.
+
+        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its border.)
+        """
+        directions = random.standard_normal(shape, np.float32)
+        distances = self.epsilon * random.random(shape[0], np.float32)
+        return directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
+
+
+@dataclass(frozen=True)
+class _ImageChart(Chart):
+    def decode(self, codes: Tensor) -> Tensor:
+        return codes
+
+    def take(self, rows: Integers) -> _ImageChart:
+        return _ImageChart(self.start[rows], self.lower, self.upper)
+
+
+@dataclass(frozen=True)
+class ImageBall(Space):
+    """Perturbations of the image itself: ||delta|| <= epsilon and x + delta in [0, 1].
+
+    These are the paper's *regular* adversarial examples. Most directions in image space leave the manifold, so most of them do.
+    The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
+    """
+
+    epsilon: float = 0.3
+
+    def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
+        return _ImageChart(images, np.zeros(1, np.float32), np.ones(1, np.float32))
