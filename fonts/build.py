@@ -2,7 +2,7 @@
 
     python fonts/build.py SCRATCH [--download]
 
-SCRATCH receives the unpacked packages (about 2 GB). With --download they are fetched by `apt-get download`
+SCRATCH receives the unpacked packages (about 3 GB). With --download they are fetched by `apt-get download`
 first, which needs a Debian system with its package lists; otherwise they must be there.
 """
 
@@ -35,54 +35,47 @@ SKIPPED_TEX_FONTS = {
 PACKAGES = re.findall(
     r"\S+",
     """
-fonts-3270 fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis fonts-adf-gillius fonts-adf-ikarius
-fonts-adf-irianis fonts-adf-libris fonts-adf-mekanus fonts-adf-oldania fonts-adf-romande fonts-adf-switzera
-fonts-adf-tribun fonts-adf-universalis fonts-adf-verana fonts-aenigma fonts-agave fonts-alee fonts-allerta
-fonts-amiga fonts-ancient-scripts fonts-anonymous-pro fonts-apropal fonts-arabeyes fonts-arapey
-fonts-arkpandora fonts-arphic-gbsn00lp fonts-arphic-gkai00mp fonts-arphic-ukai fonts-atarismall
-fonts-averia-gwf fonts-averia-sans-gwf fonts-averia-serif-gwf fonts-b612 fonts-babelstone-modern
-fonts-baekmuk fonts-bebas-neue fonts-beng-extra fonts-beteckna fonts-bpg-georgian fonts-breip fonts-bwht
-fonts-cabin fonts-cabinsketch fonts-cantarell fonts-cegui fonts-century-catalogue fonts-cherrybomb
-fonts-clear-sans fonts-cmu fonts-comfortaa fonts-comic-neue fonts-compagnon fonts-courier-prime
-fonts-croscore fonts-crosextra-caladea fonts-crosextra-carlito fonts-cwtex-yen fonts-dancingscript
-fonts-ddc-uchen fonts-dejavu-extra fonts-dkg-handwriting fonts-dosis fonts-dotgothic16 fonts-dustin
-fonts-ebgaramond-extra fonts-eeyek fonts-elstob fonts-engadget fonts-essays1743 fonts-eurofurence
-fonts-fantasma fonts-fantasque-sans fonts-fanwood fonts-ferrite-core fonts-firacode fonts-freefont-ttf
-fonts-gamaliel fonts-gemunu-libre fonts-georgewilliams fonts-gfs-artemisia fonts-gfs-didot
-fonts-gfs-neohellenic fonts-gfs-theokritos fonts-glasstty fonts-gnutypewriter fonts-go fonts-gotico-antiqua
-fonts-goudybookletter fonts-hack fonts-hermit fonts-horai-umefont fonts-hosny-amiri fonts-hosny-thabit
-fonts-humor-sans fonts-inconsolata fonts-inter fonts-inter-variable fonts-ipafont-gothic
-fonts-ipafont-mincho fonts-jetbrains-mono fonts-johnsmith-induni fonts-jsmath fonts-junction fonts-junicode
-fonts-jura fonts-kanjistrokeorders fonts-karla fonts-katex fonts-kaushanscript fonts-khmeros fonts-kiloji
-fonts-klaudia-berenika fonts-komatuna fonts-konatu fonts-kouzan-mouhitsu fonts-lato fonts-league-mono
-fonts-league-spartan fonts-leckerli-one fonts-lemonada fonts-levien-museum fonts-lexi-gulim
-fonts-lexi-saebom fonts-lg-aboriginal fonts-liberation fonts-lindenhill fonts-linex fonts-linuxlibertine
-fonts-lmodern fonts-lobster fonts-lobstertwo fonts-lohit-telu fonts-lyx fonts-manchufont fonts-manrope
-fonts-mathjax fonts-meera-inimai fonts-migmix fonts-millimetre fonts-misaki fonts-mmcedar fonts-mona
-fonts-monofur fonts-monoid fonts-mononoki fonts-morisawa-bizud-gothic fonts-morisawa-bizud-mincho
-fonts-motoya-l-maruberi fonts-mph-2b-damase fonts-mplus fonts-myanmar fonts-nafees fonts-nanum
-fonts-nanum-eco fonts-nanum-extra fonts-national-park fonts-naver-d2coding fonts-noto-core fonts-noto-extra
-fonts-noto-mono fonts-ocr-a fonts-ocr-b fonts-okolaks fonts-open-sans fonts-opendin fonts-opendyslexic
-fonts-oradano-mincho-gsrr fonts-osifont fonts-oxygen fonts-pagul fonts-paktype fonts-paratype fonts-pc
-fonts-play fonts-povray fonts-prociono fonts-proggy fonts-quattrocento fonts-quicksand fonts-radisnoir
-fonts-reggae fonts-ricty-diminished fonts-rit-sundar fonts-roadgeek fonts-roboto-fontface fonts-roboto-slab
-fonts-roboto-unhinted fonts-rocknroll fonts-routed-gothic fonts-rufscript fonts-sambhota-yigchung
-fonts-sarai fonts-sawarabi-gothic fonts-sawarabi-mincho fonts-senamirmir-washra fonts-seto fonts-sil-akatab
-fonts-sil-alkalami fonts-sil-andika fonts-sil-andikanewbasic fonts-sil-charis fonts-sil-dai-banna
-fonts-sil-galatia fonts-sil-gentium fonts-sil-gentiumplus fonts-sil-lateef fonts-sil-mondulkiri
-fonts-sil-padauk fonts-sil-scheherazade fonts-sil-shimenkan-taogu fonts-sil-sophia-nubian fonts-sil-tagmukay
-fonts-sixtyfour fonts-smc-anjalioldlipi fonts-smc-chilanka fonts-smc-dyuthi fonts-smc-gayathri
-fonts-smc-karumbi fonts-smc-keraleeyam fonts-smc-manjari fonts-smc-meera fonts-smc-rachana fonts-smc-suruma
-fonts-smc-uroob fonts-smiley-sans fonts-solide-mirage fonts-sora fonts-spleen fonts-staypuft fonts-stick
-fonts-summersby fonts-taml-tscu fonts-teluguvijayam fonts-terminus fonts-texgyre fonts-tiresias
-fonts-tlwg-garuda-otf fonts-tlwg-garuda-ttf fonts-tlwg-kinnari-otf fonts-tlwg-kinnari-ttf
-fonts-tlwg-laksaman-otf fonts-tlwg-laksaman-ttf fonts-tlwg-loma-otf fonts-tlwg-loma-ttf
-fonts-tlwg-norasi-otf fonts-tlwg-norasi-ttf fonts-tlwg-purisa-otf fonts-tlwg-purisa-ttf
-fonts-tlwg-sawasdee-otf fonts-tlwg-sawasdee-ttf fonts-tlwg-umpush-otf fonts-tlwg-umpush-ttf
-fonts-tlwg-waree-otf fonts-tlwg-waree-ttf fonts-tomsontalks fonts-train fonts-triod-postnaja fonts-tuffy
-fonts-ukij-uyghur fonts-unfonts-core fonts-unfonts-extra fonts-unifont fonts-uralic fonts-urw-base35
-fonts-vollkorn fonts-wine fonts-woowa-bm fonts-yanone-kaffeesatz fonts-yrsa-rasa fonts-yusei-magic
-texlive-fonts-extra
+    fonts-3270 fonts-adf-accanthis fonts-adf-baskervald fonts-adf-berenis fonts-adf-gillius
+    fonts-adf-ikarius fonts-adf-irianis fonts-adf-libris fonts-adf-mekanus fonts-adf-oldania
+    fonts-adf-romande fonts-adf-switzera fonts-adf-tribun fonts-adf-universalis fonts-adf-verana
+    fonts-aenigma fonts-agave fonts-alee fonts-allerta fonts-amiga fonts-ancient-scripts
+    fonts-anonymous-pro fonts-apropal fonts-arabeyes fonts-arapey fonts-arkpandora fonts-arphic-gbsn00lp
+    fonts-arphic-gkai00mp fonts-averia-gwf fonts-averia-sans-gwf fonts-averia-serif-gwf fonts-b612
+    fonts-babelstone-modern fonts-baekmuk fonts-beng-extra fonts-beteckna fonts-bpg-georgian fonts-breip
+    fonts-bwht fonts-cantarell fonts-cegui fonts-century-catalogue fonts-clear-sans fonts-cmu
+    fonts-comfortaa fonts-comic-neue fonts-compagnon fonts-courier-prime fonts-croscore
+    fonts-crosextra-caladea fonts-crosextra-carlito fonts-cwtex-yen fonts-dancingscript
+    fonts-dejavu-extra fonts-dkg-handwriting fonts-dosis fonts-dustin fonts-ebgaramond-extra fonts-eeyek
+    fonts-elstob fonts-engadget fonts-essays1743 fonts-eurofurence fonts-fantasma fonts-fantasque-sans
+    fonts-ferrite-core fonts-firacode fonts-freefont-ttf fonts-gemunu-libre fonts-georgewilliams
+    fonts-gfs-artemisia fonts-gfs-didot fonts-gfs-neohellenic fonts-gfs-theokritos fonts-go
+    fonts-gotico-antiqua fonts-hack fonts-horai-umefont fonts-hosny-amiri fonts-hosny-thabit
+    fonts-humor-sans fonts-inconsolata fonts-inter fonts-ipafont-gothic fonts-ipafont-mincho
+    fonts-jetbrains-mono fonts-johnsmith-induni fonts-jsmath fonts-junicode fonts-jura
+    fonts-kanjistrokeorders fonts-karla fonts-katex fonts-khmeros fonts-klaudia-berenika fonts-komatuna
+    fonts-kouzan-mouhitsu fonts-lato fonts-league-mono fonts-league-spartan fonts-leckerli-one
+    fonts-lemonada fonts-levien-museum fonts-lg-aboriginal fonts-lindenhill fonts-linex
+    fonts-linuxlibertine fonts-lmodern fonts-lobster fonts-manchufont fonts-manrope fonts-meera-inimai
+    fonts-migmix fonts-millimetre fonts-misaki fonts-monofur fonts-monoid fonts-mononoki
+    fonts-morisawa-bizud-gothic fonts-morisawa-bizud-mincho fonts-mplus fonts-myanmar fonts-nanum
+    fonts-nanum-eco fonts-nanum-extra fonts-national-park fonts-naver-d2coding fonts-noto-extra
+    fonts-noto-mono fonts-ocr-a fonts-okolaks fonts-open-sans fonts-opendyslexic
+    fonts-oradano-mincho-gsrr fonts-osifont fonts-oxygen fonts-paratype fonts-pc fonts-play fonts-povray
+    fonts-prociono fonts-proggy fonts-quattrocento fonts-quicksand fonts-radisnoir
+    fonts-ricty-diminished fonts-rit-sundar fonts-roadgeek fonts-roboto-fontface fonts-roboto-slab
+    fonts-roboto-unhinted fonts-routed-gothic fonts-sambhota-yigchung fonts-sawarabi-mincho
+    fonts-sil-akatab fonts-sil-andika fonts-sil-galatia fonts-sil-gentium fonts-sil-gentiumplus
+    fonts-sil-lateef fonts-sil-mondulkiri fonts-sil-scheherazade fonts-sil-shimenkan-taogu
+    fonts-sil-tagmukay fonts-sixtyfour fonts-smc-gayathri fonts-smc-karumbi fonts-smc-keraleeyam
+    fonts-smc-manjari fonts-smc-rachana fonts-smc-suruma fonts-smc-uroob fonts-solide-mirage fonts-sora
+    fonts-spleen fonts-staypuft fonts-taml-tscu fonts-teluguvijayam fonts-texgyre fonts-tiresias
+    fonts-tlwg-garuda-otf fonts-tlwg-garuda-ttf fonts-tlwg-kinnari-otf fonts-tlwg-kinnari-ttf
+    fonts-tlwg-laksaman-otf fonts-tlwg-laksaman-ttf fonts-tlwg-loma-otf fonts-tlwg-loma-ttf
+    fonts-tlwg-norasi-otf fonts-tlwg-norasi-ttf fonts-tlwg-purisa-ttf fonts-tlwg-sawasdee-otf
+    fonts-tlwg-sawasdee-ttf fonts-tlwg-umpush-otf fonts-tlwg-umpush-ttf fonts-tlwg-waree-otf
+    fonts-tlwg-waree-ttf fonts-train fonts-tuffy fonts-ukij-uyghur fonts-unfonts-core
+    fonts-unfonts-extra fonts-uralic fonts-urw-base35 fonts-vollkorn fonts-woowa-bm
+    fonts-yanone-kaffeesatz fonts-yrsa-rasa fonts-yusei-magic texlive-fonts-extra
     """,
 )
 
@@ -103,6 +96,7 @@ LICENCES = {
     r"public.domain": "public domain",
     r"\bMIT\b|permission is hereby granted, free of charge": "MIT",
     r"madduck-special": "free with attribution",
+    r"^Original$": "free without conditions",
 }
 
 
@@ -149,9 +143,7 @@ def unpack(scratch: Path) -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
         (archive,) = (scratch / "debs").glob(f"{package}_*.deb")
-        field = subprocess.run(
-            ["dpkg-deb", "--field", archive, "Version"], check=True, capture_output=True, text=True
-        )
+        field = subprocess.run(["dpkg-deb", "--field", archive, "Version"], check=True, capture_output=True, text=True)
         versions[package] = field.stdout.strip()
         if not (scratch / package).is_dir():
             subprocess.run(["dpkg-deb", "--extract", archive, scratch / package], check=True)
@@ -171,7 +163,7 @@ def font_directories(scratch: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scratch", type=Path, help="directory for the unpacked packages (about 2 GB)")
+    parser.add_argument("scratch", type=Path, help="directory for the unpacked packages (about 3 GB)")
     parser.add_argument("--download", action="store_true", help="fetch the packages with apt-get first")
     arguments = parser.parse_args()
     scratch = arguments.scratch.resolve()
@@ -192,14 +184,12 @@ def main() -> None:
     write(faces, HERE / "prototypes.npz", manifest=HERE / "MANIFEST.csv", extra=origin)
     images = np.stack([face.images for face in faces])
     contact_sheet(images, SHEET_ROWS).save(HERE / "contact_sheet.png", optimize=True)
-    families = len({family_key(face) for face in faces})
+    families = len({family_key(face.family) for face in faces})
     print(f"{len(faces)} faces of {families} families; {len(rejected)} faces rejected:")
-    kinds = Counter(
-        re.sub(r"^\S+ and \S+ look|^looks like .*|letter \S|\(.*\)|^\d+ of", "...", r.reason)
-        for r in rejected
-    )
+    particulars = re.compile(r"\(.*\)|like .*|letter \w |^\w and \w |^\d+ of 10 ")
+    kinds = Counter(particulars.sub("", rejection.reason) for rejection in rejected)
     for kind, count in kinds.most_common():
-        print(f"{count:6d}  {kind}")
+        print(f"{count:6d} {kind}")
 
 
 if __name__ == "__main__":

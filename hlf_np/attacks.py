@@ -1,8 +1,9 @@
 """Projected gradient ascent: adversarial examples in any perturbation space.
 
-An adversarial example of (x, y) is the decoded image of a code within the space where the model predicts another label than y. It is
-sought by ascending the cross-entropy L(f(decode(code)), y) from a random start, and projecting back into the space after
-each step. The paper steps with Adam; `rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
+An adversarial example of (x, y) is the decoded image of a code within the space where the model predicts
+another label than y. It is sought by ascending the cross-entropy L(f(decode(code)), y) from a random
+start, and projecting back into the space after each step. The paper steps with Adam; `rule="sign"` steps
+along the steepest direction of the norm, as Madry et al. (2018).
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Attack:
     rule : "adam" or "sign".
     start : "random", a random perturbation, or "image", none.
     restarts : independent attempts.
-    stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep the code of highest
-        loss (training).
+    stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
+        the code of highest loss (training).
     """
 
     steps: int = 40
@@ -93,12 +94,17 @@ class SuccessRate:
 
     average : over restarts, as the paper's released code reports it.
     worst : an image counts if any restart succeeded.
-    images : how many images were attacked. Without any, the rates are NaN.
     """
 
     average: float
     worst: float
-    images: int
+
+    @classmethod
+    def of(cls, result: AttackResult) -> SuccessRate:
+        """The rates of an attack on correctly classified images; NaN if there were none."""
+        if not len(result.success):
+            return cls(math.nan, math.nan)
+        return cls(float(result.restart_success.mean()), float(result.success.mean()))
 
 
 class _Kept:
@@ -113,7 +119,7 @@ class _Kept:
         self.loss = np.full(n, -np.inf, np.float32)
 
     def offer(self, rows: Integers, codes: Floats, success: Booleans, iterations: Integers, loss: Floats) -> None:
-        """Keep the codes offered for images `rows` where they are better: of higher loss, or the first success if that counts."""
+        """Keep what is better for the images `rows`: codes of higher loss, or the first success if that counts."""
         better = loss > self.loss[rows]
         if self.prefer_success:
             better = ~self.success[rows] & (success | better)
@@ -215,7 +221,8 @@ def pgd(
     Parameters
     ----------
     model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64. An image that is misclassified from the start succeeds at once.
+    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64. An image that is misclassified from
+        the start succeeds at once.
     space : the allowed perturbations.
     codes : places of the images on the true manifold, for spaces that need them.
     steps, step_size, rule, start, restarts, stop_early : see `Attack`.
@@ -234,12 +241,3 @@ def pgd(
         stop_early,
     )
     return run(model, Split(images, labels, codes), space, attack, seed)
-
-
-def success_rate(model: Model, split: Split, space: Space, attack: Attack, seed: int = 0) -> SuccessRate:
-    """How often an attack changes the label of the images that the model classifies correctly."""
-    correct = np.flatnonzero(model.predict(split.images) == split.labels)
-    if not len(correct):
-        return SuccessRate(math.nan, math.nan, 0)
-    result = run(model, split.take(correct), space, attack, seed)
-    return SuccessRate(float(result.restart_success.mean()), float(result.success.mean()), len(correct))

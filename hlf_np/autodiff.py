@@ -1,9 +1,10 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the gradient of the loss
-with respect to itself into the gradients with respect to its parents. `Tensor.backward` walks this graph from the loss
-to the leaves, each node once, after everything that depends on it: the chain rule. The operations
-themselves are in `operations`, forward and backward side by side.
+A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the
+gradient of the loss with respect to itself into the gradients with respect to its parents.
+`Tensor.backward` walks this graph from the loss to the leaves, each node once, after everything that
+depends on it: the chain rule. The operations themselves are in `operations`, forward and backward side
+by side.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Tensor:
 
     Attributes
     ----------
-    gradient : what `backward` has added up for this leaf, of the shape of `data`, or None before the first call.
+    gradient : what `backward` has added up for this leaf, of the shape of `data`, or None before the
+        first call.
     """
 
     __slots__ = ("_backward", "_parents", "data", "gradient", "requires_grad")
@@ -62,7 +64,8 @@ class Tensor:
 
         Parameters
         ----------
-        gradient : dL/d(self), of the shape of `data`; ones if not given, so that a vector is treated as the sum of its entries.
+        gradient : dL/d(self), of the shape of `data`; ones if not given, so that a vector is treated as
+            the sum of its entries.
 
         Raises
         ------
@@ -169,7 +172,7 @@ def check_grads(
     cotangent = random.standard_normal(output.shape)
     output.backward(cotangent)
     for trial in range(directions):
-        along = [random.standard_normal(array.shape) for array in arrays]
+        along: list[Floats] = [random.standard_normal(array.shape) for array in arrays]
 
         def value(h: float, along: list[Floats] = along) -> float:
             moved = [Tensor(array + h * v) for array, v in zip(arrays, along, strict=True)]
@@ -177,9 +180,7 @@ def check_grads(
 
         numerical = (value(step) - value(-step)) / (2 * step)
         analytic = sum(
-            float(np.vdot(leaf.gradient, v))
-            for leaf, v in zip(leaves, along, strict=True)
-            if leaf.gradient is not None
+            float(np.vdot(leaf.gradient, v)) for leaf, v in zip(leaves, along, strict=True) if leaf.gradient is not None
         )
         if not abs(analytic - numerical) <= tolerance * max(1.0, abs(numerical)):
             raise AssertionError(

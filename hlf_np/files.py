@@ -14,8 +14,8 @@ from hlf_np.errors import UserError
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content becomes the file `path` when the block ends without an error.
 
-    The content goes to a temporary neighbour that is flushed to disk and then renamed, which is atomic: whoever reads
-    `path`, at whatever instant this process dies, finds the old file or the new one.
+    The content goes to a temporary neighbour that is flushed to disk and then renamed, which is atomic:
+    whoever reads `path`, at whatever instant this process dies, finds the old file or the new one.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,9 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UserError(f"cannot write {str(path)!r} ({error.strerror}): free some space or choose another place") from None
+            raise UserError(
+                f"cannot write {str(path)!r} ({error.strerror}): free some space or choose another place"
+            ) from None
         raise
 
 

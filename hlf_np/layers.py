@@ -1,8 +1,9 @@
 """Layers: operations that own parameters, and their composition.
 
-A layer is called with a tensor and a mode. In training mode its parameters receive gradients and batch norm uses the batch's
-statistics; in evaluation mode parameters are constants and batch norm uses its running statistics, so each image's result
-is independent of the rest of the batch. Parameters are named and laid out as in PyTorch's `nn.Sequential`.
+A layer is called with a tensor and a mode. In training mode its parameters receive gradients and batch
+norm uses the batch's statistics; in evaluation mode parameters are constants and batch norm uses its
+running statistics, so each image's result is independent of the rest of the batch. Parameters are named
+and laid out as in PyTorch's `nn.Sequential`.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class TransposedConvolution(Layer):
 class BatchNorm(Layer):
     """Batch normalisation over all axes but the last.
 
-    The running statistics are `(1 - momentum) * running + momentum * batch`, the variance with Bessel's correction, as PyTorch's.
+    The running statistics are `(1 - momentum) * running + momentum * batch`, the variance with Bessel's
+    correction, as PyTorch's.
     """
 
     def __init__(self, channels: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
@@ -228,7 +230,7 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """relu(body(x) + shortcut(x)): a block of a residual network (He et al., 2016); the shortcut defaults to x itself."""
+    """relu(body(x) + shortcut(x)), the shortcut x itself by default: a residual block (He et al., 2016)."""
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The four classifiers, and how they are stored.
 
-`cnn` is the paper's; `mlp`, `resnet` and `vgg` show that the claims do not hang on one architecture. A model is a network, the
-architecture that describes it, and the means to exchange its weights: `state_dict` uses PyTorch's names and layouts,
-`save` and `load` a plain `.npz` file.
+`cnn` is the paper's; `mlp`, `resnet` and `vgg` show that the claims do not hang on one architecture. A
+model is a network, the architecture that describes it, and the means to exchange its weights:
+`state_dict` uses PyTorch's names and layouts, `save` and `load` a plain `.npz` file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,8 @@ class Kind(StrEnum):
 class Architecture:
     """What a network looks like: everything that is needed to build it again.
 
-    `widths` are the channels of a CNN's convolutions, of a ResNet's or VGG's stages, or the units of an MLP's hidden layers.
+    `widths` are the channels of a CNN's convolutions, of a ResNet's or VGG's stages, or the units of an
+    MLP's hidden layers.
     """
 
     kind: Kind
@@ -72,11 +74,27 @@ class Architecture:
                 f" give it fewer widths, or images of at least {self.smallest_image} pixels a side"
             )
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Architecture:
+        """The architecture that `dataclasses.asdict` and JSON described; TypeError or ValueError for anything else."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields | {"kind": Kind(values["kind"])})
+
     @property
     def smallest_image(self) -> int:
         """The side of the smallest image that this many halvings leave something of."""
         halvings = len(self.widths) - 1 if self.kind is Kind.RESNET else len(self.widths)
         return int(2**halvings)
+
+
+DEFAULTS = {
+    Kind.CNN: Architecture(Kind.CNN, (16, 32, 64)),
+    Kind.MLP: Architecture(Kind.MLP, (128, 128, 128, 128)),
+    Kind.RESNET: Architecture(Kind.RESNET, (64, 128, 256), blocks=(2, 2, 2)),
+    Kind.VGG: Architecture(Kind.VGG, (64, 128, 256, 256)),
+}
 
 
 def build(architecture: Architecture, random: np.random.Generator) -> Sequential:
@@ -138,9 +156,14 @@ def _resnet(architecture: Architecture, random: np.random.Generator) -> list[Lay
     return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
 
 
-def _head(height: int, width: int, channels: int, architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+def _head(
+    height: int, width: int, channels: int, architecture: Architecture, random: np.random.Generator
+) -> list[Layer]:
     pooled = min(height, width)
-    return [Flatten(), Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random)]
+    return [
+        Flatten(),
+        Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random),
+    ]
 
 
 def _vgg(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
@@ -190,7 +213,7 @@ class Model:
 
     def predict(self, images: Floats) -> Integers:
         """The most likely class of each image, (N,) int64."""
-        return self.logits(images).argmax(axis=1).astype(np.int64)
+        return np.asarray(self.logits(images).argmax(axis=1), np.int64)
 
     def parameters(self) -> list[Tensor]:
         """What training changes."""
@@ -210,17 +233,21 @@ class Model:
 
         Raises
         ------
-        UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has been changed.
+        UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has
+            been changed.
         """
         own = dict(self.network.named_arrays())
         given = {name: np.asarray(a) for name, a in state.items() if not name.endswith("num_batches_tracked")}
+        other = f"they are of another architecture than this {self.architecture.kind}"
         if missing := sorted(own.keys() - given.keys()):
-            raise UserError(f"these weights lack {missing[0]!r}: they are of another architecture than this {self.architecture.kind}")
+            raise UserError(f"these weights lack {missing[0]!r}: {other}")
         if unknown := sorted(given.keys() - own.keys()):
-            raise UserError(f"these weights have an unknown entry {unknown[0]!r}: they are of another architecture than this {self.architecture.kind}")
+            raise UserError(f"these weights have an unknown entry {unknown[0]!r}: {other}")
         for name, array in own.items():
             if given[name].shape != array.shape:
-                raise UserError(f"weight {name!r} has shape {given[name].shape}, this {self.architecture.kind} needs {array.shape}")
+                raise UserError(
+                    f"weight {name!r} has shape {given[name].shape}, this {self.architecture.kind} needs {array.shape}"
+                )
             if given[name].dtype.kind != "f" or not np.isfinite(given[name]).all():
                 raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
         for name, array in own.items():
@@ -244,10 +271,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        fields = json.loads(str(arrays.pop("architecture")))
-        for name in ("widths", "blocks", "image_shape"):
-            fields[name] = tuple(fields[name])
-        architecture = Architecture(**fields | {"kind": Kind(fields["kind"])})
+        architecture = Architecture.from_json(json.loads(str(arrays.pop("architecture"))))
     except FileNotFoundError:
         raise UserError(f"there is no model file {str(path)!r}: {hint}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -265,7 +289,7 @@ def cnn(
     hidden_units: int = 100,
     image_shape: tuple[int, int, int] = (28, 28, 1),
 ) -> Model:
-    """The paper's classifier: 4x4 convolutions of stride 2, each with batch norm and ReLU, and two fully connected layers."""
+    """The paper's classifier: 4x4 convolutions of stride 2 with batch norm and ReLU, two fully connected layers."""
     return Model(Architecture(Kind.CNN, widths, classes, image_shape, hidden_units), seed)
 
 
@@ -286,7 +310,7 @@ def resnet(
     blocks: tuple[int, ...] = (2, 2, 2),
     image_shape: tuple[int, int, int] = (28, 28, 1),
 ) -> Model:
-    """ResNet-13: a 3x3 convolution, three stages of residual blocks with two each, average pooling, one linear layer."""
+    """ResNet-13: a 3x3 convolution, three stages of two residual blocks, average pooling, one linear layer."""
     return Model(Architecture(Kind.RESNET, widths, classes, image_shape, blocks=blocks), seed)
 
 
@@ -296,5 +320,5 @@ def vgg(
     widths: tuple[int, ...] = (64, 128, 256, 256),
     image_shape: tuple[int, int, int] = (28, 28, 1),
 ) -> Model:
-    """Stages of two 3x3 convolutions with batch norm and ReLU, each followed by max pooling, and one linear layer."""
+    """Stages of two 3x3 convolutions with batch norm and ReLU and one max pooling; one linear layer."""
     return Model(Architecture(Kind.VGG, widths, classes, image_shape), seed)

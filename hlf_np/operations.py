@@ -1,7 +1,7 @@
 """The operations a network is made of: each computes its result and says how gradients flow back.
 
-Images are channels last, (N, H, W, C); weights are laid out as PyTorch's. g stands for the gradient of the loss with
-respect to the result. `add` and `multiply` are in `autodiff`, for `Tensor`'s operators.
+Images are channels last, (N, H, W, C); weights are laid out as PyTorch's. g stands for the gradient of
+the loss with respect to the result. `add` and `multiply` are in `autodiff`, for `Tensor`'s operators.
 """
 
 import numpy as np
@@ -106,9 +106,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     ----------
     x : (N, H, W, C); weight : (O, C, kh, kw); bias : (O,) or None.
 
-    Returns
-    -------
-    (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1. The gradients are derived in `kernels.convolution`.
+    Returns ------- (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1. The gradients are
+    derived in `kernels.convolution`.
     """
     y = convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
     kernel = (weight.shape[2], weight.shape[3])
@@ -139,7 +138,9 @@ def transposed_convolution(
     (N, H', W', O) with H' = (H - 1) stride - 2 padding + kh + output_padding.
     """
     kernel = (weight.shape[2], weight.shape[3])
-    height, width = ((n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True))
+    height, width = (
+        (n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True)
+    )
     bias_data = None if bias is None else bias.data
     y = convolve_input_gradient(x.data, weight.data, bias_data, stride, padding, (height, width))
 
@@ -171,8 +172,8 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
 
         xhat = (x - mean) / s,   s = sqrt(variance + epsilon),   y = weight xhat + bias
 
-    The mean and s depend on every x, so each gradient is corrected for the two directions along which xhat cannot change (a
-    common shift and a common scaling)::
+    The mean and s depend on every x, so each gradient is corrected for the two directions along which
+    xhat cannot change (a common shift and a common scaling)::
 
         dx = weight / s * (g - mean(g) - xhat mean(g xhat))
 
@@ -340,10 +341,10 @@ def affine_matrix(parameters: Tensor) -> Tensor:
 def warp(images: Tensor, parameters: Tensor) -> Tensor:
     """Images moved by the affine map of six parameters, bilinearly interpolated, zeros outside.
 
-    Output pixel (x, y) shows the input at A (x, y, 1) for A = `affine_matrix(parameters)`. Coordinates run from -1 at the
-    centre of the first pixel to 1 at the centre of the last: `align_corners=True` in PyTorch's `affine_grid` and
-    `grid_sample`. That was PyTorch's only convention when the paper was written, so the protocol's translations mean
-    what they meant there.
+    Output pixel (x, y) shows the input at A (x, y, 1) for A = `affine_matrix(parameters)`. Coordinates
+    run from -1 at the centre of the first pixel to 1 at the centre of the last: `align_corners=True` in
+    PyTorch's `affine_grid` and `grid_sample`. That was PyTorch's only convention when the paper was
+    written, so the protocol's translations mean what they meant there.
 
     Parameters
     ----------

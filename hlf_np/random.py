@@ -8,8 +8,8 @@ import numpy as np
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """A random generator of its own for each (seed, purpose).
 
-    Streams for different purposes are independent (`numpy.random.SeedSequence` with a spawn key), so adding a draw in one place
-    changes no other place.
+    Streams for different purposes are independent (`numpy.random.SeedSequence` with a spawn key), so
+    adding a draw in one place changes no other place.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """Where a perturbation lives.
 
-Every attack and every training of this package differs only in this. A *space* encodes a batch of images to start codes, decodes
-codes to images differentiably, and says which codes are allowed: those within `epsilon` of the start, in a norm, and within
-a box. For a given batch a space draws up a `Chart`, which is all that an attack needs to know.
+Every attack and every training of this package differs only in this. A *space* encodes a batch of images
+to start codes, decodes codes to images differentiably, and says which codes are allowed: those within
+`epsilon` of the start, in a norm, and within a box. For a given batch a space draws up a `Chart`, which
+is all that an attack needs to know.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Norm(StrEnum):
     def of(self, perturbations: Floats) -> Floats:
         """The norm of each perturbation, (N, ...) to (N,)."""
         flat = perturbations.reshape(len(perturbations), -1)
-        return np.abs(flat).max(axis=1) if self is Norm.LINF else np.sqrt(np.square(flat).sum(axis=1))
+        if self is Norm.LINF:
+            return np.asarray(np.abs(flat).max(axis=1))
+        return np.asarray(np.sqrt(np.square(flat).sum(axis=1)))
 
     def clip(self, perturbations: Floats, epsilon: float) -> Floats:
         """The nearest perturbations of norm <= epsilon."""
@@ -91,15 +94,18 @@ class Space(ABC):
     def project(self, chart: Chart, codes: Floats) -> Floats:
         """Codes brought back into the ball, then into the box.
 
-        The start lies in the box, so clipping to the box moves every entry towards the start and cannot leave the ball.
+        The start lies in the box, so clipping to the box moves every entry towards the start and cannot
+        leave the ball.
         """
         perturbations = self.norm.clip(codes - chart.start, self.epsilon)
         return np.clip(chart.start + perturbations, chart.lower, chart.upper)
 
     def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0, 1) epsilon.
+        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0,
+        1) epsilon.
 
-        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its border.)
+        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its
+        border.)
         """
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
@@ -119,8 +125,8 @@ class _ImageChart(Chart):
 class ImageBall(Space):
     """Perturbations of the image itself: ||delta|| <= epsilon and x + delta in [0, 1].
 
-    These are the paper's *regular* adversarial examples. Most directions in image space leave the manifold, so most of them do.
-    The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
+    These are the paper's *regular* adversarial examples. Most directions in image space leave the
+    manifold, so most of them do. The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
     """
 
     epsilon: float = 0.3

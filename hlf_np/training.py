@@ -1,8 +1,9 @@
 """Training: normal, or on adversarial examples found anew for every batch.
 
-Adversarial training (Madry et al., 2018) minimises the loss at the worst code of a space. The paper's recipe uses half of each
-batch as it is and replaces the other half by adversarial examples. The attack sees the model in evaluation mode (frozen
-batch-norm statistics), takes all its steps, and keeps the code of highest loss; the update sees the whole batch in training mode.
+Adversarial training (Madry et al., 2018) minimises the loss at the worst code of a space. The paper's
+recipe uses half of each batch as it is and replaces the other half by adversarial examples. The attack
+sees the model in evaluation mode (frozen batch-norm statistics), takes all its steps, and keeps the code
+of highest loss; the update sees the whole batch in training mode.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Training(StrEnum):
     ADVERSARIAL = "adversarial"
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         """As a person would write it."""
         return self.value.replace("_", " ").capitalize()
 
@@ -75,7 +76,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EpochLog:
-    """One epoch: its number from 1, mean loss and error of the batches as trained on, learning rate and seconds taken."""
+    """One epoch: its number from 1, mean loss and error of the batches as trained on, learning rate, seconds."""
 
     epoch: int
     loss: float
@@ -135,9 +136,7 @@ def train(
     return log
 
 
-def _epoch(
-    model: Model, split: Split, config: TrainingConfig, optimiser: Adam, seed: int, epoch: int
-) -> EpochLog:
+def _epoch(model: Model, split: Split, config: TrainingConfig, optimiser: Adam, seed: int, epoch: int) -> EpochLog:
     started = time.perf_counter()
     learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))

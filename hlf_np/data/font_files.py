@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ EXTENT = 20  # pixels of the largest letter of a face, in width or height
 SUFFIXES = (".otf", ".ttc", ".ttf")
 
 _OVERSAMPLING = 8
+_MOST_FACES = 256  # of a collection; a larger count is a damaged header
 _BLOCK = 64  # faces compared with all others at a time
 _UNMAPPED = "\U0010fffe"  # a noncharacter: no face maps it, so it draws the face's "missing" glyph
 _STYLE_WORDS = frozenset(
@@ -41,38 +42,22 @@ _STYLE_WORDS = frozenset(
         """,
     )
 )
-_CAMEL_STYLE = re.compile(
-    r"(?<=[a-z])(" + "|".join(sorted(map(str.capitalize, _STYLE_WORDS))) + r")(?![a-z])"
-)
+_CAMEL_STYLE = re.compile(rf"(?<=[a-z])({'|'.join(sorted(map(str.capitalize, _STYLE_WORDS)))})(?![a-z])")
 _PLAIN_STYLES = frozenset({"", "regular", "roman", "book", "normal", "medium", "plain"})
 
 Images = NDArray[np.uint8]
+Reasons = list[str | None]  # why each face is rejected; None where it is not
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Thresholds of the rejection rules; images are taken with values in [0, 1].
+    """Thresholds of the rejection rules; pixels count from 0 to 1, differences are root mean squares."""
 
-    Attributes
-    ----------
-    peak
-        Least brightest pixel of a letter: below it, the strokes are too thin for 28 x 28 pixels.
-    ink
-        Least mean pixel over a face's ten letters.
-    repeat
-        Least difference between two letters of one face, relative to the larger of the two (E and F of a
-        text face differ by 0.4: one bar in five strokes).
-    misread
-        Most letters of a face whose nearest letter in other families may be a different one.
-    duplicate
-        Least root mean squared difference between two faces, over all ten letters.
-    """
-
-    peak: float = 0.5
-    ink: float = 0.02
-    repeat: float = 0.2
-    misread: int = 2
-    duplicate: float = 0.06
+    peak: float = 0.5  # least brightest pixel of a letter: below it, strokes are too thin for 28 x 28
+    ink: float = 0.02  # least mean pixel over a face's ten letters
+    repeat: float = 0.2  # least difference of two letters, relative to the larger (E and F: about 0.4)
+    duplicate: float = 0.06  # least difference between two faces, over all ten letters
+    misread: int = 2  # most letters whose nearest letter in other families may be a different one
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,7 @@ def build(
     directories: Sequence[Path],
     *,
     faces: int | None = None,
-    per_family: int = 10,
+    per_family: int = 8,
     excluded: Collection[str] = (),
     rules: Rules | None = None,
 ) -> tuple[list[Face], list[Rejection]]:
@@ -132,17 +117,17 @@ def build(
     tuple[list[Face], list[Rejection]]
         The faces, in an order that depends on their files' contents alone, and the rejected ones.
     """
+    if per_family < 1 or (faces is not None and faces < 1):
+        raise UserError("the number of faces and the limit per family must be at least 1")
     found, rejected = read(directories, excluded)
     kept, more = select(found, per_family=per_family, rules=rules or Rules())
     rejected += more
+    places = ", ".join(map(str, directories))
     if not kept:
-        raise UserError(
-            f"none of the {len(rejected)} font faces in {_join(directories)} has usable letters A to J: "
-            "name a directory of Latin text fonts"
-        )
+        raise UserError(f"no face in {places} has usable letters A to J: name a directory of Latin text fonts")
     if faces is not None and len(kept) < faces:
         raise UserError(
-            f"{faces} faces were asked for, but {_join(directories)} yields {len(kept)}: "
+            f"{faces} faces were asked for, but {places} yields {len(kept)}: "
             "ask for fewer, allow more per family, or add directories"
         )
     return kept[:faces], rejected
@@ -156,7 +141,11 @@ def read(directories: Sequence[Path], excluded: Collection[str] = ()) -> tuple[l
         if path.name in excluded:
             rejected.append(Rejection(path, 0, "excluded by name"))
             continue
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            rejected.append(Rejection(path, 0, f"cannot be read ({error.strerror})"))
+            continue
         for index in range(face_count(data)):
             try:
                 found.append(read_face(path, data, index))
@@ -170,34 +159,29 @@ def find_files(directories: Sequence[Path]) -> list[Path]:
     for directory in directories:
         if not directory.is_dir():
             raise UserError(f"{directory} is not a directory: name a directory that holds font files")
-    paths = {
-        path
-        for directory in directories
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    }
+    candidates = {path for directory in directories for path in directory.rglob("*")}
+    paths = sorted(path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise UserError(
-            f"no font files in {_join(directories)}: name a directory that holds {', '.join(SUFFIXES)} files"
-        )
-    return sorted(paths)
+        places = ", ".join(map(str, directories))
+        raise UserError(f"no font files in {places}: name a directory that holds {', '.join(SUFFIXES)} files")
+    return paths
 
 
 def face_count(data: bytes) -> int:
     """Count the faces of a font file: a collection's header says, any other file holds one."""
-    return int.from_bytes(data[8:12], "big") if data[:4] == b"ttcf" else 1
+    return min(int.from_bytes(data[8:12], "big"), _MOST_FACES) if data[:4] == b"ttcf" else 1
 
 
 def read_face(path: Path, data: bytes, index: int) -> Face:
     """Render one face of a font file."""
     try:
-        raw_family, raw_style = _font(data, index, SIDE).getname()
+        names = _font(data, index, SIDE).getname()
         images = render(data, index)
     except (OSError, ValueError) as error:
         raise UnusableFaceError(f"cannot be read as a font ({error})") from error
+    raw_family, raw_style = ("".join(filter(str.isprintable, name or "")) for name in names)
     family, cut = split_family(raw_family or path.stem)
-    style = f"{cut} {raw_style or ''}".strip()
-    return Face(path, index, family, style, hashlib.sha256(data).hexdigest(), images)
+    return Face(path, index, family, f"{cut} {raw_style}".strip(), hashlib.sha256(data).hexdigest(), images)
 
 
 def render(data: bytes, index: int = 0) -> Images:
@@ -227,7 +211,7 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str) -> Images:
     """Draw a letter and crop it to its ink."""
     box = font.getbbox(letter, anchor="ls")
     left, top, right, bottom = int(box[0]), int(box[1]), int(box[2]) + 1, int(box[3]) + 1
-    if max(right - left, bottom - top) > 100 * SIDE * _OVERSAMPLING:
+    if max(right - left, bottom - top) > 16 * SIDE * _OVERSAMPLING:
         raise UnusableFaceError(f"letter {letter} is out of proportion")
     canvas = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(canvas).text((-left, -top), letter, fill=255, font=font, anchor="ls")
@@ -245,10 +229,8 @@ def _reduce(ink: Images) -> Images:
     if max(height, width) > side:
         raise UnusableFaceError("the letters do not scale")
     top, left = (side - height) // 2, (side - width) // 2
-    canvas = np.zeros((side, side))
-    canvas[top : top + height, left : left + width] = ink
-    means = canvas.reshape(SIDE, _OVERSAMPLING, SIDE, _OVERSAMPLING).mean(axis=(1, 3))
-    reduced: Images = np.rint(means).astype(np.uint8)
+    canvas = np.pad(ink.astype(float), ((top, side - height - top), (left, side - width - left)))
+    reduced: Images = np.rint(canvas.reshape(SIDE, _OVERSAMPLING, SIDE, -1).mean(axis=(1, 3))).astype(np.uint8)
     return reduced
 
 
@@ -256,7 +238,7 @@ def split_family(name: str) -> tuple[str, str]:
     """Split a family name into the family proper and the words for weight, width or size in it.
 
     >>> split_family("Lato Black"), split_family("LibreCaslonText"), split_family("LM Roman 10")
-    (('Lato', 'Black'), ('LibreCaslon', 'Text'), ('LM Roman', '10'))
+    (('Lato', 'Black'), ('LibreCaslon', 'Text'), ('LM', 'Roman 10'))
     """
     spaced = _CAMEL_STYLE.sub(r" \1", name.strip())
     words = re.split(r"[\s_-]+", re.sub(r"(?<=[a-z])(\d+)$", r" \1", spaced))
@@ -267,52 +249,43 @@ def split_family(name: str) -> tuple[str, str]:
     return " ".join(family), " ".join(style)
 
 
-def family_key(face: Face) -> str:
+def family_key(family: str) -> str:
     """Name a family regardless of spelling: "EB Garamond" and "EBGaramond" are one."""
-    return re.sub(r"[\W_]+", "", face.family).casefold()
+    return re.sub(r"[\W_]+", "", family).casefold()
 
 
 def select(faces: Sequence[Face], *, per_family: int, rules: Rules) -> tuple[list[Face], list[Rejection]]:
     """Apply the rules to rendered faces, then order the rest by content."""
     rejected: list[Rejection] = []
 
-    def reject(candidates: Sequence[Face], reasons: Iterable[str | None]) -> list[Face]:
-        kept = []
-        for face, reason in zip(candidates, reasons, strict=True):
-            if reason is None:
-                kept.append(face)
-            else:
-                rejected.append(Rejection(face.path, face.index, reason))
-        return kept
+    def passed(reasons: Reasons) -> list[Face]:
+        judged = list(zip(kept, reasons, strict=True))
+        rejected.extend(Rejection(face.path, face.index, reason) for face, reason in judged if reason)
+        return [face for face, reason in judged if not reason]
 
-    # The plainest face of a group of duplicates stays.
-    kept = sorted(faces, key=_plainness)
+    kept = sorted(faces, key=_plainness)  # the plainest of a group of duplicates stays
     for rule in (faint, repeating, duplicate):
-        kept = reject(kept, rule(kept, rules))
-    # A symbol font can vouch for another, so ask again once the first are gone.
+        kept = passed(rule(kept, rules))
     before = len(kept) + 1
-    while len(kept) < before:
+    while len(kept) < before:  # a symbol font can vouch for another, so ask again once the first are gone
         before = len(kept)
-        kept = reject(kept, misread(kept, rules))
-    kept = reject(kept, crowded(kept, per_family))
+        kept = passed(misread(kept, rules))
+    kept = passed(crowded(kept, per_family))
     return sorted(kept, key=lambda face: (face.sha256, face.index)), rejected
 
 
-def faint(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+def faint(faces: Sequence[Face], rules: Rules) -> Reasons:
     """Reject strokes that vanish at 28 x 28."""
-    reasons: list[str | None] = []
-    for face in faces:
-        letters = face.images / 255.0
-        too_faint = letters.max(axis=(1, 2)).min() < rules.peak or letters.mean() < rules.ink
-        reasons.append("too faint" if too_faint else None)
-    return reasons
+    letters = _stack(faces)
+    pale = letters.max(axis=(2, 3)).min(axis=1) < rules.peak
+    sparse = letters.mean(axis=(1, 2, 3)) < rules.ink
+    return ["too faint" if bad else None for bad in pale | sparse]
 
 
-def repeating(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+def repeating(faces: Sequence[Face], rules: Rules) -> Reasons:
     """Reject faces that draw two letters alike."""
-    reasons: list[str | None] = []
-    for face in faces:
-        letters = _stack([face]).reshape(10, -1)
+    reasons: Reasons = []
+    for letters in _stack(faces).reshape(-1, len(LETTERS), SIDE * SIDE):
         sizes = np.sqrt((letters**2).mean(axis=1))
         relative = _distances(letters) / np.maximum(sizes[:, None], sizes)  # (10, 10)
         np.fill_diagonal(relative, np.inf)
@@ -322,11 +295,11 @@ def repeating(faces: Sequence[Face], rules: Rules) -> list[str | None]:
     return reasons
 
 
-def duplicate(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+def duplicate(faces: Sequence[Face], rules: Rules) -> Reasons:
     """Reject faces that are close to an earlier one that stays."""
-    close = _distances(_stack(faces).reshape(len(faces), -1)) < rules.duplicate  # (F, F)
+    close = _distances(_flat(faces)) < rules.duplicate  # (F, F)
     stays = np.zeros(len(faces), bool)
-    reasons: list[str | None] = []
+    reasons: Reasons = []
     for i in range(len(faces)):
         twins = np.flatnonzero(close[i] & stays)
         stays[i] = twins.size == 0
@@ -334,10 +307,10 @@ def duplicate(faces: Sequence[Face], rules: Rules) -> list[str | None]:
     return reasons
 
 
-def misread(faces: Sequence[Face], rules: Rules) -> list[str | None]:
+def misread(faces: Sequence[Face], rules: Rules) -> Reasons:
     """Reject faces whose letters are nearest to different letters of the other families."""
-    keys = np.unique([family_key(face) for face in faces], return_inverse=True)[1]
-    if len(faces) == 0 or keys.max() == 0:  # nothing to compare with
+    keys = np.unique([family_key(face.family) for face in faces], return_inverse=True)[1]
+    if len(set(keys.tolist())) < 2:  # nothing to compare with
         return [None] * len(faces)
     # A slight blur forgives strokes that are a pixel apart.
     blurred = gaussian_filter(_stack(faces), sigma=(0, 0, 1, 1)).reshape(-1, SIDE * SIDE)  # (10 F, 784)
@@ -354,18 +327,17 @@ def misread(faces: Sequence[Face], rules: Rules) -> list[str | None]:
     return [f"{count} of 10 letters read as others" if count > rules.misread else None for count in wrong]
 
 
-def crowded(faces: Sequence[Face], per_family: int) -> list[str | None]:
+def crowded(faces: Sequence[Face], per_family: int) -> Reasons:
     """Reject all but the most varied faces of each family."""
     groups: dict[str, list[int]] = {}
     for i, face in enumerate(faces):
-        groups.setdefault(family_key(face), []).append(i)
-    reasons: list[str | None] = [f"more than {per_family} faces of its family"] * len(faces)
+        groups.setdefault(family_key(face.family), []).append(i)
+    reasons: Reasons = [f"more than {per_family} faces of its family"] * len(faces)
     for members in groups.values():
-        distances = _distances(_stack([faces[i] for i in members]).reshape(len(members), -1))
+        distances = _distances(_flat([faces[i] for i in members]))
         nearest = np.full(len(members), np.inf)
         for _ in range(min(per_family, len(members))):
-            # The first is the plainest; each next one is farthest from those chosen.
-            farthest = int(nearest.argmax())
+            farthest = int(nearest.argmax())  # from those chosen; at first, the plainest
             reasons[members[farthest]] = None
             nearest = np.minimum(nearest, distances[farthest])
             nearest[farthest] = -1.0
@@ -379,7 +351,13 @@ def _plainness(face: Face) -> tuple[bool, int, str, int]:
 
 def _stack(faces: Sequence[Face]) -> NDArray[np.float32]:
     """Collect the letters as numbers in [0, 1]: (F, 10, 28, 28)."""
-    return np.stack([face.images for face in faces]).astype(np.float32) / np.float32(255)
+    images = np.array([face.images for face in faces], np.float32)
+    return images.reshape(-1, len(LETTERS), SIDE, SIDE) / np.float32(255)
+
+
+def _flat(faces: Sequence[Face]) -> NDArray[np.float32]:
+    """Collect the letters of each face in one row: (F, 7840)."""
+    return _stack(faces).reshape(-1, len(LETTERS) * SIDE * SIDE)
 
 
 def _distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -388,10 +366,6 @@ def _distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     squared = norms[:, None] + norms - 2 * rows @ rows.T
     distances: NDArray[np.float32] = np.sqrt(np.maximum(squared, 0) / rows.shape[1])
     return distances
-
-
-def _join(directories: Sequence[Path]) -> str:
-    return ", ".join(str(directory) for directory in directories)
 
 
 def write(

@@ -1,20 +1,23 @@
 """FONTS: letters A to J of 1000 fonts under random affine maps; a dataset whose manifold is known.
 
-An image is decoded from (font, class, t): the font's prototype of the letter, warped by six parameters t that are uniform over
-a box. So the true manifold of a class is the set of all its prototypes' warps, and its decoder is differentiable in t.
-There are 112 draws of t per prototype: 96 for training, 16 for testing. The order is repeat, then font, then class:
-the first 250 training images are one image each of 25 fonts x 10 letters, and every font also occurs in the test set.
+An image is decoded from (font, class, t): the font's prototype of the letter, warped by six parameters t
+that are uniform over a box. So the true manifold of a class is the set of all its prototypes' warps, and
+its decoder is differentiable in t. There are 112 draws of t per prototype: 96 for training, 16 for
+testing. The order is repeat, then font, then class: the first 250 training images are one image each of
+25 fonts x 10 letters, and every font also occurs in the test set.
 
-Images are generated on demand. The parameters of image i are numbers 6 i to 6 i + 5 of one stream of random numbers,
-which can be entered anywhere, so image i is the same whatever else is generated with it.
+Images are generated on demand. The parameters of image i are numbers 6 i to 6 i + 5 of one stream of
+random numbers, which can be entered anywhere, so image i is the same whatever else is generated with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +61,7 @@ class Box:
         """Uniform parameters, (count, 6) float32; takes exactly six numbers of the stream for each."""
         lower, upper = np.array(self.lower), np.array(self.upper)
         uniform = random.random((count, len(lower)))
-        return (lower + (upper - lower) * uniform).astype(np.float32)
+        return np.asarray(lower + (upper - lower) * uniform, np.float32)
 
 
 BOXES = {
@@ -72,7 +75,8 @@ BOXES = {
 class Fonts:
     """The generator of FONTS images.
 
-    prototypes : (fonts, classes, 28, 28) uint8; difficulty : the box of the parameters; seed : of their stream.
+    prototypes : (fonts, classes, 28, 28) uint8; difficulty : the box of the parameters; seed : of their
+        stream.
     """
 
     prototypes: Bytes
@@ -81,7 +85,7 @@ class Fonts:
 
     @property
     def classes(self) -> int:
-        return self.prototypes.shape[1]
+        return int(self.prototypes.shape[1])
 
     @property
     def box(self) -> Box:
@@ -134,7 +138,7 @@ class Fonts:
         UserError : for an index beyond the last image.
         """
         indices = np.asarray(indices, np.int64)
-        if indices.size and not (0 <= indices.min() and indices.max() < self.train_size + self.test_size):
+        if indices.size and (indices.min() < 0 or indices.max() >= self.train_size + self.test_size):
             last = self.train_size + self.test_size - 1
             raise UserError(f"FONTS has images 0 to {last}, asked for {indices.min()} to {indices.max()}")
         codes, labels = self.codes(indices), self.labels(indices)
@@ -156,6 +160,15 @@ def prototypes_path() -> Path:
     return installed if installed.exists() else package.parents[1] / "fonts" / "prototypes.npz"
 
 
+@cache
+def prototypes_digest() -> str:
+    """The SHA-256 of the shipped prototypes' file: results are comparable only where it is the same."""
+    try:
+        return hashlib.sha256(prototypes_path().read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {str(prototypes_path())!r} ({error.strerror}): install hlf_np again") from None
+
+
 def load_prototypes(path: str | os.PathLike[str] | None = None) -> Bytes:
     """Prototypes (fonts, classes, 28, 28) uint8 from a file of `fonts build`, the shipped ones by default.
 
@@ -173,7 +186,9 @@ def load_prototypes(path: str | os.PathLike[str] | None = None) -> Bytes:
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
         raise UserError(f"{str(path)!r} is not a file of font prototypes: {hint}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (len(LETTERS), 28, 28) or not len(images):
-        raise UserError(f"{str(path)!r} holds {images.dtype} of shape {images.shape}, not letters A to J in 28x28: {hint}")
+        raise UserError(
+            f"{str(path)!r} holds {images.dtype} of shape {images.shape}, not letters A to J in 28x28: {hint}"
+        )
     return images
 
 
@@ -201,4 +216,6 @@ def load_fonts(
     ------
     UserError : for an unknown difficulty, too many images, or a bad file.
     """
-    return Fonts(load_prototypes(prototypes), check_choice("difficulty", difficulty, Difficulty), seed).dataset(n_train, n_test)
+    return Fonts(load_prototypes(prototypes), check_choice("difficulty", difficulty, Difficulty), seed).dataset(
+        n_train, n_test
+    )

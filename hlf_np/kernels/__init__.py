@@ -1,7 +1,16 @@
 """The Numba code: one micro-kernel, and the loops around it.
 
-`tile` multiplies a few gathered rows by a matrix in registers; `convolution` expresses every linear layer as such
-products; `warp` samples images under affine maps. Everything else in the package is plain NumPy.
+`tile` multiplies a few gathered rows by a matrix in registers; `convolution` expresses every linear
+layer as such products; `warp` samples images under affine maps. Everything else in the package is plain
+NumPy.
 
-Numba's on-disk cache notices a change in a function's own file only: after editing `tile.py`, run `make clean`.
+Numba's on-disk cache notices a change in a function's own file only: after editing `tile.py`, run `make
+clean`.
 """
+
+import os
+
+# OpenMP's threads by default spin while they wait for each other. On a machine with other work to do, a spinning
+# thread keeps the one it waits for from running: short parallel loops become ten times slower. Sleeping costs a few
+# microseconds. OpenMP reads this once, when Numba first starts its threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

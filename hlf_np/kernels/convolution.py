@@ -4,22 +4,23 @@ With channels last, y = conv(x, w) at output pixel (i, j) is::
 
     y[n, i, j, :] = bias + sum_{a, b, c} x_padded[n, s i + a, s j + b, c] * w[:, c, a, b]
 
-one row of a matrix product: the window under the pixel times the weights as a (kh kw C, O) matrix. The two gradients are
-products of the same kind, with L the loss, g = dL/dy and s the stride:
+one row of a matrix product: the window under the pixel times the weights as a (kh kw C, O) matrix. The
+two gradients are products of the same kind, with L the loss, g = dL/dy and s the stride:
 
-- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that is a whole number.
-  So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a phase the gradient is a stride-1 convolution of g
-  with every s-th weight in reversed order. There are s x s phases, each one product.
-  For few input channels (an image has 1 or 3) that would leave most lanes of a vector empty; there
-  g @ w gives every pixel's contribution to its whole window, kh kw C numbers, which is then added into place.
-- **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]: weight positions
-  are the rows, and the sum runs over pixels.
+- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that
+  is a whole number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a
+  phase the gradient is a stride-1 convolution of g with every s-th weight in reversed order. There are s
+  x s phases, each one product. For few input channels (an image has 1 or 3) that would leave most lanes
+  of a vector empty; there g @ w gives every pixel's contribution to its whole window, kh kw C numbers,
+  which is then added into place.
+- **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]:
+  weight positions are the rows, and the sum runs over pixels.
 
-A transposed convolution is the gradient to the input, taken as a forward pass; its gradient is a convolution. A fully
-connected layer is a convolution with a 1x1 kernel over a 1x1 image.
+A transposed convolution is the gradient to the input, taken as a forward pass; its gradient is a
+convolution. A fully connected layer is a convolution with a 1x1 kernel over a 1x1 image.
 
-Images are handled in chunks of a fixed size, in parallel; sums over chunks are added in order. So results have the same bits at any
-number of threads.
+Images are handled in chunks of a fixed size, in parallel; sums over chunks are added in order. So
+results have the same bits at any number of threads.
 """
 
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Geometry:
 
     @cached_property
     def windows(self) -> Integers:
-        """Where the window of each output pixel of a chunk starts in the padded images, (chunk * out_height * out_width,)."""
+        """Where each output pixel's window starts in a chunk of padded images, (chunk * out_height * out_width,)."""
         i = np.arange(self.out_height)[:, None] * self._padded_width
         pixels = (i + np.arange(self.out_width)) * self.stride * self.channels  # (out_height, out_width)
         return (np.arange(self.chunk)[:, None, None] * self.padded_size + pixels).ravel()
@@ -180,12 +181,15 @@ def _product(a, a_rows, segments, length, a_step, b, b_at, start, columns, c, c_
         wide = columns - column >= 2 * LANES
         for first in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - first)
-            # fmt: off
+            b_column = b_at + column
             if wide:
-                _tile_2(a, a_rows, first, segments, length, a_step, b, b_at + column, columns, start, column, c, c_rows, count)
+                _tile_2(
+                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                )  # fmt: skip
             else:
-                _tile_1(a, a_rows, first, segments, length, a_step, b, b_at + column, columns, start, column, c, c_rows, count)
-            # fmt: on
+                _tile_1(
+                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                )  # fmt: skip
         column += 2 * LANES if wide else LANES
 
 
@@ -280,8 +284,9 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
         )  # fmt: skip
         total = np.empty((height + 2 * padding) * row, g.dtype)
         for image in range(images):
-            for at in range(total.size):
-                total[at] = bias[at % channels]
+            for pixel in range((height + 2 * padding) * padded_width):
+                for channel in range(channels):
+                    total[pixel * channels + channel] = bias[channel]
             for i in range(out_height):
                 for a in range(kernel[0]):
                     for j in range(out_width):
@@ -359,7 +364,7 @@ def convolve_input_gradient(
     padding: int,
     size: tuple[int, int],
 ) -> Floats:
-    """Transpose of `convolve` as a linear map: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
+    """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
     n, _, _, out_channels = gradient.shape
     g = _geometry_of((n, *size, weight.shape[1]), weight, stride, padding)
     dx = np.empty((n, g.height, g.width, g.channels), gradient.dtype)
@@ -371,8 +376,8 @@ def convolve_input_gradient(
         columns = padded(matrix.shape[1])
         _input_gradient_by_window(
             _flat(gradient), _columns(matrix, columns), start, dx.reshape(-1),
-            (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels), padding, g.kernel, stride,
-            np.zeros(columns, gradient.dtype), np.arange(g.windows.size) * out_channels, np.zeros(1, np.int64),
+            (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels),
+            padding, g.kernel, stride, np.zeros(columns, gradient.dtype), np.arange(g.windows.size) * out_channels, np.zeros(1, np.int64),
             g.window_columns,
         )  # fmt: skip
         return dx
@@ -391,10 +396,8 @@ def convolve_input_gradient(
     return dx
 
 
-def convolve_weight_gradient(
-    x: Floats, gradient: Floats, kernel: tuple[int, int], stride: int, padding: int
-) -> Floats:
-    """Gradient to the weights (O, C, kh, kw) from the input x (N, H, W, C) and the output gradient (N, H', W', O)."""
+def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int], stride: int, padding: int) -> Floats:
+    """Gradient to the weights (O, C, kh, kw) from the input (N, H, W, C) and the output's (N, H', W', O)."""
     n, height, width, channels = x.shape
     out_channels = gradient.shape[3]
     g = geometry((height, width, channels), out_channels, kernel, stride, padding)

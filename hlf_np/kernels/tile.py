@@ -4,31 +4,31 @@ Every linear layer of this package, forward and backward, is a sum of the form::
 
     C[m, :] = start[:] + sum_k A[m, k] * B[k, :]
 
-The processor's fastest instruction is the fused multiply-add of whole vectors, `acc += a * b`: with 512-bit registers
-16 floats at once, two per cycle. To keep it fed, loads must be rarer than multiply-adds. A *tile* of C, `TILE_ROWS`
-rows by 1 or 2 vectors of 16 columns, therefore lives in registers for the whole sum. Step k loads 1 or 2 vectors of
-B, and for each row broadcasts one number of A; with 12 rows and 2 vectors that is 14 loads for 24 multiply-adds, and
-24 independent sums hide the 4 cycles each addition takes. The registers (32 of them) hold 24 sums, 2 vectors of B
-and one broadcast.
+The processor's fastest instruction is the fused multiply-add of whole vectors, `acc += a * b`: with
+512-bit registers 16 floats at once, two per cycle. To keep it fed, loads must be rarer than
+multiply-adds. A *tile* of C, `TILE_ROWS` rows by 1 or 2 vectors of 16 columns, therefore lives in
+registers for the whole sum. Step k loads 1 or 2 vectors of B, and for each row broadcasts one number of
+A; with 12 rows and 2 vectors that is 14 loads for 24 multiply-adds, and 24 independent sums hide the 4
+cycles each addition takes. The registers (32 of them) hold 24 sums, 2 vectors of B and one broadcast.
 
-**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a second table where
-each of its segments starts relative to that. A convolution's row is the window under an output pixel: `kh` segments
-of `kw * channels` contiguous numbers in a padded image. So no window is ever copied (no `im2col`), and one kernel
-serves convolutions, their gradients and fully connected layers. A third table says where the rows of C go.
+**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a
+second table where each of its segments starts relative to that. A convolution's row is the window under
+an output pixel: `kh` segments of `kw * channels` contiguous numbers in a padded image. So no window is
+ever copied (no `im2col`), and one kernel serves convolutions, their gradients and fully connected
+layers. A third table says where the rows of C go.
 
-Numba loops alone reload the sums from memory at each step, so the tile is written as LLVM instructions: vectors of 16
-values and `llvm.fmuladd`. LLVM splits them on machines with narrower registers. Loads and stores of the sums
-go through stack slots which LLVM's `mem2reg` pass turns into registers.
+Numba loops alone reload the sums from memory at each step, so the tile is written as LLVM instructions:
+vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narrower registers. Loads and
+stores of the sums go through stack slots which LLVM's `mem2reg` pass turns into registers.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 LANES = 16  # numbers in a vector: one 512-bit register of float32
@@ -62,11 +62,26 @@ def _reference_tile(vectors: int) -> Tile:
 def _compiled_tile(vectors: int) -> Tile:
     """The tile as an LLVM function body; see `make_tile` for the arguments."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(  # type: ignore[no-untyped-def]
         typing, a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count
     ):
-        arguments = (a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count)
+        arguments = (
+            a,
+            a_rows,
+            first,
+            segments,
+            length,
+            a_step,
+            b,
+            b_at,
+            b_step,
+            start,
+            start_at,
+            c,
+            c_rows,
+            count,
+        )
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
@@ -74,9 +89,7 @@ def _compiled_tile(vectors: int) -> Tile:
             vector = ir.VectorType(scalar, LANES)
             int64, int32 = ir.IntType(64), ir.IntType(32)
             name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
-            multiply_add = cgutils.get_or_insert_function(
-                build.module, ir.FunctionType(vector, [vector] * 3), name
-            )
+            multiply_add = cgutils.get_or_insert_function(build.module, ir.FunctionType(vector, [vector] * 3), name)
 
             def array(position: int) -> Any:
                 return context.make_array(signature.args[position])(context, build, values[position])
@@ -142,7 +155,7 @@ def _compiled_tile(vectors: int) -> Tile:
 
         return types.void(*arguments), generate
 
-    return tile  # type: ignore[no-any-return]
+    return tile
 
 
 def make_tile(vectors: int) -> Tile:
@@ -154,11 +167,13 @@ def make_tile(vectors: int) -> Tile:
 
     The function's arguments; all arrays are flat, offsets count elements:
 
-    - `a, a_rows, first, segments, length, a_step`: row m of A starts at `a_rows[first + m]`; it consists of the segments
-      that begin at `segments[0], segments[1], ...` from there, each with `length` numbers `a_step` apart.
+    - `a, a_rows, first, segments, length, a_step`: row m of A starts at `a_rows[first + m]`; it consists
+      of the segments that begin at `segments[0], segments[1], ...` from there, each with `length`
+      numbers `a_step` apart.
     - `b, b_at, b_step`: row k of B starts at `b_at + k * b_step`.
     - `start, start_at`: the initial sums; the tile's first column is number `start_at`.
     - `c, c_rows`: row m of C starts at `c_rows[first + m]`.
     - `count`: how many rows to store, 1 to `TILE_ROWS`.
     """
-    return _reference_tile(vectors) if numba.config.DISABLE_JIT else _compiled_tile(vectors)
+    interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
+    return _reference_tile(vectors) if interpreted else _compiled_tile(vectors)

@@ -1,12 +1,14 @@
 """Bilinear sampling of images under affine maps, and its gradients.
 
-Coordinates are normalised: -1 and 1 are the *centres* of the first and last pixel. Output pixel (x, y) takes its value at::
+Coordinates are normalised: -1 and 1 are the *centres* of the first and last pixel. Output pixel (x, y) takes its
+value at::
 
     (x', y') = A (x, y, 1),      A = [[a, b, u], [c, d, v]]
 
-interpolated between the four pixels around it, zero outside the image. In pixels, column = (x' + 1) / 2 * (W - 1).
+interpolated between the four pixels around it, zero outside. In pixels, column = (x' + 1) / 2 * (W - 1).
 
-Gradients. With fractions p, q of the position between columns and rows and corner values v00, v01, v10, v11 (row, column)::
+Gradients. With p, q the fractions of the position between columns and rows, v00, v01, v10, v11 the values around
+it (row, column)::
 
     value       = (1 - q) ((1 - p) v00 + p v01) + q ((1 - p) v10 + p v11)
     d/d column  = (1 - q) (v01 - v00) + q (v11 - v10)
@@ -26,7 +28,7 @@ from hlf_np.arrays import Floats
 
 @njit(cache=True)
 def _pad(image):  # type: ignore[no-untyped-def]
-    """One zero pixel in front and two behind: positions clamped to [-1, size] then read zeros wherever they are outside."""
+    """One zero pixel in front and two behind, so that positions clamped to [-1, size] read zeros where outside."""
     height, width, channels = image.shape
     result = np.zeros((height + 3, width + 3, channels), image.dtype)
     for i in range(height):
@@ -105,7 +107,7 @@ def _warp_gradient(images, matrices, x, y, half, gradient, d_images, d_matrices)
 
 
 def _grid(height: int, width: int, dtype: DTypeLike) -> tuple[Floats, Floats, Floats]:
-    """Normalised coordinates of columns (W,) and rows (H,), and half the distance between the border pixels' centres (2,)."""
+    """Normalised coordinates of columns (W,) and rows (H,); half the distance between border pixels (2,)."""
     x: np.ndarray[Any, Any] = np.linspace(-1, 1, width, dtype=dtype)
     y: np.ndarray[Any, Any] = np.linspace(-1, 1, height, dtype=dtype)
     return x, y, np.array([(width - 1) / 2, (height - 1) / 2], dtype)
@@ -114,13 +116,13 @@ def _grid(height: int, width: int, dtype: DTypeLike) -> tuple[Floats, Floats, Fl
 def warp_images(images: Floats, matrices: Floats) -> Floats:
     """Images (N, H, W, C) sampled under matrices (N, 2, 3); see the module."""
     output = np.empty_like(images)
-    _warp(images, matrices, *_grid(*images.shape[1:3], images.dtype), output)
+    _warp(images, matrices, *_grid(images.shape[1], images.shape[2], images.dtype), output)
     return output
 
 
 def warp_images_gradient(images: Floats, matrices: Floats, gradient: Floats) -> tuple[Floats, Floats]:
     """Gradients to the images (N, H, W, C) and to the matrices (N, 2, 3) from that to the output."""
     d_images, d_matrices = np.empty_like(images), np.empty_like(matrices)
-    x, y, half = _grid(*images.shape[1:3], images.dtype)
+    x, y, half = _grid(images.shape[1], images.shape[2], images.dtype)
     _warp_gradient(images, matrices, x, y, half, np.ascontiguousarray(gradient), d_images, d_matrices)
     return d_images, d_matrices

@@ -67,9 +67,7 @@ def contact_sheet(
     return sheet
 
 
-def _labelled(
-    images: NDArray[np.uint8] | NDArray[np.floating], first_index: int, gap: int, scale: int
-) -> Image.Image:
+def _labelled(images: NDArray[np.uint8] | NDArray[np.floating], first_index: int, gap: int, scale: int) -> Image.Image:
     """Put the running index before every row of a grid."""
     letters = grid(images, gap=gap, scale=scale)
     block = Image.new("L", (letters.width + _LABEL_WIDTH, letters.height))

@@ -1,0 +1,55 @@
+# `make run` and `make test` need only Python (3.11 or newer) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test test-fast parity bench lint format wheel clean
+
+run: $(VENV)/installed-run
+	$(BIN)/python -m hlf_np run $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
+parity: $(VENV)/installed-parity
+	$(BIN)/python -m pytest -m parity $(ARGS)
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The wheel, installed in an environment of its own and run outside of the checkout.
+wheel: $(VENV)/installed-run
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf $(VENV)/wheel && $(PYTHON) -m venv $(VENV)/wheel
+	$(VENV)/wheel/bin/pip install --quiet dist/*.whl
+	cd $$(mktemp -d) && $(CURDIR)/$(VENV)/wheel/bin/python -m hlf_np run --preset smoke --out results
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-run: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e .[$*]
+	touch $@
+
+clean:
+	rm -rf dist build results .benchmarks .hypothesis .mypy_cache .ruff_cache
+	find hlf_np tests bench fonts -name __pycache__ -type d -prune -exec rm -rf {} +

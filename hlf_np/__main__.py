@@ -1,0 +1,5 @@
+"""`python -m hlf_np`."""
+
+from hlf_np.cli import main
+
+main()

@@ -1,0 +1,357 @@
+"""The command line. What a command needs is imported when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hlf_np.errors import UserError
+
+if TYPE_CHECKING:
+    from hlf_np.experiments.config import RunConfig
+
+PROGRAM = "python -m hlf_np"
+
+
+class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 250,500")
+
+
+def _option(*names: str, **settings: Any) -> Callable[..., Any]:
+    return click.option(*names, show_default=True, **settings)
+
+
+threads_option = click.option("--threads", type=int, help="Threads of the kernels. [default: one per core]")
+seed_option = _option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
+difficulty_option = _option("--difficulty", default="hard", help="Of FONTS: easy, moderate or hard.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hlf_np", prog_name="hlf_np")
+def cli() -> None:
+    """Are accurate and robust models possible?
+
+    Trains small networks normally and on adversarial examples, attacks them, and shows how robustness
+    and generalization go together: "Disentangling Adversarial Robustness and Generalization" (CVPR 2019)
+    on the CPU.
+    """
+
+
+@cli.command()
+@_option("--preset", default="quick", help="How large: smoke, quick, standard or paper.")
+@_option("--dataset", default="fonts", help="The images.")
+@click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
+@click.option("--trainings", help="Separated by commas: normal, adversarial. [default: all]")
+@click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
+@click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
+@_option("--out", type=click.Path(path_type=Path), default=Path("results"), help="Folder of the results.")
+@threads_option
+def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
+    """Train and attack a grid of models and write a report.
+
+    Can be stopped at any instant; the same command goes on where it stopped.
+    """
+    from hlf_np.threads import use_threads
+
+    use_threads(threads)
+    from hlf_np.checks import check_choice
+    from hlf_np.experiments.config import PRESETS, Preset
+    from hlf_np.experiments.run import classes_of, run_grid, total_work
+    from hlf_np.experiments.store import open_store
+    from hlf_np.report.curves import table
+    from hlf_np.report.write import write_report
+
+    config = _choose(PRESETS[check_choice("preset", preset, Preset)], choices)
+    with open_store(out, config) as store:
+        with _progress(total_work(config, store)) as progress:
+            results = run_grid(config, store, progress)
+        write_report(store, results, classes_of(config))
+    click.echo(table(results))
+    click.echo(f"\nReport: {out / 'report.html'}")
+
+
+def _choose(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
+    """A preset with what the user chose."""
+    from hlf_np.checks import check_choice
+    from hlf_np.data.fonts import Difficulty
+    from hlf_np.training import Training
+
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    if "difficulty" in chosen:
+        chosen["difficulty"] = check_choice("difficulty", chosen["difficulty"], Difficulty)
+    if "trainings" in chosen:
+        names = [name.strip() for name in chosen["trainings"].split(",")]
+        chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)
+    return replace(config, **chosen)
+
+
+@contextmanager
+def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar with the time left, on a terminal only."""
+    if not sys.stderr.isatty() or work <= 0:
+        yield lambda what, done: None
+        return
+    length = 10_000  # the bar counts in whole numbers
+    with click.progressbar(
+        length=length, file=sys.stderr, show_eta=True, item_show_func=lambda item: item or "", width=24
+    ) as bar:
+        total = 0.0
+
+        def advance(what: str, done: float) -> None:
+            nonlocal total
+            total += done
+            bar.update(min(length, round(length * total / work)) - bar.pos, what)
+
+        yield advance
+
+
+@cli.command()
+@_option("--training", default="normal", help="normal or adversarial.")
+@_option("--n-train", default=1000, help="Training images.")
+@_option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
+@_option("--epochs", default=20)
+@difficulty_option
+@seed_option
+@_option("--out", type=click.Path(path_type=Path), default=Path("model.npz"), help="File of the trained model.")
+@threads_option
+def train(
+    training: str,
+    n_train: int,
+    architecture: str,
+    epochs: int,
+    difficulty: str,
+    seed: int,
+    out: Path,
+    threads: int | None,
+) -> None:
+    """Train one model on FONTS and save it."""
+    from hlf_np.threads import use_threads
+
+    use_threads(threads)
+    from hlf_np import models
+    from hlf_np import training as trainings
+    from hlf_np.checks import check_choice
+    from hlf_np.data import load_fonts
+
+    model = models.Model(models.DEFAULTS[check_choice("architecture", architecture, models.Kind)], seed)
+    data = load_fonts(n_train, 1, difficulty)
+
+    def show(entry: trainings.EpochLog) -> None:
+        click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
+
+    trainings.train(model, data.train, training, epochs, seed=seed, progress=show)
+    model.save(out)
+    click.echo(f"Saved {out}")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@_option("--n-test", default=10_000, help="Test images for the test error.")
+@_option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
+@_option("--restarts", default=5, help="Of each attack.")
+@_option("--epsilon", default=0.3, help="Size of the perturbations.")
+@difficulty_option
+@threads_option
+def evaluate(
+    model: Path,
+    n_test: int,
+    n_attacked: int,
+    restarts: int,
+    epsilon: float,
+    difficulty: str,
+    threads: int | None,
+) -> None:
+    """Test error and success rate of regular attacks of a saved model."""
+    from hlf_np.threads import use_threads
+
+    use_threads(threads)
+    from hlf_np import models
+    from hlf_np.checks import check_choice
+    from hlf_np.data.fonts import Difficulty
+    from hlf_np.experiments.config import RunConfig
+    from hlf_np.experiments.run import evaluate as measure
+    from hlf_np.experiments.run import load_dataset
+
+    classifier = models.load(model)
+    config = RunConfig(
+        difficulty=check_choice("difficulty", difficulty, Difficulty),
+        n_test=n_test,
+        n_attacked=n_attacked,
+        epsilon=epsilon,
+    )
+    config = replace(config, attack=replace(config.attack, restarts=restarts))
+    found, _ = measure(classifier, load_dataset(config).test, config)
+    click.echo(f"test error                      {found.test_error:.4f}  ({n_test} images)")
+    click.echo(f"regular success, mean restart   {found.regular_success:.4f}  (epsilon {epsilon})")
+    click.echo(f"regular success, any restart    {found.regular_success_worst:.4f}")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@_option("--images", default=100, help="How many test images to attack.")
+@_option("--epsilon", default=0.3, help="Size of the perturbations.")
+@_option("--norm", default="linf", help="linf or l2.")
+@_option("--steps", default=40)
+@_option("--step-size", default=0.005)
+@_option("--rule", default="adam", help="adam or sign.")
+@_option("--restarts", default=1)
+@difficulty_option
+@seed_option
+@_option("--out", type=click.Path(path_type=Path), default=Path("adversarial.npz"), help="File of the examples.")
+@threads_option
+def attack(
+    model: Path,
+    images: int,
+    epsilon: float,
+    norm: str,
+    difficulty: str,
+    out: Path,
+    threads: int | None,
+    **settings: Any,
+) -> None:
+    """Attack a saved model and save the adversarial examples.
+
+    The file holds `originals`, `images`, `labels`, `predictions` and `success`.
+    """
+    from hlf_np.threads import use_threads
+
+    use_threads(threads)
+    import numpy as np
+
+    from hlf_np import attacks, models
+    from hlf_np.checks import check_choice
+    from hlf_np.data import load_fonts
+    from hlf_np.files import replace_file
+    from hlf_np.spaces import ImageBall, Norm
+
+    classifier = models.load(model)
+    test = load_fonts(0, images, difficulty).test
+    space = ImageBall(epsilon, check_choice("norm", norm, Norm))
+    result = attacks.pgd(classifier, test.images, test.labels, space, **settings)
+    predictions = classifier.predict(result.images)
+    correct = classifier.predict(test.images) == test.labels
+    with replace_file(out) as stream:
+        np.savez_compressed(
+            stream,
+            originals=test.images,
+            images=result.images,
+            labels=test.labels,
+            predictions=predictions,
+            success=result.success,
+        )
+    fooled = result.success[correct].sum()
+    click.echo(f"{correct.sum()} of {images} images are classified correctly; {fooled} of them no longer are")
+    click.echo(f"Saved {out}")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
+def report(folder: Path) -> None:
+    """Make the report of a results folder again."""
+    from hlf_np.experiments.run import classes_of
+    from hlf_np.experiments.store import open_store, stored_config
+    from hlf_np.report.write import write_report
+
+    config = stored_config(folder)
+    with open_store(folder, config) as store:
+        write_report(store, store.results(), classes_of(config))
+    click.echo(f"Report: {folder / 'report.html'}")
+
+
+@cli.group(invoke_without_command=True)
+@_option("--out", type=click.Path(path_type=Path), default=Path("fonts-sheets"), help="Folder of the pictures.")
+@click.option(
+    "--prototypes",
+    type=click.Path(path_type=Path),
+    help="A file of `fonts build`. [default: the shipped one]",
+)
+@seed_option
+@click.pass_context
+def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int) -> None:
+    """Draw the prototypes and random images of each difficulty; or build your own set."""
+    if context.invoked_subcommand:
+        return
+    from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
+    from hlf_np.files import replace_file
+    from hlf_np.random import generator
+    from hlf_np.report.sheets import contact_sheet, grid
+
+    images = load_prototypes(prototypes)
+    sheets = {"prototypes": contact_sheet(images, rows_per_column=100)}
+    for difficulty in Difficulty:
+        source = Fonts(images, difficulty, seed)
+        chosen = generator(seed, "sheet").integers(source.train_size // source.classes, size=12) * source.classes
+        numbers = (chosen[:, None] + range(source.classes)).ravel()  # each row: the ten letters of one font
+        sample = source.split(numbers).images.reshape(len(chosen), source.classes, *images.shape[2:])
+        sheets[str(difficulty)] = grid(sample, scale=2)
+    for name, sheet in sheets.items():
+        with replace_file(out / f"{name}.png") as stream:
+            sheet.save(stream, format="png")
+        click.echo(f"Saved {out / f'{name}.png'}")
+
+
+@fonts.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_option("--out", type=click.Path(path_type=Path), default=Path("prototypes.npz"), help="File of the prototypes.")
+@click.option("--faces", type=click.IntRange(1), help="How many to keep. [default: all usable ones]")
+@_option("--per-family", type=click.IntRange(1), default=8, help="Most faces of one family.")
+def build(directories: tuple[Path, ...], out: Path, faces: int | None, per_family: int) -> None:
+    """Make prototypes from the font files below DIRECTORIES."""
+    from collections import Counter
+
+    from hlf_np.data import font_files
+
+    kept, rejected = font_files.build(directories, faces=faces, per_family=per_family)
+    font_files.write(kept, out)
+    click.echo(
+        f"Saved {out}: {len(kept)} faces of {len({font_files.family_key(face.family) for face in kept})} families"
+    )
+    for reason, count in Counter(rejection.reason for rejection in rejected).most_common(10):
+        click.echo(f"  left out {count}: {reason}")
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends in one line and exit code 2, an interruption in one line and 130."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_shown:
+        click.echo(help_shown.format_message())
+        sys.exit(2)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else PROGRAM
+        _fail(f"{error.format_message().rstrip('.')}: see `{where} --help`")
+    except (UserError, click.ClickException) as error:
+        _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted: what is finished is stored; the same command goes on from there.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; do not complain at exit
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"hlf_np: {' '.join(message.split())}", err=True)
+    sys.exit(2)

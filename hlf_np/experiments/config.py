@@ -1,0 +1,161 @@
+"""What a run does: presets, and the grid of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from hlf_np.attacks import Attack
+from hlf_np.checks import check_count
+from hlf_np.data.fonts import Difficulty, prototypes_digest
+from hlf_np.errors import UserError
+from hlf_np.models import DEFAULTS, Architecture, Kind
+from hlf_np.optim import AdamConfig
+from hlf_np.training import Training, TrainingConfig
+
+
+class Preset(StrEnum):
+    """Sizes of the experiment."""
+
+    SMOKE = "smoke"
+    QUICK = "quick"
+    STANDARD = "standard"
+    PAPER = "paper"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One model: how it is trained, on how many images, from which seed."""
+
+    training: Training
+    n_train: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For file names."""
+        return f"{self.training}-{self.n_train}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.training.label}, N = {self.n_train}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines the numbers of a run.
+
+    dataset : its name; difficulty, data_seed : of FONTS; prototypes : the digest of its prototypes.
+    trainings, sizes, seeds : the grid; one model for each training, number of training images, and seed
+        below `seeds`.
+    architecture, epochs, batch_size, adam : of every model.
+    training_attack : the inner maximisation of adversarial training.
+    attack : the attack that measures success rates.
+    epsilon : size of the regular perturbations, L_inf.
+    n_test : test images for the test error; n_attacked : the first of them, attacked where classified
+        correctly.
+    n_examples : adversarial examples kept for the gallery.
+    """
+
+    dataset: str = "fonts"
+    difficulty: Difficulty = Difficulty.HARD
+    data_seed: int = 0
+    prototypes: str = field(default_factory=prototypes_digest)
+    trainings: tuple[Training, ...] = tuple(Training)
+    sizes: tuple[int, ...] = (250, 500, 1000, 2000)
+    seeds: int = 1
+    architecture: Architecture = DEFAULTS[Kind.CNN]
+    epochs: int = 20
+    batch_size: int = 100
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    training_attack: Attack = field(default_factory=lambda: Attack(stop_early=False))
+    attack: Attack = field(default_factory=lambda: Attack(restarts=5))
+    epsilon: float = 0.3
+    n_test: int = 10_000
+    n_attacked: int = 1000
+    n_examples: int = 10
+    attack_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dataset != "fonts":
+            raise UserError(f"unknown dataset {self.dataset!r}: use fonts")
+        if not self.trainings or len(set(self.trainings)) < len(self.trainings):
+            raise UserError("give at least one training, each of them once")
+        if not self.sizes or len(set(self.sizes)) < len(self.sizes):
+            raise UserError("give at least one number of training images, each of them once")
+        for size in self.sizes:
+            check_count("sizes", size)
+        check_count("seeds", self.seeds)
+        check_count("n_attacked", self.n_attacked, 1, self.n_test)
+
+    def cells(self) -> Iterator[Cell]:
+        """The grid, small models first, so that a broken setting shows early."""
+        for size in sorted(self.sizes):
+            for seed in range(self.seeds):
+                for training in self.trainings:
+                    yield Cell(training, size, seed)
+
+    def training_config(self, cell: Cell) -> TrainingConfig:
+        """How the model of a cell is trained."""
+        return TrainingConfig(
+            cell.training, self.epochs, self.batch_size, self.adam, self.training_attack, self.epsilon
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types only; `from_json` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The configuration that `as_json` described; TypeError, ValueError or KeyError for anything else."""
+        return cls(
+            **values
+            | {
+                "difficulty": Difficulty(values["difficulty"]),
+                "trainings": tuple(Training(name) for name in values["trainings"]),
+                "sizes": tuple(values["sizes"]),
+                "architecture": Architecture.from_json(values["architecture"]),
+                "adam": AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])}),
+                "training_attack": Attack(**values["training_attack"]),
+                "attack": Attack(**values["attack"]),
+            }
+        )
+
+
+_SMOKE_ATTACK = Attack(steps=5)
+
+PRESETS = {
+    Preset.SMOKE: RunConfig(
+        sizes=(100, 200),
+        epochs=5,
+        training_attack=replace(_SMOKE_ATTACK, stop_early=False),
+        attack=replace(_SMOKE_ATTACK, restarts=2),
+        n_test=200,
+        n_attacked=50,
+        n_examples=4,
+    ),
+    Preset.QUICK: RunConfig(),
+    Preset.STANDARD: RunConfig(sizes=(250, 500, 1000, 2500, 5000, 10_000), seeds=3, n_test=40_000),
+    Preset.PAPER: RunConfig(
+        sizes=(
+            250,
+            500,
+            1000,
+            1500,
+            2000,
+            2500,
+            3000,
+            4000,
+            5000,
+            7500,
+            10_000,
+            15_000,
+            20_000,
+            30_000,
+            40_000,
+        ),
+        seeds=5,
+        n_test=160_000,
+    ),
+}

@@ -1,0 +1,240 @@
+"""The results folder: one file per finished cell, written whole, so that a run can stop at any instant
+and go on.
+
+::
+
+    DIR/config.json      everything that made the run
+    DIR/cells/*.npz      a cell's measurements and some adversarial examples
+    DIR/models/*.npz     its trained model
+    DIR/results.csv      all cells; made from cells/, as are claims.json, report.html and figures/
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import math
+import platform
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hlf_np import __version__
+from hlf_np.arrays import Floats, Integers
+from hlf_np.errors import UserError
+from hlf_np.experiments.config import Cell, RunConfig
+from hlf_np.files import replace_file, write_text
+from hlf_np.models import Model
+
+COLUMNS = (
+    "dataset",
+    "training",
+    "n_train",
+    "seed",
+    "test_error",
+    "regular_success",
+    "on_true_manifold_success",
+    "on_learned_manifold_success",
+    "regular_success_worst",
+    "train_loss",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The numbers of a cell, each a fraction; NaN where it was not or cannot be measured.
+
+    test_error : of all test images.
+    regular_success : of attacks in image space, averaged over restarts; `_worst`: any restart.
+    on_true_manifold_success, on_learned_manifold_success : likewise on the manifold.
+    train_loss : mean cross-entropy of the last epoch.
+    seconds : training and attacks together.
+    """
+
+    test_error: float
+    regular_success: float = math.nan
+    on_true_manifold_success: float = math.nan
+    on_learned_manifold_success: float = math.nan
+    regular_success_worst: float = math.nan
+    train_loss: float = math.nan
+    seconds: float = math.nan
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Successful adversarial examples: images (N, H, W, C) before and after, true and predicted labels (N,)."""
+
+    originals: Floats
+    adversarial: Floats
+    labels: Integers
+    predictions: Integers
+
+
+@dataclass(frozen=True)
+class CellResult:
+    cell: Cell
+    measurements: Measurements
+    examples: Examples
+
+
+class Store:
+    """A results folder. Open it with `open_store`."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder, self.config = folder, config
+
+    def model_path(self, cell: Cell) -> Path:
+        return self.folder / "models" / f"{cell.name}.npz"
+
+    def _cell_path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.npz"
+
+    def has(self, cell: Cell) -> bool:
+        return self._cell_path(cell).exists()
+
+    def save(self, result: CellResult, model: Model) -> None:
+        """Store a finished cell; the model first, so that a cell that is there is complete."""
+        model.save(self.model_path(result.cell))
+        measurements = np.array(json.dumps(asdict(result.measurements)))
+        with replace_file(self._cell_path(result.cell)) as stream:
+            np.savez_compressed(stream, measurements=measurements, **asdict(result.examples))
+
+    def load(self, cell: Cell) -> CellResult:
+        """A finished cell.
+
+        Raises
+        ------
+        UserError : if its file is damaged.
+        """
+        path = self._cell_path(cell)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            measurements = Measurements(**json.loads(str(arrays.pop("measurements"))))
+            return CellResult(cell, measurements, Examples(**arrays))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
+
+    def results(self) -> list[CellResult]:
+        """All finished cells, in the order of the grid."""
+        return [self.load(cell) for cell in self.config.cells() if self.has(cell)]
+
+    def write_csv(self, results: Sequence[CellResult]) -> None:
+        """`results.csv`, one row per finished cell."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for result in results:
+            values = asdict(result.cell) | asdict(result.measurements) | {"dataset": self.config.dataset}
+            writer.writerow([_csv_value(values[column]) for column in COLUMNS])
+        write_text(self.folder / "results.csv", text.getvalue())
+
+    def write_json(self, name: str, content: Any) -> None:
+        """A JSON file that people can read."""
+        write_text(self.folder / name, _json(content))
+
+
+def _csv_value(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6f}"
+    return str(value)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    import numba
+
+    return {
+        "hlf_np": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+@contextmanager
+def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
+    """The results folder of a configuration, new or to be continued, locked against a second run.
+
+    Raises
+    ------
+    UserError : if the folder cannot be written, holds something else, or the results of another
+        configuration.
+    """
+    settings = folder / "config.json"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is a file: give a folder with --out")
+    if not settings.exists() and folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder with --out")
+    with _locked(folder):
+        expected = json.loads(_json(config.as_json()))
+        if settings.exists():
+            found = _read_settings(settings)
+            if found != expected:
+                names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+                raise UserError(
+                    f"{str(folder)!r} holds results of another configuration (other {', '.join(names)}):"
+                    " repeat that command, or give another folder with --out"
+                )
+        else:
+            content = {
+                "run": expected,
+                "command": " ".join(["python -m hlf_np", *sys.argv[1:]]),
+                "versions": versions(),
+            }
+            write_text(settings, _json(content))
+        yield Store(folder, config)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text())["run"]
+        if not isinstance(run, dict):
+            raise TypeError
+        return run
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{str(path)!r} is missing or not from this program: give a folder that `run` wrote") from None
+
+
+def stored_config(folder: Path) -> RunConfig:
+    """The configuration of a results folder.
+
+    Raises
+    ------
+    UserError : if the folder has none.
+    """
+    settings = folder / "config.json"
+    try:
+        return RunConfig.from_json(_read_settings(settings))
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{str(settings)!r} is not from this program: give a folder that `run` wrote") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the operating system releases it however this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}): give another folder with --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing to {str(folder)!r}: wait for it, or give another --out") from None
+        yield

@@ -1,0 +1,75 @@
+"""Means over seeds, for figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.experiments.store import CellResult
+from hlf_np.training import Training
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measurement of one training against N.
+
+    sizes : (S,) ascending; mean, low, high : (S,) over seeds.
+    """
+
+    training: Training
+    sizes: Integers
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def values(results: Sequence[CellResult], training: Training, measurement: str, size: int) -> Floats:
+    """A measurement of all seeds of one training and N, those that have it."""
+    found = [
+        getattr(r.measurements, measurement) for r in results if r.cell.training is training and r.cell.n_train == size
+    ]
+    array = np.array(found, np.float64)
+    return array[np.isfinite(array)]
+
+
+def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
+    """One curve for each training that has the measurement, in the order of `Training`."""
+    found = []
+    for training in Training:
+        sizes = sorted({r.cell.n_train for r in results if r.cell.training is training})
+        columns = [(size, values(results, training, measurement, size)) for size in sizes]
+        columns = [(size, column) for size, column in columns if column.size]
+        if columns:
+            found.append(
+                Curve(
+                    training,
+                    np.array([size for size, _ in columns]),
+                    np.array([column.mean() for _, column in columns]),
+                    np.array([column.min() for _, column in columns]),
+                    np.array([column.max() for _, column in columns]),
+                )
+            )
+    return found
+
+
+def table(results: Sequence[CellResult]) -> str:
+    """Test error and regular success by training and N, for the terminal."""
+    sizes = sorted({r.cell.n_train for r in results})
+    width = max(len(training.label) for training in Training) + 2
+    lines = []
+    for measurement, title in (
+        ("test_error", "Test error"),
+        ("regular_success", "Success rate of regular attacks (mean over restarts)"),
+        ("regular_success_worst", "Success rate of regular attacks (any restart)"),
+    ):
+        lines += [title, " " * width + "".join(f"{f'N={size}':>10}" for size in sizes)]
+        for training in Training:
+            cells = [values(results, training, measurement, size) for size in sizes]
+            if any(cell.size for cell in cells):
+                row = "".join(f"{cell.mean():>10.3f}" if cell.size else f"{'-':>10}" for cell in cells)
+                lines.append(f"{training.label:<{width}}{row}")
+        lines.append("")
+    return "\n".join(lines).rstrip()

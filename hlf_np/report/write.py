@@ -1,0 +1,23 @@
+"""Everything in a results folder that is made from its cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hlf_np.experiments.claims import evaluate_claims
+from hlf_np.experiments.store import CellResult, Store
+from hlf_np.files import write_text
+from hlf_np.report.figures import draw, write_pictures
+from hlf_np.report.page import page
+
+
+def write_report(store: Store, results: Sequence[CellResult], classes: Sequence[str]) -> None:
+    """results.csv, claims.json, figures/ and report.html."""
+    claims = evaluate_claims(results)
+    store.write_csv(results)
+    store.write_json("claims.json", [claim.as_json() for claim in claims])
+    pictures = draw(results, classes)
+    write_pictures(pictures, store.folder)
+    command = json.loads((store.folder / "config.json").read_text())["command"]
+    write_text(store.folder / "report.html", page(store.config, command, results, claims, pictures))

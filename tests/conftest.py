@@ -1,0 +1,79 @@
+"""Fixtures: a small FONTS drawn at random, and models small enough to train in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import hlf_np
+from hlf_np import models, training
+from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import Difficulty, Fonts
+from hlf_np.optim import AdamConfig
+
+# The same examples in every run: a failure here is a change of the code, not of the luck.
+settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def fonts() -> Fonts:
+    """A generator with 3 fonts of 10 classes: smooth blobs that differ by class and slightly by font."""
+    random = np.random.default_rng(0)
+    coarse = random.random((1, 10, 6, 6)) * 0.8 + random.random((3, 10, 6, 6)) * 0.2
+    prototypes = np.zeros((3, 10, 28, 28), np.uint8)
+    prototypes[:, :, 5:23, 5:23] = np.kron(coarse, np.ones((3, 3))) * 255
+    return Fonts(prototypes, Difficulty.EASY, seed=1)
+
+
+@pytest.fixture(scope="session")
+def split(fonts: Fonts) -> Split:
+    """150 training images, 15 of each class."""
+    return fonts.split(np.arange(150))
+
+
+def small_cnn(seed: int = 0) -> models.Model:
+    """The paper's classifier with 4 and 8 channels."""
+    return models.cnn(seed=seed, widths=(4, 8), hidden_units=12)
+
+
+@pytest.fixture
+def model() -> models.Model:
+    """An untrained small CNN."""
+    return small_cnn()
+
+
+@pytest.fixture(scope="session")
+def trained(split: Split) -> models.Model:
+    """A small CNN that has learned most of `split`; not to be changed."""
+    learned = small_cnn()
+    config = training.TrainingConfig(epochs=4, batch_size=15, adam=AdamConfig(learning_rate=0.005))
+    training.train(learned, split, config=config)
+    return learned
+
+
+@pytest.fixture
+def threads():
+    """A function that sets the number of threads; the number from before comes back at the end."""
+    before = numba.get_num_threads()
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs code in a new process with more environment variables, and returns what it prints."""
+
+    def run(code: str, **environment: str) -> str:
+        places = [str(Path(hlf_np.__file__).parents[1]), str(Path(__file__).parent)]
+        variables = os.environ | {"PYTHONPATH": os.pathsep.join(places)} | environment
+        done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run

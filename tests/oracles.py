@@ -1,0 +1,170 @@
+"""The operations once more, in float64, written from their definitions and without regard for speed.
+
+Nothing here uses the package. Images are (N, H, W, C), weights of convolutions (O, C, kh, kw).
+"""
+
+import numpy as np
+
+
+def _double(*arrays):
+    return tuple(np.asarray(array, np.float64) for array in arrays)
+
+
+def _windows(padded, kernel, stride):
+    """Each output pixel (i, j), and the slices of the rows and columns that it sees."""
+    (kh, kw), (height, width) = kernel, padded.shape[1:3]
+    for i in range((height - kh) // stride + 1):
+        for j in range((width - kw) // stride + 1):
+            yield i, j, np.s_[:, i * stride : i * stride + kh, j * stride : j * stride + kw]
+
+
+def _zero_padded(x, padding):
+    return np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def convolution(x, weight, bias, stride, padding):
+    """y[n, i, j, o] = bias[o] + sum_{a, b, c} x[n, s i + a - p, s j + b - p, c] w[o, c, a, b]."""
+    x, weight, bias = _double(x, weight, bias)
+    padded, kernel = _zero_padded(x, padding), weight.shape[2:]
+    height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel, strict=True))
+    y = np.empty((len(x), height, width, len(weight)))
+    for i, j, window in _windows(padded, kernel, stride):
+        y[:, i, j] = bias + np.einsum("nabc,ocab->no", padded[window], weight)
+    return y
+
+
+def convolution_input_gradient(g, weight, stride, padding, size):
+    """Each output pixel's gradient goes back to its whole window."""
+    g, weight = _double(g, weight)
+    total = np.zeros((len(g), size[0] + 2 * padding, size[1] + 2 * padding, weight.shape[1]))
+    for i, j, window in _windows(total, weight.shape[2:], stride):
+        total[window] += np.einsum("no,ocab->nabc", g[:, i, j], weight)
+    return total[:, padding : padding + size[0], padding : padding + size[1]]
+
+
+def convolution_weight_gradient(x, g, kernel, stride, padding):
+    """Each weight collects what it multiplied."""
+    x, g = _double(x, g)
+    padded = _zero_padded(x, padding)
+    total = np.zeros((g.shape[3], x.shape[3], *kernel))
+    for i, j, window in _windows(padded, kernel, stride):
+        total += np.einsum("nabc,no->ocab", padded[window], g[:, i, j])
+    return total
+
+
+def transposed_convolution(x, weight, bias, stride, padding, output_padding):
+    """Every pixel of x paints its multiple of the kernel (C, O, kh, kw); then the border is cut off."""
+    x, weight, bias = _double(x, weight, bias)
+    n, height, width, _ = x.shape
+    _, out_channels, kh, kw = weight.shape
+    rows, columns = (height - 1) * stride + kh + output_padding, (width - 1) * stride + kw + output_padding
+    canvas = np.zeros((n, rows, columns, out_channels))
+    for i in range(height):
+        for j in range(width):
+            stamp = np.einsum("nc,coab->nabo", x[:, i, j], weight)
+            canvas[:, i * stride : i * stride + kh, j * stride : j * stride + kw] += stamp
+    return canvas[:, padding : rows - padding, padding : columns - padding] + bias
+
+
+def max_pool(x, kernel, stride):
+    return _pool(x, kernel, stride, np.max)
+
+
+def average_pool(x, kernel, stride):
+    return _pool(x, kernel, stride, np.mean)
+
+
+def _pool(x, kernel, stride, summary):
+    (x,) = _double(x)
+    height, width = ((n - kernel) // stride + 1 for n in x.shape[1:3])
+    y = np.empty((len(x), height, width, x.shape[3]))
+    for i, j, window in _windows(x, (kernel, kernel), stride):
+        y[:, i, j] = summary(x[window], axis=(1, 2))
+    return y
+
+
+def _hat(distance):
+    """Bilinear interpolation gives a pixel this weight at this distance along one axis, ..."""
+    return np.maximum(0, 1 - np.abs(distance))
+
+
+def _hat_slope(distance):
+    """... which changes by this much per pixel."""
+    return np.where(np.abs(distance) < 1, -np.sign(distance), 0)
+
+
+def _positions(matrices, height, width):
+    """Where each output pixel looks, in pixels: rows and columns (N, H, W), and the normalised (x, y, 1)."""
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    places = np.stack([x, y, np.ones_like(x)])  # (3, H, W)
+    at = np.einsum("nkm,mij->nkij", matrices, places)
+    return (at[:, 1] + 1) / 2 * (height - 1), (at[:, 0] + 1) / 2 * (width - 1), places
+
+
+def _distances(matrices, height, width):
+    rows, columns, places = _positions(matrices, height, width)
+    return rows[..., None] - np.arange(height), columns[..., None] - np.arange(width), places
+
+
+def warp(images, matrices):
+    """out[n, i, j] = sum_{r, c} hat(row - r) hat(column - c) image[n, r, c]; pixels outside count as 0."""
+    images, matrices = _double(images, matrices)
+    rows, columns, _ = _distances(matrices, *images.shape[1:3])
+    return np.einsum("nijr,nijc,nrck->nijk", _hat(rows), _hat(columns), images, optimize=True)
+
+
+def warp_gradient(images, matrices, g):
+    """The derivative of that formula, to the images and to the matrices."""
+    images, matrices, g = _double(images, matrices, g)
+    height, width = images.shape[1:3]
+    rows, columns, places = _distances(matrices, height, width)
+    d_images = np.einsum("nijr,nijc,nijk->nrck", _hat(rows), _hat(columns), g, optimize=True)
+    d_row = np.einsum("nijr,nijc,nrck,nijk->nij", _hat_slope(rows), _hat(columns), images, g, optimize=True)
+    d_column = np.einsum("nijr,nijc,nrck,nijk->nij", _hat(rows), _hat_slope(columns), images, g, optimize=True)
+    d_position = np.stack([d_column * (width - 1) / 2, d_row * (height - 1) / 2], axis=1)  # (N, 2, H, W)
+    return d_images, np.einsum("nkij,mij->nkm", d_position, places)
+
+
+def affine_matrix(parameters):
+    """The protocol's sampling matrix of (u, v, hx, hy, s, r)."""
+    matrices = []
+    for u, v, hx, hy, s, r in np.asarray(parameters, np.float64):
+        matrices.append(
+            [
+                [s * np.cos(r) - s * hx * np.sin(r), -s * np.sin(r) + s * hx * np.cos(r), u],
+                [s * hy * np.cos(r) + s * np.sin(r), -s * hy * np.sin(r) + s * np.cos(r), v],
+            ]
+        )
+    return np.array(matrices)
+
+
+def batch_norm(x, weight, bias, epsilon):
+    """(x - mean) / sqrt(variance + epsilon), channel by channel; also the mean and the biased variance."""
+    x, weight, bias = _double(x, weight, bias)
+    y, axes = np.empty_like(x), tuple(range(x.ndim - 1))
+    for c in range(x.shape[-1]):
+        channel = x[..., c]
+        y[..., c] = weight[c] * (channel - channel.mean()) / np.sqrt(channel.var() + epsilon) + bias[c]
+    return y, x.mean(axis=axes), x.var(axis=axes)
+
+
+def softmax(logits):
+    (logits,) = _double(logits)
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def cross_entropy(logits, labels):
+    """-log of the probability of the label, row by row."""
+    return np.array([-np.log(row[label]) for row, label in zip(softmax(logits), labels, strict=True)])
+
+
+def adam(start, gradients, rates, betas, epsilon, weight_decay):
+    """The weights after one step per gradient: algorithm 1 of Kingma and Ba, L2 decay in the gradient."""
+    w, m, v = np.array(start, np.float64), 0.0, 0.0
+    for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+        g = np.asarray(gradient, np.float64) + weight_decay * w
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        w = w - rate * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + epsilon)
+    return w

@@ -1,0 +1,314 @@
+"""Gradients against numerical derivatives, the checker itself, and the graph."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from hlf_np import autodiff, operations
+from hlf_np.autodiff import Tensor, add, check_grads, multiply
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RANDOM.standard_normal(shape)
+
+
+def off_zero(*shape):
+    """Numbers at least 0.1 away from 0, where ReLU has its kink."""
+    x = normal(*shape)
+    return x + 0.1 * np.sign(x)
+
+
+def affine(count):
+    """Affine parameters in general position: no output pixel looks exactly at an input pixel."""
+    return np.array(operations.IDENTITY) + RANDOM.uniform(-0.2, 0.2, (count, 6))
+
+
+LABELS = np.array([0, 2, 1, 2])
+AVERAGE, VARIANCE = normal(3), RANDOM.random(3) + 0.5
+
+# (operation, case, function of tensors, arrays)
+GRADIENTS = [
+    ("add", "same shape", add, [normal(3, 4), normal(3, 4)]),
+    ("add", "broadcast row", add, [normal(3, 4), normal(4)]),
+    ("add", "broadcast both", add, [normal(3, 1, 2), normal(4, 1)]),
+    ("add", "operator", lambda a, b: a + b, [normal(2, 3), normal(2, 3)]),
+    ("multiply", "same shape", multiply, [normal(3, 4), normal(3, 4)]),
+    ("multiply", "broadcast both", multiply, [normal(3, 1, 2), normal(4, 1)]),
+    ("multiply", "operator, square", lambda a: a * a, [normal(2, 3)]),
+    ("relu", "", operations.relu, [off_zero(4, 5)]),
+    ("leaky_relu", "", lambda x: operations.leaky_relu(x, 0.2), [off_zero(4, 5)]),
+    ("sigmoid", "", operations.sigmoid, [normal(4, 5)]),
+    ("tanh", "", operations.tanh, [normal(4, 5)]),
+    ("reshape", "", lambda x: operations.reshape(x, (4, -1)), [normal(2, 6)]),
+    ("flatten", "", operations.flatten, [normal(2, 3, 4, 5)]),
+    ("unflatten", "", lambda x: operations.unflatten(x, 3, 4), [normal(2, 24)]),
+    ("mean", "", operations.mean, [normal(3, 4)]),
+    ("linear", "", operations.linear, [normal(5, 7), normal(18, 7), normal(18)]),
+    ("max_pool", "", operations.max_pool, [normal(2, 5, 6, 3)]),
+    ("max_pool", "overlapping", lambda x: operations.max_pool(x, 3, 2), [normal(2, 7, 8, 3)]),
+    ("average_pool", "", operations.average_pool, [normal(2, 5, 6, 3)]),
+    ("average_pool", "overlapping", lambda x: operations.average_pool(x, 3, 1), [normal(2, 5, 6, 3)]),
+    ("cross_entropy", "", lambda x: operations.cross_entropy(x, LABELS), [normal(4, 3)]),
+    ("affine_matrix", "", operations.affine_matrix, [affine(4)]),
+    ("warp", "", operations.warp, [normal(3, 6, 5, 2), affine(3)]),
+    (
+        "batch_norm",
+        "images",
+        lambda x, w, b: operations.batch_norm(x, w, b)[0],
+        [normal(3, 4, 5, 2), normal(2), normal(2)],
+    ),
+    (
+        "batch_norm",
+        "rows",
+        lambda x, w, b: operations.batch_norm(x, w, b)[0],
+        [normal(6, 3), normal(3), normal(3)],
+    ),
+    (
+        "normalize",
+        "",
+        lambda x, w, b: operations.normalize(x, w, b, AVERAGE, VARIANCE),
+        [normal(2, 4, 5, 3), normal(3), normal(3)],
+    ),
+    *(
+        (
+            "convolution",
+            f"{channels} to {out_channels}, stride {stride}",
+            lambda x, w, b, s=stride: operations.convolution(x, w, b, s, 1),
+            [normal(2, 6, 7, channels), normal(out_channels, channels, 3, 4), normal(out_channels)],
+        )
+        for channels, out_channels, stride in [(1, 3, 1), (3, 17, 2), (16, 2, 1), (17, 5, 2), (16, 3, 5)]
+    ),
+    (
+        "convolution",
+        "no bias",
+        lambda x, w: operations.convolution(x, w, None),
+        [normal(2, 4, 4, 2), normal(3, 2, 2, 2)],
+    ),
+    *(
+        (
+            "transposed_convolution",
+            f"{channels} to {out_channels}, stride {stride}",
+            lambda x, w, b, s=stride: operations.transposed_convolution(x, w, b, s, 1, s - 1),
+            [normal(2, 3, 4, channels), normal(channels, out_channels, 4, 3), normal(out_channels)],
+        )
+        for channels, out_channels, stride in [(3, 1, 1), (2, 17, 2), (16, 4, 3)]
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays"),
+    [pytest.param(f, arrays, id=f"{name} {case}".strip()) for name, case, f, arrays in GRADIENTS],
+)
+def test_gradient_is_the_numerical_derivative(function, arrays):
+    check_grads(function, *arrays)
+
+
+def test_the_table_holds_every_operation():
+    def public(module):
+        return {
+            name
+            for name, f in inspect.getmembers(module, inspect.isfunction)
+            if f.__module__ == module.__name__ and not name.startswith("_")
+        }
+
+    assert public(operations) | public(autodiff) - {"check_grads"} == {name for name, *_ in GRADIENTS}
+
+
+# --- the checker --------------------------------------------------------------------------------------------
+
+
+def cube(wrong):
+    """x^3, whose gradient passes through `wrong` first."""
+    return lambda x: Tensor.result(x.data**3, (x,), lambda g: (wrong(3 * g * x.data**2),))
+
+
+def without_first(gradient):
+    gradient[0, 0] = 0
+    return gradient
+
+
+def test_checker_accepts_the_right_gradient():
+    check_grads(cube(lambda g: g), normal(3, 4))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda g: 1.0001 * g, id="slightly too large"),
+        pytest.param(lambda g: -g, id="sign"),
+        pytest.param(lambda g: None, id="missing"),
+        pytest.param(lambda g: g.T.reshape(g.shape), id="permuted"),
+        pytest.param(without_first, id="one entry"),
+        pytest.param(lambda g: g * np.nan, id="NaN"),
+    ],
+)
+def test_checker_refuses_a_wrong_gradient(wrong):
+    with pytest.raises(AssertionError, match="numerical derivative"):
+        check_grads(cube(wrong), off_zero(3, 4))
+
+
+def test_checker_looks_at_every_argument():
+    def product(a, b):
+        return Tensor.result(a.data * b.data, (a, b), lambda g: (g * b.data, g * b.data))
+
+    with pytest.raises(AssertionError, match="numerical derivative"):
+        check_grads(product, normal(3), normal(3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_checker_refuses_coarse_numbers(dtype):
+    with pytest.raises(ValueError, match="float64"):
+        check_grads(operations.tanh, np.ones(3, dtype))
+
+
+# --- the graph ----------------------------------------------------------------------------------------------
+
+
+def test_a_value_used_twice_collects_both_gradients():
+    x = Tensor(np.array([2.0, -3.0]), requires_grad=True)
+    y = x * x  # a diamond: x enters twice, y too
+    (y * y + y).backward()  # x^4 + x^2
+    np.testing.assert_allclose(x.gradient, 4 * x.data**3 + 2 * x.data)
+
+
+def test_a_node_is_visited_once_however_many_paths_lead_to_it():
+    x = Tensor(np.array(1.0), requires_grad=True)
+    y, visits = x, []
+
+    def counted(node):
+        def backward(gradient):
+            visits.append(1)
+            return (gradient,)
+
+        return Tensor.result(node.data, (node,), backward)
+
+    for _ in range(30):  # 2^30 paths
+        y = counted(y)
+        y = y + y
+    y.backward()
+    assert len(visits) == 30
+    assert x.gradient == 2.0**30
+
+
+def test_two_backward_calls_add_up():
+    x = Tensor(normal(3), requires_grad=True)
+    y = operations.tanh(x)
+    y.backward()
+    once = x.gradient.copy()
+    y.backward()
+    np.testing.assert_allclose(x.gradient, 2 * once)
+
+
+def test_backward_starts_from_the_given_gradient_and_leaves_it_alone():
+    x = Tensor(normal(2, 3), requires_grad=True)
+    y, given = x * x + x, normal(2, 3)
+    before = given.copy()
+    y.backward(given)
+    y.backward(given)
+    np.testing.assert_allclose(x.gradient, 2 * before * (2 * x.data + 1))
+    np.testing.assert_array_equal(given, before)
+
+
+def test_constants_get_no_gradient_and_record_nothing():
+    constant, x = Tensor(np.ones(2)), Tensor(np.ones(2), requires_grad=True)
+    (constant * x + x.detach()).backward()
+    assert constant.gradient is None
+    np.testing.assert_array_equal(x.gradient, [1, 1])
+    assert not (constant * x.detach()).requires_grad
+
+
+def test_gradients_keep_the_shape_and_type_of_the_data():
+    for name, _, function, arrays in GRADIENTS:
+        leaves = [Tensor(array.astype(np.float32), requires_grad=True) for array in arrays]
+        if name == "normalize":  # with statistics of the same type
+            function = lambda x, w, b: operations.normalize(  # noqa: E731
+                x, w, b, AVERAGE.astype(np.float32), VARIANCE.astype(np.float32)
+            )
+        output = function(*leaves)
+        output.backward()
+        assert output.data.dtype == np.float32, name
+        for leaf in leaves:
+            assert (leaf.gradient.shape, leaf.gradient.dtype) == (leaf.shape, np.float32), name
+
+
+def test_a_chain_of_5000_operations_is_not_too_deep():
+    x = Tensor(np.array([1.0]), requires_grad=True)
+    y, one = x, Tensor(np.array([1.0]))
+    for _ in range(5000):
+        y = y + one
+    y.backward()
+    np.testing.assert_array_equal(x.gradient, [1])
+
+
+def test_backward_needs_something_to_differentiate():
+    with pytest.raises(ValueError, match="requires a gradient"):
+        (Tensor(np.ones(2)) * Tensor(np.ones(2))).backward()
+
+
+def test_backward_refuses_a_gradient_of_another_shape():
+    with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)"):
+        Tensor(np.ones(2), requires_grad=True).backward(np.ones(3))
+
+
+def test_equal_entries_in_a_window_pass_the_gradient_to_the_first_only():
+    x = Tensor(np.ones((1, 2, 2, 1)), requires_grad=True)
+    operations.max_pool(x).backward()
+    np.testing.assert_array_equal(x.gradient.ravel(), [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("function", [operations.sigmoid, operations.tanh])
+def test_saturated_activations_stay_finite(function):
+    x = Tensor(np.array([-1000.0, 1000.0]), requires_grad=True)
+    y = function(x)
+    y.backward()
+    assert np.isfinite(y.data).all()
+    np.testing.assert_allclose(x.gradient, 0, atol=1e-12)
+
+
+def test_cross_entropy_of_huge_logits_stays_finite():
+    x = Tensor(np.array([[1e4, 0.0], [0.0, 1e4]], np.float32), requires_grad=True)
+    loss = operations.cross_entropy(x, np.array([0, 0]))
+    loss.backward()
+    np.testing.assert_allclose(loss.data, [0, 1e4])
+    np.testing.assert_allclose(x.gradient, [[0, 0], [-1, 1]], atol=1e-12)
+
+
+# --- arguments that do not fit ------------------------------------------------------------------------------
+
+SETUP = """
+import numpy as np
+from hlf_np import operations
+from hlf_np.autodiff import Tensor, add
+from hlf_np.operations import convolution, linear, transposed_convolution
+
+def ones(*shape, dtype=np.float32):
+    return Tensor(np.ones(shape, dtype))
+
+try:
+    {call}
+except ValueError:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "add(ones(2, 3), ones(2))",
+        "convolution(ones(2, 5, 5, 3), ones(4, 2, 3, 3), None)",  # channels
+        "convolution(ones(2, 5, 5, 3), ones(4, 3, 3, 3), ones(3))",  # bias
+        "convolution(ones(2, 2, 2, 3), ones(4, 3, 3, 3), None)",  # kernel larger than the image
+        "convolution(ones(2, 5, 5, 3), ones(4, 3, 3, 3, dtype=np.float64), None)",  # types
+        "convolution(ones(2, 5, 5, 3, dtype=np.int64), ones(4, 3, 3, 3), None)",
+        "linear(ones(2, 5), ones(4, 6), ones(4))",
+        "transposed_convolution(ones(2, 5, 5, 3), ones(2, 4, 3, 3), None)",  # channels
+        "transposed_convolution(ones(2, 5, 5, 3), ones(3, 4, 3, 3), None, 2, 1, 2)",  # output padding
+    ],
+)
+def test_operations_refuse_arguments_that_do_not_fit(call, run_python):
+    """In a process of its own: a kernel that runs on such sizes reads and writes beyond its arrays."""
+    assert run_python(SETUP.format(call=call)).strip() == "refused"

@@ -1,0 +1,257 @@
+"""The compiled kernels against plain NumPy, at any number of threads, and without compilation."""
+
+import hashlib
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient, geometry
+from hlf_np.kernels.warp import warp_images, warp_images_gradient
+
+CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
+
+
+class Case:
+    """Random images, weights, bias and output gradient of a convolution."""
+
+    def __init__(self, count, size, channels, out_channels, kernel, stride, padding, dtype, seed=0):
+        random = np.random.default_rng(seed)
+        self.geometry = geometry((*size, channels), out_channels, kernel, stride, padding)
+        self.kernel, self.stride, self.padding, self.size = kernel, stride, padding, size
+        out_size = self.geometry.out_height, self.geometry.out_width
+        self.x = random.standard_normal((count, *size, channels)).astype(dtype)
+        self.weight = random.standard_normal((out_channels, channels, *kernel)).astype(dtype)
+        self.bias = random.standard_normal(out_channels).astype(dtype)
+        self.input_bias = random.standard_normal(channels).astype(dtype)
+        self.g = random.standard_normal((count, *out_size, out_channels)).astype(dtype)
+
+    def forward(self, x=None):
+        return convolve(self.x if x is None else x, self.weight, self.bias, self.stride, self.padding)
+
+    def input_gradient(self, g=None):
+        g = self.g if g is None else g
+        return convolve_input_gradient(g, self.weight, self.input_bias, self.stride, self.padding, self.size)
+
+    def weight_gradient(self):
+        return convolve_weight_gradient(self.x, self.g, self.kernel, self.stride, self.padding)
+
+    def all(self):
+        return self.forward(), self.input_gradient(), self.weight_gradient()
+
+
+@st.composite
+def cases(draw):
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 3))
+    size = tuple(draw(st.integers(max(1, k - 2 * padding), 9)) for k in kernel)
+    channels, out_channels = draw(CHANNELS), draw(CHANNELS)
+    chunk = geometry((*size, channels), out_channels, kernel, stride, padding).chunk
+    count = draw(st.sampled_from([1, 2, chunk - 1, chunk, chunk + 1, 2 * chunk + 3]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    return Case(count, size, channels, out_channels, kernel, stride, padding, dtype, draw(st.integers(0, 99)))
+
+
+def assert_sums_agree(actual, expected, absolute, terms):
+    """Sums of `terms` products whose absolute values sum to `absolute` are rounded by at most `terms` epsilons of that.
+
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: in whatever order, a factor 2 to spare.)
+    """
+    bound = (terms + 2) * np.finfo(actual.dtype).eps * absolute
+    worst = np.max(np.abs(actual - expected) - bound, initial=0)
+    assert actual.shape == expected.shape
+    assert worst <= 0, f"{worst} beyond the rounding bound"
+
+
+@given(case=cases())
+def test_convolution(case):
+    settings = case.stride, case.padding
+    expected = oracles.convolution(case.x, case.weight, case.bias, *settings)
+    absolute = oracles.convolution(np.abs(case.x), np.abs(case.weight), np.abs(case.bias), *settings)
+    assert_sums_agree(case.forward(), expected, absolute, terms=case.weight[0].size + 1)
+
+
+@given(case=cases())
+def test_gradient_to_the_input(case):
+    settings = case.stride, case.padding, case.size
+    expected = oracles.convolution_input_gradient(case.g, case.weight, *settings) + case.input_bias
+    absolute = oracles.convolution_input_gradient(np.abs(case.g), np.abs(case.weight), *settings)
+    terms = case.weight[:, 0].size + 1
+    assert_sums_agree(case.input_gradient(), expected, absolute + np.abs(case.input_bias), terms)
+
+
+@given(case=cases())
+def test_gradient_to_the_weights(case):
+    settings = case.kernel, case.stride, case.padding
+    expected = oracles.convolution_weight_gradient(case.x, case.g, *settings)
+    absolute = oracles.convolution_weight_gradient(np.abs(case.x), np.abs(case.g), *settings)
+    assert_sums_agree(case.weight_gradient(), expected, absolute, terms=case.g[..., 0].size)
+
+
+@pytest.mark.parametrize(("channels", "out_channels"), [(3, 5), (17, 33)])
+def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out_channels):
+    case = Case(3, (7, 8), channels, out_channels, kernel=(1, 2), stride=3, padding=0, dtype=np.float64)
+    unseen = np.ones((7, 8), bool)
+    unseen[::3, [0, 1, 3, 4, 6, 7]] = False
+    changed = np.where(unseen[None, :, :, None], 1e6, case.x)
+    np.testing.assert_array_equal(case.forward(changed), case.forward())
+    no_gradient = np.broadcast_to(case.input_bias, (3, unseen.sum(), channels))
+    np.testing.assert_array_equal(case.input_gradient()[:, unseen], no_gradient)
+
+
+def test_no_bias_is_a_bias_of_zero():
+    case = Case(2, (5, 6), 16, 17, (3, 3), 1, 1, np.float32)
+    zeros = np.zeros(17, np.float32)
+    np.testing.assert_array_equal(convolve(case.x, case.weight, None, 1, 1), convolve(case.x, case.weight, zeros, 1, 1))
+    arguments = 1, 1, case.size
+    np.testing.assert_array_equal(
+        convolve_input_gradient(case.g, case.weight, None, *arguments),
+        convolve_input_gradient(case.g, case.weight, np.zeros(16, np.float32), *arguments),
+    )
+
+
+# Of each kind: few channels and many (two algorithms), a stride beyond the kernel, one pixel, broken chunks.
+SAMPLE = [
+    (19, (9, 8), 3, 17, (4, 4), 2, 1),
+    (25, (7, 7), 17, 33, (3, 2), 2, 1),
+    (9, (6, 5), 16, 3, (5, 3), 1, 2),
+    (10, (8, 8), 33, 2, (2, 1), 3, 0),
+    (97, (1, 1), 20, 10, (1, 1), 1, 0),
+]
+
+
+def sample_cases(dtype):
+    return [Case(*sizes, dtype) for sizes in SAMPLE]
+
+
+@given(case=cases(), data=st.data())
+@settings(max_examples=15)
+def test_each_image_has_the_same_bits_in_any_batch(case, data):
+    rows = data.draw(st.lists(st.integers(0, len(case.x) - 1), min_size=1, max_size=20))
+    np.testing.assert_array_equal(case.forward(case.x[rows]), case.forward()[rows])
+    np.testing.assert_array_equal(case.input_gradient(case.g[rows]), case.input_gradient()[rows])
+
+
+def test_inputs_in_any_memory_layout_give_the_same_bits():
+    for case in sample_cases(np.float32):
+        turned = np.asfortranarray(case.x)
+        turned.setflags(write=False)  # as in a memory-mapped file
+        np.testing.assert_array_equal(case.forward(turned), case.forward())
+        np.testing.assert_array_equal(case.input_gradient(case.g[::-1]), case.input_gradient(case.g[::-1].copy()))
+
+
+def test_inputs_are_not_changed():
+    for case in sample_cases(np.float32):
+        before = case.x.copy(), case.g.copy(), case.weight.copy()
+        case.all()
+        for array, copy in zip((case.x, case.g, case.weight), before, strict=True):
+            np.testing.assert_array_equal(array, copy)
+
+
+# --- warp -----------------------------------------------------------------------------------------------------
+
+
+def random_warp(count, size, channels, dtype, seed=0):
+    """Images, matrices that turn, stretch and shift by up to a whole image, and an output gradient."""
+    random = np.random.default_rng(seed)
+    images, g = random.standard_normal((2, count, *size, channels)).astype(dtype)
+    matrices = random.uniform(-1.2, 1.2, (count, 2, 3)).astype(dtype)
+    return images, matrices, g
+
+
+warps = st.builds(
+    random_warp,
+    st.integers(1, 5),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.integers(1, 3),
+    st.just(np.float64),
+    st.integers(0, 999),
+)
+
+
+@given(case=warps)
+def test_warp_is_the_textbook_formula(case):
+    images, matrices, _ = case
+    np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=1e-12)
+
+
+@given(case=warps)
+def test_gradient_of_warp_is_the_textbook_formula(case):
+    for actual, expected in zip(warp_images_gradient(*case), oracles.warp_gradient(*case), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_warp_in_float32():
+    images, matrices, g = random_warp(20, (28, 28), 1, np.float32)
+    # A position of up to 13.5 * 4.6 = 62 pixels is rounded by a few units of 4e-6, and a pixel of up to 4 in size
+    # differs from its neighbour by up to 8 per pixel.
+    np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=2e-4)
+    d_images, _ = warp_images_gradient(images, matrices, g)
+    # an input pixel collects from several output pixels
+    np.testing.assert_allclose(d_images, oracles.warp_gradient(images, matrices, g)[0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(0, 0), (2, 0), (-1, 3), (0, -4)])
+def test_translation_by_whole_pixels_moves_them_and_fills_with_zeros(columns, rows):
+    images = np.random.default_rng(0).random((2, 7, 9, 2))
+    matrix = np.array([[1, 0, columns * 2 / 8], [0, 1, rows * 2 / 6]])  # 8 and 6 pixels from border to border
+    expected = np.zeros_like(images)
+    for i in range(7):
+        for j in range(9):
+            if 0 <= i + rows < 7 and 0 <= j + columns < 9:
+                expected[:, i, j] = images[:, i + rows, j + columns]
+    np.testing.assert_allclose(warp_images(images, np.stack([matrix, matrix])), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("far", [3.0, 1e9, 1e30, np.inf])
+def test_far_outside_all_is_zero(far):
+    images = np.ones((1, 5, 5, 1), np.float32)
+    matrices = np.array([[[1, 0, far], [0, 1, 0]]], np.float32)
+    assert not warp_images(images, matrices).any()
+    for gradient in warp_images_gradient(images, matrices, images):
+        assert not gradient.any()
+
+
+# --- threads and compilation ----------------------------------------------------------------------------------
+
+
+def results(dtype):
+    """What the kernels give for a sample of sizes."""
+    warped = random_warp(9, (7, 6), 2, dtype)
+    arrays = [array for case in sample_cases(dtype) for array in case.all()]
+    return [*arrays, warp_images(*warped[:2]), *warp_images_gradient(*warped)]
+
+
+def digest():
+    """A fingerprint of every bit of those results."""
+    blocks = [array.tobytes() for dtype in (np.float32, np.float64) for array in results(dtype)]
+    return hashlib.sha256(b"".join(blocks)).hexdigest()
+
+
+def test_results_have_the_same_bits_at_any_number_of_threads(threads, run_python):
+    fingerprints = {}
+    for count in (1, 2):
+        threads(count)
+        fingerprints[count] = digest()
+    more_than_cores = "import numba, test_kernels; print(numba.get_num_threads(), test_kernels.digest())"
+    count, fingerprints[8] = run_python(more_than_cores, NUMBA_NUM_THREADS="8").split()
+    assert count == "8"
+    assert len(set(fingerprints.values())) == 1, fingerprints
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_results_without_compilation_agree(dtype, run_python, tmp_path):
+    """NumPy refuses indices beyond the end of an array, so this also shows that compiled code reads and writes none."""
+    path = tmp_path / "plain.npz"
+    code = f"import numpy, test_kernels; numpy.savez({str(path)!r}, *test_kernels.results(numpy.{dtype}))"
+    run_python(code, NUMBA_DISABLE_JIT="1")
+    with np.load(path) as plain:
+        interpreted = [plain[name] for name in plain.files]
+    compiled = results(np.dtype(dtype))
+    assert len(interpreted) == len(compiled)
+    # Sums of at most 25 * 33 * 9 and 19 * 4 * 4 products of about 1, whose rounding errors mostly cancel.
+    tolerance = 500 * np.finfo(dtype).eps
+    for ours, theirs in zip(compiled, interpreted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)

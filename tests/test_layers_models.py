@@ -1,0 +1,344 @@
+"""Layers and classifiers: initialisation, modes, weights as dictionaries and files, and what is refused."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+
+from hlf_np import UserError, layers, models, operations
+from hlf_np.autodiff import Tensor
+
+BUILDERS = {
+    "cnn": lambda seed=0: models.cnn(seed=seed, widths=(4, 8), hidden_units=6, image_shape=(12, 12, 1)),
+    "mlp": lambda seed=0: models.mlp(seed=seed, widths=(7, 5), image_shape=(12, 12, 1)),
+    "resnet": lambda seed=0: models.resnet(seed=seed, widths=(4, 8), blocks=(1, 2), image_shape=(12, 12, 1)),
+    "vgg": lambda seed=0: models.vgg(seed=seed, widths=(4, 8), image_shape=(12, 12, 1)),
+}
+every_kind = pytest.mark.parametrize("kind", BUILDERS)
+
+
+def images(count, shape=(12, 12, 1), seed=0):
+    return np.random.default_rng(seed).random((count, *shape), np.float32)
+
+
+def settled(kind):
+    """A model whose running statistics are no longer those of the start."""
+    model = BUILDERS[kind]()
+    model.forward(Tensor(images(20, seed=1)), training=True)
+    return model
+
+
+def assert_same_arrays(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+# --- operations and layers ------------------------------------------------------------------------------------
+
+
+def test_pooling_and_transposed_convolution_against_their_definitions():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((3, 7, 9, 4))
+    for kernel, stride in [(2, 2), (3, 2), (2, 1), (3, 5)]:
+        for pool in ("max_pool", "average_pool"):
+            expected = getattr(oracles, pool)(x, kernel, stride)
+            actual = getattr(operations, pool)(Tensor(x), kernel, stride).data
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-14)
+    for out_channels, stride, padding, output_padding in [(3, 1, 0, 0), (17, 2, 1, 1), (16, 3, 2, 2)]:
+        weight, bias = random.standard_normal((4, out_channels, 4, 3)), random.standard_normal(out_channels)
+        settings = stride, padding, output_padding
+        actual = operations.transposed_convolution(Tensor(x), Tensor(weight), Tensor(bias), *settings).data
+        expected = oracles.transposed_convolution(x, weight, bias, *settings)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_cross_entropy_and_affine_matrix_against_their_definitions():
+    random = np.random.default_rng(0)
+    logits, labels = 3 * random.standard_normal((20, 5)), random.integers(0, 5, 20)
+    actual = operations.cross_entropy(Tensor(logits), labels).data
+    np.testing.assert_allclose(actual, oracles.cross_entropy(logits, labels), rtol=1e-12)
+    parameters = random.standard_normal((20, 6))
+    matrices = operations.affine_matrix(Tensor(parameters)).data
+    np.testing.assert_allclose(matrices, oracles.affine_matrix(parameters), rtol=0, atol=1e-14)
+
+
+def test_flatten_goes_channel_after_channel_and_back():
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    flat = operations.flatten(Tensor(x))
+    np.testing.assert_array_equal(flat.data[0, :6], x[0, :, :, 0].ravel())
+    np.testing.assert_array_equal(operations.unflatten(flat, 2, 3).data, x)
+
+
+def test_batch_norm_normalises_by_the_batch_in_training_and_by_running_statistics_in_evaluation():
+    layer = layers.BatchNorm(3)
+    layer.parameters["weight"].data[:] = 2, 3, 4
+    layer.parameters["bias"].data[:] = 1, 0, -1
+    x = (5 + 2 * np.random.default_rng(0).standard_normal((6, 4, 5, 3))).astype(np.float32)
+    expected, mean, variance = oracles.batch_norm(x, [2, 3, 4], [1, 0, -1], 1e-5)
+
+    fresh = layer(Tensor(x)).data  # statistics of the start: mean 0, variance 1
+    np.testing.assert_allclose(fresh, x * [2, 3, 4] + [1, 0, -1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(layer(Tensor(x), training=True).data, expected, rtol=1e-5, atol=1e-5)
+
+    count = 6 * 4 * 5
+    running_mean, running_var = 0.1 * mean, 0.9 + 0.1 * variance * count / (count - 1)
+    np.testing.assert_allclose(layer.buffers["running_mean"], running_mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.buffers["running_var"], running_var, rtol=1e-5)
+    evaluated = (x - running_mean) / np.sqrt(running_var + 1e-5) * [2, 3, 4] + [1, 0, -1]
+    np.testing.assert_allclose(layer(Tensor(x)).data, evaluated, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_of_one_position_trains_without_nan():
+    layer = layers.BatchNorm(3)
+    y = layer(Tensor(np.ones((1, 3), np.float32)), training=True)
+    y.backward()
+    assert np.isfinite(y.data).all()
+    assert all(np.isfinite(buffer).all() for buffer in layer.buffers.values())
+
+
+@pytest.mark.parametrize(
+    ("build", "fan_in"),
+    [
+        (lambda random: layers.Linear(300, 200, random), 300),
+        (lambda random: layers.Convolution(20, 100, random), 20 * 16),
+        (lambda random: layers.Convolution(20, 200, random, kernel=3, bias=False), 20 * 9),
+        (lambda random: layers.TransposedConvolution(64, 50, random), 64 * 16 // 4),
+    ],
+)
+def test_weights_start_normal_with_the_protocols_deviation_and_biases_at_zero(build, fan_in):
+    layer = build(np.random.default_rng(0))
+    weight = layer.parameters["weight"].data.astype(np.float64).ravel() / math.sqrt(2 / (3 * fan_in))
+    # standard errors of mean, deviation and fourth moment of n standard normal numbers; five of them
+    for value, expected, deviation in [
+        (weight.mean(), 0, 1),
+        (weight.std(), 1, math.sqrt(1 / 2)),
+        ((weight**4).mean(), 3, math.sqrt(96)),
+    ]:
+        assert abs(value - expected) < 5 * deviation / math.sqrt(weight.size)
+    if "bias" in layer.parameters:
+        assert not layer.parameters["bias"].data.any()
+
+
+# --- the classifiers ------------------------------------------------------------------------------------------
+
+
+def test_the_papers_cnn_has_the_papers_shapes():
+    state = models.cnn(classes=10).state_dict()
+    shapes = {name: array.shape for name, array in state.items() if array.ndim > 1}
+    assert shapes == {
+        "0.weight": (16, 1, 4, 4),
+        "3.weight": (32, 16, 4, 4),
+        "6.weight": (64, 32, 4, 4),
+        "10.weight": (100, 576),
+        "11.weight": (10, 100),
+    }
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    biases_and_norms = 3 * (16 + 32 + 64) + 100 + 10  # a bias, and batch norm's weight and bias, per channel
+    assert sum(p.data.size for p in models.cnn().parameters()) == weights + biases_and_norms
+    assert all(array.dtype == np.float32 for array in state.values())
+
+
+def test_resnet_13_has_13_convolutions_besides_its_shortcuts():
+    names = [name for name, p in models.resnet().network.named_parameters() if p.data.ndim == 4]
+    assert len([name for name in names if "shortcut" not in name]) == 13
+
+
+@every_kind
+def test_the_seed_decides_the_weights(kind):
+    state = BUILDERS[kind](0).state_dict()
+    assert_same_arrays(state, BUILDERS[kind](0).state_dict())
+    other = BUILDERS[kind](1).state_dict()
+    assert any((state[name] != other[name]).any() for name in state)
+
+
+@every_kind
+def test_evaluation_changes_nothing_and_gives_parameters_no_gradient(kind):
+    model = settled(kind)
+    before = model.state_dict()
+    x = Tensor(images(5), requires_grad=True)
+    model.forward(x).backward()
+    assert x.gradient.any()
+    assert all(parameter.gradient is None for parameter in model.parameters())
+    assert_same_arrays(model.state_dict(), before)
+
+
+@every_kind
+def test_training_mode_gives_every_parameter_a_gradient_and_moves_the_running_statistics(kind):
+    model = BUILDERS[kind]()
+    before = model.state_dict()
+    model.forward(Tensor(images(5)), training=True).backward()
+    assert all(p.gradient is not None and p.gradient.shape == p.shape for p in model.parameters())
+    for name, array in model.state_dict().items():
+        assert (array != before[name]).any() == ("running" in name), name
+
+
+@every_kind
+def test_an_image_has_the_same_logits_in_any_batch(kind, monkeypatch):
+    model, x = settled(kind), images(130)
+    logits = model.logits(x)
+    for rows in ([7], [129, 0, 3], list(range(50, 130))):
+        np.testing.assert_array_equal(model.logits(x[rows]), logits[rows])
+    monkeypatch.setattr(models, "IMAGES_PER_BATCH", 7)
+    np.testing.assert_array_equal(model.logits(x), logits)
+    np.testing.assert_array_equal(model.predict(x), logits.argmax(axis=1))
+    assert logits.dtype == np.float32
+    assert model.predict(x).dtype == np.int64
+
+
+def test_no_images_have_no_logits():
+    assert BUILDERS["cnn"]().logits(images(0)).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (images(2).tolist(), "NumPy array"),
+        (images(2)[0], "shape"),
+        (images(2, (12, 11, 1)), "shape"),
+        (images(2, (12, 12, 3)), "shape"),
+        (images(2).astype(np.float64), "float32"),
+        ((images(2) * 255).astype(np.uint8), "float32"),
+        (images(2) + np.float32(0.5), "outside"),
+        (images(2) - np.float32(0.5), "outside"),
+        (np.full((2, 12, 12, 1), np.nan, np.float32), "NaN"),
+        (np.full((2, 12, 12, 1), np.inf, np.float32), "infinite"),
+    ],
+)
+def test_bad_images_are_refused(bad, message):
+    with pytest.raises(UserError, match=message):
+        BUILDERS["cnn"]().logits(bad)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: models.cnn(classes=0),
+        lambda: models.cnn(classes=2.5),
+        lambda: models.cnn(widths=()),
+        lambda: models.cnn(widths=(4, 0)),
+        lambda: models.cnn(image_shape=(7, 28, 1)),
+        lambda: models.vgg(image_shape=(15, 15, 1)),
+        lambda: models.resnet(widths=(4, 8), blocks=(1,)),
+    ],
+)
+def test_impossible_architectures_are_refused(build):
+    with pytest.raises(UserError):
+        build()
+
+
+# --- weights as dictionaries and files ------------------------------------------------------------------------
+
+
+@every_kind
+def test_weights_move_to_another_model(kind):
+    model, other = settled(kind), BUILDERS[kind](seed=5)
+    other.load_state_dict(model.state_dict() | {"1.num_batches_tracked": np.array(3)})
+    assert_same_arrays(other.state_dict(), model.state_dict())
+    np.testing.assert_array_equal(other.logits(images(3)), model.logits(images(3)))
+
+
+def test_a_state_is_a_copy():
+    model = BUILDERS["cnn"]()
+    before = model.state_dict()
+    for array in model.state_dict().values():
+        array += 1
+    assert_same_arrays(model.state_dict(), before)
+
+
+LAST = "8.bias"  # the last entry, so that a check in passing would come too late
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {k: a for k, a in s.items() if k != LAST}, "lack '8.bias'"),
+        (lambda s: s | {"9.weight": np.ones(3, np.float32)}, "unknown entry '9.weight'"),
+        (lambda s: s | {LAST: np.ones(11, np.float32)}, "shape"),
+        (lambda s: s | {LAST: np.full(10, np.nan, np.float32)}, "finite"),
+        (lambda s: s | {LAST: np.ones(10, np.int64)}, "floating-point"),
+    ],
+)
+def test_bad_weights_are_refused_and_change_nothing(change, message):
+    model, other = BUILDERS["cnn"](), settled("cnn")
+    before = model.state_dict()
+    assert LAST in before
+    with pytest.raises(UserError, match=message):
+        model.load_state_dict(change(other.state_dict()))
+    assert_same_arrays(model.state_dict(), before)
+
+
+@every_kind
+def test_a_saved_model_comes_back(kind, tmp_path):
+    model, path = settled(kind), tmp_path / "new" / "model.npz"
+    model.save(path)
+    again = models.load(str(path))
+    assert again.architecture == model.architecture
+    assert_same_arrays(again.state_dict(), model.state_dict())
+    np.testing.assert_array_equal(again.logits(images(3)), model.logits(images(3)))
+    assert [file.name for file in path.parent.iterdir()] == ["model.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    BUILDERS["cnn"]().save(path)
+    before = path.read_bytes()
+
+    def disk_full(stream, **arrays):
+        stream.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", disk_full)
+    with pytest.raises(UserError, match="No space left"):
+        BUILDERS["mlp"]().save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.npz"]
+
+
+def stored(path, **changes):
+    """The entries of a good model file with some replaced; None leaves one out."""
+    BUILDERS["cnn"]().save(path)
+    with np.load(path) as file:
+        entries = {name: file[name] for name in file.files} | changes
+    np.savez(path, **{name: entry for name, entry in entries.items() if entry is not None})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda path: None, id="missing"),
+        pytest.param(lambda path: path.mkdir(), id="folder"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"no numbers"), id="text"),
+        pytest.param(lambda path: np.save(path.open("wb"), np.ones(3)), id="npy"),
+        pytest.param(lambda path: np.savez(path, a=np.ones(3)), id="other arrays"),
+        pytest.param(lambda path: np.savez(path, architecture=np.array([{}], object)), id="pickled"),
+        pytest.param(lambda path: stored(path, architecture=None), id="no architecture"),
+        pytest.param(lambda path: stored(path, architecture=np.array("{")), id="architecture not JSON"),
+        pytest.param(lambda path: stored(path, architecture=np.array("[1]")), id="architecture a list"),
+        pytest.param(lambda path: stored(path, architecture=np.array('{"kind": "cnn"}')), id="sizes missing"),
+        pytest.param(lambda path: stored(path, **{LAST: None}), id="weight missing"),
+        pytest.param(lambda path: stored(path, **{LAST: np.ones(11, np.float32)}), id="weight shape"),
+        pytest.param(lambda path: stored(path, **{LAST: np.array([None] * 10)}), id="weight pickled"),
+    ],
+)
+def test_what_is_not_a_model_file_is_refused(spoil, tmp_path):
+    path = tmp_path / "model.npz"
+    spoil(path)
+    with pytest.raises(UserError):
+        models.load(path)
+
+
+def test_a_model_file_cut_or_damaged_anywhere_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    BUILDERS["mlp"]().save(path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError):
+            models.load(path)
+    middle = len(whole) // 2  # in the first layer's weights
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(UserError):
+        models.load(path)

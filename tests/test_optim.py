@@ -1,0 +1,74 @@
+"""Adam against the algorithm in float64, and the decay of its learning rate."""
+
+import numpy as np
+import oracles
+import pytest
+
+from hlf_np.autodiff import Tensor
+from hlf_np.optim import Adam, AdamConfig
+
+
+def steps(config, start, gradients, rates):
+    """The parameters after one step per row of gradients."""
+    parameters = [Tensor(array.copy(), requires_grad=True) for array in start]
+    optimiser = Adam(parameters, config)
+    for step, rate in enumerate(rates):
+        for parameter, rows in zip(parameters, gradients, strict=True):
+            parameter.gradient = rows[step]
+        optimiser.step(rate)
+    return parameters
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AdamConfig(),
+        AdamConfig(betas=(0.9, 0.999), weight_decay=0),
+        AdamConfig(betas=(0.0, 0.5), epsilon=0.1, weight_decay=0.3),
+    ],
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_adam_is_the_algorithm(config, dtype, tolerance):
+    random = np.random.default_rng(0)
+    start = [random.standard_normal(shape).astype(dtype) for shape in [(3, 4), (5,)]]
+    gradients = [random.standard_normal((30, *array.shape)).astype(dtype) for array in start]
+    rates = 0.01 * 0.95 ** np.arange(30)
+    for first, rows, parameter in zip(start, gradients, steps(config, start, gradients, rates), strict=True):
+        expected = oracles.adam(first, rows, rates, config.betas, config.epsilon, config.weight_decay)
+        np.testing.assert_allclose(parameter.data, expected, rtol=0, atol=tolerance)
+        assert parameter.data.dtype == dtype
+
+
+def test_the_first_step_has_the_size_of_the_learning_rate_whatever_the_gradients():
+    gradients = np.array([1e-3, -1.0, 1e3])
+    (parameter,) = steps(AdamConfig(weight_decay=0), [np.zeros(3)], [gradients[None]], [0.01])
+    np.testing.assert_allclose(parameter.data, [-0.01, 0.01, -0.01], rtol=1e-4)
+
+
+def test_weight_decay_alone_shrinks_weights():
+    start = np.array([2.0, -1.0])
+    (parameter,) = steps(AdamConfig(weight_decay=0.1), [start], [np.zeros((5, 2))], [0.01] * 5)
+    assert (np.abs(parameter.data) < np.abs(start)).all()
+
+
+def test_a_step_is_in_place_forgets_gradients_and_skips_parameters_without():
+    used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    array = used.data
+    optimiser = Adam([used, unused])
+    used.gradient = given = np.ones(2)
+    optimiser.step(0.1)
+    assert used.data is array
+    assert (array < 1).all()
+    assert used.gradient is None
+    np.testing.assert_array_equal(given, 1)
+    np.testing.assert_array_equal(unused.data, 1)
+
+
+def test_the_learning_rate_decays_by_epoch():
+    config = AdamConfig(learning_rate=0.01, decay=0.5)
+    assert [config.rate(epoch) for epoch in range(4)] == [0.01, 0.005, 0.0025, 0.00125]
+
+
+def test_the_defaults_are_the_papers():
+    config = AdamConfig()
+    assert (config.learning_rate, config.betas, config.weight_decay, config.decay) == (0.01, (0.5, 0.9), 1e-4, 0.95)
