@@ -31,6 +31,7 @@ SKIPPED_TEX_FONTS = {
     "countriesofeurope": "maps, not letters",
     "drm": "one design under some twenty family names, so the limit per family would not hold",
     "fontawesome5": "icons",
+    "ocr-b-outline": "its licence is unclear",
 }
 PACKAGES = re.findall(
     r"\S+",

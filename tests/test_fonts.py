@@ -1,5 +1,6 @@
 """FONTS: every image is decided by its number alone, and lies where the protocol says."""
 
+import struct
 from dataclasses import replace
 from itertools import chain
 
@@ -174,9 +175,11 @@ def test_images_that_do_not_exist_are_refused(fonts, index):
 
 
 def damaged(path):
-    """The shipped file with some bytes overwritten: the archive's directory is whole, its data is not."""
-    content = bytearray(prototypes_path().read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    """A compressed file whose directory is whole, but whose data begins with a kind of block that does not exist."""
+    np.savez_compressed(path, images=np.zeros((2, 10, 28, 28), np.uint8))
+    content = bytearray(path.read_bytes())
+    name_length, extra_length = struct.unpack("<HH", content[26:30])
+    content[30 + name_length + extra_length] = 0xFF
     path.write_bytes(content)
 
 

@@ -340,7 +340,6 @@ def crowded(faces: Sequence[Face], per_family: int) -> Reasons:
             farthest = int(nearest.argmax())  # from those chosen; at first, the plainest
             reasons[members[farthest]] = None
             nearest = np.minimum(nearest, distances[farthest])
-            nearest[farthest] = -1.0
     return reasons
 
 

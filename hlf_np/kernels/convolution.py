@@ -30,11 +30,13 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.arrays import Floats, Integers
+from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
 from hlf_np.kernels.tile import LANES, TILE_ROWS, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
 
+_ONE_SEGMENT = np.zeros(1, np.int64)
 PIXELS_PER_CHUNK = 96  # at least this many rows per product, so that few tiles are incomplete
 IMAGES_PER_CHUNK = 8
 
@@ -51,50 +53,48 @@ class Geometry:
     stride: int
     padding: int
 
-    @property
+    @cached_property
     def out_height(self) -> int:
-        return (self.height + 2 * self.padding - self.kernel[0]) // self.stride + 1
+        return convolved(self.height, self.kernel[0], self.stride, self.padding)
 
-    @property
+    @cached_property
     def out_width(self) -> int:
-        return (self.width + 2 * self.padding - self.kernel[1]) // self.stride + 1
+        return convolved(self.width, self.kernel[1], self.stride, self.padding)
 
     @cached_property
     def chunk(self) -> int:
         """Images handled together."""
         return max(IMAGES_PER_CHUNK, -(-PIXELS_PER_CHUNK // (self.out_height * self.out_width)))
 
-    @property
-    def _padded_width(self) -> int:
-        return self.width + 2 * self.padding
+    @cached_property
+    def source(self) -> Layout:
+        """A chunk of padded input images."""
+        return Layout(self.chunk, self.height, self.width, self.channels, frame=self.padding)
 
-    @property
-    def padded_size(self) -> int:
-        """Numbers in one padded image."""
-        return (self.height + 2 * self.padding) * self._padded_width * self.channels
+    @cached_property
+    def target(self) -> Layout:
+        """A chunk of output images whose channels fill whole vectors."""
+        return Layout(self.chunk, self.out_height, self.out_width, padded(self.out_channels))
 
     @cached_property
     def windows(self) -> Integers:
-        """Where each output pixel's window starts in a chunk of padded images, (chunk * out_height * out_width,)."""
-        i = np.arange(self.out_height)[:, None] * self._padded_width
-        pixels = (i + np.arange(self.out_width)) * self.stride * self.channels  # (out_height, out_width)
-        return (np.arange(self.chunk)[:, None, None] * self.padded_size + pixels).ravel()
+        """Where each output pixel's window starts, (chunk * out_height * out_width,)."""
+        return windows(self.source, self.kernel, self.stride, self.padding)
 
     @cached_property
     def window_segments(self) -> Integers:
         """Where the rows of a window start, relative to the window, (kh,)."""
-        return np.arange(self.kernel[0]) * self._padded_width * self.channels
+        return np.arange(self.kernel[0]) * self.source.row
 
     @cached_property
-    def pixels(self) -> Integers:
-        """Where each output pixel of a chunk starts when its channels fill whole vectors."""
-        return np.arange(self.chunk * self.out_height * self.out_width) * padded(self.out_channels)
+    def target_pixels(self) -> Integers:
+        """Where each output pixel goes."""
+        return self.target.all_pixels()
 
     @cached_property
     def weight_rows(self) -> Integers:
         """Where each weight's input lies in the window, (kh * kw * channels,)."""
-        segment = np.arange(self.kernel[1] * self.channels)
-        return (self.window_segments[:, None] + segment).ravel()
+        return (self.window_segments[:, None] + np.arange(self.kernel[1] * self.channels)).ravel()
 
     @cached_property
     def weight_row_sums(self) -> Integers:
@@ -102,67 +102,57 @@ class Geometry:
         return np.arange(self.weight_rows.size) * padded(self.out_channels)
 
     @cached_property
-    def window_columns(self) -> Integers:
-        """Where each output pixel's contributions to its window go (few-channel gradient)."""
-        return np.arange(self.windows.size) * padded(self.weight_rows.size)
-
-    @cached_property
     def row_starts(self) -> Integers:
         """Where the first window of each output row of a chunk starts, (chunk * out_height,)."""
         return self.windows[:: self.out_width].copy()
 
     @cached_property
+    def gradient_pixels(self) -> Integers:
+        """Where each pixel of a chunk of output gradients starts, without padding."""
+        return np.arange(self.windows.size) * self.out_channels
+
+    @cached_property
+    def window_columns(self) -> Integers:
+        """Where each output pixel's contributions to its window go (gradient for few channels)."""
+        return np.arange(self.windows.size) * padded(self.weight_rows.size)
+
+    @cached_property
     def phases(self) -> "Phases":
-        return _phases(self)
+        axes = zip((self.height, self.width), self.kernel, strict=True)
+        frame = max(frame_for_gradient(size, k, self.stride, self.padding) for size, k in axes)
+        gradient = Layout(self.chunk, self.out_height, self.out_width, self.out_channels, frame)
+        result = Layout(self.chunk, self.height, self.width, padded(self.channels))
+        pairs = [
+            (rows, columns)
+            for rows in taps(self.height, self.kernel[0], self.stride, self.padding)
+            for columns in taps(self.width, self.kernel[1], self.stride, self.padding)
+        ]
+        sources = [gradient.pixels(rows.first, columns.first) for rows, columns in pairs]
+        products = [rows.count * columns.count * self.out_channels * result.channels for rows, columns in pairs]
+        return Phases(
+            frame,
+            np.array([(rows.phase, columns.phase) for rows, columns in pairs]),
+            np.array([(rows.count, columns.count) for rows, columns in pairs]),
+            np.cumsum([0, *(table.size for table in sources)]),
+            np.concatenate(sources),
+            np.concatenate([result.pixels(rows.pixels, columns.pixels) for rows, columns in pairs]),
+            np.arange(self.kernel[0]) * gradient.row,
+            np.cumsum([0, *products]),
+        )
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Tables for the gradient to the input, phase after phase: p = (p_row, p_column), s * s of them."""
+    """Tables for the gradient to the input, phase after phase; up to stride^2 of them."""
 
-    before: tuple[int, int]  # zero rows and columns put in front of the output gradient
-    padded_height: int
-    padded_width: int
-    taps: Integers  # (P, 2) weights per phase, rows and columns
-    begin: Integers  # (P + 1,) where each phase's pixels begin in `sources`
-    sources: Integers  # where each pixel's window starts in the padded output gradient
-    targets: Integers  # where each pixel goes in the input gradient, channels filling whole vectors
-    segments: Integers  # (taps,) where the rows of such a window start
+    frame: int  # zeros around the output gradient
+    starts: Integers  # (P, 2) first weight row and column
+    taps: Integers  # (P, 2) weight rows and columns
+    begin: Integers  # (P + 1,) where each phase's pixels begin in `sources` and `targets`
+    sources: Integers  # where each pixel's window starts in the output gradient
+    targets: Integers  # where each pixel goes in the input gradient
+    segments: Integers  # where the rows of such a window start
     weights_begin: Integers  # (P + 1,) where each phase's weights begin
-
-
-def _phases(g: Geometry) -> Phases:
-    s, out = g.stride, g.out_channels
-    most = tuple(-(-k // s) for k in g.kernel)  # taps of phase 0
-    before = (most[0] - 1, most[1] - 1)
-    reach = tuple((g.padding + n - 1) // s for n in (g.height, g.width))  # last output index that is looked up
-    padded_height = before[0] + max(reach[0] + 1, g.out_height)
-    padded_width = before[1] + max(reach[1] + 1, g.out_width)
-    taps, sources, targets = [], [], []
-    images = np.arange(g.chunk)[:, None, None]
-    for p in range(s):
-        for q in range(s):
-            t = (len(range(p, g.kernel[0], s)), len(range(q, g.kernel[1], s)))
-            i = np.array([i for i in range(g.height) if (i + g.padding) % s == p], dtype=np.int64)[:, None]
-            j = np.array([j for j in range(g.width) if (j + g.padding) % s == q], dtype=np.int64)
-            # the first of the t taps, in increasing order, is output row (i' - p) / s - (t - 1)
-            row = before[0] + (i + g.padding - p) // s - max(t[0] - 1, 0)
-            column = before[1] + (j + g.padding - q) // s - max(t[1] - 1, 0)
-            sources.append(((images * padded_height + row) * padded_width + column).ravel() * out)
-            targets.append(((images * g.height + i) * g.width + j).ravel() * padded(g.channels))
-            taps.append(t)
-    products = [t[0] * t[1] * out * padded(g.channels) for t in taps]
-    return Phases(
-        before,
-        padded_height,
-        padded_width,
-        np.array(taps),
-        np.cumsum([0, *(a.size for a in sources)]),
-        np.concatenate(sources),
-        np.concatenate(targets),
-        np.arange(most[0]) * padded_width * out,
-        np.cumsum([0, *products]),
-    )
 
 
 @lru_cache(maxsize=256)
@@ -194,13 +184,14 @@ def _product(a, a_rows, segments, length, a_step, b, b_at, start, columns, c, c_
 
 
 @njit(cache=True)
-def _pad(images, count, height, width, channels, top, left, padded_height, padded_width):  # type: ignore[no-untyped-def]
-    """The first `count` of the flat `images`, each placed inside a larger image of zeros, flat."""
+def _pad(images, count, height, width, channels, frame):  # type: ignore[no-untyped-def]
+    """The first `count` of the flat `images`, each inside a frame of zeros, flat."""
+    padded_height, padded_width = height + 2 * frame, width + 2 * frame
     result = np.zeros(count * padded_height * padded_width * channels, images.dtype)
     row = width * channels
     for n in range(count):
         for i in range(height):
-            target = ((n * padded_height + i + top) * padded_width + left) * channels
+            target = ((n * padded_height + i + frame) * padded_width + frame) * channels
             source = (n * height + i) * row
             for k in range(row):
                 result[target + k] = images[source + k]
@@ -225,10 +216,7 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
         first = part * chunk
         images = min(chunk, count - first)
         rows = images * out_pixels
-        source = _pad(
-            x[first * height * width * channels :], images, height, width, channels,
-            padding, padding, height + 2 * padding, width + 2 * padding,
-        )  # fmt: skip
+        source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
         target = y[first * out_pixels * out_channels :]
         if columns == out_channels:
             _product(source, windows, segments, length, 1, weights, 0, bias, columns, target, pixels, rows)
@@ -240,17 +228,15 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
 
 @njit(cache=True, parallel=True)
 def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
-    g, weights, bias, dx, shape, before, padded_size, taps, begin, sources, targets, segments, weights_begin
+    g, weights, bias, dx, shape, frame, taps, begin, sources, targets, segments, weights_begin
 ):
     count, chunk, out_height, out_width, out_channels, pixels, channels = shape
     columns = bias.size
     for part in prange((count + chunk - 1) // chunk):
         first = part * chunk
         images = min(chunk, count - first)
-        source = _pad(
-            g[first * out_height * out_width * out_channels :], images, out_height, out_width, out_channels,
-            before[0], before[1], padded_size[0], padded_size[1],
-        )  # fmt: skip
+        gradients = g[first * out_height * out_width * out_channels :]
+        source = _pad(gradients, images, out_height, out_width, out_channels, frame)
         wide = np.empty(images * pixels * columns, g.dtype)
         for phase in range(taps.shape[0]):
             # the tables cover a full chunk, image by image: a shorter one uses their beginning
@@ -309,10 +295,7 @@ def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, we
     for part in prange((count + chunk - 1) // chunk):
         first = part * chunk
         images = min(chunk, count - first)
-        source = _pad(
-            x[first * height * width * channels :], images, height, width, channels,
-            padding, padding, height + 2 * padding, width + 2 * padding,
-        )  # fmt: skip
+        source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
         pixels = images * out_height * out_width
         gradients = _change_width(g[first * out_height * out_width * out_channels :], pixels, out_channels, columns)
         segments = row_starts[: images * out_height]
@@ -351,7 +334,7 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     _forward(
         _flat(x), _columns(matrix, columns), start, y.reshape(-1),
         (x.shape[0], g.chunk, g.height, g.width, g.channels, g.out_height * g.out_width, g.out_channels), padding,
-        g.windows, g.window_segments, g.kernel[1] * g.channels, g.pixels,
+        g.windows, g.window_segments, g.kernel[1] * g.channels, g.target_pixels,
     )  # fmt: skip
     return y
 
@@ -377,21 +360,20 @@ def convolve_input_gradient(
         _input_gradient_by_window(
             _flat(gradient), _columns(matrix, columns), start, dx.reshape(-1),
             (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels),
-            padding, g.kernel, stride, np.zeros(columns, gradient.dtype), np.arange(g.windows.size) * out_channels, np.zeros(1, np.int64),
-            g.window_columns,
+            padding, g.kernel, stride, np.zeros(columns, gradient.dtype),
+            g.gradient_pixels, _ONE_SEGMENT, g.window_columns,
         )  # fmt: skip
         return dx
     p = g.phases
-    # phase (p, q) sees every stride-th weight, in reversed order
+    # phase (i, j) sees every stride-th weight from (i, j) on, in reversed order
     matrices = [
         weight[:, :, i::stride, j::stride][:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, g.channels)
-        for i in range(stride)
-        for j in range(stride)
+        for i, j in p.starts
     ]  # each (taps O, C)
     _input_gradient_by_phase(
         _flat(gradient), np.concatenate([_columns(m, start.size) for m in matrices]), start, dx.reshape(-1),
-        (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.before,
-        (p.padded_height, p.padded_width), p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
+        (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.frame,
+        p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
     )  # fmt: skip
     return dx
 

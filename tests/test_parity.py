@@ -1,0 +1,363 @@
+"""The same numbers as PyTorch: operations, gradients, training, attack.
+
+Comparisons are in float64 wherever both sides can, so that tolerances are tight: rounding there is 1e-16, and what is left
+to see after a whole training is still far below any error of method.
+"""
+
+import numpy as np
+import pytest
+
+from hlf_np import models, operations
+from hlf_np.attacks import pgd
+from hlf_np.autodiff import Tensor
+from hlf_np.layers import BatchNorm
+from hlf_np.optim import Adam, AdamConfig
+from hlf_np.spaces import ImageBall
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+nn = torch.nn
+
+pytestmark = pytest.mark.parity
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def channels_first(array):
+    return np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+def assert_same_map(ours, theirs, image, *arrays, tolerance=1e-11):
+    """Two functions of an image (N, H, W, C) and more arrays agree, and so do all their gradients.
+
+    `theirs` takes and gives channels first.
+    """
+    mine = [Tensor(array, requires_grad=True) for array in (image, *arrays)]
+    other = [torch.tensor(array, requires_grad=True) for array in (channels_first(image), *arrays)]
+    y, expected = ours(*mine), theirs(*other)
+    images = y.data.ndim == 4
+    np.testing.assert_allclose(
+        channels_first(y.data) if images else y.data, expected.detach().numpy(), rtol=0, atol=tolerance
+    )
+    g = normal(*y.shape, seed=1)
+    y.backward(g)
+    expected.backward(torch.tensor(channels_first(g) if images else g))
+    np.testing.assert_allclose(channels_first(mine[0].gradient), other[0].grad.numpy(), rtol=0, atol=tolerance)
+    for leaf, twin in zip(mine[1:], other[1:], strict=True):
+        np.testing.assert_allclose(leaf.gradient, twin.grad.numpy(), rtol=0, atol=tolerance)
+
+
+# --- operations -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "kernel"), [(1, 0, (3, 3)), (2, 1, (4, 4)), (3, 2, (5, 2)), (2, 0, (1, 1))]
+)
+@pytest.mark.parametrize(("channels", "out_channels"), [(1, 16), (3, 5), (17, 33)])
+def test_convolution(channels, out_channels, stride, padding, kernel):
+    assert_same_map(
+        lambda x, w, b: operations.convolution(x, w, b, stride, padding),
+        lambda x, w, b: F.conv2d(x, w, b, stride, padding),
+        normal(5, 9, 8, channels),
+        normal(out_channels, channels, *kernel),
+        normal(out_channels),
+    )
+
+
+@pytest.mark.parametrize(("stride", "padding", "output_padding"), [(1, 0, 0), (2, 1, 0), (2, 1, 1), (3, 2, 2)])
+@pytest.mark.parametrize(("channels", "out_channels"), [(16, 1), (5, 3), (17, 33)])
+def test_transposed_convolution(channels, out_channels, stride, padding, output_padding):
+    assert_same_map(
+        lambda x, w, b: operations.transposed_convolution(x, w, b, stride, padding, output_padding),
+        lambda x, w, b: F.conv_transpose2d(x, w, b, stride, padding, output_padding),
+        normal(3, 5, 4, channels),
+        normal(channels, out_channels, 4, 3),
+        normal(out_channels),
+    )
+
+
+def test_flatten_and_linear():
+    assert_same_map(
+        lambda x, w, b: operations.linear(operations.flatten(x), w, b),
+        lambda x, w, b: F.linear(x.flatten(1), w, b),
+        normal(4, 3, 2, 5),
+        normal(7, 30),
+        normal(7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (operations.relu, F.relu),
+        (lambda x: operations.leaky_relu(x, 0.2), lambda x: F.leaky_relu(x, 0.2)),
+        (operations.sigmoid, torch.sigmoid),
+        (operations.tanh, torch.tanh),
+        (operations.max_pool, lambda x: F.max_pool2d(x, 2)),
+        (lambda x: operations.max_pool(x, 3, 2), lambda x: F.max_pool2d(x, 3, 2)),
+        (operations.average_pool, lambda x: F.avg_pool2d(x, 2)),
+        (lambda x: operations.average_pool(x, 3, 1), lambda x: F.avg_pool2d(x, 3, 1)),
+    ],
+    ids=["relu", "leaky relu", "sigmoid", "tanh", "max pool", "max pool 3/2", "average pool", "average pool 3/1"],
+)
+def test_activations_and_pooling(ours, theirs):
+    assert_same_map(ours, theirs, normal(3, 7, 8, 4))
+
+
+def test_cross_entropy():
+    logits, labels = 5 * normal(20, 10), np.random.default_rng(1).integers(0, 10, 20)
+    ours, theirs = Tensor(logits, requires_grad=True), torch.tensor(logits, requires_grad=True)
+    losses = operations.cross_entropy(ours, labels)
+    expected = F.cross_entropy(theirs, torch.tensor(labels), reduction="none")
+    np.testing.assert_allclose(losses.data, expected.detach().numpy(), rtol=0, atol=1e-12)
+    operations.mean(losses).backward()
+    expected.mean().backward()
+    np.testing.assert_allclose(ours.gradient, theirs.grad.numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm(training):
+    ours, theirs = BatchNorm(6), nn.BatchNorm2d(6).double()
+    for batch in range(3):  # the running statistics move, and then serve the evaluation
+        x, g = 3 + 2 * normal(5, 4, 3, 6, seed=batch), normal(5, 4, 3, 6, seed=9)
+        ours(Tensor(x), training=True)
+        theirs(torch.tensor(channels_first(x)))
+        # our statistics are kept in float32
+        for name in ("running_mean", "running_var"):
+            np.testing.assert_allclose(ours.buffers[name], getattr(theirs, name).numpy(), rtol=1e-6)
+
+    theirs.train(training)
+    mine, other = Tensor(x, requires_grad=True), torch.tensor(channels_first(x), requires_grad=True)
+    y, expected = ours(mine, training), theirs(other)
+    tolerance = 1e-11 if training else 1e-5
+    np.testing.assert_allclose(channels_first(y.data), expected.detach().numpy(), rtol=0, atol=tolerance)
+    y.backward(g)
+    expected.backward(torch.tensor(channels_first(g)))
+    np.testing.assert_allclose(channels_first(mine.gradient), other.grad.numpy(), rtol=0, atol=tolerance)
+    if training:
+        for name in ("weight", "bias"):
+            gradient = getattr(theirs, name).grad.numpy()
+            np.testing.assert_allclose(ours.parameters[name].gradient, gradient, rtol=0, atol=tolerance)
+
+
+def torch_warp(images, parameters):
+    u, v, hx, hy, s, r = parameters.unbind(1)
+    c, n = torch.cos(r), torch.sin(r)
+    rows = [s * c - s * hx * n, -s * n + s * hx * c, u, s * hy * c + s * n, -s * hy * n + s * c, v]
+    grid = F.affine_grid(torch.stack(rows, 1).reshape(-1, 2, 3), list(images.shape), align_corners=True)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def hard_parameters(count):
+    """Affine parameters over the protocol's hard box."""
+    upper = np.array([0.2, 0.2, 0.5, 0.5, 0.2, np.pi / 2])
+    return np.array([0, 0, 0, 0, 0.95, 0]) + np.random.default_rng(2).uniform(-upper, upper, (count, 6))
+
+
+def test_warp():
+    images = np.random.default_rng(0).random((20, 28, 28, 2))
+    assert_same_map(operations.warp, torch_warp, images, hard_parameters(20), tolerance=1e-9)
+
+
+def test_warp_in_float32():
+    images = np.random.default_rng(0).random((50, 28, 28, 1), np.float32)
+    parameters = hard_parameters(50).astype(np.float32)
+    ours = operations.warp(Tensor(images), Tensor(parameters)).data
+    theirs = torch_warp(torch.tensor(channels_first(images)), torch.tensor(parameters)).numpy()
+    # Positions of up to 28 pixels are rounded by some 2e-6, and neighbouring pixels differ by up to 1.
+    np.testing.assert_allclose(channels_first(ours), theirs, rtol=0, atol=2e-5)
+    assert np.abs(channels_first(ours) - theirs).mean() < 1e-6
+
+
+@pytest.mark.parametrize("weight_decay", [0, 1e-4, 0.1])
+def test_adam(weight_decay):
+    start, gradients = normal(4, 5), normal(40, 4, 5, seed=1)
+    ours, theirs = Tensor(start.copy(), requires_grad=True), torch.tensor(start, requires_grad=True)
+    config = AdamConfig(weight_decay=weight_decay)
+    mine = Adam([ours], config)
+    other = torch.optim.Adam([theirs], lr=config.learning_rate, betas=config.betas, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(other, config.decay)
+    for epoch in range(4):
+        for gradient in gradients[10 * epoch : 10 * epoch + 10]:
+            ours.gradient, theirs.grad = gradient, torch.tensor(gradient)
+            mine.step(config.rate(epoch))
+            other.step()
+        schedule.step()
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=0, atol=1e-12)
+
+
+# --- whole networks -------------------------------------------------------------------------------------------
+
+
+class TorchResidual(nn.Module):
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body = body
+        if shortcut:
+            self.shortcut = shortcut
+
+    def forward(self, x):
+        return F.relu(self.body(x) + (self.shortcut(x) if hasattr(self, "shortcut") else x))
+
+
+def norm_relu(channels):
+    return [nn.BatchNorm2d(channels), nn.ReLU()]
+
+
+def torch_cnn():
+    """The paper's classifier as one writes it in PyTorch."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 4, 2, 1), *norm_relu(16)),
+        *(nn.Conv2d(16, 32, 4, 2, 1), *norm_relu(32)),
+        *(nn.Conv2d(32, 64, 4, 2, 1), *norm_relu(64)),
+        *(nn.Flatten(), nn.Linear(576, 100), nn.Linear(100, 10)),
+    )
+
+
+def torch_mlp():
+    hidden = [layer for i in (784, 20) for layer in (nn.Linear(i, 20), nn.BatchNorm1d(20), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(20, 10))
+
+
+def conv3(channels, out_channels, stride=1):
+    return [nn.Conv2d(channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels)]
+
+
+def torch_resnet():
+    shortcut = nn.Sequential(nn.Conv2d(4, 6, 1, 2, bias=False), nn.BatchNorm2d(6))
+    return nn.Sequential(
+        *(*conv3(1, 4), nn.ReLU()),
+        TorchResidual(nn.Sequential(*conv3(4, 4), nn.ReLU(), *conv3(4, 4)), None),
+        TorchResidual(nn.Sequential(*conv3(4, 6, 2), nn.ReLU(), *conv3(6, 6)), shortcut),
+        *(nn.AvgPool2d(14), nn.Flatten(), nn.Linear(6, 10)),
+    )
+
+
+def torch_vgg():
+    def stage(channels, out_channels):
+        return [
+            *(*conv3(channels, out_channels), nn.ReLU()),
+            *(*conv3(out_channels, out_channels), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+
+    return nn.Sequential(*stage(1, 4), *stage(4, 6), nn.Flatten(), nn.Linear(6 * 49, 10))
+
+
+NETWORKS = {
+    "cnn": (models.cnn, torch_cnn, 50),
+    "mlp": (lambda: models.mlp(widths=(20, 20)), torch_mlp, 10),
+    "resnet": (lambda: models.resnet(widths=(4, 6), blocks=(1, 1)), torch_resnet, 10),
+    "vgg": (lambda: models.vgg(widths=(4, 6)), torch_vgg, 10),
+}
+
+
+def twins(kind):
+    """Our network and PyTorch's with the same weights, all names and shapes matching."""
+    build, build_torch, _ = NETWORKS[kind]
+    ours, theirs = build(), build_torch()
+    state = {name: torch.from_numpy(array) for name, array in ours.state_dict().items()}
+    counters = {name: torch.tensor(0) for name in theirs.state_dict() if name.endswith("num_batches_tracked")}
+    theirs.load_state_dict(state | counters, strict=True)
+    return ours, theirs
+
+
+def to_float64(layer):
+    """Weights and statistics of our network in double precision."""
+    for parameter in layer.parameters.values():
+        parameter.data = parameter.data.astype(np.float64)
+    for name, buffer in layer.buffers.items():
+        layer.buffers[name] = buffer.astype(np.float64)
+    for child in layer.children().values():
+        to_float64(child)
+
+
+def batches(split, dtype, count):
+    """Batches of 30 images and labels, again and again."""
+    for step in range(count):
+        rows = (np.arange(30) + 30 * step) % len(split)
+        yield split.images[rows].astype(dtype), split.labels[rows]
+
+
+def train_both(ours, theirs, split, dtype, count):
+    """The losses of both, step by step, as the protocol trains."""
+    config = AdamConfig()
+    mine = Adam(ours.parameters(), config)
+    other = torch.optim.Adam(
+        theirs.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    theirs.train()
+    losses = []
+    for images, labels in batches(split, dtype, count):
+        loss = operations.mean(operations.cross_entropy(ours.forward(Tensor(images), training=True), labels))
+        loss.backward()
+        mine.step(config.learning_rate)
+        other.zero_grad()
+        expected = F.cross_entropy(theirs(torch.tensor(channels_first(images))), torch.tensor(labels))
+        expected.backward()
+        other.step()
+        losses.append((float(loss.data), float(expected.detach())))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_training_in_float64(kind, split):
+    """One wrong term of relative size 1e-8 anywhere would show."""
+    ours, theirs = twins(kind)
+    to_float64(ours.network)
+    theirs.double()
+    losses = train_both(ours, theirs, split, np.float64, NETWORKS[kind][2])
+    assert losses[-1, 0] < losses[0, 0] / (2 if kind == "cnn" else 1)
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-8)
+    state = theirs.state_dict()
+    for name, array in ours.network.named_arrays():
+        assert array.dtype == np.float64
+        np.testing.assert_allclose(array, state[name].numpy(), rtol=1e-7, atol=1e-7, err_msg=name)
+
+
+def test_training_in_float32(split):
+    """Rounding of 1e-7 grows with every step: Adam divides by the gradient's own size, so where a gradient is nothing but rounding
+    (a bias before a batch norm) it takes full steps in a random direction. So only losses are compared, and loosely.
+    """
+    losses = train_both(*twins("cnn"), split, np.float32, 50)
+    np.testing.assert_allclose(losses[:5, 0], losses[:5, 1], rtol=1e-3)
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=0.05, atol=0.05)
+    assert losses[-5:].max() < losses[0].min() / 2
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_weights_travel_to_pytorch_and_back(kind, split):
+    ours, theirs = twins(kind)
+    train_both(ours, theirs, split, np.float32, 3)
+    ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
+    theirs.eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(channels_first(split.images))).numpy()
+    # sums of hundreds of products in float32, through up to ten layers
+    np.testing.assert_allclose(ours.logits(split.images), expected, rtol=1e-4, atol=1e-4)
+
+
+def torch_pgd(model, images, labels, epsilon, steps, step_size):
+    """Sign-PGD from the images themselves; the last images."""
+    x = start = torch.tensor(channels_first(images))
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        F.cross_entropy(model(x), torch.tensor(labels), reduction="sum").backward()
+        x = torch.clamp(x + step_size * x.grad.sign(), start - epsilon, start + epsilon).clamp(0, 1)
+    return np.moveaxis(x.detach().numpy(), 1, -1)
+
+
+def test_sign_pgd_moves_every_pixel_alike(split):
+    ours, theirs = twins("cnn")
+    train_both(ours, theirs, split, np.float32, 30)
+    ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
+    theirs.eval()
+    settings = {"steps": 10, "step_size": 0.01, "rule": "sign", "start": "image", "stop_early": False}
+    result = pgd(ours, split.images, split.labels, ImageBall(0.08), **settings)
+    last = result.iterations == 10  # the others had their highest loss earlier
+    assert last.mean() > 0.8
+    expected = torch_pgd(theirs, split.images, split.labels, 0.08, 10, 0.01)
+    different = np.abs(result.images - expected)[last] > 1e-6
+    # A gradient so close to 0 that rounding decides its sign moves a pixel the other way.
+    assert different.mean() < 1e-3
