@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hlf_np import __version__
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ difficulty_option = _option("--difficulty", default="hard", help="Of FONTS: easy
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="hlf_np", prog_name="hlf_np")
+@click.version_option(__version__, prog_name="hlf_np")
 def cli() -> None:
     """Are accurate and robust models possible?
 
@@ -73,12 +74,13 @@ def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
     use_threads(threads)
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.run import classes_of, run_grid, total_work
+    from hlf_np.experiments.run import check_sizes, classes_of, run_grid, total_work
     from hlf_np.experiments.store import open_store
     from hlf_np.report.curves import table
     from hlf_np.report.write import write_report
 
     config = _choose(PRESETS[check_choice("preset", preset, Preset)], choices)
+    check_sizes(config)
     with open_store(out, config) as store:
         with _progress(total_work(config, store)) as progress:
             results = run_grid(config, store, progress)
@@ -149,7 +151,9 @@ def train(
     from hlf_np import training as trainings
     from hlf_np.checks import check_choice
     from hlf_np.data import load_fonts
+    from hlf_np.files import check_writable
 
+    check_writable(out)
     model = models.Model(models.DEFAULTS[check_choice("architecture", architecture, models.Kind)], seed)
     data = load_fonts(n_train, 1, difficulty)
 
@@ -193,7 +197,7 @@ def evaluate(
     config = RunConfig(
         difficulty=check_choice("difficulty", difficulty, Difficulty),
         n_test=n_test,
-        n_attacked=n_attacked,
+        n_attacked=min(n_attacked, n_test),
         epsilon=epsilon,
     )
     config = replace(config, attack=replace(config.attack, restarts=restarts))
@@ -236,13 +240,14 @@ def attack(
     import numpy as np
 
     from hlf_np import attacks, models
-    from hlf_np.checks import check_choice
+    from hlf_np.checks import check_choice, check_count
     from hlf_np.data import load_fonts
-    from hlf_np.files import replace_file
+    from hlf_np.files import check_writable, replace_file
     from hlf_np.spaces import ImageBall, Norm
 
+    check_writable(out)
     classifier = models.load(model)
-    test = load_fonts(0, images, difficulty).test
+    test = load_fonts(0, check_count("images", images), difficulty).test
     space = ImageBall(epsilon, check_choice("norm", norm, Norm))
     result = attacks.pgd(classifier, test.images, test.labels, space, **settings)
     predictions = classifier.predict(result.images)
@@ -271,7 +276,10 @@ def report(folder: Path) -> None:
 
     config = stored_config(folder)
     with open_store(folder, config) as store:
-        write_report(store, store.results(), classes_of(config))
+        results = store.results()
+        if not results:
+            raise UserError(f"{str(folder)!r} holds no finished model yet: repeat the command that made it")
+        write_report(store, results, classes_of(config))
     click.echo(f"Report: {folder / 'report.html'}")
 
 
@@ -345,7 +353,8 @@ def main() -> None:
     except (UserError, click.ClickException) as error:
         _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted: what is finished is stored; the same command goes on from there.", err=True)
+        resume = ": what is finished is stored; the same command goes on from there" if "run" in sys.argv[1:2] else ""
+        click.echo(f"Interrupted{resume}.", err=True)  # click has ended the line before
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; do not complain at exit

@@ -87,6 +87,7 @@ class RunConfig:
         for size in self.sizes:
             check_count("sizes", size)
         check_count("seeds", self.seeds)
+        check_count("n_test", self.n_test)
         check_count("n_attacked", self.n_attacked, 1, self.n_test)
 
     def cells(self) -> Iterator[Cell]:

@@ -11,6 +11,7 @@ import numpy as np
 from hlf_np import attacks
 from hlf_np.arrays import Booleans, Integers
 from hlf_np.attacks import SuccessRate
+from hlf_np.checks import check_count, check_labels
 from hlf_np.data.dataset import Dataset, Split
 from hlf_np.data.fonts import LETTERS, Fonts, load_prototypes
 from hlf_np.experiments.config import Cell, RunConfig
@@ -23,6 +24,17 @@ from hlf_np.training import EpochLog, Training, train
 Progress = Callable[[str, float], None]
 
 
+def check_sizes(config: RunConfig) -> None:
+    """Refuse a grid that needs more images than there are, before anything is stored."""
+    fonts = _fonts(config)
+    check_count("sizes", max(config.sizes), 1, fonts.train_size)
+    check_count("n_test", config.n_test, 1, fonts.test_size)
+
+
+def _fonts(config: RunConfig) -> Fonts:
+    return Fonts(load_prototypes(), config.difficulty, config.data_seed)
+
+
 def load_dataset(config: RunConfig) -> Dataset:
     """As many images as the largest cell needs.
 
@@ -30,8 +42,7 @@ def load_dataset(config: RunConfig) -> Dataset:
     ------
     UserError : if the dataset is too small.
     """
-    fonts = Fonts(load_prototypes(), config.difficulty, config.data_seed)
-    return fonts.dataset(max(config.sizes), config.n_test)
+    return _fonts(config).dataset(max(config.sizes), config.n_test)
 
 
 def classes_of(config: RunConfig) -> tuple[str, ...]:
@@ -91,8 +102,12 @@ def run_cell(config: RunConfig, cell: Cell, dataset: Dataset, progress: Progress
 
 def evaluate(model: Model, test: Split, config: RunConfig) -> tuple[Measurements, Examples]:
     """Test error of all test images; success rate and examples from attacks on the first of them."""
+    check_labels(test.labels, model.classes, len(test))
     correct = model.predict(test.images) == test.labels
+    test_error = float(1 - correct.mean())
     attacked = test.take(np.flatnonzero(correct[: config.n_attacked]))
+    if not len(attacked):
+        return Measurements(test_error), Examples(attacked.images, attacked.images, attacked.labels, attacked.labels)
     result = attacks.run(model, attacked, ImageBall(config.epsilon), config.attack, config.attack_seed)
     rate = SuccessRate.of(result)
     shown = first_of_each_class(attacked.labels, result.success)[: config.n_examples]
@@ -102,7 +117,7 @@ def evaluate(model: Model, test: Split, config: RunConfig) -> tuple[Measurements
         attacked.labels[shown],
         model.predict(result.images[shown]),
     )
-    return Measurements(float(1 - correct.mean()), rate.average, regular_success_worst=rate.worst), examples
+    return Measurements(test_error, rate.average, regular_success_worst=rate.worst), examples
 
 
 def first_of_each_class(labels: Integers, allowed: Booleans) -> Integers:

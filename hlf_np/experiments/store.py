@@ -17,8 +17,8 @@ import io
 import json
 import math
 import platform
+import shlex
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ from hlf_np import __version__
 from hlf_np.arrays import Floats, Integers
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.files import replace_file, write_text
+from hlf_np.files import read_arrays, replace_file, write_text
 from hlf_np.models import Model
 
 COLUMNS = (
@@ -117,11 +117,10 @@ class Store:
         """
         path = self._cell_path(cell)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            arrays = read_arrays(path)
             measurements = Measurements(**json.loads(str(arrays.pop("measurements"))))
             return CellResult(cell, measurements, Examples(**arrays))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
 
     def results(self) -> list[CellResult]:
@@ -176,11 +175,13 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         configuration.
     """
     settings = folder / "config.json"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{str(folder)!r} is a file: give a folder with --out")
-    if not settings.exists() and folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+    names = _names_in(folder)
+    begun = (".lock", f".{settings.name}.")  # all there is of a run that was stopped at its very beginning
+    if settings.name not in names and not all(name.startswith(begun) for name in names):
         raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder with --out")
     with _locked(folder):
+        for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
+            leftover.unlink()
         expected = json.loads(_json(config.as_json()))
         if settings.exists():
             found = _read_settings(settings)
@@ -193,11 +194,20 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         else:
             content = {
                 "run": expected,
-                "command": " ".join(["python -m hlf_np", *sys.argv[1:]]),
+                "command": f"python -m hlf_np {shlex.join(sys.argv[1:])}",
                 "versions": versions(),
             }
             write_text(settings, _json(content))
         yield Store(folder, config)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder with --out") from None
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -218,9 +228,10 @@ def stored_config(folder: Path) -> RunConfig:
     UserError : if the folder has none.
     """
     settings = folder / "config.json"
+    values = _read_settings(settings)
     try:
-        return RunConfig.from_json(_read_settings(settings))
-    except (TypeError, KeyError, ValueError):
+        return RunConfig.from_json(values)
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise UserError(f"{str(settings)!r} is not from this program: give a folder that `run` wrote") from None
 
 

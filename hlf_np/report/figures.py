@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullLocator
 
 from hlf_np.experiments.store import CellResult, Examples
 from hlf_np.files import replace_file
@@ -51,11 +51,21 @@ def _png(figure: Figure) -> bytes:
 
 
 def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at every size, and a number where there is room for one."""
+    room = np.log(sizes[-1] / sizes[0]) / 9  # of the width, for one number
+    labels, last = [""] * len(sizes), -np.inf
+    for position, size in enumerate(sizes):
+        if np.log(size) - last >= room:
+            labels[position], last = str(size), np.log(size)
     axes.set_xscale("log")
-    axes.set_xticks(sizes)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(sizes, labels)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("training images N")
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # nothing may have been measured
+        axes.legend(title="Training")
 
 
 def _curve_figure(results: Sequence[CellResult], measurement: str, label: str) -> Figure:
@@ -68,7 +78,7 @@ def _curve_figure(results: Sequence[CellResult], measurement: str, label: str) -
     _size_axis(axes, sorted({r.cell.n_train for r in results}))
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(label)
-    axes.legend(title="Training")
+    _legend(axes)
     return figure
 
 
@@ -84,14 +94,14 @@ def _error_figure(results: Sequence[CellResult]) -> Figure:
     axes.set_ylabel("regular success rate")
     axes.set_ylim(0, 1.03)
     axes.set_xlim(0, 1)
-    axes.legend(title="Training")
+    _legend(axes)
     return figure
 
 
 def _gallery_figure(examples: Examples, classes: Sequence[str]) -> Figure:
     """Originals, adversarial images and the differences between them, one column each."""
     count = len(examples.labels)
-    figure = Figure(figsize=(0.95 * max(count, 2) + 1, 3.3))
+    figure = Figure(figsize=(0.95 * max(count, 2) + 1, 3.6))
     grid = figure.subplots(3, count, squeeze=False)
     differences = examples.adversarial - examples.originals
     for column in range(count):
@@ -112,7 +122,7 @@ def _gallery_figure(examples: Examples, classes: Sequence[str]) -> Figure:
         grid[1, column].set_title(f"\u2192 {classes[int(examples.predictions[column])]}", fontsize=11)
     for row, label in enumerate(("original", "adversarial", "difference")):
         grid[row, 0].set_ylabel(label, fontsize=9)
-    figure.subplots_adjust(wspace=0.08, hspace=0.3)
+    figure.subplots_adjust(wspace=0.08, hspace=0.42)
     return figure
 
 
@@ -128,7 +138,7 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
         "test_error",
         "Sample complexity: test error against the number of training images. Lines are means over seeds, bands"
         " reach from the lowest to the highest.",
-        "Test error falls with the number of training images, one line per training.",
+        "Test error against the number of training images, one line per training.",
         lambda: _curve_figure(results, "test_error", "test error"),
     )
     add(
@@ -139,7 +149,8 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
     )
     add(
         "success_against_error",
-        "Regular success rate against test error, one point per model. Under normal training it hardly moves.",
+        "Regular success rate against test error, one point per model. Claim 4 expects a flat cloud under"
+        " normal training.",
         "Scatter plot of regular success rate against test error, coloured by training.",
         lambda: _error_figure(results),
     )

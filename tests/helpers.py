@@ -1,0 +1,154 @@
+"""The command line in processes of its own, what it stores, and results made up by hand."""
+
+import contextlib
+import csv
+import functools
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numba
+import numpy as np
+
+import hlf_np
+from hlf_np import cli
+from hlf_np.attacks import Attack
+from hlf_np.data.fonts import LETTERS
+from hlf_np.experiments.claims import evaluate_claims
+from hlf_np.experiments.config import Cell, RunConfig
+from hlf_np.experiments.run import run_grid
+from hlf_np.experiments.store import CellResult, Examples, Measurements, open_store
+from hlf_np.models import Architecture, Kind
+from hlf_np.report.figures import draw
+from hlf_np.report.page import page
+from hlf_np.training import Training
+
+# A grid that takes a moment: two trainings, two sizes, one seed.
+TINY = RunConfig(
+    sizes=(10, 20),
+    architecture=Architecture(Kind.CNN, (2, 4), hidden_units=4),
+    epochs=1,
+    training_attack=Attack(steps=1, stop_early=False),
+    attack=Attack(steps=2, step_size=0.1, restarts=2),
+    n_test=60,
+    n_attacked=40,
+)
+
+
+def start(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
+    """Start `python -m hlf_np` with the package of this checkout."""
+    places = [str(Path(hlf_np.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    variables.pop("NUMBA_NUM_THREADS", None)  # of this process; the command decides anew
+    return subprocess.Popen(
+        [sys.executable, "-m", "hlf_np", *map(str, arguments)],
+        **{"env": variables, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings,
+    )
+
+
+def command(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run `python -m hlf_np` to its end."""
+    process = start(*arguments, **settings)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def main(*arguments: object) -> tuple[int | str | None, str, str]:
+    """Run the command line in this process; exit code, output and errors."""
+    output, errors = io.StringIO(), io.StringIO()
+    terminate, threads = signal.getsignal(signal.SIGTERM), numba.get_num_threads()
+    try:
+        with (
+            mock.patch("sys.argv", ["hlf_np", *map(str, arguments)]),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            cli.main()
+        code: int | str | None = 0
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        numba.set_num_threads(threads)
+    return code, output.getvalue(), errors.getvalue()
+
+
+@functools.cache
+def smoke_run(place: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of a finished smoke run, not to be changed, and the process; made once per place."""
+    folder = place / "smoke" / "results"
+    return folder, command("run", "--preset", "smoke", "--out", folder)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for something that a process does."""
+    while not condition():
+        assert process.poll() is None, "the process ended before what it was to do"
+        time.sleep(0.005)
+
+
+def compute(folder: Path, config: RunConfig = TINY) -> None:
+    """Store what `run` does, without the report."""
+    with open_store(folder, config) as store:
+        store.write_csv(run_grid(config, store, lambda what, done: None))
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    with (folder / "results.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def numbers(folder: Path) -> list[dict[str, str]]:
+    """The rows of results.csv without the seconds, the only column that may differ between runs."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows(folder)]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The content of every file below a folder; the lock is no content."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def made_up(
+    training: Training = Training.NORMAL, n_train: int = 250, seed: int = 0, examples: int = 0, **measured: float
+) -> CellResult:
+    """A cell's result with given measurements and random pictures."""
+    random = np.random.default_rng([n_train, seed])
+    images = random.random((2, examples, 28, 28, 1), np.float32)
+    labels = np.arange(examples)
+    return CellResult(
+        Cell(training, n_train, seed),
+        Measurements(**{"test_error": 0.5, "seconds": 1.0} | measured),
+        Examples(images[0], images[1], labels, (labels + 1) % 10),
+    )
+
+
+def report(results: list[CellResult], config: RunConfig = TINY, command: str = "python -m hlf_np run") -> str:
+    """The page of results."""
+    return page(config, command, results, evaluate_claims(results), draw(results, LETTERS))
+
+
+def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[CellResult]:
+    """Made-up results in which every number is another."""
+    random = np.random.default_rng(0)
+    return [
+        made_up(
+            training,
+            size,
+            seed,
+            test_error=random.random(),
+            regular_success=random.random(),
+            regular_success_worst=random.random(),
+            **settings,
+        )
+        for size in sizes
+        for seed in range(seeds)
+        for training in (Training.NORMAL, Training.ADVERSARIAL)
+    ]

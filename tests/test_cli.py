@@ -1,0 +1,244 @@
+"""The command line: what each command says and leaves behind."""
+
+import json
+import os
+import pty
+import runpy
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import command, main, numbers, rows, smoke_run, start, tree
+from PIL import Image
+
+from hlf_np import cli, models
+from hlf_np.data import load_fonts
+
+HEADER = [  # the contract's columns
+    *("dataset", "training", "n_train", "seed", "test_error", "regular_success"),
+    *("on_true_manifold_success", "on_learned_manifold_success", "regular_success_worst"),
+]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of a finished smoke run, not to be changed, and the process."""
+    return smoke_run(tmp_path_factory.getbasetemp())
+
+
+# --- help -----------------------------------------------------------------------------------------------------
+
+
+def commands(group, *names):
+    """Every command with the words that call it."""
+    yield names, group
+    for name, found in getattr(group, "commands", {}).items():
+        yield from commands(found, *names, name)
+
+
+@pytest.mark.parametrize(("names", "found"), [pytest.param(*c, id=" ".join(c[0])) for c in commands(cli.cli)])
+def test_help_of_every_command_mentions_all_its_options(names, found):
+    code, output, errors = main(*names, "--help")
+    assert (code, errors) == (0, "")
+    assert output.startswith(f"Usage: {' '.join(['python -m hlf_np', *names])} ")
+    for parameter in found.params:
+        for option in parameter.opts if parameter.param_type_name == "option" else [parameter.human_readable_name]:
+            assert option in output
+    assert found.help
+    assert found.help.split("\n")[0] in " ".join(output.split())
+
+
+def test_run_has_the_contracts_options():
+    _, output, _ = main("run", "--help")
+    for option in ("preset", "dataset", "trainings", "sizes", "seeds", "out", "threads"):
+        assert f"--{option} " in output
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "--version"])
+def test_help_and_version_answer_without_the_heavy_packages(run_python, arguments):
+    code = f"""
+        import runpy, sys
+        sys.argv = ["hlf_np", *{arguments!r}.split()]
+        runpy.run_module("hlf_np", run_name="__main__")
+        print("loaded:", {{"numpy", "numba", "scipy", "matplotlib"}} & set(sys.modules))
+    """
+    assert run_python("\n".join(line.strip() for line in code.split("\n"))).endswith("loaded: set()\n")
+
+
+def test_module_runs_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hlf_np"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("hlf_np", run_name="__main__")
+    assert ended.value.code == 2
+    assert "Usage: python -m hlf_np" in capsys.readouterr().out
+
+
+# --- run ------------------------------------------------------------------------------------------------------
+
+
+def test_smoke_run_leaves_what_the_contract_promises(smoke):
+    folder, done = smoke
+    assert (done.returncode, done.stderr) == (0, "")
+
+    names = (folder / "results.csv").read_text().split("\n")[0].split(",")
+    assert names[: len(HEADER)] == HEADER
+    assert "seconds" in names
+    found = rows(folder)
+    assert len({(row["training"], row["n_train"], row["seed"]) for row in found}) == len(found) >= 4
+    for row in found:
+        assert row["dataset"] == "fonts"
+        assert 0 <= float(row["test_error"]) <= 1
+        assert 0 <= float(row["regular_success"]) <= float(row["regular_success_worst"]) <= 1
+        assert float(row["seconds"]) > 0
+        assert (folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz").exists()
+
+    claims = json.loads((folder / "claims.json").read_text())
+    assert [claim["number"] for claim in claims] == [1, 2, 3, 4]
+    assert all({"statistic", "interval", "verdict", "data"} <= claim.keys() for claim in claims)
+    assert {"run", "versions", "command"} <= json.loads((folder / "config.json").read_text()).keys()
+    assert (folder / "report.html").stat().st_size > 10_000
+    figures = sorted((folder / "figures").glob("*.png"))
+    assert len(figures) >= 3
+    for figure in figures:
+        with Image.open(figure) as image:
+            image.verify()
+
+
+def test_smoke_run_prints_its_table(smoke):
+    folder, done = smoke
+    lines = done.stdout.split("\n")
+    assert lines[0] == "Test error"
+    assert lines[1].split() == ["N=100", "N=200"]
+    by_cell = {(row["training"].capitalize(), row["n_train"]): row for row in rows(folder)}
+    for line in lines[2:4]:
+        label, *cells = line.split()
+        assert cells == [f"{float(by_cell[label, size]['test_error']):.3f}" for size in ("100", "200")]
+    assert lines[-2] == f"Report: {folder / 'report.html'}"
+
+
+@pytest.mark.slow
+def test_the_same_command_again_computes_nothing_and_says_the_same(smoke, tmp_path):
+    folder = shutil.copytree(smoke[0], tmp_path / "results")
+    before, times = tree(folder), {p: p.stat().st_mtime_ns for p in folder.glob("[cm]*/*.npz")}
+    assert len(times) == 2 * len(rows(folder))
+    done = command("run", "--preset", "smoke", "--out", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("Report")[0] == smoke[1].stdout.split("Report")[0]
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("[cm]*/*.npz")} == times
+    assert tree(folder) == before  # results.csv, the report and its figures too
+
+
+def test_choices_shape_the_grid(tmp_path):
+    out = tmp_path / "with spaces" / "results"
+    chosen = ("--trainings", "adversarial,normal", "--sizes", "30,20", "--seeds", 2, "--difficulty", "easy")
+    code, _, errors = main("run", "--preset", "smoke", *chosen, "--out", out, "--threads", 1)
+    assert (code, errors) == (0, "")
+    assert [(row["n_train"], row["seed"], row["training"]) for row in rows(out)] == [
+        (size, seed, training) for size in ("20", "30") for seed in "01" for training in ("adversarial", "normal")
+    ]
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["run"]["difficulty"] == "easy"
+    assert f"'{out}'" in settings["command"]  # as a shell needs it
+
+
+def test_a_terminal_shows_what_goes_on(tmp_path):
+    terminal, side = pty.openpty()
+    grid = ("--sizes", "20", "--trainings", "normal")
+    process = start(
+        "run", "--preset", "smoke", *grid, "--out", tmp_path / "out", stderr=side, stdout=subprocess.DEVNULL
+    )
+    os.close(side)
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    except OSError:  # how a terminal ends on Linux
+        pass
+    os.close(terminal)
+    assert process.wait() == 0
+    assert b"Normal, N = 20, seed 0: epoch 5/5" in shown
+    assert b"100%" in shown
+
+
+# --- the other commands ---------------------------------------------------------------------------------------
+
+
+def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
+    folder = shutil.copytree(smoke[0], tmp_path / "results")
+    for name in ("results.csv", "claims.json", "report.html"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "figures")
+    code, output, errors = main("report", folder)
+    assert (code, output, errors) == (0, f"Report: {folder / 'report.html'}\n", "")
+    assert tree(folder) == tree(smoke[0])
+
+
+def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(models.Model, "predict", lambda model, images: np.full(len(images), -1))
+    code, output, errors = main("run", "--preset", "smoke", "--sizes", 10, "--out", tmp_path / "results")
+    assert (code, errors) == (0, "")
+    assert "Normal            1.000" in output
+    assert {(row["test_error"], row["regular_success"]) for row in rows(tmp_path / "results")} == {("1.000000", "")}
+    assert "No attack succeeded" in (tmp_path / "results" / "report.html").read_text()
+
+
+def test_report_of_an_unfinished_run_shows_what_there_is(smoke, tmp_path):
+    folder = shutil.copytree(smoke[0], tmp_path / "results")
+    for path in list((folder / "cells").iterdir())[1:]:
+        path.unlink()
+    assert main("report", folder)[0] == 0
+    (only,) = numbers(folder)
+    assert only in numbers(smoke[0])
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_attack_work_together(tmp_path):
+    def ok(*arguments):
+        done = command(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    training = ok("train", "--n-train", 300, "--epochs", 4, "--difficulty", "easy", "--out", "new/model.npz")
+    assert training.count("epoch ") == 4
+    assert training.endswith("Saved new/model.npz\n")
+
+    test = load_fonts(0, 80, "easy").test
+    model = models.load(tmp_path / "new" / "model.npz")
+    right = model.predict(test.images) == test.labels
+    found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
+    assert found.startswith(f"test error                      {1 - right.mean():.4f}  (80 images)")
+    average, worst = (float(line.split("restart")[1].split()[0]) for line in found.split("\n")[1:3])
+    assert 0 <= average <= worst <= 1
+
+    said = ok("attack", "new/model.npz", "--images", 80, "--steps", 3, "--epsilon", 0.1, "--difficulty", "easy")
+    with np.load(tmp_path / "adversarial.npz", allow_pickle=False) as stored:
+        originals, images, labels = stored["originals"], stored["images"], stored["labels"]
+        success, predictions = stored["success"], stored["predictions"]
+    np.testing.assert_array_equal(originals, test.images)
+    np.testing.assert_array_equal(labels, test.labels)
+    np.testing.assert_array_equal(predictions, model.predict(images))
+    np.testing.assert_array_equal(success, predictions != labels)
+    assert np.abs(images - originals).max() <= 0.1 + 1e-6
+    assert said.startswith(f"{right.sum()} of 80 images are classified correctly; {(success & right).sum()} of them no")
+    assert (success & right).sum() > 0
+
+
+def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
+    model, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "l2.npz"
+    settings = ("--images", 20, "--steps", 3, "--norm", "l2", "--rule", "sign", "--epsilon", 0.7, "--step-size", 0.5)
+    assert main("attack", model, *settings, "--out", out)[0] == 0
+    with np.load(out) as stored:
+        norms = np.linalg.norm((stored["images"] - stored["originals"]).reshape(20, -1), axis=1)
+    assert 0.3 < norms.max() <= 0.7 + 1e-5
+
+
+def test_fonts_draws_its_sheets(tmp_path):
+    code, output, _ = main("fonts", "--out", tmp_path / "sheets")
+    assert code == 0
+    for name in ("prototypes", "easy", "moderate", "hard"):
+        path = tmp_path / "sheets" / f"{name}.png"
+        assert f"Saved {path}" in output
+        with Image.open(path) as image:
+            assert len(np.unique(np.asarray(image))) > 50  # letters, not a blank page

@@ -1,0 +1,240 @@
+"""The grid of models: its configuration, its order, and the numbers of a cell."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import TINY, command, compute, made_up, numbers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlf_np import UserError, attacks, models
+from hlf_np.attacks import Attack, Rule, Start
+from hlf_np.data.fonts import Difficulty
+from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
+from hlf_np.experiments.run import check_sizes, evaluate, load_dataset, run_cell, run_grid, total_work
+from hlf_np.experiments.store import open_store
+from hlf_np.models import DEFAULTS, Kind
+from hlf_np.optim import AdamConfig
+from hlf_np.spaces import ImageBall
+from hlf_np.training import Training, TrainingConfig, train
+
+# --- configuration --------------------------------------------------------------------------------------------
+
+fractions = st.floats(1e-6, 1, allow_nan=False)
+some_attacks = st.builds(
+    Attack,
+    steps=st.integers(0, 100),
+    step_size=fractions,
+    rule=st.sampled_from(Rule),
+    start=st.sampled_from(Start),
+    restarts=st.integers(1, 9),
+    stop_early=st.booleans(),
+)
+configurations = st.builds(
+    RunConfig,
+    difficulty=st.sampled_from(Difficulty),
+    data_seed=st.integers(0, 2**63),
+    prototypes=st.text(max_size=64),
+    trainings=st.lists(st.sampled_from(Training), min_size=1, unique=True).map(tuple),
+    sizes=st.lists(st.integers(1, 960_000), min_size=1, max_size=20, unique=True).map(tuple),
+    seeds=st.integers(1, 99),
+    architecture=st.sampled_from(list(DEFAULTS.values())),
+    epochs=st.integers(0, 99),
+    batch_size=st.integers(1, 999),
+    adam=st.builds(AdamConfig, learning_rate=fractions, betas=st.tuples(fractions, fractions), decay=fractions),
+    training_attack=some_attacks,
+    attack=some_attacks,
+    epsilon=fractions,
+    n_test=st.integers(1000, 160_000),
+    n_attacked=st.integers(1, 1000),
+)
+
+
+@given(configurations)
+def test_configurations_come_back_from_json(config):
+    found = RunConfig.from_json(json.loads(json.dumps(config.as_json())))
+    assert found == config
+    assert type(found.architecture.kind) is Kind
+    assert type(found.attack.rule) is Rule
+
+
+@pytest.mark.parametrize("preset", Preset)
+def test_every_preset_has_the_papers_recipe(preset):
+    config = PRESETS[preset]
+    assert (config.dataset, config.difficulty, config.architecture) == ("fonts", "hard", DEFAULTS[Kind.CNN])
+    assert config.batch_size == 100
+    assert config.adam == AdamConfig(learning_rate=0.01, betas=(0.5, 0.9), weight_decay=1e-4, decay=0.95)
+    assert config.epsilon == 0.3
+    assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
+    assert config.attack.stop_early
+    assert {"normal", "adversarial"} <= set(config.trainings)
+    assert TrainingConfig().adversarial_fraction == 0.5
+
+
+@pytest.mark.parametrize("preset", [Preset.QUICK, Preset.STANDARD, Preset.PAPER])
+def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
+    config = PRESETS[preset]
+    assert config.epochs == 20
+    assert config.attack == Attack(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
+    assert config.n_attacked == 1000
+
+
+def test_paper_preset_has_the_papers_grid():
+    config = PRESETS[Preset.PAPER]
+    assert config.sizes == (
+        *(250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 7500),
+        *(10_000, 15_000, 20_000, 30_000, 40_000),
+    )
+    assert config.seeds == 5
+    assert (TINY.architecture.widths, config.architecture.widths) == ((2, 4), (16, 32, 64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
+        ({"trainings": ()}, "at least one training"),
+        ({"trainings": (Training.NORMAL, Training.NORMAL)}, "each of them once"),
+        ({"sizes": ()}, "at least one number"),
+        ({"sizes": (5, 5)}, "each of them once"),
+        ({"sizes": (5, 0)}, "sizes must be at least 1, not 0"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"n_test": 0}, "n_test must be at least 1"),
+        ({"n_attacked": 0}, "n_attacked must be between 1 and 60"),
+        ({"n_attacked": 61}, "n_attacked must be between 1 and 60"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        replace(TINY, **changes)
+
+
+def test_grids_beyond_the_data_are_refused():
+    check_sizes(replace(TINY, sizes=(960_000,), n_test=160_000))
+    with pytest.raises(UserError, match="sizes must be between 1 and 960000, not 960001"):
+        check_sizes(replace(TINY, sizes=(10, 960_001)))
+    with pytest.raises(UserError, match="n_test must be between 1 and 160000, not 160001"):
+        check_sizes(replace(TINY, n_test=160_001))
+
+
+# --- the grid -------------------------------------------------------------------------------------------------
+
+
+def test_grid_has_every_cell_once_small_models_first():
+    cells = list(replace(TINY, sizes=(30, 10, 20), seeds=2).cells())
+    assert [cell.n_train for cell in cells] == sorted(cell.n_train for cell in cells)
+    assert len({cell.name for cell in cells}) == len(set(cells)) == len(cells) == 3 * 2 * len(TINY.trainings)
+
+
+def test_a_larger_grid_has_the_same_numbers_in_the_cells_of_a_smaller_one(tmp_path):
+    results = {}
+    for name, config in {"small": TINY, "large": replace(TINY, sizes=(10, 15, 20, 30), seeds=2)}.items():
+        compute(tmp_path / name, config)
+        results[name] = numbers(tmp_path / name)
+        assert [(row["training"], int(row["n_train"]), int(row["seed"])) for row in results[name]] == [
+            (cell.training, cell.n_train, cell.seed) for cell in config.cells()
+        ]
+    assert [row for row in results["large"] if row in results["small"]] == results["small"]
+    assert len({tuple(row.values()) for row in results["large"]}) == 16
+
+
+def test_progress_adds_up_to_the_work_that_was_left(tmp_path):
+    work = []
+    with open_store(tmp_path / "results", TINY) as store:
+        expected = total_work(TINY, store)
+        run_grid(TINY, store, lambda what, done: work.append(done))
+        assert total_work(TINY, store) == 0
+    assert sum(work) == pytest.approx(expected)
+    assert expected > 0
+
+
+@pytest.mark.slow
+def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
+    for threads in (1, 2, 5):
+        done = command(
+            *("run", "--preset", "smoke", "--sizes", "30,60", "--seeds", "2"),
+            *("--out", tmp_path / str(threads), "--threads", threads),
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    first = numbers(tmp_path / "1")
+    assert len(first) == 8
+    assert len({row["train_loss"] for row in first}) == 8
+    assert numbers(tmp_path / "2") == first
+    assert numbers(tmp_path / "5") == first
+    for model in (tmp_path / "1" / "models").iterdir():
+        for threads in (2, 5):
+            assert (tmp_path / str(threads) / "models" / model.name).read_bytes() == model.read_bytes()
+
+
+# --- a cell ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset(replace(TINY, sizes=(400,)))
+
+
+@pytest.fixture(scope="module")
+def learned(dataset):
+    """A small model that is right on some test images."""
+    model = models.cnn(widths=(4, 8), hidden_units=12)
+    train(model, dataset.train, config=TrainingConfig(epochs=8, batch_size=20))
+    return model
+
+
+def test_measurements_are_what_they_say(learned, dataset):
+    measurements, examples = evaluate(learned, dataset.test, replace(TINY, attack=Attack(2, 0.01, restarts=2)))
+    images, labels = dataset.test.images, dataset.test.labels
+    right = learned.predict(images) == labels
+    assert measurements.test_error == pytest.approx(1 - right.sum() / 60)
+
+    attacked = right & (np.arange(60) < TINY.n_attacked)
+    result = attacks.pgd(
+        learned, images[attacked], labels[attacked], ImageBall(0.3), steps=2, step_size=0.01, restarts=2, seed=0
+    )
+    assert measurements.regular_success == pytest.approx(result.restart_success.mean())
+    assert measurements.regular_success_worst == pytest.approx(result.success.mean())
+    assert 0 < measurements.regular_success <= measurements.regular_success_worst < 1  # or the above says little
+    assert math.isnan(measurements.on_true_manifold_success)
+
+    assert 0 < len(examples.labels) <= TINY.n_examples
+    assert len(set(examples.labels.tolist())) == len(examples.labels)  # one of each class
+    for original in examples.originals:
+        assert any((original == image).all() for image in images[: TINY.n_attacked])
+    np.testing.assert_array_equal(learned.predict(examples.originals), examples.labels)
+    np.testing.assert_array_equal(learned.predict(examples.adversarial), examples.predictions)
+    assert (examples.predictions != examples.labels).all()
+    assert np.abs(examples.adversarial - examples.originals).max() <= 0.3 + 1e-6
+
+
+def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset):
+    cell = Cell(Training.ADVERSARIAL, 20, 3)
+    result, found = run_cell(TINY, cell, dataset, lambda what, done: None)
+    expected = models.Model(TINY.architecture, seed=3)
+    log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=TINY.training_config(cell))
+    for name, array in expected.state_dict().items():
+        np.testing.assert_array_equal(found.state_dict()[name], array)
+    assert (result.cell, result.measurements.train_loss) == (cell, log[-1].loss)
+
+
+def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset):
+    wrong = dataset.test.take(np.flatnonzero(learned.predict(dataset.test.images) != dataset.test.labels))
+    measurements, examples = evaluate(learned, wrong, TINY)
+    assert measurements.test_error == 1
+    assert math.isnan(measurements.regular_success)
+    assert math.isnan(measurements.regular_success_worst)
+    assert len(examples.labels) == 0
+
+
+def test_models_of_other_classes_are_refused(dataset):
+    with pytest.raises(UserError, match="labels must lie between 0 and 4"):
+        evaluate(models.cnn(classes=5, widths=(2,), hidden_units=2), dataset.test, TINY)
+
+
+def test_cells_are_named_for_files_and_for_people():
+    cell = Cell(Training.ADVERSARIAL, 250, 3)
+    assert cell.name == "adversarial-250-3"
+    assert str(made_up(Training.ADVERSARIAL, 250, 3).cell) == "Adversarial, N = 250, seed 3"

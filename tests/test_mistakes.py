@@ -1,0 +1,170 @@
+"""Mistakes at the command line: each is one clear line and exit code 2, and nothing is lost."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import command, main, smoke_run, tree
+
+from hlf_np import models
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a finished run, a model, and things that are neither."""
+    finished, _ = smoke_run(tmp_path_factory.getbasetemp())
+    place = tmp_path_factory.mktemp("workplace")
+    shutil.copytree(finished, place / "done")
+    shutil.copytree(finished, place / "damaged")
+    damaged = place / "damaged" / "cells" / "normal-100-0.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    (place / "unstarted").mkdir()
+    shutil.copy(finished / "config.json", place / "unstarted")
+    content = json.loads((finished / "config.json").read_text())
+    content["run"]["architecture"] = ["cnn"]
+    (place / "odd").mkdir()
+    (place / "odd" / "config.json").write_text(json.dumps(content))
+    (place / "foreign").mkdir()
+    (place / "foreign" / "config.json").write_text('{"editor": "dark"}')
+    (place / "full").mkdir()
+    (place / "full" / "thesis.txt").write_text("mine")
+    (place / "empty").mkdir()
+
+    models.cnn(widths=(2, 4), hidden_units=4).save(place / "model.npz")
+    models.cnn(classes=5, widths=(2, 4), hidden_units=4).save(place / "five.npz")
+    (place / "truncated.npz").write_bytes((place / "model.npz").read_bytes()[:1000])
+    (place / "text.npz").write_text("no archive")
+    np.savez(place / "other.npz", images=np.zeros(3))
+    return place
+
+
+SMALL = "--n-test 20 --n-attacked 10"
+MISTAKES = [  # arguments, and what the line must say
+    ("bogus", "No such command 'bogus'"),
+    ("--bogus", "No such option '--bogus'"),
+    ("run --bogus", "No such option '--bogus'"),
+    ("run extra", "unexpected extra argument"),
+    ("run --out", "requires an argument"),
+    ("run --preset bogus", "unknown preset 'bogus': use one of smoke, quick, standard, paper"),
+    ("run --trainings bogus --out new", "unknown training 'bogus': use one of normal, adversarial"),
+    ("run --trainings normal,normal --out new", "each of them once"),
+    ("run --trainings , --out new", "unknown training ''"),
+    ("run --dataset mnist --out new", "unknown dataset 'mnist'"),
+    ("run --difficulty bogus --out new", "unknown difficulty 'bogus': use one of easy, moderate, hard"),
+    ("run --sizes many --out new", "'many' is not a list of whole numbers"),
+    ("run --sizes 1e3 --out new", "'1e3' is not a list of whole numbers"),
+    ("run --sizes 10,,20 --out new", "'10,,20' is not a list of whole numbers"),
+    ("run --sizes 0 --out new", "sizes must be at least 1, not 0"),
+    ("run --sizes 100,-5 --out new", "sizes must be at least 1, not -5"),
+    ("run --sizes 10,10 --out new", "each of them once"),
+    ("run --sizes 100,960001 --out new", "sizes must be between 1 and 960000, not 960001"),
+    ("run --seeds 0 --out new", "seeds must be at least 1, not 0"),
+    ("run --seeds few --out new", "'few' is not a valid integer"),
+    ("run --threads 0 --out new", "threads must be between 1 and 1024, not 0"),
+    ("run --threads -1 --out new", "threads must be between 1 and 1024, not -1"),
+    ("run --threads abc --out new", "'abc' is not a valid integer"),
+    ("run --threads 5000 --out new", "threads must be between 1 and 1024, not 5000"),
+    ("run --preset smoke --out model.npz", "cannot use 'model.npz' (Not a directory)"),
+    ("run --preset smoke --out model.npz/below", "cannot use 'model.npz/below' (Not a directory)"),
+    ("run --preset smoke --out /dev/null/below", "cannot use '/dev/null/below' (Not a directory)"),
+    ("run --preset smoke --out {long}", "File name too long"),
+    ("run --preset smoke --out full", "'full' holds other files"),
+    ("run --preset smoke --out foreign", "'foreign/config.json' is missing or not from this program"),
+    ("run --preset smoke --out damaged", "'damaged/cells/normal-100-0.npz' is damaged: delete it"),
+    ("run --preset smoke --seeds 2 --out done", "another configuration (other seeds)"),
+    ("run --preset smoke --sizes 100 --difficulty easy --out done", "configuration (other difficulty, sizes)"),
+    ("report missing", "'missing/config.json' is missing"),
+    ("report full", "'full/config.json' is missing"),
+    ("report foreign", "'foreign/config.json' is missing or not from this program"),
+    ("report odd", "'odd/config.json' is not from this program"),
+    ("report unstarted", "'unstarted' holds no finished model yet"),
+    ("report damaged", "'damaged/cells/normal-100-0.npz' is damaged: delete it"),
+    ("report model.npz", "'model.npz/config.json' is missing"),
+    ("evaluate", "Missing argument 'MODEL'"),
+    ("evaluate missing.npz", "no model file 'missing.npz'"),
+    ("evaluate truncated.npz", "'truncated.npz' is not a model file"),
+    ("evaluate text.npz", "'text.npz' is not a model file"),
+    ("evaluate other.npz", "'other.npz' is not a model file"),
+    ("evaluate empty", "'empty' is not a model file"),
+    ("evaluate done/cells/normal-100-0.npz", "is not a model file"),
+    (f"evaluate five.npz {SMALL}", "labels must lie between 0 and 4, found 0 to 9"),
+    (f"evaluate model.npz {SMALL} --epsilon -1", "epsilon must be a positive number, not -1"),
+    (f"evaluate model.npz {SMALL} --epsilon nan", "epsilon must be a positive number, not nan"),
+    (f"evaluate model.npz {SMALL} --restarts 0", "restarts must be at least 1, not 0"),
+    (f"evaluate model.npz {SMALL} --difficulty bogus", "unknown difficulty 'bogus'"),
+    ("evaluate model.npz --n-test 0", "n_test must be at least 1, not 0"),
+    ("evaluate model.npz --n-test 160001", "n_test must be between 0 and 160000, not 160001"),
+    ("evaluate model.npz --n-attacked 0", "n_attacked must be between 1"),
+    ("attack missing.npz", "no model file 'missing.npz'"),
+    ("attack truncated.npz", "'truncated.npz' is not a model file"),
+    ("attack other.npz", "'other.npz' is not a model file"),
+    ("attack five.npz", "labels must lie between 0 and 4, found 0 to 9"),
+    ("attack model.npz --epsilon -1", "epsilon must be a positive number, not -1"),
+    ("attack model.npz --epsilon nan", "epsilon must be a positive number, not nan"),
+    ("attack model.npz --epsilon wide", "'wide' is not a valid float"),
+    ("attack model.npz --norm l7", "unknown norm 'l7': use one of linf, l2"),
+    ("attack model.npz --rule bogus", "unknown rule 'bogus': use one of adam, sign"),
+    ("attack model.npz --steps -1", "steps must be at least 0, not -1"),
+    ("attack model.npz --step-size 0", "step_size must be a positive number, not 0"),
+    ("attack model.npz --step-size nan", "step_size must be a positive number, not nan"),
+    ("attack model.npz --restarts 0", "restarts must be at least 1, not 0"),
+    ("attack model.npz --images 0", "images must be at least 1, not 0"),
+    ("attack model.npz --seed -1", "Invalid value for '--seed'"),
+    ("attack model.npz --out empty", "cannot write 'empty' (Is a directory)"),
+    ("train --training bogus", "unknown training 'bogus': use one of normal, adversarial"),
+    ("train --architecture bogus", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
+    ("train --difficulty bogus", "unknown difficulty 'bogus'"),
+    ("train --epochs -1", "epochs must be at least 0, not -1"),
+    ("train --n-train 0", "no images to train on"),
+    ("train --n-train 960001", "n_train must be between 0 and 960000, not 960001"),
+    ("train --n-train 20 --epochs 1 --out empty", "cannot write 'empty' (Is a directory)"),
+    ("train --n-train 20 --epochs 1 --out model.npz/below", "cannot write 'model.npz/below'"),
+    ("fonts bogus", "No such command 'bogus'"),
+    ("fonts --out model.npz", "cannot write 'model.npz/prototypes.png'"),
+    ("fonts --prototypes missing.npz --out new", "no prototypes file 'missing.npz'"),
+    ("fonts --prototypes text.npz --out new", "'text.npz' is not a file of font prototypes"),
+    ("fonts --prototypes model.npz --out new", "'model.npz' is not a file of font prototypes"),
+    ("fonts --prototypes other.npz --out new", "'other.npz' holds float64 of shape (3,)"),
+    ("fonts build", "Missing argument 'DIRECTORIES...'"),
+    ("fonts build missing", "missing is not a directory"),
+    ("fonts build empty", "no font files in empty"),
+    ("fonts build empty --faces 0", "Invalid value for '--faces'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[arguments for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_clear_line_and_loses_nothing(workplace, monkeypatch, arguments, message):
+    monkeypatch.chdir(workplace)
+    before = tree(workplace)
+    code, output, errors = main(*arguments.format(long="x" * 300).split())
+    assert (code, output) == (2, "")
+    assert errors.startswith("hlf_np: ")
+    assert errors.count("\n") == 1
+    assert errors.endswith("\n")
+    assert message in errors
+    assert tree(workplace) == before
+
+
+@pytest.mark.parametrize("arguments", [("run", "--sizes", "0"), ("evaluate", "missing.npz"), ("report", "missing")])
+def test_a_mistake_in_a_process_of_its_own_is_one_line_too(tmp_path, arguments):
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_number_of_threads_set_from_outside_is_kept_or_named(run_python):
+    code = "from hlf_np.threads import use_threads; print(use_threads({}))"
+    assert run_python(code.format("None"), NUMBA_NUM_THREADS="1") == "1\n"
+    caught = "from hlf_np.threads import use_threads\ntry: use_threads(7)\nexcept ValueError as error: print(error)"
+    assert "at most 1, not 7: unset NUMBA_NUM_THREADS" in run_python(caught, NUMBA_NUM_THREADS="1")
+
+
+def test_an_interrupted_training_does_not_promise_to_go_on(monkeypatch, tmp_path):
+    def interrupt(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hlf_np.training.train", interrupt)
+    code, output, errors = main("train", "--n-train", 10, "--out", tmp_path / "model.npz")
+    assert (code, output, errors.strip()) == (130, "", "Interrupted.")
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,192 @@
+"""The results folder: files are written whole, cells come back as they were, other folders are left alone."""
+
+import json
+import math
+import os
+import resource
+import shutil
+import stat
+
+import numpy as np
+import pytest
+from helpers import TINY, compute, made_up, numbers, tree
+
+from hlf_np import UserError, models
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.store import open_store, stored_config
+from hlf_np.files import check_writable, read_arrays, replace_file, write_text
+from hlf_np.training import Training
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a tiny run; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    compute(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of a tiny run."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def test_files_appear_whole_and_readable_with_the_folders_they_need(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    with replace_file(path) as stream:
+        stream.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
+    assert tree(tmp_path).keys() == {"a/b/c.txt"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Killed])
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write():
+        with replace_file(path) as stream:
+            stream.write(b"half of the new")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_no_room_for_a_file_is_one_clear_line_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*file.*: free some space"):
+            write_text(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert tree(tmp_path) == {"file": b"old"}
+
+
+@pytest.mark.parametrize("place", ["folder", "file/below", "n" * 300])
+def test_places_that_cannot_be_written_are_refused_before_and_when_writing(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for attempt in (check_writable, lambda path: write_text(path, "text")):
+        with pytest.raises(UserError, match="cannot write"):
+            attempt(tmp_path / place)
+    check_writable(tmp_path / "file")
+    assert tree(tmp_path) == {"file": b""}
+
+
+# --- cells ----------------------------------------------------------------------------------------------------
+
+
+def test_cells_come_back_as_they_were_saved(tmp_path):
+    saved = made_up(Training.ADVERSARIAL, 20, 0, examples=3, test_error=1 / 3, regular_success=0.1)
+    with open_store(tmp_path, TINY) as store:
+        assert not store.has(saved.cell)
+        store.save(saved, models.Model(TINY.architecture))
+        assert store.has(saved.cell)
+        (loaded,) = store.results()
+        assert models.load(store.model_path(saved.cell)).architecture == TINY.architecture
+    assert loaded.cell == saved.cell
+    for name, value in vars(saved.measurements).items():
+        found = getattr(loaded.measurements, name)
+        assert found == value or (math.isnan(found) and math.isnan(value)), name
+    for name, array in vars(saved.examples).items():
+        np.testing.assert_array_equal(getattr(loaded.examples, name), array, strict=True)
+
+
+def test_what_was_not_measured_is_empty_in_the_table(tmp_path):
+    with open_store(tmp_path, TINY) as store:
+        store.write_csv([made_up(n_train=10, regular_success=1 / 3), made_up(n_train=20, test_error=0.0)])
+    first, second = numbers(tmp_path)
+    assert first["regular_success"] == "0.333333"
+    assert (second["test_error"], second["regular_success"]) == ("0.000000", "")
+    assert first["on_true_manifold_success"] == first["on_learned_manifold_success"] == ""
+
+
+def test_damaged_cells_are_refused_with_one_clear_line_or_read_unchanged(copy):
+    config = stored_config(copy)
+    cell = next(config.cells())
+    path = copy / "cells" / f"{cell.name}.npz"
+    intact = path.read_bytes()
+    random = np.random.default_rng(0)
+    messages = []
+    with open_store(copy, config) as store:
+        expected = store.load(cell)
+        for place in random.integers(len(intact), size=300):
+            damaged = bytearray(intact)
+            damaged[place] ^= 1 << random.integers(8)
+            path.write_bytes(damaged)
+            try:
+                found = store.load(cell)
+            except UserError as error:
+                messages.append(str(error))
+            else:  # the bit was not part of the content
+                np.testing.assert_array_equal(found.examples.adversarial, expected.examples.adversarial)
+                assert str(found.measurements) == str(expected.measurements)
+        for length in (0, 1, len(intact) // 2, len(intact) - 1):
+            path.write_bytes(intact[:length])
+            with pytest.raises(UserError, match="is damaged"):
+                store.load(cell)
+    assert len(messages) > 150  # most bits are content
+    assert all(f"{cell.name}.npz' is damaged: delete it" in message for message in messages)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_archive_is_a_value_error(tmp_path, content):
+    (tmp_path / "file.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="is not an archive"):
+        read_arrays(tmp_path / "file.npz")
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "missing.npz")
+
+
+# --- folders --------------------------------------------------------------------------------------------------
+
+
+def test_config_json_says_what_made_the_run(finished):
+    stored = json.loads((finished / "config.json").read_text())
+    assert stored["run"] == json.loads(json.dumps(TINY.as_json()))
+    assert stored_config(finished) == TINY
+    assert {"hlf_np", "python", "numpy", "numba"} <= stored["versions"].keys()
+    assert stored["command"].startswith("python -m hlf_np")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seeds": 2}, "seeds"), ({"epsilon": 0.2, "epochs": 3}, "epochs, epsilon"), ({"prototypes": "0"}, "prototypes")],
+)
+def test_another_configuration_is_refused_by_name(copy, changes, named):
+    before = tree(copy)
+    with pytest.raises(UserError, match=rf"another configuration \(other {named}\)"):
+        compute(copy, RunConfig(**vars(TINY) | changes))
+    assert tree(copy) == before
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "cells", "results.csv"])
+def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        compute(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_second_run_on_a_folder_is_refused_until_the_first_ends(copy):
+    before = tree(copy)
+    with open_store(copy, TINY):
+        with pytest.raises(UserError, match="another run is writing to"):
+            compute(copy)
+        assert tree(copy) == before
+    compute(copy)
