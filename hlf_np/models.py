@@ -13,6 +13,7 @@ import os
 import zipfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ from hlf_np.layers import (
     Residual,
     Sequential,
 )
+from hlf_np.program import Program
 from hlf_np.random import generator
-
-IMAGES_PER_BATCH = 1000  # `logits` works through many images in pieces of this size
 
 
 class Kind(StrEnum):
@@ -191,6 +191,11 @@ class Model:
     def image_shape(self) -> tuple[int, int, int]:
         return self.architecture.image_shape
 
+    @cached_property
+    def program(self) -> Program:
+        """The network compiled for evaluation and attacks; it follows the weights as they change."""
+        return Program(self.network, self.image_shape)
+
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""
         return self.network(images, training)
@@ -205,11 +210,7 @@ class Model:
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.image_shape)
-        result = np.empty((len(images), self.classes), np.float32)
-        for first in range(0, len(images), IMAGES_PER_BATCH):
-            batch = slice(first, first + IMAGES_PER_BATCH)
-            result[batch] = self.forward(Tensor(images[batch])).data
-        return result
+        return self.program.logits(images)
 
     def predict(self, images: Floats) -> Integers:
         """The most likely class of each image, (N,) int64."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class Chart(ABC):
     start: Floats
     lower: Floats
     upper: Floats
+    codes_are_images: ClassVar[bool] = False
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -114,6 +116,8 @@ class Space(ABC):
 
 @dataclass(frozen=True)
 class _ImageChart(Chart):
+    codes_are_images = True
+
     def decode(self, codes: Tensor) -> Tensor:
         return codes
 

@@ -31,7 +31,7 @@ from numba import njit, prange
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
-from hlf_np.kernels.tile import LANES, TILE_ROWS, make_tile, padded
+from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
@@ -164,21 +164,22 @@ def geometry(
 
 
 @njit(cache=True)
-def _product(a, a_rows, segments, length, a_step, b, b_at, start, columns, c, c_rows, rows):  # type: ignore[no-untyped-def]
-    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile."""
+def product(a, a_rows, segments, length, a_step, b, b_at, start, start_at, columns, c, c_rows, rows, finish, gates):  # type: ignore[no-untyped-def]  # fmt: skip
+    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`."""
     column = 0
     while column < columns:
         wide = columns - column >= 2 * LANES
         for first in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - first)
-            b_column = b_at + column
             if wide:
                 _tile_2(
-                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
         column += 2 * LANES if wide else LANES
 
@@ -219,10 +220,14 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
         source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
         target = y[first * out_pixels * out_channels :]
         if columns == out_channels:
-            _product(source, windows, segments, length, 1, weights, 0, bias, columns, target, pixels, rows)
+            product(
+                source, windows, segments, length, 1, weights, 0, bias, 0, columns, target, pixels, rows, PLAIN, pixels
+            )
         else:
             wide = np.empty(rows * columns, x.dtype)
-            _product(source, windows, segments, length, 1, weights, 0, bias, columns, wide, pixels, rows)
+            product(
+                source, windows, segments, length, 1, weights, 0, bias, 0, columns, wide, pixels, rows, PLAIN, pixels
+            )
             target[: rows * out_channels] = _change_width(wide, rows, columns, out_channels)
 
 
@@ -241,9 +246,9 @@ def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
         for phase in range(taps.shape[0]):
             # the tables cover a full chunk, image by image: a shorter one uses their beginning
             rows = (begin[phase + 1] - begin[phase]) // chunk * images
-            _product(
+            product(
                 source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
-                weights, weights_begin[phase], bias, columns, wide, targets[begin[phase] :], rows,
+                weights, weights_begin[phase], bias, 0, columns, wide, targets[begin[phase] :], rows, PLAIN, targets,
             )  # fmt: skip
         size = images * pixels * channels
         at = first * pixels * channels
@@ -265,8 +270,9 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
         rows = images * out_height * out_width
         contributions = np.empty(rows * columns, g.dtype)
         gradients = g[first * out_height * out_width * out_channels :]
-        _product(
-            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, columns, contributions, window_columns, rows
+        product(
+            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, 0, columns,
+            contributions, window_columns, rows, PLAIN, window_columns,
         )  # fmt: skip
         total = np.empty((height + 2 * padding) * row, g.dtype)
         for image in range(images):
@@ -299,9 +305,9 @@ def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, we
         pixels = images * out_height * out_width
         gradients = _change_width(g[first * out_height * out_width * out_channels :], pixels, out_channels, columns)
         segments = row_starts[: images * out_height]
-        _product(
-            source, weight_rows, segments, out_width, step, gradients, 0, zeros, columns,
-            dw[part * size * columns :], weight_row_sums, size,
+        product(
+            source, weight_rows, segments, out_width, step, gradients, 0, zeros, 0, columns,
+            dw[part * size * columns :], weight_row_sums, size, PLAIN, weight_row_sums,
         )  # fmt: skip
 
 
