@@ -27,7 +27,7 @@ from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.errors import UserError
 from hlf_np.kernels import executor
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
-from hlf_np.kernels.tile import ADD, GATE, PLAIN, RELU, padded
+from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, RELU, padded
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -107,6 +107,24 @@ class _Affine:
     def covers(self) -> bool:
         """Whether the only window is the whole image, as of a fully connected layer."""
         return self.kernel == (self.source.height, self.source.width) and self.padding == 0
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of a block of image pixels, see `Program._image_gradient`: about four, or the whole image."""
+        if self.covers:
+            return self.kernel
+        side = self.stride * max(1, 4 // self.stride)
+        return side, side
+
+    @property
+    def block_window(self) -> tuple[int, int]:
+        """Rows and columns of output pixels that a block meets."""
+        if self.covers:
+            return 1, 1
+        rows, columns = (
+            b // self.stride + (k - 1) // self.stride for b, k in zip(self.block, self.kernel, strict=True)
+        )
+        return rows, columns
 
 
 @dataclass(frozen=True)
@@ -192,7 +210,8 @@ class _Graph:
         source.readers += 1
         source.frame = max(source.frame, padding)
         if source.is_image:
-            source.gradient_frame = max(source.gradient_frame, padding)
+            # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
+            target.gradient_frame = max(target.gradient_frame, *node.block_window)
         elif not node.covers:
             needed = max(frame_for_gradient(n, k, stride, padding) for n, k in extents)
             target.gradient_frame = max(target.gradient_frame, needed)
@@ -267,14 +286,18 @@ class Program:
         out, gradient = self.output.buffer, self.output.gradient
         program = (
             self.forward, self.backward, self.tables, self.pack(), self.work, _slot(self.image.buffer),
-            _slot(self.image.gradient), out.origin, out.image, gradient.origin, gradient.image, self.output.channels,
+            self.gradient.base, self.gradient.image, self.gradient_order, out.origin, out.image,
+            gradient.origin, gradient.image, self.output.channels,
         )  # fmt: skip
         lanes, parts = _shares(len(tasks[2]))
         executor.attack_kernel(program, settings, box, tasks, kept, lanes, parts)
 
     def pack(self) -> Floats:
         """The network's present weights, in the order and form that the operations expect."""
-        weights = np.zeros(self._reserved["weights"], np.float32)
+        size = self._reserved["weights"]
+        buffer = np.zeros(size + LANES, np.float32)
+        first = -(buffer.ctypes.data // buffer.itemsize) % LANES  # begin at a whole cache line
+        weights = buffer[first : first + size]
         for packing in self._packings:
             weight, bias = packing.folded()
             for at, arrange in packing.parts:
@@ -424,33 +447,52 @@ class Program:
         return operations
 
     def _image_gradient(self, node: _Affine) -> list[Operation]:
-        """Every output pixel's contributions to its window, then their sum."""
-        image, gradient = node.source.gradient, node.target.gradient
+        """The gradient to an image of few channels, whose pixels alone would leave most lanes of a vector empty.
+
+        Along an axis, input pixel R of the padded image meets weight a at output pixel (R - a) / stride. A *block* of b
+        pixels, b a multiple of the stride, meets the same few output pixels, relative to where it begins: from
+        R / stride - (kernel - 1) // stride on, b / stride + (kernel - 1) // stride of them. So a block of b x b pixels
+        is one row of a product with that window of the output gradient. Its weights are zero where pixel and output
+        pixel do not meet. That is more arithmetic than needed, but in full vectors, and stored once.
+        """
+        gradient, (height, width) = node.target.gradient, node.kernel
         assert node.source.readers == 1, "an image is read by one layer"
-        height, width = node.kernel
-        columns = padded(height * width * image.channels)
-        pixels = gradient.height * gradient.width
-        fits = node.covers and image.image == columns
-        contributions = Layout(IMAGES, gradient.height, gradient.width, columns)
-        contributions = replace(contributions, base=image.base if fits else self._reserve("work", contributions.size))
+        block, window = node.block, node.block_window
+        image = (node.source.height, node.source.width, node.source.channels)
+        columns = padded(block[0] * block[1] * image[2])
+        ranges = [
+            range(node.padding // b, (n + node.padding - 1) // b + 1) for b, n in zip(block, image[:2], strict=True)
+        ]  # the blocks that have pixels of the image
+        stride = block if node.covers else (node.stride, node.stride)
+        reach = [(k - 1) // s for k, s in zip(node.kernel, stride, strict=True)]
+        starts = [np.array(r) * (b // s) - n for r, b, s, n in zip(ranges, block, stride, reach, strict=True)]
+        blocks = len(ranges[0]) * len(ranges[1])
+        shape = (*window, gradient.channels, *block, image[2])
 
         def arrange(weight: Floats, bias: Floats) -> Floats:
-            return _fill((gradient.channels, columns), weight.transpose(0, 2, 3, 1).reshape(len(weight), -1))
+            matrix = np.zeros(shape, np.float32)
+            for i, j, r, c in np.ndindex(*window, *block):
+                a, b = r - stride[0] * (i - reach[0]), c - stride[1] * (j - reach[1])
+                if 0 <= a < height and 0 <= b < width:
+                    matrix[i, j, : len(weight), r, c] = weight[:, :, a, b]
+            flat = matrix.reshape(-1, math.prod(block) * image[2])
+            return _fill((len(flat), columns), flat)
 
-        weights = self._reserve("weights", gradient.channels * columns)
+        layout = Layout(IMAGES, len(ranges[0]), len(ranges[1]), columns)
+        layout = replace(layout, base=self._reserve("work", layout.size))
+        weights = self._reserve("weights", window[0] * window[1] * gradient.channels * columns)
         self._packings.append(_Packing(node.folded, [(weights, arrange)]))
-        targets = self._table(contributions.all_pixels())
-        rows, one = self._table(gradient.all_pixels()), self._table(np.zeros(1, np.int64))
-        product = (rows, pixels, one, 1, gradient.channels, weights, self._no_bias(columns), columns)
-        operations: list[Operation] = [(executor.PRODUCT, *product, targets, PLAIN, targets)]
-        if not fits:
-            first_window = image.origin - node.padding * (image.row + image.channels)
-            steps = (width * image.channels, node.stride * image.row, node.stride * image.channels)
-            size = (columns, gradient.height, gradient.width, height)
-            operations.append(
-                (executor.SCATTER, contributions.base, *size, *steps, first_window, image.image, image.row, image.base)
-            )
-        return operations
+        rows, targets = self._table(gradient.pixels(*starts)), self._table(layout.all_pixels())
+        segments = self._table(np.arange(window[0]) * gradient.row)
+        product = (rows, blocks, segments, window[0], window[1] * gradient.channels, weights, self._no_bias(columns))
+        # where each number of the image finds its gradient
+        row, column, channel = np.indices(image)
+        row, column = row + node.padding, column + node.padding
+        within = ((row % block[0]) * block[1] + column % block[1]) * image[2] + channel
+        of_block = (row // block[0] - ranges[0][0]) * len(ranges[1]) + column // block[1] - ranges[1][0]
+        self.gradient_order = (of_block * columns + within).ravel()
+        self.gradient = layout
+        return [(executor.PRODUCT, *product, columns, targets, PLAIN, targets)]
 
 
 def _shares(tasks: int) -> tuple[int, int]:

@@ -16,41 +16,25 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import product
+from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
 # a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, finish, gates
 PRODUCT = 0
-# source, columns, out_height, out_width, kernel height, segment, row step, column step, target, image, row, zero_at
-SCATTER = 1
 # a_rows, rows per image, c_rows, channels
-COPY = 2
+COPY = 1
 # a_rows, rows per image, b_rows, c_rows, channels
-JOIN = 3
+JOIN = 2
 # windows, rows per image, segments, segment count, c_rows, channels
-MAX_POOL, AVERAGE_POOL = 4, 5
+MAX_POOL, AVERAGE_POOL = 3, 4
 # the same, then g_rows (output gradient), and of the input gradient: windows, segments, t_rows, rows per image; gates
-MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 6, 7
+MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 5, 6
 FIELDS = 13
 
 ADAM, STEEPEST = 0, 1
 LINF, L2 = 0, 1
 _BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
 _ADAM_EPSILON = np.float32(1e-8)
-
-
-@njit(cache=True)
-def _scatter(op, work, images):  # type: ignore[no-untyped-def]
-    """Add every output pixel's contributions into its window: the last step of a gradient to images of few channels."""
-    _, source, columns, out_height, out_width, kernel, segment, row_step, column_step, target, image, row, zero_at = op
-    work[zero_at : zero_at + images * image] = 0
-    for n in range(images):
-        for i in range(out_height):
-            at = source + (n * out_height + i) * out_width * columns
-            to = target + n * image + i * row_step
-            for a in range(kernel):
-                for j in range(out_width):
-                    for k in range(segment):
-                        work[to + a * row + j * column_step + k] += work[at + j * columns + a * segment + k]
 
 
 @njit(cache=True)
@@ -106,8 +90,6 @@ def _run(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
                 work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], 1, weights, op[6], weights, op[7], op[8],
                 work, tables[op[9] :], op[2] * images, op[10], tables[op[11] :],
             )  # fmt: skip
-        elif kind == SCATTER:
-            _scatter(op, work, images)
         elif kind == COPY:
             for pixel in range(op[2] * images):
                 at, to = tables[op[1] + pixel], tables[op[3] + pixel]
@@ -125,6 +107,14 @@ def _run(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _workspace(size):  # type: ignore[no-untyped-def]
+    """Zeros that begin at a whole cache line: a vector that straddles two lines takes two loads."""
+    buffer = np.zeros(size + LANES, np.float32)
+    first = LANES - (np.int64(buffer.ctypes.data) // 4) % LANES
+    return buffer[first : first + size]
+
+
+@njit(cache=True)
 def _load(code, slot, work, lane):  # type: ignore[no-untyped-def]
     """Put a code (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
@@ -139,7 +129,7 @@ def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, 
     """Logits (N, classes) of codes (N, D)."""
     n, classes = logits.shape
     for part in prange(parts):
-        work = np.zeros(size, np.float32)
+        work = _workspace(size)
         end = (part + 1) * n // parts
         for first in range(part * n // parts, end, lanes):
             images = min(lanes, end - first)
@@ -215,18 +205,28 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
 @njit(cache=True)
 def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
     """Work through tasks first_task to end_task - 1 on this thread's lanes."""
-    forward, backward, tables, weights, size, slot, gradient_slot, logits_at, logits_step, g_at, g_step, classes = (
-        program
-    )
+    (
+        forward,
+        backward,
+        tables,
+        weights,
+        size,
+        slot,
+        gradient_at,
+        gradient_step,
+        gradient_order,
+        logits_at,
+        logits_step,
+        g_at,
+        g_step,
+        classes,
+    ) = program
     steps, step_size, rule, norm, epsilon, stop_early = settings
     lower, upper = box
     origins, origin_of, codes, labels = tasks
     kept_codes, kept_success, kept_iterations, kept_loss = kept
-    rows, width, g_origin, g_row, g_image = (
-        gradient_slot[0], gradient_slot[1], gradient_slot[2], gradient_slot[3], gradient_slot[4],
-    )  # fmt: skip
     dimensions = codes.shape[1]
-    work = np.zeros(size, np.float32)
+    work = _workspace(size)
     current = np.empty((lanes, dimensions), np.float32)  # each lane's code
     gradient = np.empty(dimensions, np.float32)
     first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
@@ -262,10 +262,8 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
-                for i in range(rows):
-                    at = g_origin + lane * g_image + i * g_row
-                    for k in range(width):
-                        gradient[i * width + k] = work[at + k]
+                for k in range(dimensions):
+                    gradient[k] = work[gradient_at + lane * gradient_step + gradient_order[k]]
                 _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
                 _project(current[lane], origins[origin_of[task[lane]]], lower, upper, norm, epsilon)
         lane = 0
