@@ -152,8 +152,8 @@ def _compiled_tile(vectors: int) -> Tile:
                 origins = [build.gep(a.data, [build.add(row, offset)]) for row in rows]
                 b_row = build.add(b_at, build.mul(build.mul(outer.index, length), b_step))
                 panel = build.gep(b.data, [b_row])
-                with cgutils.for_range(build, length) as inner:
-                    k = inner.index
+
+                def accumulate(k: Any) -> None:
                     b_k = build.gep(panel, [build.mul(k, b_step)])
                     columns = [load(build.gep(b_k, [constant(v * LANES)])) for v in range(vectors)]
                     step = build.mul(k, a_step)
@@ -162,6 +162,14 @@ def _compiled_tile(vectors: int) -> Tile:
                         for v in range(vectors):
                             updated = build.call(multiply_add, [value, columns[v], build.load(sums[m][v])])
                             build.store(updated, sums[m][v])
+
+                pairs = build.ashr(length, constant(1))
+                with cgutils.for_range(build, pairs) as inner:
+                    k = build.shl(inner.index, constant(1))
+                    accumulate(k)
+                    accumulate(build.add(k, constant(1)))
+                with build.if_then(build.icmp_signed("!=", build.and_(length, constant(1)), constant(0))):
+                    accumulate(build.sub(length, constant(1)))
 
             def finished(m: int, v: int, target: Any, gate: Any, flags: int) -> Any:
                 total = build.load(sums[m][v])
