@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
@@ -105,7 +105,7 @@ class SuccessRate:
         """The rates of an attack on correctly classified images; NaN if there were none."""
         if not len(result.success):
             return cls(math.nan, math.nan)
-        return cls(float(result.restart_success.mean()), float(result.success.mean()))
+        return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
 
 
 class Engine(StrEnum):
@@ -202,7 +202,7 @@ def _compiled_ascent(
 ) -> _Kept:
     """The same in the compiled program, all images in one call."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
-    n, shape = len(labels), codes.shape[1:]
+    shape = codes.shape[1:]
     settings = (
         attack.steps,
         np.float32(attack.step_size),
@@ -214,9 +214,9 @@ def _compiled_ascent(
     lower, upper = (
         np.ascontiguousarray(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper)
     )
-    tasks = (chart.start.reshape(n, -1), np.arange(n), codes.reshape(n, -1), labels)
+    tasks = (flat_rows(chart.start), np.arange(len(labels)), flat_rows(codes), labels)
     model.program.ascend(
-        settings, (lower, upper), tasks, (kept.codes.reshape(n, -1), kept.success, kept.iterations, kept.loss)
+        settings, (lower, upper), tasks, (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss)
     )
     return kept
 

@@ -2,12 +2,23 @@
 
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hlf_np.errors import UserError
+
+# What NumPy and zipfile raise for a file that is damaged or something else.
+DAMAGED = (
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, MemoryError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @contextmanager
@@ -36,6 +47,22 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
                 f"cannot write {str(path)!r} ({error.strerror}): free some space or choose another place"
             ) from None
         raise
+
+
+def read_arrays(path: Path, what: str, hint: str) -> dict[str, NDArray[Any]]:
+    """All arrays of an `.npz` file, never pickled objects.
+
+    Raises
+    ------
+    UserError : if the file is missing, damaged or something else; it names `what` was expected and gives the hint.
+    """
+    if not path.exists():
+        raise UserError(f"there is no {what} {str(path)!r}: {hint}")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except DAMAGED:
+        raise UserError(f"{str(path)!r} is not a {what}, or damaged: {hint}") from None
 
 
 def write_text(path: Path, text: str) -> None:

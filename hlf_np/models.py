@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -23,7 +22,7 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images
 from hlf_np.errors import UserError
-from hlf_np.files import replace_file
+from hlf_np.files import read_arrays, replace_file
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -268,16 +267,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     ------
     UserError : if the file is missing, truncated, or something else.
     """
-    hint = "give a file that Model.save or `hlf_np train` wrote"
+    path, hint = Path(path), "give a file that Model.save or `hlf_np train` wrote"
+    arrays = read_arrays(path, "model file", hint)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
         architecture = Architecture.from_json(json.loads(str(arrays.pop("architecture"))))
-    except FileNotFoundError:
-        raise UserError(f"there is no model file {str(path)!r}: {hint}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{str(path)!r} is not a model file ({reason}): {hint}") from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{str(path)!r} is not a model file: {hint}") from None
     model = Model(architecture)
     model.load_state_dict(arrays)
     return model

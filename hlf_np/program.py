@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 import numba
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.errors import UserError
 from hlf_np.kernels import executor
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
@@ -110,7 +110,7 @@ class _Affine:
 
     @property
     def block(self) -> tuple[int, int]:
-        """Rows and columns of a block of image pixels, see `Program._image_gradient`: about four, or the whole image."""
+        """Rows and columns of a block of pixels, see `Program._image_gradient`: about four, or the whole image."""
         if self.covers:
             return self.kernel
         side = self.stride * max(1, 4 // self.stride)
@@ -149,7 +149,7 @@ _Node = _Affine | _Pool | _Join
 
 
 def _folded(layer: Convolution | Linear, norm: BatchNorm | None, source: _Value) -> Folded:
-    """Weights with the batch norm behind them folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
+    """Weights with the batch norm behind folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
     weight = layer.parameters["weight"].data
     if isinstance(layer, Linear):  # inputs come channel after channel, see `flatten`
         weight = weight.reshape(len(weight), source.channels, source.height, source.width)
@@ -274,7 +274,7 @@ class Program:
         """Logits (N, classes) of images (N, H, W, C), float32."""
         result = np.empty((len(images), self.output.channels), np.float32)
         lanes, parts = _shares(len(images))
-        out, codes = self.output.buffer, np.ascontiguousarray(images).reshape(len(images), -1)
+        out, codes = self.output.buffer, flat_rows(np.ascontiguousarray(images))
         executor.logits_kernel(
             self.forward, self.tables, self.pack(), self.work, _slot(self.image.buffer), out.origin, out.image,
             codes, result, lanes, parts,
@@ -496,7 +496,7 @@ class Program:
 
 
 def _shares(tasks: int) -> tuple[int, int]:
-    """(lanes, parts): tasks split evenly over the threads, and lanes so that all of them are busy in the last round too."""
+    """(lanes, parts): tasks split evenly over the threads, and lanes so that all are busy in the last round too."""
     parts = numba.get_num_threads()
     share = -(-tasks // parts)
     rounds = max(1, -(-share // IMAGES))

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_positive
 from hlf_np.data.dataset import Codes
@@ -29,7 +29,7 @@ class Norm(StrEnum):
 
     def of(self, perturbations: Floats) -> Floats:
         """The norm of each perturbation, (N, ...) to (N,)."""
-        flat = perturbations.reshape(len(perturbations), -1)
+        flat = flat_rows(perturbations)
         if self is Norm.LINF:
             return np.asarray(np.abs(flat).max(axis=1))
         return np.asarray(np.sqrt(np.square(flat).sum(axis=1)))

@@ -18,7 +18,6 @@ import json
 import math
 import platform
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from hlf_np import __version__
 from hlf_np.arrays import Floats, Integers
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.files import replace_file, write_text
+from hlf_np.files import read_arrays, replace_file, write_text
 from hlf_np.models import Model
 
 COLUMNS = (
@@ -116,13 +115,13 @@ class Store:
         UserError : if its file is damaged.
         """
         path = self._cell_path(cell)
+        hint = "delete it and repeat the command to compute it again"
+        arrays = read_arrays(path, "finished cell", hint)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
             measurements = Measurements(**json.loads(str(arrays.pop("measurements"))))
             return CellResult(cell, measurements, Examples(**arrays))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{str(path)!r} is not a finished cell: {hint}") from None
 
     def results(self) -> list[CellResult]:
         """All finished cells, in the order of the grid."""

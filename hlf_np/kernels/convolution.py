@@ -318,6 +318,16 @@ def _columns(matrix: Floats, columns: int) -> Floats:
     return result.ravel()
 
 
+def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
+    """The kernels themselves look at no shape: what reaches them must fit."""
+    if x.dtype != weight.dtype or x.dtype not in (np.float32, np.float64):
+        raise ValueError(f"convolution needs float32 or float64 throughout, not {x.dtype} and {weight.dtype}")
+    if x.ndim != 4 or x.shape[3] != channels:
+        raise ValueError(f"convolution of {x.shape}: images must be (N, H, W, {channels})")
+    if min(out_size) < 1:
+        raise ValueError(f"convolution of {x.shape[1:3]} images would leave {out_size}: its kernel is too large")
+
+
 def _flat(values: Floats) -> Floats:
     return np.ascontiguousarray(values).reshape(-1)
 
@@ -331,6 +341,9 @@ def _geometry_of(x_shape: tuple[int, ...], weight: Floats, stride: int, padding:
 def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, padding: int) -> Floats:
     """Convolution of x (N, H, W, C) with weight (O, C, kh, kw); bias (O,) or none. Returns (N, H', W', O)."""
     g = _geometry_of(x.shape, weight, stride, padding)
+    _check(x, weight, g.channels, (g.out_height, g.out_width))
+    if bias is not None and (bias.shape != (g.out_channels,) or bias.dtype != x.dtype):
+        raise ValueError(f"a bias must be {x.dtype} of shape ({g.out_channels},), not {bias.dtype} of {bias.shape}")
     columns = padded(g.out_channels)
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
     start = np.zeros(columns, x.dtype)
@@ -356,6 +369,11 @@ def convolve_input_gradient(
     """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
     n, _, _, out_channels = gradient.shape
     g = _geometry_of((n, *size, weight.shape[1]), weight, stride, padding)
+    _check(gradient, weight, g.out_channels, size)
+    if gradient.shape[1:3] != (g.out_height, g.out_width):
+        raise ValueError(f"images of {size} convolve to {g.out_height, g.out_width}, not to {gradient.shape[1:3]}")
+    if bias is not None and (bias.shape != (g.channels,) or bias.dtype != gradient.dtype):
+        raise ValueError(f"a bias must be {gradient.dtype} of shape ({g.channels},), not {bias.dtype} of {bias.shape}")
     dx = np.empty((n, g.height, g.width, g.channels), gradient.dtype)
     start = np.zeros(padded(g.channels), gradient.dtype)
     if bias is not None:
@@ -389,6 +407,9 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     n, height, width, channels = x.shape
     out_channels = gradient.shape[3]
     g = geometry((height, width, channels), out_channels, kernel, stride, padding)
+    _check(x, gradient, channels, (g.out_height, g.out_width))
+    if gradient.shape[:3] != (n, g.out_height, g.out_width):
+        raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
     parts = -(-n // g.chunk)
     dw = np.empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
     _weight_gradient(
