@@ -1,5 +1,6 @@
 """Names for the array types that annotations use."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,3 +10,8 @@ Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
+
+
+def flat_rows(array: Floats) -> Floats:
+    """(N, ...) as (N, D), a view where possible; N may be 0."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))

@@ -14,14 +14,15 @@ from enum import StrEnum
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
+from hlf_np.kernels import executor
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
-from hlf_np.spaces import Chart, Space
+from hlf_np.spaces import Chart, Norm, Space
 
 IMAGES_PER_BATCH = 200  # attacked together; the result does not depend on it
 
@@ -104,7 +105,14 @@ class SuccessRate:
         """The rates of an attack on correctly classified images; NaN if there were none."""
         if not len(result.success):
             return cls(math.nan, math.nan)
-        return cls(float(result.restart_success.mean()), float(result.success.mean()))
+        return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
+
+
+class Engine(StrEnum):
+    """What computes an attack: the compiled program, or the readable autodiff. They agree to rounding."""
+
+    PROGRAM = "program"
+    AUTODIFF = "autodiff"
 
 
 class _Kept:
@@ -179,7 +187,43 @@ def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
     return kept
 
 
-def run(model: Model, split: Split, space: Space, attack: Attack, seed: int = 0) -> AttackResult:
+def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats) -> _Kept:
+    """One restart for all images, in batches."""
+    kept = _Kept(codes, prefer_success=attack.stop_early)
+    for first in range(0, len(labels), IMAGES_PER_BATCH):
+        rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
+        batch = _ascend(model, chart.take(rows), labels[rows], space, attack, codes[rows])
+        kept.offer(rows, batch.codes, batch.success, batch.iterations, batch.loss)
+    return kept
+
+
+def _compiled_ascent(
+    model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats
+) -> _Kept:
+    """The same in the compiled program, all images in one call."""
+    kept = _Kept(codes, prefer_success=attack.stop_early)
+    shape = codes.shape[1:]
+    settings = (
+        attack.steps,
+        np.float32(attack.step_size),
+        executor.ADAM if attack.rule is Rule.ADAM else executor.STEEPEST,
+        executor.LINF if space.norm is Norm.LINF else executor.L2,
+        np.float32(space.epsilon),
+        attack.stop_early,
+    )
+    lower, upper = (
+        np.ascontiguousarray(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper)
+    )
+    tasks = (flat_rows(chart.start), np.arange(len(labels)), flat_rows(codes), labels)
+    model.program.ascend(
+        settings, (lower, upper), tasks, (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss)
+    )
+    return kept
+
+
+def run(
+    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: Engine = Engine.PROGRAM
+) -> AttackResult:
     """Attack every image of a split; see `pgd`."""
     images, labels = split.images, split.labels
     check_images(images, model.image_shape)
@@ -187,19 +231,20 @@ def run(model: Model, split: Split, space: Space, attack: Attack, seed: int = 0)
     chart = space.chart(images, labels, split.codes)
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
+    ascend = _compiled_ascent if engine is Engine.PROGRAM and chart.codes_are_images else _ascent
     for restart in range(attack.restarts):
         codes = chart.start
         if attack.start is Start.RANDOM:
             random = generator(seed, "attack", restart)
             codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
-        for first in range(0, len(labels), IMAGES_PER_BATCH):
-            rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
-            kept = _ascend(model, chart.take(rows), labels[rows], space, attack, codes[rows])
-            best.offer(rows, kept.codes, kept.success, kept.iterations, kept.loss)
-            restart_success[restart, rows] = kept.success
+        kept = ascend(model, chart, labels, space, attack, codes)
+        best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
+        restart_success[restart] = kept.success
     final = np.clip(chart.decode(Tensor(best.codes)).data, 0, 1)
-    losses, success = _losses(model, Tensor(final), labels)
-    return AttackResult(final, best.codes - chart.start, success, best.iterations, losses.data, restart_success)
+    logits = model.logits(final)
+    success = logits.argmax(axis=1) != labels
+    losses = cross_entropy(Tensor(logits), labels).data
+    return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
 def pgd(
@@ -215,6 +260,7 @@ def pgd(
     restarts: int = 1,
     stop_early: bool = True,
     seed: int = 0,
+    engine: str = "program",
 ) -> AttackResult:
     """Adversarial examples by projected gradient ascent.
 
@@ -227,6 +273,7 @@ def pgd(
     codes : places of the images on the true manifold, for spaces that need them.
     steps, step_size, rule, start, restarts, stop_early : see `Attack`.
     seed : of the random starts.
+    engine : "program" (fast) or "autodiff" (readable); they agree to rounding.
 
     Raises
     ------
@@ -240,4 +287,4 @@ def pgd(
         restarts,
         stop_early,
     )
-    return run(model, Split(images, labels, codes), space, attack, seed)
+    return run(model, Split(images, labels, codes), space, attack, seed, check_choice("engine", engine, Engine))

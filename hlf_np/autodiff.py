@@ -78,7 +78,9 @@ class Tensor:
             raise ValueError(f"the gradient has shape {seed.shape}, the tensor {self.shape}")
         pending = {id(self): seed}  # gradients of nodes whose dependents have all been visited
         for node in reversed(self._topological_order()):
-            flowing = pending.pop(id(node))
+            flowing = pending.pop(id(node), None)
+            if flowing is None:  # none of its dependents passed anything on
+                continue
             if node._backward is None:
                 node.gradient = flowing if node.gradient is None else node.gradient + flowing
                 continue

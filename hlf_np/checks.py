@@ -1,5 +1,7 @@
 """Checks of what users hand in, each with one clear sentence."""
 
+import math
+import numbers
 import operator
 from enum import StrEnum
 from typing import TypeVar
@@ -60,6 +62,6 @@ def check_choice(name: str, value: str, choices: type[Choice]) -> Choice:
 
 def check_positive(name: str, value: float) -> float:
     """A finite number above 0."""
-    if not (np.isfinite(value) and value > 0):
-        raise UserError(f"{name} must be a positive number, not {value}")
+    if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise UserError(f"{name} must be a positive number, not {value!r}")
     return float(value)

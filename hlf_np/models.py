@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images
 from hlf_np.errors import UserError
-from hlf_np.files import replace_file
+from hlf_np.files import read_arrays, replace_file
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -35,9 +35,8 @@ from hlf_np.layers import (
     Residual,
     Sequential,
 )
+from hlf_np.program import Program
 from hlf_np.random import generator
-
-IMAGES_PER_BATCH = 1000  # `logits` works through many images in pieces of this size
 
 
 class Kind(StrEnum):
@@ -191,6 +190,11 @@ class Model:
     def image_shape(self) -> tuple[int, int, int]:
         return self.architecture.image_shape
 
+    @cached_property
+    def program(self) -> Program:
+        """The network compiled for evaluation and attacks; it follows the weights as they change."""
+        return Program(self.network, self.image_shape)
+
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""
         return self.network(images, training)
@@ -205,11 +209,7 @@ class Model:
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.image_shape)
-        result = np.empty((len(images), self.classes), np.float32)
-        for first in range(0, len(images), IMAGES_PER_BATCH):
-            batch = slice(first, first + IMAGES_PER_BATCH)
-            result[batch] = self.forward(Tensor(images[batch])).data
-        return result
+        return self.program.logits(images)
 
     def predict(self, images: Floats) -> Integers:
         """The most likely class of each image, (N,) int64."""
@@ -269,14 +269,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     hint = "give a file that Model.save or `hlf_np train` wrote"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_arrays(Path(path))
         architecture = Architecture.from_json(json.loads(str(arrays.pop("architecture"))))
     except FileNotFoundError:
         raise UserError(f"there is no model file {str(path)!r}: {hint}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{str(path)!r} is not a model file ({reason}): {hint}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{str(path)!r} is not a model file, or damaged: {hint}") from None
     model = Model(architecture)
     model.load_state_dict(arrays)
     return model

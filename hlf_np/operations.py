@@ -74,7 +74,7 @@ def flatten(x: Tensor) -> Tensor:
     def backward(g: Floats) -> tuple[Floats]:
         return (g.reshape(n, c, h, w).transpose(0, 2, 3, 1),)
 
-    return Tensor.result(x.data.transpose(0, 3, 1, 2).reshape(n, -1), (x,), backward)
+    return Tensor.result(x.data.transpose(0, 3, 1, 2).reshape(n, c * h * w), (x,), backward)
 
 
 def unflatten(x: Tensor, height: int, width: int) -> Tensor:
@@ -106,8 +106,9 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     ----------
     x : (N, H, W, C); weight : (O, C, kh, kw); bias : (O,) or None.
 
-    Returns ------- (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1. The gradients are
-    derived in `kernels.convolution`.
+    Returns
+    -------
+    (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1. The gradients are derived in `kernels.convolution`.
     """
     y = convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
     kernel = (weight.shape[2], weight.shape[3])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_positive
+from hlf_np.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,12 @@ class AdamConfig:
     epsilon: float = 1e-8
     weight_decay: float = 1e-4
     decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epsilon", "decay"):
+            check_positive(name, getattr(self, name))
+        if not all(0 <= beta < 1 for beta in self.betas) or not self.weight_decay >= 0:
+            raise UserError(f"Adam needs betas from 0 to below 1 and no negative weight decay, not {self}")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_positive
 from hlf_np.data.dataset import Codes
@@ -28,7 +29,7 @@ class Norm(StrEnum):
 
     def of(self, perturbations: Floats) -> Floats:
         """The norm of each perturbation, (N, ...) to (N,)."""
-        flat = perturbations.reshape(len(perturbations), -1)
+        flat = flat_rows(perturbations)
         if self is Norm.LINF:
             return np.asarray(np.abs(flat).max(axis=1))
         return np.asarray(np.sqrt(np.square(flat).sum(axis=1)))
@@ -63,6 +64,7 @@ class Chart(ABC):
     start: Floats
     lower: Floats
     upper: Floats
+    codes_are_images: ClassVar[bool] = False
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -114,6 +116,8 @@ class Space(ABC):
 
 @dataclass(frozen=True)
 class _ImageChart(Chart):
+    codes_are_images = True
+
     def decode(self, codes: Tensor) -> Tensor:
         return codes
 

@@ -20,7 +20,7 @@ from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_count, check_images, check_labels
+from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.models import Model
@@ -66,6 +66,7 @@ class TrainingConfig:
         object.__setattr__(self, "training", check_choice("training", self.training, Training))
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size)
+        check_positive("epsilon", self.epsilon)
         if not 0 <= self.adversarial_fraction <= 1:
             raise UserError(f"adversarial_fraction must lie between 0 and 1, not {self.adversarial_fraction}")
 
@@ -127,7 +128,8 @@ def train(
     optimiser = Adam(model.parameters(), config.adam)
     log = []
     for epoch in range(config.epochs):
-        entry = _epoch(model, split, config, optimiser, seed, epoch)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells, below
+            entry = _epoch(model, split, config, optimiser, seed, epoch)
         if not math.isfinite(entry.loss):
             raise UserError(f"the loss became {entry.loss} in epoch {entry.epoch}: lower the learning rate")
         log.append(entry)

@@ -33,6 +33,7 @@ AVERAGE, VARIANCE = normal(3), RANDOM.random(3) + 0.5
 GRADIENTS = [
     ("add", "same shape", add, [normal(3, 4), normal(3, 4)]),
     ("add", "broadcast row", add, [normal(3, 4), normal(4)]),
+    ("add", "broadcast column", add, [normal(1, 4), normal(3, 4)]),
     ("add", "broadcast both", add, [normal(3, 1, 2), normal(4, 1)]),
     ("add", "operator", lambda a, b: a + b, [normal(2, 3), normal(2, 3)]),
     ("multiply", "same shape", multiply, [normal(3, 4), normal(3, 4)]),

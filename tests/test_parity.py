@@ -1,8 +1,10 @@
 """The same numbers as PyTorch: operations, gradients, training, attack.
 
-Comparisons are in float64 wherever both sides can, so that tolerances are tight: rounding there is 1e-16, and what is left
-to see after a whole training is still far below any error of method.
+Comparisons are in float64 wherever both sides can, so that tolerances are tight: rounding there is 1e-16, and what
+is left to see of it after a whole training is still far below any error of method.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -280,9 +282,9 @@ def batches(split, dtype, count):
         yield split.images[rows].astype(dtype), split.labels[rows]
 
 
-def train_both(ours, theirs, split, dtype, count):
+def train_both(ours, theirs, split, dtype, count, weight_decay=1e-4):
     """The losses of both, step by step, as the protocol trains."""
-    config = AdamConfig()
+    config = AdamConfig(weight_decay=weight_decay)
     mine = Adam(ours.parameters(), config)
     other = torch.optim.Adam(
         theirs.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
@@ -301,25 +303,38 @@ def train_both(ours, theirs, split, dtype, count):
     return np.array(losses)
 
 
+def left_to_rounding(network):
+    """Biases before a batch norm, and the running means that follow them.
+
+    The batch norm subtracts such a bias again, so the exact gradient is 0 and the computed one some 1e-17. Adam
+    divides by |gradient| + 1e-8; with weight decay 1e-4 a step multiplies the bias by about 1 - 0.01 * 1e-4 / 1e-8
+    = -99, until it has grown to 1e-4 or so. Where it ends is up to rounding, and means nothing.
+    """
+    for index, (layer, following) in enumerate(pairwise(network.layers)):
+        if isinstance(following, BatchNorm) and "bias" in layer.parameters:
+            yield from (f"{index}.bias", f"{index + 1}.running_mean")
+
+
+@pytest.mark.parametrize("weight_decay", [0, 1e-4])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_training_in_float64(kind, split):
-    """One wrong term of relative size 1e-8 anywhere would show."""
+def test_training_in_float64(kind, weight_decay, split):
+    """Tolerances allow rounding of 1e-16 to grow a millionfold, and no more."""
     ours, theirs = twins(kind)
     to_float64(ours.network)
     theirs.double()
-    losses = train_both(ours, theirs, split, np.float64, NETWORKS[kind][2])
-    assert losses[-1, 0] < losses[0, 0] / (2 if kind == "cnn" else 1)
+    losses = train_both(ours, theirs, split, np.float64, NETWORKS[kind][2], weight_decay)
+    assert losses[-1, 0] < losses[0, 0]
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-8)
     state = theirs.state_dict()
+    free = set(left_to_rounding(ours.network)) if weight_decay else set()
     for name, array in ours.network.named_arrays():
         assert array.dtype == np.float64
-        np.testing.assert_allclose(array, state[name].numpy(), rtol=1e-7, atol=1e-7, err_msg=name)
+        if name not in free:
+            np.testing.assert_allclose(array, state[name].numpy(), rtol=1e-7, atol=1e-7, err_msg=name)
 
 
 def test_training_in_float32(split):
-    """Rounding of 1e-7 grows with every step: Adam divides by the gradient's own size, so where a gradient is nothing but rounding
-    (a bias before a batch norm) it takes full steps in a random direction. So only losses are compared, and loosely.
-    """
+    """Rounding of 1e-7 grows with every step, where gradients are small as above: a loose comparison."""
     losses = train_both(*twins("cnn"), split, np.float32, 50)
     np.testing.assert_allclose(losses[:5, 0], losses[:5, 1], rtol=1e-3)
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=0.05, atol=0.05)

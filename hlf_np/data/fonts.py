@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -27,6 +26,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count
 from hlf_np.data.dataset import Codes, Dataset, Split
 from hlf_np.errors import UserError
+from hlf_np.files import read_arrays
 from hlf_np.operations import warp
 from hlf_np.random import generator
 
@@ -179,12 +179,11 @@ def load_prototypes(path: str | os.PathLike[str] | None = None) -> Bytes:
     path = prototypes_path() if path is None else Path(path)
     hint = "make one with `python -m hlf_np fonts build DIR`"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            images = np.asarray(stored["images"])
+        images = read_arrays(path)["images"]
     except FileNotFoundError:
         raise UserError(f"there is no prototypes file {str(path)!r}: {hint}") from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        raise UserError(f"{str(path)!r} is not a file of font prototypes: {hint}") from None
+    except (ValueError, KeyError):
+        raise UserError(f"{str(path)!r} is not a file of font prototypes, or damaged: {hint}") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (len(LETTERS), 28, 28) or not len(images):
         raise UserError(
             f"{str(path)!r} holds {images.dtype} of shape {images.shape}, not letters A to J in 28x28: {hint}"

@@ -31,7 +31,7 @@ from numba import njit, prange
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
-from hlf_np.kernels.tile import LANES, TILE_ROWS, make_tile, padded
+from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
@@ -164,21 +164,22 @@ def geometry(
 
 
 @njit(cache=True)
-def _product(a, a_rows, segments, length, a_step, b, b_at, start, columns, c, c_rows, rows):  # type: ignore[no-untyped-def]
-    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile."""
+def product(a, a_rows, segments, length, a_step, b, b_at, start, start_at, columns, c, c_rows, rows, finish, gates):  # type: ignore[no-untyped-def]  # fmt: skip
+    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`."""
     column = 0
     while column < columns:
         wide = columns - column >= 2 * LANES
         for first in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - first)
-            b_column = b_at + column
             if wide:
                 _tile_2(
-                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, first, segments, length, a_step, b, b_column, columns, start, column, c, c_rows, count
+                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
         column += 2 * LANES if wide else LANES
 
@@ -219,10 +220,14 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
         source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
         target = y[first * out_pixels * out_channels :]
         if columns == out_channels:
-            _product(source, windows, segments, length, 1, weights, 0, bias, columns, target, pixels, rows)
+            product(
+                source, windows, segments, length, 1, weights, 0, bias, 0, columns, target, pixels, rows, PLAIN, pixels
+            )
         else:
             wide = np.empty(rows * columns, x.dtype)
-            _product(source, windows, segments, length, 1, weights, 0, bias, columns, wide, pixels, rows)
+            product(
+                source, windows, segments, length, 1, weights, 0, bias, 0, columns, wide, pixels, rows, PLAIN, pixels
+            )
             target[: rows * out_channels] = _change_width(wide, rows, columns, out_channels)
 
 
@@ -241,9 +246,9 @@ def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
         for phase in range(taps.shape[0]):
             # the tables cover a full chunk, image by image: a shorter one uses their beginning
             rows = (begin[phase + 1] - begin[phase]) // chunk * images
-            _product(
+            product(
                 source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
-                weights, weights_begin[phase], bias, columns, wide, targets[begin[phase] :], rows,
+                weights, weights_begin[phase], bias, 0, columns, wide, targets[begin[phase] :], rows, PLAIN, targets,
             )  # fmt: skip
         size = images * pixels * channels
         at = first * pixels * channels
@@ -265,8 +270,9 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
         rows = images * out_height * out_width
         contributions = np.empty(rows * columns, g.dtype)
         gradients = g[first * out_height * out_width * out_channels :]
-        _product(
-            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, columns, contributions, window_columns, rows
+        product(
+            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, 0, columns,
+            contributions, window_columns, rows, PLAIN, window_columns,
         )  # fmt: skip
         total = np.empty((height + 2 * padding) * row, g.dtype)
         for image in range(images):
@@ -299,9 +305,9 @@ def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, we
         pixels = images * out_height * out_width
         gradients = _change_width(g[first * out_height * out_width * out_channels :], pixels, out_channels, columns)
         segments = row_starts[: images * out_height]
-        _product(
-            source, weight_rows, segments, out_width, step, gradients, 0, zeros, columns,
-            dw[part * size * columns :], weight_row_sums, size,
+        product(
+            source, weight_rows, segments, out_width, step, gradients, 0, zeros, 0, columns,
+            dw[part * size * columns :], weight_row_sums, size, PLAIN, weight_row_sums,
         )  # fmt: skip
 
 
@@ -310,6 +316,16 @@ def _columns(matrix: Floats, columns: int) -> Floats:
     result = np.zeros((matrix.shape[0], columns), matrix.dtype)
     result[:, : matrix.shape[1]] = matrix
     return result.ravel()
+
+
+def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
+    """The kernels themselves look at no shape: what reaches them must fit."""
+    if x.dtype != weight.dtype or x.dtype not in (np.float32, np.float64):
+        raise ValueError(f"convolution needs float32 or float64 throughout, not {x.dtype} and {weight.dtype}")
+    if x.ndim != 4 or x.shape[3] != channels:
+        raise ValueError(f"convolution of {x.shape}: images must be (N, H, W, {channels})")
+    if min(out_size) < 1:
+        raise ValueError(f"convolution of {x.shape[1:3]} images would leave {out_size}: its kernel is too large")
 
 
 def _flat(values: Floats) -> Floats:
@@ -325,6 +341,9 @@ def _geometry_of(x_shape: tuple[int, ...], weight: Floats, stride: int, padding:
 def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, padding: int) -> Floats:
     """Convolution of x (N, H, W, C) with weight (O, C, kh, kw); bias (O,) or none. Returns (N, H', W', O)."""
     g = _geometry_of(x.shape, weight, stride, padding)
+    _check(x, weight, g.channels, (g.out_height, g.out_width))
+    if bias is not None and (bias.shape != (g.out_channels,) or bias.dtype != x.dtype):
+        raise ValueError(f"a bias must be {x.dtype} of shape ({g.out_channels},), not {bias.dtype} of {bias.shape}")
     columns = padded(g.out_channels)
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
     start = np.zeros(columns, x.dtype)
@@ -350,6 +369,11 @@ def convolve_input_gradient(
     """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
     n, _, _, out_channels = gradient.shape
     g = _geometry_of((n, *size, weight.shape[1]), weight, stride, padding)
+    _check(gradient, weight, g.out_channels, size)
+    if gradient.shape[1:3] != (g.out_height, g.out_width):
+        raise ValueError(f"images of {size} convolve to {g.out_height, g.out_width}, not to {gradient.shape[1:3]}")
+    if bias is not None and (bias.shape != (g.channels,) or bias.dtype != gradient.dtype):
+        raise ValueError(f"a bias must be {gradient.dtype} of shape ({g.channels},), not {bias.dtype} of {bias.shape}")
     dx = np.empty((n, g.height, g.width, g.channels), gradient.dtype)
     start = np.zeros(padded(g.channels), gradient.dtype)
     if bias is not None:
@@ -383,6 +407,9 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     n, height, width, channels = x.shape
     out_channels = gradient.shape[3]
     g = geometry((height, width, channels), out_channels, kernel, stride, padding)
+    _check(x, gradient, channels, (g.out_height, g.out_width))
+    if gradient.shape[:3] != (n, g.out_height, g.out_width):
+        raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
     parts = -(-n // g.chunk)
     dw = np.empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
     _weight_gradient(

@@ -36,6 +36,8 @@ LANES = 16  # numbers in a vector: one 512-bit register of float32
 # 512-bit registers hold 12 x 2 vectors of sums; 16 registers of 256 bits hold 6 x 1 (each vector takes two).
 TILE_ROWS = 12 if llvm.get_host_cpu_features().get("avx512f") else 6
 
+PLAIN, ADD, RELU, GATE = 0, 1, 2, 4  # what happens to the sums of a tile before they are stored
+
 Tile = Callable[..., None]
 
 
@@ -47,13 +49,38 @@ def padded(columns: int) -> int:
 def _reference_tile(vectors: int) -> Tile:
     """The tile in plain Python, for runs without compilation: the same arguments, indices checked by NumPy."""
 
-    def tile(a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count):  # type: ignore[no-untyped-def]
+    def tile(  # type: ignore[no-untyped-def]
+        a,
+        a_rows,
+        segments,
+        length,
+        a_step,
+        b,
+        b_at,
+        b_step,
+        start,
+        start_at,
+        c,
+        c_rows,
+        column,
+        first,
+        count,
+        finish,
+        gates,
+    ):
         width = vectors * LANES
         steps = (np.asarray(segments)[:, None] + np.arange(length) * a_step).ravel()
         panel = b[b_at + np.arange(steps.size)[:, None] * b_step + np.arange(width)]
         for m in range(first, first + count):
             total = start[start_at : start_at + width] + a[a_rows[m] + steps] @ panel
-            at = c_rows[m] + start_at
+            at = c_rows[m] + column
+            if finish & ADD:
+                total = total + c[at : at + width]
+            if finish & RELU:
+                total = np.maximum(total, 0)
+            if finish & GATE:
+                gate = gates[m] + column
+                total = np.where(c[gate : gate + width] > 0, total, 0)
             c[at : at + width] = total
 
     return tile
@@ -64,24 +91,13 @@ def _compiled_tile(vectors: int) -> Tile:
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing, a, a_rows, first, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, count
-    ):
+        typing, a, a_rows, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, column, first, count,
+        finish, gates,
+    ):  # fmt: skip
         arguments = (
-            a,
-            a_rows,
-            first,
-            segments,
-            length,
-            a_step,
-            b,
-            b_at,
-            b_step,
-            start,
-            start_at,
-            c,
-            c_rows,
-            count,
-        )
+            a, a_rows, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, column, first, count,
+            finish, gates,
+        )  # fmt: skip
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
@@ -111,9 +127,12 @@ def _compiled_tile(vectors: int) -> Tile:
                 everywhere = ir.Constant(ir.VectorType(int32, LANES), [0] * LANES)
                 return build.shuffle_vector(lane, undefined, everywhere)
 
-            a, a_rows, segments, b, start, c, c_rows = (array(i) for i in (0, 1, 3, 6, 9, 11, 12))
-            first, length, a_step, b_at, b_step, start_at, count = (values[i] for i in (2, 4, 5, 7, 8, 10, 13))
+            a, a_rows, segments, b, start, c, c_rows, gates = (array(i) for i in (0, 1, 2, 5, 8, 10, 11, 16))
+            length, a_step, b_at, b_step, start_at = (values[i] for i in (3, 4, 6, 7, 9))
+            column, first, count, finish = values[12:16]
             segment_count = cgutils.unpack_tuple(build, segments.shape, 1)[0]
+
+            zero = ir.Constant(vector, [0.0] * LANES)
 
             # Rows beyond `count` repeat the last one: their sums are computed and dropped.
             last = build.sub(count, constant(1))
@@ -133,8 +152,8 @@ def _compiled_tile(vectors: int) -> Tile:
                 origins = [build.gep(a.data, [build.add(row, offset)]) for row in rows]
                 b_row = build.add(b_at, build.mul(build.mul(outer.index, length), b_step))
                 panel = build.gep(b.data, [b_row])
-                with cgutils.for_range(build, length) as inner:
-                    k = inner.index
+
+                def accumulate(k: Any) -> None:
                     b_k = build.gep(panel, [build.mul(k, b_step)])
                     columns = [load(build.gep(b_k, [constant(v * LANES)])) for v in range(vectors)]
                     step = build.mul(k, a_step)
@@ -144,13 +163,36 @@ def _compiled_tile(vectors: int) -> Tile:
                             updated = build.call(multiply_add, [value, columns[v], build.load(sums[m][v])])
                             build.store(updated, sums[m][v])
 
-            for m in range(TILE_ROWS):
-                with build.if_then(build.icmp_signed("<", constant(m), count)):
-                    at = build.load(build.gep(c_rows.data, [build.add(first, constant(m))]))
-                    at = build.add(at, start_at)
-                    for v in range(vectors):
-                        pointer = build.gep(c.data, [build.add(at, constant(v * LANES))])
-                        store(build.load(sums[m][v]), pointer)
+                pairs = build.ashr(length, constant(1))
+                with cgutils.for_range(build, pairs) as inner:
+                    k = build.shl(inner.index, constant(1))
+                    accumulate(k)
+                    accumulate(build.add(k, constant(1)))
+                with build.if_then(build.icmp_signed("!=", build.and_(length, constant(1)), constant(0))):
+                    accumulate(build.sub(length, constant(1)))
+
+            def finished(m: int, v: int, target: Any, gate: Any, flags: int) -> Any:
+                total = build.load(sums[m][v])
+                if flags & ADD:
+                    total = build.fadd(total, load(target))
+                if flags & RELU:
+                    total = build.select(build.fcmp_ordered("<", total, zero), zero, total)
+                if flags & GATE:
+                    total = build.select(build.fcmp_ordered(">", load(gate), zero), total, zero)
+                return total
+
+            # one copy of the stores for each way to finish, so that the test is made once per tile
+            for flags in (PLAIN, RELU, GATE, ADD, ADD | GATE):
+                with build.if_then(build.icmp_signed("==", finish, constant(flags))):
+                    for m in range(TILE_ROWS):
+                        with build.if_then(build.icmp_signed("<", constant(m), count)):
+                            row = build.add(first, constant(m))
+                            at = build.add(build.load(build.gep(c_rows.data, [row])), column)
+                            gate = build.add(build.load(build.gep(gates.data, [row])), column)
+                            for v in range(vectors):
+                                target = build.gep(c.data, [build.add(at, constant(v * LANES))])
+                                opening = build.gep(c.data, [build.add(gate, constant(v * LANES))])
+                                store(finished(m, v, target, opening, flags), target)
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
@@ -167,13 +209,15 @@ def make_tile(vectors: int) -> Tile:
 
     The function's arguments; all arrays are flat, offsets count elements:
 
-    - `a, a_rows, first, segments, length, a_step`: row m of A starts at `a_rows[first + m]`; it consists
-      of the segments that begin at `segments[0], segments[1], ...` from there, each with `length`
-      numbers `a_step` apart.
+    - `a, a_rows, segments, length, a_step`: row m of A starts at `a_rows[m]`; it consists of the segments that begin
+      at `segments[0], segments[1], ...` from there, each with `length` numbers `a_step` apart.
     - `b, b_at, b_step`: row k of B starts at `b_at + k * b_step`.
-    - `start, start_at`: the initial sums; the tile's first column is number `start_at`.
-    - `c, c_rows`: row m of C starts at `c_rows[first + m]`.
-    - `count`: how many rows to store, 1 to `TILE_ROWS`.
+    - `start, start_at`: the initial sums.
+    - `c, c_rows, column`: row m of C starts at `c_rows[m]`; the tile's first column is number `column`.
+    - `first, count`: the tile's rows, 1 to `TILE_ROWS` of them.
+    - `finish, gates`: what happens to the sums before they are stored: `PLAIN`, nothing; `RELU`; `ADD`, to what is in
+      C; `GATE`, zero where C holds nothing positive at row `gates[m]` (the gradient of a ReLU whose output lies in
+      the same buffer); `ADD | GATE`.
     """
     interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
     return _reference_tile(vectors) if interpreted else _compiled_tile(vectors)

@@ -1,0 +1,148 @@
+"""The compiled program computes what the autodiff computes, for every architecture, attack and number of threads."""
+
+import numba
+import numpy as np
+import pytest
+
+from hlf_np import models
+from hlf_np.attacks import Attack, Engine, run
+from hlf_np.autodiff import Tensor
+from hlf_np.data.dataset import Split
+from hlf_np.errors import UserError
+from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
+from hlf_np.program import IMAGES, Program
+from hlf_np.spaces import ImageBall
+
+# odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
+MODELS = {
+    "cnn": lambda: models.cnn(),
+    "cnn of odd images": lambda: models.cnn(classes=7, widths=(5, 20), image_shape=(17, 20, 3)),
+    "mlp": lambda: models.mlp(),
+    "mlp of odd images": lambda: models.mlp(classes=3, widths=(9, 33), image_shape=(5, 7, 2)),
+    "resnet": lambda: models.resnet(widths=(8, 16, 24)),
+    "resnet that narrows": lambda: models.resnet(widths=(16, 16), blocks=(1, 2), image_shape=(9, 9, 3)),
+    "vgg": lambda: models.vgg(widths=(6, 16, 20, 8)),
+}
+
+
+def settled(name):
+    """A model whose batch norms and biases have statistics of their own, as after training."""
+    model = MODELS[name]()
+    random = np.random.default_rng(3)
+    for parameter, array in model.network.named_arrays():
+        if parameter.endswith(("running_mean", "bias")):
+            array[...] = random.normal(0, 0.2, array.shape)
+        elif parameter.endswith("running_var"):
+            array[...] = random.uniform(0.5, 2, array.shape)
+    return model
+
+
+def sample(model, count):
+    random = np.random.default_rng(5)
+    return Split(random.random((count, *model.image_shape), np.float32), random.integers(0, model.classes, count))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_agree_with_the_autodiff(name):
+    model = settled(name)
+    for count in (1, IMAGES - 1, 2 * IMAGES + 5):
+        images = sample(model, count).images
+        expected = model.forward(Tensor(images)).data
+        # sums of up to some thousand float32 terms, in another order
+        np.testing.assert_allclose(model.logits(images), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
+    """L2 steps depend smoothly on the gradient, so every number agrees to rounding."""
+    model = settled(name)
+    attack = Attack(steps=4, step_size=0.1, rule="sign", stop_early=stop_early)
+    fast, slow = attacked(model, ImageBall(0.3, "l2"), attack)
+    np.testing.assert_allclose(fast.images, slow.images, atol=1e-4)
+    np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(fast.iterations, slow.iterations)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rule", ["sign", "adam"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
+    """Signs, and Adam's first steps, jump where a gradient is nearly 0: there rounding decides."""
+    model = settled(name)
+    fast, slow = attacked(model, ImageBall(0.3 if norm == "linf" else 2, norm), Attack(3, 0.02, rule, stop_early=False))
+    differing = np.abs(fast.images - slow.images) > 1e-4
+    assert differing.mean() < 0.005
+    np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-2, atol=1e-4)
+
+
+def attacked(model, space, attack):
+    split = sample(model, 2 * IMAGES + 3)
+    return [run(model, split, space, attack, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
+
+
+@pytest.mark.parametrize("rule", ["sign", "adam"])
+def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
+    """Lanes are refilled as images are finished; no image's numbers depend on its lane or neighbours."""
+    attack, space = Attack(steps=30, step_size=0.005, rule=rule, start="image"), ImageBall(0.15)
+    together = run(trained, split, space, attack)
+    assert len(set(together.iterations.tolist())) > 3  # lanes were refilled at different times
+    for index in (0, 1, IMAGES, 4 * IMAGES, len(split) - 1):
+        alone = run(trained, split.take(np.array([index])), space, attack)
+        np.testing.assert_array_equal(alone.images[0], together.images[index])
+        assert alone.iterations[0] == together.iterations[index]
+        assert alone.loss[0] == together.loss[index]
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg"])
+def test_threads_change_no_bit(name, threads):
+    model = settled(name)
+    split, attack = sample(model, 40), Attack(steps=3, step_size=0.02)
+    results = []
+    for count in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+        threads(count)
+        results.append(run(model, split, ImageBall(0.2), attack))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.images, results[0].images)
+        np.testing.assert_array_equal(result.loss, results[0].loss)
+
+
+def test_a_compiled_model_follows_its_weights():
+    model = settled("cnn")
+    images = sample(model, 3).images
+    before = model.logits(images)
+    model.network.layers[0].parameters["weight"].data *= 1.5
+    assert np.abs(model.logits(images) - before).max() > 1e-3
+    np.testing.assert_allclose(model.logits(images), model.forward(Tensor(images)).data, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_without_a_compiled_form_is_named():
+    random = np.random.default_rng(0)
+    network = Sequential(Convolution(1, 4, random), Tanh(), Flatten(), Linear(4 * 4 * 4, 3, random))
+    with pytest.raises(UserError, match=r"no Tanh here.*autodiff"):
+        Program(network, (8, 8, 1))
+
+
+CODE = """
+import numpy as np
+from test_program import MODELS, sample, settled
+from hlf_np.attacks import Attack, run
+from hlf_np.spaces import ImageBall
+model = settled({name!r})
+result = run(model, sample(model, 3), ImageBall(0.2, "l2"), Attack(2, 0.05, "sign", stop_early=False))
+np.savez({out!r}, images=result.images, loss=result.loss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
+def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
+    """Plain Python and NumPy check every access; the compiled kernels do not."""
+    results = []
+    for disabled in ("0", "1"):
+        out = str(tmp_path / f"{disabled}.npz")
+        run_python(CODE.format(name=name, out=out), NUMBA_DISABLE_JIT=disabled)
+        with np.load(out) as stored:
+            results.append(dict(stored))
+    np.testing.assert_allclose(results[0]["images"], results[1]["images"], atol=1e-4)
+    np.testing.assert_allclose(results[0]["loss"], results[1]["loss"], rtol=1e-3)
