@@ -9,6 +9,7 @@ import numpy as np
 from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
+from hlf_np.kernels.elementwise import column_moments, gate, normalization_gradients, scale_columns
 from hlf_np.kernels.warp import warp_images, warp_images_gradient
 
 # --- elementwise ----------------------------------------------------------------------------------------------------
@@ -16,10 +17,12 @@ from hlf_np.kernels.warp import warp_images, warp_images_gradient
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the derivative at 0 is taken as 0."""
-    y = np.maximum(x.data, 0)
+    y = np.maximum(np.ascontiguousarray(x.data), 0)
 
     def backward(g: Floats) -> tuple[Floats]:
-        return (g * (y > 0),)
+        d_x = np.empty_like(y)
+        gate(np.ascontiguousarray(g).reshape(-1), y.reshape(-1), d_x.reshape(-1))
+        return (d_x,)
 
     return Tensor.result(y, (x,), backward)
 
@@ -166,21 +169,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 # --- normalisation --------------------------------------------------------------------------------------------------
 
 
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Floats, Floats]:
+def batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5, rectify: bool = False
+) -> tuple[Tensor, Floats, Floats]:
     """Batch normalisation with the batch's own statistics (training mode).
 
     Per channel, over all M = N H W positions::
 
         xhat = (x - mean) / s,   s = sqrt(variance + epsilon),   y = weight xhat + bias
 
-    The mean and s depend on every x, so each gradient is corrected for the two directions along which
-    xhat cannot change (a common shift and a common scaling)::
+    The mean and s depend on every x, so each gradient is corrected for the two directions along which xhat cannot
+    change (a common shift and a common scaling)::
 
         dx = weight / s * (g - mean(g) - xhat mean(g xhat))
 
     Parameters
     ----------
     x : (..., C); weight, bias : (C,).
+    rectify : return relu(y) instead, which saves two passes over memory; g then counts only where that is positive.
 
     Returns
     -------
@@ -188,23 +194,18 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
 
     Source: Ioffe and Szegedy, 2015.
     """
-    rows = x.data.reshape(-1, x.shape[-1])  # (M, C)
-    count = rows.shape[0]
-    average = rows.mean(axis=0)
-    centred = rows - average
-    variance = np.square(centred).mean(axis=0)
-    scale = 1 / np.sqrt(variance + epsilon)
-    normalised = centred * scale  # xhat
-    y = (normalised * weight.data + bias.data).reshape(x.shape)
+    rows = np.ascontiguousarray(x.data).reshape(-1, x.shape[-1])  # (M, C)
+    average, variance = column_moments(rows)
+    scale = 1 / np.sqrt(variance + rows.dtype.type(epsilon))
+    factor = weight.data * scale
+    y = scale_columns(rows, factor, bias.data - average * factor, rectify)
 
     def backward(g: Floats) -> tuple[Floats, Floats, Floats]:
-        g = g.reshape(-1, g.shape[-1])
-        d_bias = g.sum(axis=0)
-        d_weight = (g * normalised).sum(axis=0)
-        d_x = (weight.data * scale) * (g - d_bias / count - normalised * (d_weight / count))
+        g = np.ascontiguousarray(g).reshape(rows.shape)
+        d_x, d_weight, d_bias = normalization_gradients(g, rows, y, average, scale, weight.data, rectify)
         return d_x.reshape(x.shape), d_weight, d_bias
 
-    return Tensor.result(y, (x, weight, bias), backward), average, variance
+    return Tensor.result(y.reshape(x.shape), (x, weight, bias), backward), average, variance
 
 
 def normalize(

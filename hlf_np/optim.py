@@ -1,5 +1,6 @@
 """Adam, and the decay of its learning rate."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_positive
 from hlf_np.errors import UserError
+from hlf_np.kernels.elementwise import adam_update
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,16 @@ class Adam:
         """Update every parameter in place from its `gradient`, and forget the gradient."""
         self.steps += 1
         beta1, beta2 = self.config.betas
-        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        rate, correction = learning_rate / (1 - beta1**self.steps), 1 / math.sqrt(1 - beta2**self.steps)
+        settings = (self.config.weight_decay, beta1, beta2, rate, correction, self.config.epsilon)
         for parameter, m, v in zip(self.parameters, self._first, self._second, strict=True):
             if parameter.gradient is None:
                 continue
-            g = parameter.gradient + self.config.weight_decay * parameter.data
-            m *= beta1
-            m += (1 - beta1) * g
-            v *= beta2
-            v += (1 - beta2) * np.square(g)
-            denominator = np.sqrt(v) * (1 / np.sqrt(correction2)) + self.config.epsilon
-            parameter.data -= (learning_rate / correction1) * m / denominator
+            adam_update(
+                parameter.data.reshape(-1),
+                np.ascontiguousarray(parameter.gradient).reshape(-1),
+                m.reshape(-1),
+                v.reshape(-1),
+                np.array(settings, parameter.data.dtype),
+            )
             parameter.gradient = None

@@ -16,7 +16,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from hlf_np.checks import check_choice, check_count
 from hlf_np.data.dataset import Codes, Dataset, Split
 from hlf_np.errors import UserError
 from hlf_np.files import read_arrays
-from hlf_np.operations import warp
+from hlf_np.kernels.warp import warp_images
+from hlf_np.operations import affine_matrix
 from hlf_np.random import generator
 
 TRAIN_REPEATS, TEST_REPEATS = 96, 16
@@ -120,15 +121,17 @@ class Fonts:
                 position = int(indices[run[-1]]) + 1
         return Codes(font, parameters)
 
-    def prototypes_of(self, codes: Codes, labels: Integers) -> Floats:
-        """The unwarped letters of images, (N, 28, 28, 1) float32 in [0, 1]."""
-        return self.prototypes[codes.font, labels][..., None].astype(np.float32) / np.float32(255)
+    @cached_property
+    def letters(self) -> Floats:
+        """The unwarped letters, (fonts * classes, 28, 28, 1) float32 in [0, 1]."""
+        return self.prototypes.reshape(-1, *self.prototypes.shape[2:], 1).astype(np.float32) / np.float32(255)
 
     def decode(self, codes: Codes, labels: Integers) -> Floats:
         """The images of codes, (N, 28, 28, 1)."""
-        images = warp(Tensor(self.prototypes_of(codes, labels)), Tensor(codes.parameters)).data
+        matrices = affine_matrix(Tensor(codes.parameters)).data
+        images = warp_images(self.letters, matrices, codes.font * self.classes + labels)
         # interpolation weights sum to 1 only up to rounding
-        return np.clip(images, 0, 1)
+        return np.clip(images, 0, 1, out=images)
 
     def split(self, indices: Integers) -> Split:
         """Images number `indices`, each from 0 to train_size + test_size - 1, in the order given.

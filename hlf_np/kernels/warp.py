@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats
+from hlf_np.arrays import Floats, Integers
 
 
 @njit(cache=True)
@@ -47,11 +47,11 @@ def _locate(position, size, one):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _warp(images, matrices, x, y, half, output):  # type: ignore[no-untyped-def]
-    n, height, width, channels = images.shape
+def _warp(images, sources, matrices, x, y, half, output):  # type: ignore[no-untyped-def]
+    _, height, width, channels = images.shape
     one = x.dtype.type(1)
-    for image in prange(n):
-        source = _pad(images[image])
+    for image in prange(output.shape[0]):
+        source = _pad(images[sources[image]])
         a, b, u = matrices[image, 0]
         c, d, v = matrices[image, 1]
         for i in range(output.shape[1]):
@@ -113,10 +113,15 @@ def _grid(height: int, width: int, dtype: DTypeLike) -> tuple[Floats, Floats, Fl
     return x, y, np.array([(width - 1) / 2, (height - 1) / 2], dtype)
 
 
-def warp_images(images: Floats, matrices: Floats) -> Floats:
-    """Images (N, H, W, C) sampled under matrices (N, 2, 3); see the module."""
-    output = np.empty_like(images)
-    _warp(images, matrices, *_grid(images.shape[1], images.shape[2], images.dtype), output)
+def warp_images(images: Floats, matrices: Floats, sources: Integers | None = None) -> Floats:
+    """Images (N, H, W, C) sampled under matrices (N, 2, 3); see the module.
+
+    With `sources` (N,), output n is a warp of images[sources[n]], and there may be any number of images.
+    """
+    if sources is None:
+        sources = np.arange(len(images))
+    output = np.empty((len(sources), *images.shape[1:]), images.dtype)
+    _warp(images, sources, matrices, *_grid(images.shape[1], images.shape[2], images.dtype), output)
     return output
 
 

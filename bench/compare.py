@@ -1,0 +1,363 @@
+"""Side by side with PyTorch: the same networks, weights, batches and numbers of steps.
+
+    python bench/compare.py [--threads 2] [--rounds 5] [--only attack-cnn] [--compile]
+
+Every contender lives in a process of its own, and only one of them computes at a time: a round runs a task once in each,
+in turn, so a slow minute of the machine hits all alike. What is printed are medians over the rounds and ratios of
+medians. Needs PyTorch; Foolbox, torchattacks and ART take part in the CNN attack where they are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import click
+import numpy as np
+
+STEPS = 40
+EPSILON = 0.3
+STEP_SIZE = 0.0075
+
+# name: (architecture, images, steps)
+ATTACKS = {
+    "attack-cnn-100": ("cnn", 100, STEPS),
+    "attack-cnn-1000": ("cnn", 1000, STEPS),
+    "attack-mlp-100": ("mlp", 100, STEPS),
+    "attack-mlp-1000": ("mlp", 1000, STEPS),
+    "attack-resnet16-100": ("resnet16", 100, 5),
+    "attack-resnet64-100": ("resnet64", 100, 2),
+    "attack-vgg-100": ("vgg", 100, 2),
+}
+OTHERS = ("train-cnn-100", "adversarial-epoch-1000", "warp-1000")
+TASKS = (*ATTACKS, *OTHERS)
+
+Task = Callable[[], object]
+
+
+def _model(architecture: str) -> Any:
+    from hlf_np import models
+
+    makers = {
+        "cnn": models.cnn,
+        "mlp": models.mlp,
+        "resnet16": lambda: models.resnet(widths=(16, 32, 64)),
+        "resnet64": models.resnet,
+        "vgg": models.vgg,
+    }
+    return makers[architecture]()
+
+
+def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count)
+
+
+def _parameters(count: int) -> np.ndarray:
+    from hlf_np.data.fonts import BOXES, Difficulty
+
+    return BOXES[Difficulty.HARD].sample(np.random.default_rng(1), count)
+
+
+# --- ours -------------------------------------------------------------------------------------------------------------
+
+
+def ours(name: str, threads: int) -> Task | None:
+    """A task in this package."""
+    import numba
+
+    from hlf_np import attacks, training
+    from hlf_np.attacks import Attack
+    from hlf_np.autodiff import Tensor
+    from hlf_np.data.dataset import Split
+    from hlf_np.operations import cross_entropy, mean, warp
+    from hlf_np.optim import Adam
+    from hlf_np.spaces import ImageBall
+
+    numba.set_num_threads(threads)
+    if name in ATTACKS:
+        architecture, count, steps = ATTACKS[name]
+        model, split = _model(architecture), Split(*_images(count))
+        attack = Attack(steps, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
+        return lambda: attacks.run(model, split, ImageBall(EPSILON), attack)
+    if name == "train-cnn-100":
+        model, (images, labels) = _model("cnn"), _images(100)
+        optimiser = Adam(model.parameters())
+
+        def step() -> None:
+            mean(cross_entropy(model.forward(Tensor(images), training=True), labels)).backward()
+            optimiser.step(0.01)
+
+        return step
+    if name == "adversarial-epoch-1000":
+        model, split = _model("cnn"), Split(*_images(1000))
+        config = training.TrainingConfig(
+            training.Training.ADVERSARIAL,
+            epochs=1,
+            attack=Attack(STEPS, STEP_SIZE, "sign", "image", stop_early=False),  # type: ignore[arg-type]
+        )
+        return lambda: training.train(model, split, config=config)
+    if name == "warp-1000":
+        images, parameters = _images(1000)[0], _parameters(1000)
+
+        def forward_and_gradient() -> None:
+            warp(Tensor(images), Tensor(parameters, requires_grad=True)).backward()
+
+        return forward_and_gradient
+    return None
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def _torch_module(layer: Any) -> Any:
+    """The PyTorch module of one of our layers, weights included."""
+    import torch
+    from torch import nn
+
+    from hlf_np import layers
+
+    class Flatten(nn.Module):  # channel after channel, whatever the memory format
+        def forward(self, x: Any) -> Any:
+            return x.reshape(len(x), -1)
+
+    class Residual(nn.Module):
+        def __init__(self, body: Any, shortcut: Any) -> None:
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.body(x) + (self.shortcut(x) if self.shortcut else x))
+
+    if isinstance(layer, layers.Sequential):
+        return nn.Sequential(*(_torch_module(inner) for inner in layer.layers))
+    if isinstance(layer, layers.Residual):
+        return Residual(_torch_module(layer.body), _torch_module(layer.shortcut) if layer.shortcut else None)
+    shapes = {name: parameter.shape for name, parameter in layer.parameters.items()}
+    if isinstance(layer, layers.Convolution):
+        out, channels, *kernel = shapes["weight"]
+        return nn.Conv2d(channels, out, tuple(kernel), layer.stride, layer.padding, bias="bias" in shapes)
+    if isinstance(layer, layers.Linear):
+        return nn.Linear(shapes["weight"][1], shapes["weight"][0])
+    if isinstance(layer, layers.BatchNorm):
+        return _Norm(shapes["weight"][0])
+    if isinstance(layer, layers.MaxPool):
+        return nn.MaxPool2d(layer.kernel, layer.stride)
+    if isinstance(layer, layers.AveragePool):
+        return nn.AvgPool2d(layer.kernel, layer.stride)
+    return Flatten() if isinstance(layer, layers.Flatten) else nn.ReLU()
+
+
+def _Norm(channels: int) -> Any:  # noqa: N802
+    """Batch norm behind a convolution or a linear layer alike."""
+    import torch
+    from torch import nn
+
+    class BatchNorm(nn.modules.batchnorm._BatchNorm):
+        def _check_input_dim(self, input: torch.Tensor) -> None:
+            pass
+
+    return BatchNorm(channels)
+
+
+def _torch_model(architecture: str) -> Any:
+    import torch
+
+    own = _model(architecture)
+    module = _torch_module(own.network)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in own.state_dict().items()})
+    return module
+
+
+def _torch_pgd(model: Any, x: Any, y: Any, steps: int) -> Any:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    delta = torch.zeros_like(x, requires_grad=True)
+    for _ in range(steps):
+        (gradient,) = torch.autograd.grad(cross_entropy(model(x + delta), y, reduction="sum"), delta)
+        with torch.no_grad():
+            delta += STEP_SIZE * gradient.sign()
+            delta.clamp_(-EPSILON, EPSILON)
+            delta.copy_((x + delta).clamp(0, 1) - x)
+    return delta
+
+
+def torch_task(name: str, threads: int, channels_last: bool = False, compiled: bool = False) -> Task | None:
+    """A task in PyTorch."""
+    import torch
+    from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+
+    from hlf_np.autodiff import Tensor
+    from hlf_np.operations import affine_matrix
+
+    torch.set_num_threads(threads)
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+
+    def data(count: int) -> tuple[Any, Any]:
+        images, labels = _images(count)
+        return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(memory_format=memory), torch.from_numpy(labels)
+
+    def prepared(architecture: str) -> Any:
+        module = _torch_model(architecture).to(memory_format=memory)
+        return torch.compile(module) if compiled else module
+
+    if name in ATTACKS:
+        architecture, count, steps = ATTACKS[name]
+        model, (x, y) = prepared(architecture).eval(), data(count)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        return lambda: _torch_pgd(model, x, y, steps)
+    if name in ("train-cnn-100", "adversarial-epoch-1000"):
+        model, (x, y) = prepared("cnn"), data(100 if name == "train-cnn-100" else 1000)
+        optimiser = torch.optim.Adam(model.parameters(), 0.01, betas=(0.5, 0.9), weight_decay=1e-4)
+
+        def step(x: Any, y: Any) -> None:
+            model.train()
+            optimiser.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimiser.step()
+
+        def epoch() -> None:
+            for first in range(0, 1000, 100):
+                batch, labels = x[first : first + 100].clone(), y[first : first + 100]
+                model.eval()
+                batch[50:] += _torch_pgd(model, batch[50:].clone(), labels[50:], STEPS).detach()
+                step(batch, labels)
+
+        return (lambda: step(x, y)) if name == "train-cnn-100" else epoch
+    if name == "warp-1000" and not compiled:
+        x, _ = data(1000)
+        matrices = torch.from_numpy(affine_matrix(Tensor(_parameters(1000))).data).requires_grad_()
+
+        def forward_and_gradient() -> None:
+            grid = affine_grid(matrices, list(x.shape), align_corners=True)
+            torch.autograd.grad(grid_sample(x, grid, align_corners=True).sum(), matrices)
+
+        return forward_and_gradient
+    return None
+
+
+def attack_library(library: str, name: str, threads: int) -> Task | None:
+    """The CNN attack in an attack library."""
+    import torch
+
+    if not name.startswith("attack-cnn"):
+        return None
+    torch.set_num_threads(threads)
+    _, count, steps = ATTACKS[name]
+    model = _torch_model("cnn").eval()
+    images, labels = _images(count)
+    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
+    if library == "torchattacks":
+        import torchattacks
+
+        attack = torchattacks.PGD(model, eps=EPSILON, alpha=STEP_SIZE, steps=steps, random_start=False)
+        return lambda: attack(x, y)
+    if library == "foolbox":
+        import foolbox
+
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        linf = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=steps, random_start=False)
+        return lambda: linf.run(wrapped, x, foolbox.criteria.Misclassification(y), epsilon=EPSILON)
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(model, torch.nn.CrossEntropyLoss(), (1, 28, 28), 10, clip_values=(0.0, 1.0))
+    pgd = ProjectedGradientDescentPyTorch(
+        classifier, eps=EPSILON, eps_step=STEP_SIZE, max_iter=steps, batch_size=count, verbose=False
+    )
+    return lambda: pgd.generate(x.numpy(), labels)
+
+
+# --- the race ---------------------------------------------------------------------------------------------------------
+
+
+def contenders(compile_too: bool) -> dict[str, Callable[[str, int], Task | None]]:
+    """Who takes part; the first is us."""
+    found: dict[str, Callable[[str, int], Task | None]] = {"hlf_np": ours}
+    if importlib.util.find_spec("torch"):
+        found["torch"] = torch_task
+        found["torch channels_last"] = _channels_last
+        if compile_too:
+            found["torch.compile"] = _compiled
+        libraries = {"foolbox": _foolbox, "torchattacks": _torchattacks, "art": _art}
+        found |= {name: task for name, task in libraries.items() if importlib.util.find_spec(name)}
+    return found
+
+
+def _channels_last(name: str, threads: int) -> Task | None:
+    return torch_task(name, threads, channels_last=True)
+
+
+def _compiled(name: str, threads: int) -> Task | None:
+    return torch_task(name, threads, compiled=True)
+
+
+def _foolbox(name: str, threads: int) -> Task | None:
+    return attack_library("foolbox", name, threads)
+
+
+def _torchattacks(name: str, threads: int) -> Task | None:
+    return attack_library("torchattacks", name, threads)
+
+
+def _art(name: str, threads: int) -> Task | None:
+    return attack_library("art", name, threads)
+
+
+def worker(make: Callable[[str, int], Task | None], threads: int, parent: Connection) -> None:
+    """Answer every task's name with the seconds it took, None if it does not take part."""
+    tasks: dict[str, Task | None] = {}
+    while (name := parent.recv()) is not None:
+        if name not in tasks:
+            tasks[name] = make(name, threads)
+        task = tasks[name]
+        if task is None:
+            parent.send(None)
+            continue
+        task()  # warm up: compile, fill caches
+        started, count = time.perf_counter(), 0
+        while count < 3 or time.perf_counter() - started < 0.5:
+            task()
+            count += 1
+        parent.send((time.perf_counter() - started) / count)
+
+
+@click.command()
+@click.option("--threads", default=2, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--only", default="", help="Tasks whose names contain this.")
+@click.option("--compile", "compile_too", is_flag=True, help="Let torch.compile take part (needs a C++ compiler).")
+def main(threads: int, rounds: int, only: str, compile_too: bool) -> None:
+    """Print medians and ratios."""
+    context = multiprocessing.get_context("spawn")
+    lines: dict[str, Connection] = {}
+    for name, make in contenders(compile_too).items():
+        here, there = context.Pipe()
+        context.Process(target=worker, args=(make, threads, there), daemon=True).start()
+        lines[name] = here
+    click.echo(f"{threads} threads, medians of {rounds} rounds; ratio: best PyTorch variant / hlf_np\n")
+    for task in (task for task in TASKS if only in task):
+        seconds: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, line in lines.items():
+                line.send(task)
+                if (taken := line.recv()) is not None:
+                    seconds.setdefault(name, []).append(taken)
+        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        yardsticks = [value for name, value in medians.items() if name.startswith("torch") and name != "torchattacks"]
+        ratio = f"{min(yardsticks) / medians['hlf_np']:.2f}x" if yardsticks else "-"
+        times = "  ".join(f"{name} {1000 * value:.2f} ms" for name, value in medians.items())
+        click.echo(f"{task:<24} {ratio:>7}   {times}")
+    for line in lines.values():
+        line.send(None)
+
+
+if __name__ == "__main__":
+    main()
