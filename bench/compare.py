@@ -2,9 +2,9 @@
 
     python bench/compare.py [--threads 2] [--rounds 5] [--only attack-cnn] [--compile]
 
-Every contender lives in a process of its own, and only one of them computes at a time: a round runs a task once in each,
-in turn, so a slow minute of the machine hits all alike. What is printed are medians over the rounds and ratios of
-medians. Needs PyTorch; Foolbox, torchattacks and ART take part in the CNN attack where they are installed.
+Every contender lives in a process of its own, and only one of them computes at a time: a round runs a task once in
+each, in turn, so a slow minute of the machine hits all alike. What is printed are medians over the rounds and ratios
+of medians. Needs PyTorch; Foolbox, torchattacks and ART take part in the CNN attack where they are installed.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ import numpy as np
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.errors import UserError
 from hlf_np.kernels import executor
+from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
 from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, RELU, padded
 from hlf_np.layers import (
@@ -359,7 +360,7 @@ class Program:
         matrix = (height, width, layout.channels, to.channels)
 
         def arrange(weight: Floats, bias: Floats) -> Floats:
-            return _fill(matrix, weight.transpose(2, 3, 1, 0))
+            return panels(_fill(matrix, weight.transpose(2, 3, 1, 0)).reshape(-1, to.channels))
 
         weights = self._reserve("weights", math.prod(matrix))
         start = self._reserve("weights", to.channels)
@@ -421,7 +422,9 @@ class Program:
                     matrix: tuple[int, ...] = matrix,
                 ) -> Floats:  # fmt: skip
                     seen = weight[:, :, at[0] :: stride, at[1] :: stride][:, :, ::-1, ::-1]
-                    return _fill(matrix, seen.transpose(2, 3, 0, 1))
+                    return panels(
+                        _fill(matrix, seen.transpose(2, 3, 0, 1)).reshape(math.prod(matrix[:3]), source.stride)
+                    )
 
                 weights = self._reserve("weights", math.prod(matrix))
                 parts.append((weights, arrange))
@@ -475,8 +478,7 @@ class Program:
                 a, b = r - stride[0] * (i - reach[0]), c - stride[1] * (j - reach[1])
                 if 0 <= a < height and 0 <= b < width:
                     matrix[i, j, : len(weight), r, c] = weight[:, :, a, b]
-            flat = matrix.reshape(-1, math.prod(block) * image[2])
-            return _fill((len(flat), columns), flat)
+            return panels(matrix.reshape(-1, math.prod(block) * image[2]))
 
         layout = Layout(IMAGES, len(ranges[0]), len(ranges[1]), columns)
         layout = replace(layout, base=self._reserve("work", layout.size))

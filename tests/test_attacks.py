@@ -122,14 +122,14 @@ def test_the_kept_loss_only_rises_with_further_steps(trained, split, norm, rule,
     settings = {"step_size": 0.3, "rule": rule, "start": start, "stop_early": False}
     kept = [
         pgd(trained, split.images, split.labels, ImageBall(3 * EPSILON[norm], norm), steps=n, **settings)
-        for n in range(5)
+        for n in range(9)
     ]
     for earlier, later in pairwise(kept):
         assert (later.loss >= earlier.loss).all()
         np.testing.assert_array_equal(later.loss > earlier.loss, later.iterations > earlier.iterations)
     assert (kept[-1].loss > kept[0].loss).mean() > 0.5
     if norm == "linf":  # where such steps overshoot
-        assert (kept[-1].iterations < 4).any()
+        assert (kept[-1].iterations < 8).any()
 
 
 def test_stopping_early_keeps_the_first_image_of_another_label(trained, split):

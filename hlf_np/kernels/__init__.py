@@ -10,7 +10,8 @@ clean`.
 
 import os
 
-# OpenMP's threads by default spin while they wait for each other. On a machine with other work to do, a spinning
-# thread keeps the one it waits for from running: short parallel loops become ten times slower. Sleeping costs a few
-# microseconds. OpenMP reads this once, when Numba first starts its threads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# GNU OpenMP's threads spin while they wait for each other, by default for many milliseconds. On a machine with other
+# work to do, a spinning thread keeps the one it waits for from running, and short parallel loops become ten times
+# slower; sleeping at once, on the other hand, costs a wake-up per loop. Half a millisecond bridges the time between
+# two operations. OpenMP reads this once, when Numba first starts its threads.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

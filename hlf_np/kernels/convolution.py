@@ -25,11 +25,15 @@ results have the same bits at any number of threads.
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
+import numba
 import numpy as np
 from numba import njit, prange
+from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, flat_rows
+from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
 from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS, make_tile, padded
 
@@ -37,7 +41,7 @@ _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
 
 _ONE_SEGMENT = np.zeros(1, np.int64)
-PIXELS_PER_CHUNK = 96  # at least this many rows per product, so that few tiles are incomplete
+PIXELS_PER_CHUNK = 24  # at least this many rows per product, so that few tiles are incomplete
 IMAGES_PER_CHUNK = 8
 
 
@@ -116,6 +120,21 @@ class Geometry:
         """Where each output pixel's contributions to its window go (gradient for few channels)."""
         return np.arange(self.windows.size) * padded(self.weight_rows.size)
 
+    def scratch(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
+        """For each size an array (threads, size) to work in; framed ones are only ever written inside their frames."""
+        threads = numba.get_num_threads()
+        found = []
+        for position, size in enumerate(sizes):
+            key = (position, size, threads, np.dtype(dtype))
+            if key not in self._scratch:
+                self._scratch[key] = np.zeros((threads, size), dtype)
+            found.append(self._scratch[key])
+        return found
+
+    @cached_property
+    def _scratch(self) -> dict[Any, Floats]:
+        return {}
+
     @cached_property
     def phases(self) -> "Phases":
         axes = zip((self.height, self.width), self.kernel, strict=True)
@@ -131,6 +150,7 @@ class Geometry:
         products = [rows.count * columns.count * self.out_channels * result.channels for rows, columns in pairs]
         return Phases(
             frame,
+            gradient.size,
             np.array([(rows.phase, columns.phase) for rows, columns in pairs]),
             np.array([(rows.count, columns.count) for rows, columns in pairs]),
             np.cumsum([0, *(table.size for table in sources)]),
@@ -146,6 +166,7 @@ class Phases:
     """Tables for the gradient to the input, phase after phase; up to stride^2 of them."""
 
     frame: int  # zeros around the output gradient
+    framed: int  # numbers in a chunk of output gradients with frames
     starts: Integers  # (P, 2) first weight row and column
     taps: Integers  # (P, 2) weight rows and columns
     begin: Integers  # (P + 1,) where each phase's pixels begin in `sources` and `targets`
@@ -164,158 +185,188 @@ def geometry(
 
 
 @njit(cache=True)
-def product(a, a_rows, segments, length, a_step, b, b_at, start, start_at, columns, c, c_rows, rows, finish, gates):  # type: ignore[no-untyped-def]  # fmt: skip
-    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`."""
+def product(  # type: ignore[no-untyped-def]
+    a, a_rows, segments, length, a_step, b, b_at, panelled, start, start_at, columns, c, c_rows, rows, finish, gates
+):  # fmt: skip
+    """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`.
+
+    B is stored panel after panel (see `panels`), or row by row if not `panelled`.
+    """
+    depth = segments.size * length
     column = 0
     while column < columns:
         wide = columns - column >= 2 * LANES
+        if panelled:
+            b_panel, b_step = b_at + column * depth, 2 * LANES if wide else LANES
+        else:
+            b_panel, b_step = b_at + column, columns
         for first in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - first)
             if wide:
                 _tile_2(
-                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    a, a_rows, segments, length, a_step, b, b_panel, b_step, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, segments, length, a_step, b, b_at + column, columns, start, start_at + column,
+                    a, a_rows, segments, length, a_step, b, b_panel, b_step, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
         column += 2 * LANES if wide else LANES
 
 
+def panels(matrix: Floats) -> Floats:
+    """A matrix (K, N) in the order in which `product` reads it, flat: columns filled up to whole vectors with zeros,
+    then all rows of the first two vectors of columns, of the next two, and so on. A tile then reads B from one end to
+    the other; row by row it would jump, and where rows are a power of two apart, into the same few lines of the cache.
+    """
+    depth, width = matrix.shape
+    columns = padded(width)
+    filled = np.zeros((depth, columns), matrix.dtype)
+    filled[:, :width] = matrix
+    paired = columns - columns % (2 * LANES)
+    by_panel = filled[:, :paired].reshape(depth, paired // (2 * LANES), 2 * LANES).transpose(1, 0, 2)
+    return np.concatenate([by_panel.ravel(), filled[:, paired:].ravel()])
+
+
 @njit(cache=True)
-def _pad(images, count, height, width, channels, frame):  # type: ignore[no-untyped-def]
-    """The first `count` of the flat `images`, each inside a frame of zeros, flat."""
-    padded_height, padded_width = height + 2 * frame, width + 2 * frame
-    result = np.zeros(count * padded_height * padded_width * channels, images.dtype)
+def _frame(images, count, height, width, channels, frame, result):  # type: ignore[no-untyped-def]
+    """Copy the first `count` of the flat `images` into `result`, each inside the frame of zeros that is there."""
     row = width * channels
+    framed_row = (width + 2 * frame) * channels
     for n in range(count):
         for i in range(height):
-            target = ((n * padded_height + i + frame) * padded_width + frame) * channels
+            target = (n * (height + 2 * frame) + i + frame) * framed_row + frame * channels
             source = (n * height + i) * row
             for k in range(row):
                 result[target + k] = images[source + k]
-    return result
 
 
 @njit(cache=True)
-def _change_width(values, rows, width, new_width):  # type: ignore[no-untyped-def]
-    """Rows of `width` numbers as rows of `new_width`: cut, or zeros behind; flat."""
-    result = np.zeros(rows * new_width, values.dtype)
+def _change_width(values, rows, width, new_width, result):  # type: ignore[no-untyped-def]
+    """Copy rows of `width` numbers as rows of `new_width`: cut, or zeros behind; all flat."""
     for row in range(rows):
         for k in range(min(width, new_width)):
             result[row * new_width + k] = values[row * width + k]
-    return result
+        for k in range(width, new_width):
+            result[row * new_width + k] = 0
 
 
 @njit(cache=True, parallel=True)
-def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pixels):  # type: ignore[no-untyped-def]
+def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pixels, framed, wide):  # type: ignore[no-untyped-def]
     count, chunk, height, width, channels, out_pixels, out_channels = shape
-    columns = bias.size
-    for part in prange((count + chunk - 1) // chunk):
-        first = part * chunk
-        images = min(chunk, count - first)
-        rows = images * out_pixels
-        source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
-        target = y[first * out_pixels * out_channels :]
-        if columns == out_channels:
+    columns, threads, parts = bias.size, framed.shape[0], (count + chunk - 1) // chunk
+    for thread in prange(threads):
+        source = framed[thread]
+        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
+            first = part * chunk
+            images = min(chunk, count - first)
+            _frame(x[first * height * width * channels :], images, height, width, channels, padding, source)
+            target, rows = y[first * out_pixels * out_channels :], images * out_pixels
+            direct = columns == out_channels
             product(
-                source, windows, segments, length, 1, weights, 0, bias, 0, columns, target, pixels, rows, PLAIN, pixels
-            )
-        else:
-            wide = np.empty(rows * columns, x.dtype)
-            product(
-                source, windows, segments, length, 1, weights, 0, bias, 0, columns, wide, pixels, rows, PLAIN, pixels
-            )
-            target[: rows * out_channels] = _change_width(wide, rows, columns, out_channels)
+                source, windows, segments, length, 1, weights, 0, True, bias, 0, columns,
+                target if direct else wide[thread], pixels, rows, PLAIN, pixels,
+            )  # fmt: skip
+            if not direct:
+                _change_width(wide[thread], rows, columns, out_channels, target)
 
 
 @njit(cache=True, parallel=True)
 def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
-    g, weights, bias, dx, shape, frame, taps, begin, sources, targets, segments, weights_begin
+    g, weights, bias, dx, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
 ):
     count, chunk, out_height, out_width, out_channels, pixels, channels = shape
-    columns = bias.size
-    for part in prange((count + chunk - 1) // chunk):
-        first = part * chunk
-        images = min(chunk, count - first)
-        gradients = g[first * out_height * out_width * out_channels :]
-        source = _pad(gradients, images, out_height, out_width, out_channels, frame)
-        wide = np.empty(images * pixels * columns, g.dtype)
-        for phase in range(taps.shape[0]):
-            # the tables cover a full chunk, image by image: a shorter one uses their beginning
-            rows = (begin[phase + 1] - begin[phase]) // chunk * images
-            product(
-                source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
-                weights, weights_begin[phase], bias, 0, columns, wide, targets[begin[phase] :], rows, PLAIN, targets,
-            )  # fmt: skip
-        size = images * pixels * channels
-        at = first * pixels * channels
-        dx[at : at + size] = _change_width(wide, images * pixels, columns, channels)
+    columns, threads, parts = bias.size, framed.shape[0], (count + chunk - 1) // chunk
+    for thread in prange(threads):
+        source = framed[thread]
+        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
+            first = part * chunk
+            images = min(chunk, count - first)
+            gradients = g[first * out_height * out_width * out_channels :]
+            _frame(gradients, images, out_height, out_width, out_channels, frame, source)
+            target = dx[first * pixels * channels :]
+            direct = columns == channels
+            for phase in range(taps.shape[0]):
+                # the tables cover a full chunk, image by image: a shorter one uses their beginning
+                rows = (begin[phase + 1] - begin[phase]) // chunk * images
+                product(
+                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
+                    weights, weights_begin[phase], True, bias, 0, columns,
+                    target if direct else wide[thread], targets[begin[phase] :], rows, PLAIN, targets,
+                )  # fmt: skip
+            if not direct:
+                _change_width(wide[thread], images * pixels, columns, channels, target)
 
 
 @njit(cache=True, parallel=True)
 def _input_gradient_by_window(  # type: ignore[no-untyped-def]
-    g, weights, bias, dx, shape, padding, kernel, stride, zeros, pixel_rows, one, window_columns
+    g, weights, bias, dx, shape, padding, kernel, stride, zeros, pixel_rows, one, window_columns, totals, wide
 ):
     count, chunk, height, width, channels, out_height, out_width, out_channels = shape
-    columns = zeros.size
+    columns, threads, parts = zeros.size, totals.shape[0], (count + chunk - 1) // chunk
     segment = kernel[1] * channels
     padded_width = width + 2 * padding
     row = padded_width * channels
-    for part in prange((count + chunk - 1) // chunk):
-        first = part * chunk
-        images = min(chunk, count - first)
-        rows = images * out_height * out_width
-        contributions = np.empty(rows * columns, g.dtype)
-        gradients = g[first * out_height * out_width * out_channels :]
-        product(
-            gradients, pixel_rows, one, out_channels, 1, weights, 0, zeros, 0, columns,
-            contributions, window_columns, rows, PLAIN, window_columns,
-        )  # fmt: skip
-        total = np.empty((height + 2 * padding) * row, g.dtype)
-        for image in range(images):
-            for pixel in range((height + 2 * padding) * padded_width):
-                for channel in range(channels):
-                    total[pixel * channels + channel] = bias[channel]
-            for i in range(out_height):
-                for a in range(kernel[0]):
-                    for j in range(out_width):
-                        target = (i * stride + a) * row + j * stride * channels
-                        at = ((image * out_height + i) * out_width + j) * columns + a * segment
-                        for k in range(segment):
-                            total[target + k] += contributions[at + k]
-            for i in range(height):
-                source = ((i + padding) * padded_width + padding) * channels
-                target = ((first + image) * height + i) * width * channels
-                for k in range(width * channels):
-                    dx[target + k] = total[source + k]
+    for thread in prange(threads):
+        total, contributions = totals[thread], wide[thread]
+        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
+            first = part * chunk
+            images = min(chunk, count - first)
+            product(
+                g[first * out_height * out_width * out_channels :], pixel_rows, one, out_channels, 1,
+                weights, 0, True, zeros, 0, columns,
+                contributions, window_columns, images * out_height * out_width, PLAIN, window_columns,
+            )  # fmt: skip
+            for image in range(images):
+                for pixel in range((height + 2 * padding) * padded_width):
+                    for channel in range(channels):
+                        total[pixel * channels + channel] = bias[channel]
+                for i in range(out_height):
+                    for a in range(kernel[0]):
+                        for j in range(out_width):
+                            target = (i * stride + a) * row + j * stride * channels
+                            at = ((image * out_height + i) * out_width + j) * columns + a * segment
+                            for k in range(segment):
+                                total[target + k] += contributions[at + k]
+                for i in range(height):
+                    source = (i + padding) * row + padding * channels
+                    target = ((first + image) * height + i) * width * channels
+                    for k in range(width * channels):
+                        dx[target + k] = total[source + k]
 
 
 @njit(cache=True, parallel=True)
-def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, weight_row_sums):  # type: ignore[no-untyped-def]
+def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, weight_row_sums, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
+    threads, parts = framed.shape[0], (count + chunk - 1) // chunk
     zeros = np.zeros(columns, x.dtype)
     size = weight_rows.size
-    for part in prange((count + chunk - 1) // chunk):
-        first = part * chunk
-        images = min(chunk, count - first)
-        source = _pad(x[first * height * width * channels :], images, height, width, channels, padding)
-        pixels = images * out_height * out_width
-        gradients = _change_width(g[first * out_height * out_width * out_channels :], pixels, out_channels, columns)
-        segments = row_starts[: images * out_height]
-        product(
-            source, weight_rows, segments, out_width, step, gradients, 0, zeros, 0, columns,
-            dw[part * size * columns :], weight_row_sums, size, PLAIN, weight_row_sums,
-        )  # fmt: skip
+    for thread in prange(threads):
+        source = framed[thread]
+        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
+            first = part * chunk
+            images = min(chunk, count - first)
+            _frame(x[first * height * width * channels :], images, height, width, channels, padding, source)
+            gradients = g[first * out_height * out_width * out_channels :]
+            direct = columns == out_channels
+            if not direct:
+                _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
+            product(
+                source, weight_rows, row_starts[: images * out_height], out_width, step,
+                gradients if direct else wide[thread], 0, False, zeros, 0, columns,
+                dw[part * size * columns :], weight_row_sums, size, PLAIN, weight_row_sums,
+            )  # fmt: skip
 
 
-def _columns(matrix: Floats, columns: int) -> Floats:
-    """A (rows, <= columns) matrix with zeros added on the right, flat."""
-    result = np.zeros((matrix.shape[0], columns), matrix.dtype)
-    result[:, : matrix.shape[1]] = matrix
-    return result.ravel()
+@njit(cache=True, parallel=True)
+def _add_parts(parts, total):  # type: ignore[no-untyped-def]
+    """total = parts[0] + parts[1] + ..., in this order for every number."""
+    for k in prange(total.size):
+        value = parts[0, k]
+        for part in range(1, parts.shape[0]):
+            value += parts[part, k]
+        total[k] = value
 
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
@@ -349,11 +400,12 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     start = np.zeros(columns, x.dtype)
     if bias is not None:
         start[: g.out_channels] = bias
-    y = np.empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
+    y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
     _forward(
-        _flat(x), _columns(matrix, columns), start, y.reshape(-1),
+        _flat(x), panels(matrix), start, y.reshape(-1),
         (x.shape[0], g.chunk, g.height, g.width, g.channels, g.out_height * g.out_width, g.out_channels), padding,
         g.windows, g.window_segments, g.kernel[1] * g.channels, g.target_pixels,
+        *g.scratch(x.dtype, g.source.size, g.target.size),
     )  # fmt: skip
     return y
 
@@ -374,7 +426,7 @@ def convolve_input_gradient(
         raise ValueError(f"images of {size} convolve to {g.out_height, g.out_width}, not to {gradient.shape[1:3]}")
     if bias is not None and (bias.shape != (g.channels,) or bias.dtype != gradient.dtype):
         raise ValueError(f"a bias must be {gradient.dtype} of shape ({g.channels},), not {bias.dtype} of {bias.shape}")
-    dx = np.empty((n, g.height, g.width, g.channels), gradient.dtype)
+    dx = empty((n, g.height, g.width, g.channels), gradient.dtype)
     start = np.zeros(padded(g.channels), gradient.dtype)
     if bias is not None:
         start[: g.channels] = bias
@@ -382,10 +434,11 @@ def convolve_input_gradient(
         matrix = weight.transpose(0, 2, 3, 1).reshape(out_channels, -1)  # (O, kh kw C)
         columns = padded(matrix.shape[1])
         _input_gradient_by_window(
-            _flat(gradient), _columns(matrix, columns), start, dx.reshape(-1),
+            _flat(gradient), panels(matrix), start, dx.reshape(-1),
             (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels),
             padding, g.kernel, stride, np.zeros(columns, gradient.dtype),
             g.gradient_pixels, _ONE_SEGMENT, g.window_columns,
+            *g.scratch(gradient.dtype, g.source.image, g.windows.size * columns),
         )  # fmt: skip
         return dx
     p = g.phases
@@ -395,9 +448,10 @@ def convolve_input_gradient(
         for i, j in p.starts
     ]  # each (taps O, C)
     _input_gradient_by_phase(
-        _flat(gradient), np.concatenate([_columns(m, start.size) for m in matrices]), start, dx.reshape(-1),
+        _flat(gradient), np.concatenate([panels(m) for m in matrices]), start, dx.reshape(-1),
         (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.frame,
         p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
+        *g.scratch(gradient.dtype, p.framed, g.chunk * g.height * g.width * start.size),
     )  # fmt: skip
     return dx
 
@@ -411,11 +465,14 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     if gradient.shape[:3] != (n, g.out_height, g.out_width):
         raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
     parts = -(-n // g.chunk)
-    dw = np.empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
+    dw = empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
     _weight_gradient(
         _flat(x), _flat(gradient), dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, dw.shape[2]), padding,
         g.weight_rows, g.row_starts, stride * channels, g.weight_row_sums,
+        *g.scratch(x.dtype, g.source.size, g.target.size),
     )  # fmt: skip
-    total = dw.sum(axis=0)[:, :out_channels]  # (kh kw C, O); over the first axis NumPy adds in order
+    total = empty(dw.shape[1:], x.dtype)  # (kh kw C, O and more)
+    _add_parts(flat_rows(dw), total.reshape(-1))
+    total = total[:, :out_channels]
     return np.ascontiguousarray(total.reshape(*kernel, channels, out_channels).transpose(3, 2, 0, 1))

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.arrays import Floats
+from hlf_np.kernels.buffers import empty
 
 ROWS_PER_PART = 1024
 
@@ -81,7 +82,7 @@ def column_moments(rows: Floats) -> tuple[Floats, Floats]:
 
 def scale_columns(rows: Floats, factor: Floats, offset: Floats, rectify: bool) -> Floats:
     """rows (M, C) * factor (C,) + offset (C,), cut off at 0 if `rectify`."""
-    y = np.empty_like(rows)
+    y = empty(rows.shape, rows.dtype)
     _scale_rows(rows, factor, offset, y, rectify)
     return y
 
@@ -94,7 +95,7 @@ def normalization_gradients(
     _gradient_sums(g, rows, y, mean, scale, rectified, g_parts, gx_parts)
     d_bias, d_weight = g_parts.sum(axis=0), gx_parts.sum(axis=0)
     count = rows.dtype.type(len(rows))
-    dx = np.empty_like(rows)
+    dx = empty(rows.shape, rows.dtype)
     _input_gradient(g, rows, y, mean, weight * scale, d_bias / count, scale * (d_weight / count), rectified, dx)
     return dx, d_weight, d_bias
 

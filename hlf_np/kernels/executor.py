@@ -87,8 +87,8 @@ def _run(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
         kind = op[0]
         if kind == PRODUCT:
             product(
-                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], 1, weights, op[6], weights, op[7], op[8],
-                work, tables[op[9] :], op[2] * images, op[10], tables[op[11] :],
+                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], 1, weights, op[6], True,
+                weights, op[7], op[8], work, tables[op[9] :], op[2] * images, op[10], tables[op[11] :],
             )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * images):
