@@ -30,9 +30,9 @@ ATTACKS = {
     "attack-cnn-1000": ("cnn", 1000, STEPS),
     "attack-mlp-100": ("mlp", 100, STEPS),
     "attack-mlp-1000": ("mlp", 1000, STEPS),
-    "attack-resnet16-100": ("resnet16", 100, 5),
-    "attack-resnet64-100": ("resnet64", 100, 2),
-    "attack-vgg-100": ("vgg", 100, 2),
+    "attack-resnet16-96": ("resnet16", 96, 10),
+    "attack-resnet64-24": ("resnet64", 24, 10),
+    "attack-vgg-24": ("vgg", 24, 10),
 }
 OTHERS = ("train-cnn-100", "adversarial-epoch-1000", "warp-1000")
 TASKS = (*ATTACKS, *OTHERS)

@@ -283,6 +283,30 @@ def report(folder: Path) -> None:
     click.echo(f"Report: {folder / 'report.html'}")
 
 
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list.")
+@threads_option
+def bench(as_json: bool, threads: int | None) -> None:
+    """Measure what this machine can do and how near the kernels come.
+
+    Takes about a minute for one thread, and again for 2, 4, ... up to --threads. Let nothing else run meanwhile.
+    """
+    from hlf_np.threads import use_threads
+
+    count = use_threads(threads)
+    import json
+    from dataclasses import asdict
+
+    from hlf_np.benchmarks import HEAD, line, measure
+
+    if as_json:
+        click.echo(json.dumps([asdict(measurement) for measurement in measure(count)], indent=2))
+        return
+    click.echo(HEAD)
+    for measurement in measure(count):
+        click.echo(line(measurement))
+
+
 @cli.group(invoke_without_command=True)
 @_option("--out", type=click.Path(path_type=Path), default=Path("fonts-sheets"), help="Folder of the pictures.")
 @click.option(

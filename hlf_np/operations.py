@@ -10,7 +10,7 @@ from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 from hlf_np.kernels.elementwise import column_moments, gate, normalization_gradients, scale_columns
-from hlf_np.kernels.warp import warp_images, warp_images_gradient
+from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient
 
 # --- elementwise ----------------------------------------------------------------------------------------------------
 
@@ -354,8 +354,11 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     """
     matrices = affine_matrix(parameters)
 
-    def backward(g: Floats) -> tuple[Floats, Floats]:
-        return warp_images_gradient(images.data, matrices.data, g)
+    def backward(g: Floats) -> tuple[Floats | None, Floats | None]:
+        return (
+            warp_image_gradient(matrices.data, g) if images.requires_grad else None,
+            warp_matrix_gradient(images.data, matrices.data, g) if matrices.requires_grad else None,
+        )
 
     return Tensor.result(warp_images(images.data, matrices.data), (images, matrices), backward)
 

@@ -110,6 +110,12 @@ class _Affine:
         return self.kernel == (self.source.height, self.source.width) and self.padding == 0
 
     @property
+    def multiply_adds(self) -> int:
+        """Of one forward pass; the gradient to the input takes as many."""
+        pixels = self.target.height * self.target.width
+        return pixels * self.target.channels * math.prod(self.kernel) * self.source.channels
+
+    @property
     def block(self) -> tuple[int, int]:
         """Rows and columns of a block of pixels, see `Program._image_gradient`: about four, or the whole image."""
         if self.covers:
@@ -268,6 +274,8 @@ class Program:
         self.backward = _rows([op for node in reversed(graph.nodes) for op in self._backward(node)])
         self.tables = np.concatenate(self._tables)
         self.image, self.output = graph.image, graph.logits
+        multiply_adds = sum(node.multiply_adds for node in graph.nodes if isinstance(node, _Affine))
+        self.operations_per_step = 4 * multiply_adds  # a multiply and an add each, forward and in the gradient
 
     # --- use ----------------------------------------------------------------------------------------------------------
 

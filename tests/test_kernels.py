@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient, geometry
-from hlf_np.kernels.warp import warp_images, warp_images_gradient
+from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient
 
 CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
 
@@ -177,9 +177,13 @@ def test_warp_is_the_textbook_formula(case):
     np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=1e-12)
 
 
+def warp_gradients(images, matrices, g):
+    return warp_image_gradient(matrices, g), warp_matrix_gradient(images, matrices, g)
+
+
 @given(case=warps)
 def test_gradient_of_warp_is_the_textbook_formula(case):
-    for actual, expected in zip(warp_images_gradient(*case), oracles.warp_gradient(*case), strict=True):
+    for actual, expected in zip(warp_gradients(*case), oracles.warp_gradient(*case), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -188,7 +192,7 @@ def test_warp_in_float32():
     # A position of up to 13.5 * 4.6 = 62 pixels is rounded by a few units of 4e-6, and a pixel of up to 4 in size
     # differs from its neighbour by up to 8 per pixel.
     np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=2e-4)
-    d_images, _ = warp_images_gradient(images, matrices, g)
+    d_images, _ = warp_gradients(images, matrices, g)
     # an input pixel collects from several output pixels
     np.testing.assert_allclose(d_images, oracles.warp_gradient(images, matrices, g)[0], rtol=0, atol=1e-3)
 
@@ -210,7 +214,7 @@ def test_far_outside_all_is_zero(far):
     images = np.ones((1, 5, 5, 1), np.float32)
     matrices = np.array([[[1, 0, far], [0, 1, 0]]], np.float32)
     assert not warp_images(images, matrices).any()
-    for gradient in warp_images_gradient(images, matrices, images):
+    for gradient in warp_gradients(images, matrices, images):
         assert not gradient.any()
 
 
@@ -221,7 +225,7 @@ def results(dtype):
     """What the kernels give for a sample of sizes."""
     warped = random_warp(9, (7, 6), 2, dtype)
     arrays = [array for case in sample_cases(dtype) for array in case.all()]
-    return [*arrays, warp_images(*warped[:2]), *warp_images_gradient(*warped)]
+    return [*arrays, warp_images(*warped[:2]), *warp_gradients(*warped)]
 
 
 def digest():

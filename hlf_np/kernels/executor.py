@@ -80,7 +80,7 @@ def _pool_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _run(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
+def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """A list of operations on the first `images` lanes."""
     for index in range(ops.shape[0]):
         op = ops[index]
@@ -135,7 +135,7 @@ def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, 
             images = min(lanes, end - first)
             for lane in range(images):
                 _load(codes[first + lane], slot, work, lane)
-            _run(forward, tables, weights, work, images)
+            run_operations(forward, tables, weights, work, images)
             for lane in range(images):
                 for c in range(classes):
                     logits[first + lane, c] = work[logits_at + lane * logits_step + c]
@@ -244,7 +244,7 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             break
         for lane in range(active):
             _load(current[lane], slot, work, lane)
-        _run(forward, tables, weights, work, active)
+        run_operations(forward, tables, weights, work, active)
         all_finished = True
         for lane in range(active):
             t = task[lane]
@@ -258,7 +258,7 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             finished[lane] = iteration[lane] == steps or (stop_early and changed)
             all_finished = all_finished and finished[lane]
         if not all_finished:
-            _run(backward, tables, weights, work, active)
+            run_operations(backward, tables, weights, work, active)
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1

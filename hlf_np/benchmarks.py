@@ -1,0 +1,151 @@
+"""What this machine can do, and how near the package comes: the `bench` command.
+
+The yardstick is the micro-kernel itself on a tile whose data lie in the first-level cache: the most multiply-adds per
+second that any of the other numbers can reach.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from hlf_np import attacks, models, training
+from hlf_np.attacks import Attack
+from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import Fonts, load_prototypes
+from hlf_np.kernels import executor
+from hlf_np.kernels.convolution import product
+from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS
+from hlf_np.program import IMAGES
+from hlf_np.spaces import ImageBall
+
+SECONDS = 0.5  # of repetitions behind each number
+PEAK_DEPTH = 256
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A rate; `share` of the micro-kernel's peak on as many threads, where arithmetic is what counts."""
+
+    name: str
+    threads: int
+    rate: float
+    unit: str
+    share: float | None = None
+
+
+def _seconds(task: Callable[[], object]) -> float:
+    """The median time of a task, warmed up."""
+    task()
+    times: list[float] = []
+    while sum(times) < SECONDS or len(times) < 3:
+        started = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+@njit(cache=True, parallel=True)
+def _peak(a, a_rows, segments, b, start, c, c_rows, repeats, threads):  # type: ignore[no-untyped-def]
+    for thread in prange(threads):
+        own = c[thread]
+        for _ in range(repeats):
+            product(
+                a, a_rows, segments, PEAK_DEPTH, 1, b, 0, True, start, 0, 2 * LANES,
+                own, c_rows, TILE_ROWS, PLAIN, c_rows,
+            )  # fmt: skip
+
+
+def peak(threads: int) -> float:
+    """Floating-point operations per second of the micro-kernel, float32."""
+    numba.set_num_threads(threads)
+    random = np.random.default_rng(0)
+    a = random.random(TILE_ROWS * PEAK_DEPTH, np.float32)
+    b = random.random(PEAK_DEPTH * 2 * LANES, np.float32)
+    c = np.zeros((threads, TILE_ROWS * 2 * LANES), np.float32)
+    a_rows, c_rows = np.arange(TILE_ROWS) * PEAK_DEPTH, np.arange(TILE_ROWS) * 2 * LANES
+    zeros, repeats = np.zeros(2 * LANES, np.float32), 2000
+    seconds = _seconds(lambda: _peak(a, a_rows, np.zeros(1, np.int64), b, zeros, c, c_rows, repeats, threads))
+    return 2 * TILE_ROWS * PEAK_DEPTH * 2 * LANES * repeats * threads / seconds
+
+
+def _data(count: int) -> Split:
+    random = np.random.default_rng(0)
+    return Split(random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count))
+
+
+def _kernels(single_peak: float) -> Iterator[Measurement]:
+    """The products of the CNN's program, one by one, on one thread."""
+    program = models.cnn().program
+    weights, work = program.pack(), np.zeros(program.work, np.float32)
+    lanes = IMAGES
+    for direction, operations in (("forward", program.forward), ("backward", program.backward)):
+        for index in range(len(operations)):
+            operation = operations[index : index + 1]
+            _, _, rows, _, segments, length, _, _, columns = (int(field) for field in operation[0, :9])
+            flop = 2 * rows * lanes * segments * length * columns
+
+            def repeat(operation: np.ndarray = operation) -> None:
+                for _ in range(100):
+                    executor.run_operations(operation, program.tables, weights, work, lanes)
+
+            rate = 100 * flop / _seconds(repeat)
+            name = f"{direction} {rows * lanes} x {segments * length} x {columns}"
+            yield Measurement(name, 1, rate / 1e9, "GFLOP/s", rate / single_peak)
+
+
+def _attacks(threads: int, peak_rate: float) -> Iterator[Measurement]:
+    makers: dict[str, tuple[Callable[[], models.Model], int, int]] = {
+        "cnn": (models.cnn, 500, 40),
+        "mlp": (models.mlp, 1000, 40),
+        "resnet (16)": (lambda: models.resnet(widths=(16, 32, 64)), 96, 10),
+        "resnet (64)": (models.resnet, 24, 10),
+        "vgg": (models.vgg, 24, 10),
+    }
+    for name, (make, count, steps) in makers.items():
+        model, split = make(), _data(count)
+        attack = Attack(steps, stop_early=False)
+        seconds = _seconds(lambda: attacks.run(model, split, ImageBall(), attack))  # noqa: B023
+        rate = count * steps / seconds
+        share = rate * model.program.operations_per_step / peak_rate
+        yield Measurement(f"attack on {name}", threads, rate, "image-steps/s", share)
+
+
+def _others(threads: int) -> Iterator[Measurement]:
+    split = _data(1000)
+    model, config = models.cnn(), training.TrainingConfig(epochs=1)
+    seconds = _seconds(lambda: training.train(model, split, config=config))
+    yield Measurement("training of cnn", threads, len(split) / seconds, "images/s")
+    fonts, indices = Fonts(load_prototypes()), np.arange(20_000)
+    yield Measurement("FONTS", threads, len(indices) / _seconds(lambda: fonts.split(indices)), "images/s")
+
+
+def measure(threads: int) -> Iterator[Measurement]:
+    """Every number, one after another as it is found."""
+    single = peak(1)
+    yield Measurement("micro-kernel, the peak", 1, single / 1e9, "GFLOP/s", 1.0)
+    yield from _kernels(single)
+    counts = sorted({1, *(2**k for k in range(10) if 2**k < threads), threads})
+    for count in counts:
+        most = peak(count)
+        numba.set_num_threads(count)
+        if count > 1:
+            yield Measurement("micro-kernel, the peak", count, most / 1e9, "GFLOP/s", 1.0)
+        yield from _attacks(count, most)
+        yield from _others(count)
+
+
+def line(measurement: Measurement) -> str:
+    """A row of the table."""
+    m = measurement
+    share = "" if m.share is None else f"{m.share:>6.0%}"
+    return f"{m.name:<32}{m.threads:>8}{m.rate:>14,.0f} {m.unit:<14}{share}"
+
+
+HEAD = f"{'':<32}{'threads':>8}{'rate':>14} {'':<14}of peak"
