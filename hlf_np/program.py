@@ -500,7 +500,9 @@ class Program:
         row, column = row + node.padding, column + node.padding
         within = ((row % block[0]) * block[1] + column % block[1]) * image[2] + channel
         of_block = (row // block[0] - ranges[0][0]) * len(ranges[1]) + column // block[1] - ranges[1][0]
-        self.gradient_order = (of_block * columns + within).ravel()
+        self.gradient_order = (
+            (of_block * columns + within).ravel().astype(np.uint64)
+        )  # unsigned: no index counts from behind
         self.gradient = layout
         return [(executor.PRODUCT, *product, columns, targets, PLAIN, targets)]
 

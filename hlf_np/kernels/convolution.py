@@ -230,6 +230,17 @@ def panels(matrix: Floats) -> Floats:
 
 
 @njit(cache=True)
+def copy(source, target, count):  # type: ignore[no-untyped-def]
+    """target[:count] = source[:count].
+
+    An index `at + k` might be negative and count from behind, as far as the compiler knows; a `k` that starts at 0
+    cannot, and its loop becomes vector moves. That is why slices are handed over here, not offsets.
+    """
+    for k in range(count):
+        target[k] = source[k]
+
+
+@njit(cache=True)
 def _frame(images, count, height, width, channels, frame, result):  # type: ignore[no-untyped-def]
     """Copy the first `count` of the flat `images` into `result`, each inside the frame of zeros that is there."""
     row = width * channels
@@ -237,19 +248,17 @@ def _frame(images, count, height, width, channels, frame, result):  # type: igno
     for n in range(count):
         for i in range(height):
             target = (n * (height + 2 * frame) + i + frame) * framed_row + frame * channels
-            source = (n * height + i) * row
-            for k in range(row):
-                result[target + k] = images[source + k]
+            copy(images[(n * height + i) * row :], result[target:], row)
 
 
 @njit(cache=True)
 def _change_width(values, rows, width, new_width, result):  # type: ignore[no-untyped-def]
     """Copy rows of `width` numbers as rows of `new_width`: cut, or zeros behind; all flat."""
     for row in range(rows):
-        for k in range(min(width, new_width)):
-            result[row * new_width + k] = values[row * width + k]
+        changed = result[row * new_width :]
+        copy(values[row * width :], changed, min(width, new_width))
         for k in range(width, new_width):
-            result[row * new_width + k] = 0
+            changed[k] = 0
 
 
 @njit(cache=True, parallel=True)

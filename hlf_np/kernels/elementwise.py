@@ -19,7 +19,7 @@ def _column_sums(x, shift, square, parts):  # type: ignore[no-untyped-def]
     """parts[p] = sum over the rows of part p of (x - shift), squared or not."""
     rows, columns = x.shape
     for part in prange(parts.shape[0]):
-        total = np.zeros(columns, x.dtype)
+        total = np.zeros(columns, np.float64)
         for row in range(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, rows)):
             for c in range(columns):
                 value = x[row, c] - shift[c]
@@ -45,7 +45,7 @@ def _gradient_sums(g, x, y, mean, scale, gated, g_parts, gx_parts):  # type: ign
     rows, columns = x.shape
     zero = x.dtype.type(0)
     for part in prange(g_parts.shape[0]):
-        g_total, gx_total = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
+        g_total, gx_total = np.zeros(columns, np.float64), np.zeros(columns, np.float64)
         for row in range(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, rows)):
             for c in range(columns):
                 value = zero if gated and not y[row, c] > zero else g[row, c]
@@ -67,17 +67,17 @@ def _input_gradient(g, x, y, mean, factor, g_mean, slope, gated, dx):  # type: i
 
 
 def _parts(rows: Floats) -> Floats:
-    """Room for one row of sums per part."""
-    return np.empty((-(-len(rows) // ROWS_PER_PART), rows.shape[1]), rows.dtype)
+    """Room for one row of sums per part, in double precision: thousands of terms are added one by one."""
+    return np.empty((-(-len(rows) // ROWS_PER_PART), rows.shape[1]), np.float64)
 
 
 def column_moments(rows: Floats) -> tuple[Floats, Floats]:
     """Mean and (biased) variance of every column of (M, C), two passes, so that nothing cancels."""
-    parts, count = _parts(rows), rows.dtype.type(len(rows))
+    parts = _parts(rows)
     _column_sums(rows, np.zeros(rows.shape[1], rows.dtype), False, parts)
-    mean = parts.sum(axis=0) / count
+    mean = (parts.sum(axis=0) / len(rows)).astype(rows.dtype)
     _column_sums(rows, mean, True, parts)
-    return mean, parts.sum(axis=0) / count
+    return mean, (parts.sum(axis=0) / len(rows)).astype(rows.dtype)
 
 
 def scale_columns(rows: Floats, factor: Floats, offset: Floats, rectify: bool) -> Floats:
@@ -93,7 +93,7 @@ def normalization_gradients(
     """Gradients of `operations.batch_norm` to the rows (M, C), the weight and the bias (C,)."""
     g_parts, gx_parts = _parts(rows), _parts(rows)
     _gradient_sums(g, rows, y, mean, scale, rectified, g_parts, gx_parts)
-    d_bias, d_weight = g_parts.sum(axis=0), gx_parts.sum(axis=0)
+    d_bias, d_weight = (parts.sum(axis=0).astype(rows.dtype) for parts in (g_parts, gx_parts))
     count = rows.dtype.type(len(rows))
     dx = empty(rows.shape, rows.dtype)
     _input_gradient(g, rows, y, mean, weight * scale, d_bias / count, scale * (d_weight / count), rectified, dx)

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from hlf_np.kernels.convolution import product
+from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
@@ -92,14 +92,13 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
             )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * images):
-                at, to = tables[op[1] + pixel], tables[op[3] + pixel]
-                for c in range(op[4]):
-                    work[to + c] = work[at + c]
+                copy(work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :], op[4])
         elif kind == JOIN:
             for pixel in range(op[2] * images):
-                at, other, to = tables[op[1] + pixel], tables[op[3] + pixel], tables[op[4] + pixel]
+                a, b = work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :]
+                joined = work[tables[op[4] + pixel] :]
                 for c in range(op[5]):
-                    work[to + c] = max(work[at + c] + work[other + c], np.float32(0))
+                    joined[c] = max(a[c] + b[c], np.float32(0))
         elif kind in (MAX_POOL, AVERAGE_POOL):
             _pool(op, tables, work, images)
         else:
@@ -119,9 +118,7 @@ def _load(code, slot, work, lane):  # type: ignore[no-untyped-def]
     """Put a code (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
     for i in range(rows):
-        at = origin + lane * image + i * row
-        for k in range(width):
-            work[at + k] = code[i * width + k]
+        copy(code[i * width :], work[origin + lane * image + i * row :], width)
 
 
 @njit(cache=True, parallel=True)
@@ -253,7 +250,7 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             if stop_early:
                 better = not kept_success[t] and (changed or better)
             if better:
-                kept_codes[t] = current[lane]
+                copy(current[lane], kept_codes[t], dimensions)
                 kept_success[t], kept_iterations[t], kept_loss[t] = changed, iteration[lane], loss
             finished[lane] = iteration[lane] == steps or (stop_early and changed)
             all_finished = all_finished and finished[lane]
@@ -262,8 +259,9 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
+                blocks = work[gradient_at + lane * gradient_step :]
                 for k in range(dimensions):
-                    gradient[k] = work[gradient_at + lane * gradient_step + gradient_order[k]]
+                    gradient[k] = blocks[gradient_order[k]]
                 _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
                 _project(current[lane], origins[origin_of[task[lane]]], lower, upper, norm, epsilon)
         lane = 0

@@ -1,0 +1,37 @@
+"""Whole steps: attacks, training, generation."""
+
+import numpy as np
+import pytest
+
+from hlf_np import attacks, models, training
+from hlf_np.attacks import Attack
+from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import Fonts, load_prototypes
+from hlf_np.spaces import ImageBall
+
+
+def sample(count):
+    random = np.random.default_rng(0)
+    return Split(random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count))
+
+
+@pytest.mark.parametrize("kind", [models.Kind.CNN, models.Kind.MLP])
+@pytest.mark.parametrize("rule", attacks.Rule)
+def test_attack(benchmark, kind, rule):
+    model, split = models.Model(models.DEFAULTS[kind]), sample(100)
+    attack = Attack(rule=rule, stop_early=False)
+    benchmark(attacks.run, model, split, ImageBall(), attack)
+
+
+def test_predict(benchmark):
+    benchmark(models.cnn().predict, sample(1000).images)
+
+
+def test_training_epoch(benchmark):
+    model, split, config = models.cnn(), sample(500), training.TrainingConfig(epochs=1)
+    benchmark(training.train, model, split, config=config)
+
+
+def test_fonts(benchmark):
+    fonts = Fonts(load_prototypes())
+    benchmark(fonts.split, np.arange(10_000))
