@@ -1,10 +1,8 @@
 """Compiling a network into a list of operations that run a whole attack in cache.
 
-In evaluation mode a network is much simpler than its layers: batch norm is an affine map per channel and disappears
-into the weights before it, a ReLU into the store behind them, and flattening into the order of the weights. What is
-left are products of gathered rows (`kernels.convolution` explains how a convolution and its gradient are such
-products), pooling, and the joins of residual blocks. A `Program` holds these as rows of numbers for
-`kernels.executor`, with one flat workspace:
+In evaluation mode little is left of a network (see `graph`): products of gathered rows (`kernels.convolution` explains
+how a convolution and its gradient are such products), pooling, and the joins of residual blocks. A `Program` holds
+these as rows of numbers for `kernels.executor`, with one flat workspace:
 
 - each *value* (an activation) has a buffer for itself and one for its gradient, both framed with as many zeros as the
   operations that read them reach beyond the image, so nothing is ever padded or copied;
@@ -17,35 +15,23 @@ Everything but the weights depends on the architecture alone; `pack` collects th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
-from hlf_np.errors import UserError
+from hlf_np.graph import Affine, Folded, Graph, Join, Node, Pool, Value
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
-from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
+from hlf_np.kernels.layout import Layout, taps, windows
 from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, RELU, padded
-from hlf_np.layers import (
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool,
-    ReLU,
-    Residual,
-    Sequential,
-)
+from hlf_np.layers import Layer
 
 IMAGES = 12  # lanes of a workspace: whole tiles, even where an image is a single row, and everything fits the cache
 
 Operation = tuple[int, ...]  # a row for the executor
-Folded = tuple[Floats, Floats]  # weight (O, C, kh, kw), bias (O,)
 Arrange = Callable[[Floats, Floats], Floats]  # from them to a matrix of a product
 
 
@@ -64,192 +50,6 @@ class _Packing:
     parts: list[tuple[int, Arrange]]
 
 
-@dataclass(eq=False)
-class _Value:
-    """An activation: its size, the widths of its two buffers' frames, and the buffers once they are laid out."""
-
-    height: int
-    width: int
-    channels: int
-    rectified: bool = False  # it is the output of a ReLU
-    frame: int = 0
-    gradient_frame: int = 0
-    readers: int = 0
-    written: int = 0  # gradients that have been added up so far
-    same_gradient: _Value | None = None  # the value whose gradient buffer this one shares
-    is_image: bool = False
-    buffer: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
-    gradient: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
-
-    @property
-    def stride(self) -> int:
-        """Numbers per pixel."""
-        return self.channels if self.is_image else padded(self.channels)
-
-    def next_finish(self) -> int:
-        """How the next of its readers adds its part to the gradient: the first stores it, the last gates the sum."""
-        first, self.written = self.written == 0, self.written + 1
-        gated = self.rectified and self.written == self.readers
-        return (PLAIN if first else ADD) | (GATE if gated else PLAIN)
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """A convolution or a fully connected layer, with what follows it."""
-
-    source: _Value
-    target: _Value
-    folded: Callable[[], Folded]
-    kernel: tuple[int, int]
-    stride: int
-    padding: int
-
-    @property
-    def covers(self) -> bool:
-        """Whether the only window is the whole image, as of a fully connected layer."""
-        return self.kernel == (self.source.height, self.source.width) and self.padding == 0
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of one forward pass; the gradient to the input takes as many."""
-        pixels = self.target.height * self.target.width
-        return pixels * self.target.channels * math.prod(self.kernel) * self.source.channels
-
-    @property
-    def block(self) -> tuple[int, int]:
-        """Rows and columns of a block of pixels, see `Program._image_gradient`: about four, or the whole image."""
-        if self.covers:
-            return self.kernel
-        side = self.stride * max(1, 4 // self.stride)
-        return side, side
-
-    @property
-    def block_window(self) -> tuple[int, int]:
-        """Rows and columns of output pixels that a block meets."""
-        if self.covers:
-            return 1, 1
-        rows, columns = (
-            b // self.stride + (k - 1) // self.stride for b, k in zip(self.block, self.kernel, strict=True)
-        )
-        return rows, columns
-
-
-@dataclass(frozen=True)
-class _Pool:
-    source: _Value
-    target: _Value
-    kernel: int
-    stride: int
-    largest: bool
-
-
-@dataclass(frozen=True)
-class _Join:
-    """relu(body + shortcut)."""
-
-    body: _Value
-    shortcut: _Value
-    target: _Value
-
-
-_Node = _Affine | _Pool | _Join
-
-
-def _folded(layer: Convolution | Linear, norm: BatchNorm | None, source: _Value) -> Folded:
-    """Weights with the batch norm behind folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
-    weight = layer.parameters["weight"].data
-    if isinstance(layer, Linear):  # inputs come channel after channel, see `flatten`
-        weight = weight.reshape(len(weight), source.channels, source.height, source.width)
-    bias = layer.parameters["bias"].data if "bias" in layer.parameters else np.zeros(len(weight), np.float32)
-    if norm is None:
-        return weight, bias
-    mean, variance = norm.buffers["running_mean"], norm.buffers["running_var"]
-    scale = norm.parameters["weight"].data / np.sqrt(variance + norm.epsilon)
-    return weight * scale[:, None, None, None], (bias - mean) * scale + norm.parameters["bias"].data
-
-
-class _Graph:
-    """The values and nodes of a network, in the order of computation."""
-
-    def __init__(self, network: Layer, image_shape: tuple[int, int, int]) -> None:
-        self.image = _Value(*image_shape, is_image=True)
-        self.values = [self.image]
-        self.nodes: list[_Node] = []
-        self.logits = self._sequence(_layers(network), self.image)
-
-    def _value(self, height: int, width: int, channels: int, rectified: bool) -> _Value:
-        self.values.append(_Value(height, width, channels, rectified))
-        return self.values[-1]
-
-    def _sequence(self, layers: Sequence[Layer], value: _Value) -> _Value:
-        position = 0
-        while position < len(layers):
-            layer, position = layers[position], position + 1
-            if isinstance(layer, Convolution | Linear):
-                norm = layers[position] if position < len(layers) else None
-                norm = norm if isinstance(norm, BatchNorm) else None
-                position += norm is not None
-                rectified = position < len(layers) and isinstance(layers[position], ReLU)
-                position += rectified
-                value = self._affine(layer, norm, rectified, value)
-            elif isinstance(layer, MaxPool | AveragePool):
-                value = self._pool(layer, value)
-            elif isinstance(layer, Residual):
-                body = self._sequence(_layers(layer.body), value)
-                shortcut = self._sequence(_layers(layer.shortcut), value) if layer.shortcut else value
-                value = self._join(body, shortcut)
-            elif not isinstance(layer, Flatten):
-                raise UserError(f'the fast attack has no {type(layer).__name__} here: use engine="autodiff"')
-        return value
-
-    def _affine(self, layer: Convolution | Linear, norm: BatchNorm | None, rectified: bool, source: _Value) -> _Value:
-        if isinstance(layer, Convolution):
-            out_channels, _, *kernel = layer.parameters["weight"].shape
-            size, stride, padding = (kernel[0], kernel[1]), layer.stride, layer.padding
-        else:
-            out_channels = layer.parameters["weight"].shape[0]
-            size, stride, padding = (source.height, source.width), 1, 0
-        extents = list(zip((source.height, source.width), size, strict=True))
-        height, width = (convolved(n, k, stride, padding) for n, k in extents)
-        target = self._value(height, width, out_channels, rectified)
-        node = _Affine(source, target, lambda: _folded(layer, norm, source), size, stride, padding)
-        self.nodes.append(node)
-        source.readers += 1
-        source.frame = max(source.frame, padding)
-        if source.is_image:
-            # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
-            target.gradient_frame = max(target.gradient_frame, *node.block_window)
-        elif not node.covers:
-            needed = max(frame_for_gradient(n, k, stride, padding) for n, k in extents)
-            target.gradient_frame = max(target.gradient_frame, needed)
-        return target
-
-    def _pool(self, layer: MaxPool | AveragePool, source: _Value) -> _Value:
-        stride = layer.stride or layer.kernel
-        height, width = (convolved(n, layer.kernel, stride, 0) for n in (source.height, source.width))
-        target = self._value(height, width, source.channels, rectified=False)
-        source.readers += 1
-        self.nodes.append(_Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
-        return target
-
-    def _join(self, body: _Value, shortcut: _Value) -> _Value:
-        target = self._value(body.height, body.width, body.channels, rectified=True)
-        for value in (body, shortcut):
-            value.readers += 1
-            if value.readers == 1:  # nothing else reads it: its gradient is the target's
-                value.same_gradient = target
-                target.gradient_frame = max(target.gradient_frame, value.gradient_frame)
-        self.nodes.append(_Join(body, shortcut, target))
-        return target
-
-
-def _layers(layer: Layer) -> list[Layer]:
-    """The layers of nested sequences, in order."""
-    if not isinstance(layer, Sequential):
-        return [layer]
-    return [inner for child in layer.layers for inner in _layers(child)]
-
-
 class Program:
     """A compiled network.
 
@@ -264,7 +64,7 @@ class Program:
     """
 
     def __init__(self, network: Layer, image_shape: tuple[int, int, int]) -> None:
-        graph = _Graph(network, image_shape)
+        graph = Graph(network, image_shape)
         self._tables: list[Integers] = []
         self._packings: list[_Packing] = []
         self._reserved = {"tables": 0, "weights": 0, "work": 0}
@@ -274,7 +74,7 @@ class Program:
         self.backward = _rows([op for node in reversed(graph.nodes) for op in self._backward(node)])
         self.tables = np.concatenate(self._tables)
         self.image, self.output = graph.image, graph.logits
-        multiply_adds = sum(node.multiply_adds for node in graph.nodes if isinstance(node, _Affine))
+        multiply_adds = sum(node.multiply_adds for node in graph.nodes if isinstance(node, Affine))
         self.operations_per_step = 4 * multiply_adds  # a multiply and an add each, forward and in the gradient
 
     # --- use ----------------------------------------------------------------------------------------------------------
@@ -321,14 +121,14 @@ class Program:
 
     # --- buffers, tables, weights -------------------------------------------------------------------------------------
 
-    def _lay_out(self, graph: _Graph) -> None:
+    def _lay_out(self, graph: Graph) -> None:
         for value in graph.values:
             value.buffer = self._buffer(value, value.frame)
         for value in reversed(graph.values):  # a shared buffer is that of a later value
             shared = value.same_gradient
             value.gradient = shared.gradient if shared else self._buffer(value, value.gradient_frame)
 
-    def _buffer(self, value: _Value, frame: int) -> Layout:
+    def _buffer(self, value: Value, frame: int) -> Layout:
         layout = Layout(IMAGES, value.height, value.width, value.stride, frame)
         return replace(layout, base=self._reserve("work", layout.size))
 
@@ -353,13 +153,13 @@ class Program:
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
-    def _forward(self, node: _Node) -> list[Operation]:
+    def _forward(self, node: Node) -> list[Operation]:
         to = node.target.buffer
         pixels = to.height * to.width
-        if isinstance(node, _Join):
+        if isinstance(node, Join):
             tables = [self._table(value.buffer.all_pixels()) for value in (node.body, node.shortcut, node.target)]
             return [(executor.JOIN, tables[0], pixels, tables[1], tables[2], to.channels)]
-        if isinstance(node, _Pool):
+        if isinstance(node, Pool):
             return [self._pool(executor.MAX_POOL if node.largest else executor.AVERAGE_POOL, node)]
         layout, (height, width) = node.source.buffer, node.kernel
         segments, length = np.arange(height) * layout.row, width * layout.channels
@@ -381,18 +181,18 @@ class Program:
         product = (rows, pixels, self._table(segments), segments.size, length, weights, start, to.channels)
         return [(executor.PRODUCT, *product, targets, finish, targets)]
 
-    def _pool(self, kind: int, node: _Pool) -> Operation:
+    def _pool(self, kind: int, node: Pool) -> Operation:
         layout, to = node.source.buffer, node.target.buffer
         starts = self._table(windows(layout, (node.kernel, node.kernel), node.stride, 0))
         positions = self._table(_positions(layout, node.kernel))
         count, targets = node.kernel**2, self._table(to.all_pixels())
         return (kind, starts, to.height * to.width, positions, count, targets, to.channels)
 
-    def _backward(self, node: _Node) -> list[Operation]:
-        if isinstance(node, _Affine):
+    def _backward(self, node: Node) -> list[Operation]:
+        if isinstance(node, Affine):
             return self._image_gradient(node) if node.source.is_image else self._gradient(node)
         gradient = node.target.gradient
-        if isinstance(node, _Pool):
+        if isinstance(node, Pool):
             source = node.source
             finish = source.next_finish()
             assert not finish & ADD, "a pooled value is read by the pooling alone"
@@ -413,7 +213,7 @@ class Program:
                 copies.append((executor.COPY, tables[0], pixels, tables[1], gradient.channels))
         return copies
 
-    def _gradient(self, node: _Affine) -> list[Operation]:
+    def _gradient(self, node: Affine) -> list[Operation]:
         """One product for each phase; a layer that covers the image has as many phases as pixels."""
         source, gradient = node.source, node.target.gradient
         finish = source.next_finish()
@@ -457,7 +257,7 @@ class Program:
         self._packings.append(_Packing(node.folded, parts))
         return operations
 
-    def _image_gradient(self, node: _Affine) -> list[Operation]:
+    def _image_gradient(self, node: Affine) -> list[Operation]:
         """The gradient to an image of few channels, whose pixels alone would leave most lanes of a vector empty.
 
         Along an axis, input pixel R of the padded image meets weight a at output pixel (R - a) / stride. A *block* of b

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient, geometry
+from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
+from hlf_np.kernels.geometry import geometry
 from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient
 
 CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
