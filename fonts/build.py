@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from fontTools.ttLib import TTFont
 
-from hlf_np.data.font_files import Face, build, family_key, write
+from hlf_np.data.font_files import build, write
+from hlf_np.data.font_selection import Face, family_key
 from hlf_np.report.sheets import contact_sheet
 
 HERE = Path(__file__).parent

@@ -349,12 +349,11 @@ def build(directories: tuple[Path, ...], out: Path, faces: int | None, per_famil
     from collections import Counter
 
     from hlf_np.data import font_files
+    from hlf_np.data.font_selection import family_key
 
     kept, rejected = font_files.build(directories, faces=faces, per_family=per_family)
     font_files.write(kept, out)
-    click.echo(
-        f"Saved {out}: {len(kept)} faces of {len({font_files.family_key(face.family) for face in kept})} families"
-    )
+    click.echo(f"Saved {out}: {len(kept)} faces of {len({family_key(face.family) for face in kept})} families")
     for reason, count in Counter(rejection.reason for rejection in rejected).most_common(10):
         click.echo(f"  left out {count}: {reason}")
 

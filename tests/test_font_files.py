@@ -13,26 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hlf_np.data.font_files import (
-    EXTENT,
+from hlf_np.data.font_files import EXTENT, build, face_count, read, render, write
+from hlf_np.data.font_selection import (
     LETTERS,
     SIDE,
     Face,
     Rejection,
     Rules,
-    build,
     crowded,
     duplicate,
-    face_count,
     faint,
     family_key,
     misread,
-    read,
-    render,
     repeating,
     select,
     split_family,
-    write,
 )
 from hlf_np.errors import UserError
 from hlf_np.report.sheets import contact_sheet, grid
