@@ -1,6 +1,7 @@
 """Fixtures: a small FONTS drawn at random, and models small enough to train in seconds."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from helpers import compute
 from hypothesis import settings
 
 import hlf_np
@@ -77,3 +79,17 @@ def run_python():
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a tiny run; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    compute(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of a tiny run."""
+    return shutil.copytree(finished, tmp_path / "copy")

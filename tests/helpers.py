@@ -152,3 +152,7 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
         for seed in range(seeds)
         for training in (Training.NORMAL, Training.ADVERSARIAL)
     ]
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""

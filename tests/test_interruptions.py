@@ -7,30 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from helpers import command, compute, numbers, start, tree, wait_until
+from helpers import Killed, command, compute, numbers, start, tree, wait_until
 
 from hlf_np.experiments.config import Cell
 from hlf_np.training import Training
 
 GRID = ("run", "--preset", "smoke", "--sizes", "20,40", "--seeds", "2")  # eight cells
-
-
-class Killed(BaseException):
-    """As sudden as a signal."""
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a tiny run; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished") / "results"
-    compute(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of a tiny run."""
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

@@ -4,37 +4,17 @@ import json
 import math
 import os
 import resource
-import shutil
 import stat
 
 import numpy as np
 import pytest
-from helpers import TINY, compute, made_up, numbers, tree
+from helpers import TINY, Killed, compute, made_up, numbers, tree
 
 from hlf_np import UserError, models
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.store import open_store, stored_config
 from hlf_np.files import check_writable, read_arrays, replace_file, write_text
 from hlf_np.training import Training
-
-
-class Killed(BaseException):
-    """As sudden as a signal."""
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a tiny run; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished") / "results"
-    compute(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of a tiny run."""
-    return shutil.copytree(finished, tmp_path / "copy")
-
 
 # --- files ----------------------------------------------------------------------------------------------------
 

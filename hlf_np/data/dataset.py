@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from hlf_np.arrays import Floats, Integers
 
 
@@ -47,8 +45,3 @@ class Dataset:
     classes: tuple[str, ...]
     train: Split
     test: Split
-
-
-def class_counts(split: Split, classes: int) -> Integers:
-    """How many images of each class there are, (classes,)."""
-    return np.bincount(split.labels, minlength=classes).astype(np.int64)
