@@ -1,4 +1,4 @@
-"""Where a perturbation lives.
+"""What a perturbation space is.
 
 Every attack and every training of this package differs only in this. A *space* encodes a batch of images
 to start codes, decodes codes to images differentiably, and says which codes are allowed: those within
@@ -112,28 +112,3 @@ class Space(ABC):
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
         return directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
-
-
-@dataclass(frozen=True)
-class _ImageChart(Chart):
-    codes_are_images = True
-
-    def decode(self, codes: Tensor) -> Tensor:
-        return codes
-
-    def take(self, rows: Integers) -> _ImageChart:
-        return _ImageChart(self.start[rows], self.lower, self.upper)
-
-
-@dataclass(frozen=True)
-class ImageBall(Space):
-    """Perturbations of the image itself: ||delta|| <= epsilon and x + delta in [0, 1].
-
-    These are the paper's *regular* adversarial examples. Most directions in image space leave the
-    manifold, so most of them do. The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
-    """
-
-    epsilon: float = 0.3
-
-    def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
-        return _ImageChart(images, np.zeros(1, np.float32), np.ones(1, np.float32))

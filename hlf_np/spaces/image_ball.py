@@ -1,0 +1,37 @@
+"""Perturbations of the image itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.data.dataset import Codes
+from hlf_np.spaces.space import Chart, Space
+
+
+@dataclass(frozen=True)
+class _ImageChart(Chart):
+    codes_are_images = True
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return codes
+
+    def take(self, rows: Integers) -> _ImageChart:
+        return _ImageChart(self.start[rows], self.lower, self.upper)
+
+
+@dataclass(frozen=True)
+class ImageBall(Space):
+    """Perturbations of the image itself: ||delta|| <= epsilon and x + delta in [0, 1].
+
+    These are the paper's *regular* adversarial examples. Most directions in image space leave the
+    manifold, so most of them do. The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
+    """
+
+    epsilon: float = 0.3
+
+    def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
+        return _ImageChart(images, np.zeros(1, np.float32), np.ones(1, np.float32))
