@@ -19,7 +19,7 @@ from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
-# a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, finish, gates
+# a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
 PRODUCT = 0
 # a_rows, rows per image, c_rows, channels
 COPY = 1
@@ -87,8 +87,8 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
         kind = op[0]
         if kind == PRODUCT:
             product(
-                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], 1, weights, op[6], True,
-                weights, op[7], op[8], work, tables[op[9] :], op[2] * images, op[10], tables[op[11] :],
+                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], weights, op[6],
+                weights, op[7], op[8], work, tables[op[9] :], op[10], op[2] * images, op[11], tables[op[12] :],
             )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * images):
