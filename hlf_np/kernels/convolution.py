@@ -65,18 +65,14 @@ def product(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def outer_product(a, a_groups, group, a_steps, b, b_steps, columns, c, c_at):  # type: ignore[no-untyped-def]
-    """C = A B, stored as `panels`, where A's rows lie side by side in groups of `group`; see `make_outer_tile`."""
-    rows = a_groups.size * group
-    for panel in range((columns + PANEL - 1) // PANEL):
-        column = panel * PANEL
-        for g in range(a_groups.size):
-            for first in range(0, group, TILE_ROWS):
-                count, at = min(TILE_ROWS, group - first), c_at + (panel * rows + g * group + first) * PANEL
-                if columns - column >= PANEL:
-                    _outer_tile_2(a, a_groups[g] + first, a_steps, b, column, b_steps, c, at, count)
-                else:
-                    _outer_tile_1(a, a_groups[g] + first, a_steps, b, column, b_steps, c, at, count)
+def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+    """One panel of C = A B, where A's rows lie side by side; see `make_outer_tile`."""
+    for row in range(0, rows, TILE_ROWS):
+        count, at = min(TILE_ROWS, rows - row), c_at + row * PANEL
+        if columns - column >= PANEL:
+            _outer_tile_2(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
+        else:
+            _outer_tile_1(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
 
 
 def panels(matrix: Array) -> Array:
@@ -212,7 +208,7 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
 def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
     threads, parts = framed.shape[0], (count + chunk - 1) // chunk
-    size = dw.size // parts
+    size, rows = dw.size // parts, groups.size * group
     for thread in prange(threads):
         source = framed[thread]
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
@@ -223,10 +219,13 @@ def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, f
             direct = columns == out_channels
             if not direct:
                 _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
-            outer_product(
-                source, groups, group, windows[: images * out_height * out_width],
-                gradients if direct else wide[thread], pixels, columns, dw, part * size,
-            )  # fmt: skip
+            for column in range(0, columns, PANEL):
+                for number in range(groups.size):
+                    at = part * size + column * rows + number * group * PANEL
+                    outer_product(
+                        source, groups[number], windows, gradients if direct else wide[thread], column, columns, pixels,
+                        images * out_height * out_width, dw, at, group, False,
+                    )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)

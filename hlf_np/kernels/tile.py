@@ -237,12 +237,14 @@ def _compiled_tile(vectors: int) -> Tile:
 def _reference_outer_tile(vectors: int) -> Tile:
     """The other tile in plain Python."""
 
-    def tile(a, a_at, a_steps, b, b_at, b_steps, c, c_at, count):  # type: ignore[no-untyped-def]
+    def tile(a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
         width = vectors * LANES
-        rows = a[a_at + np.asarray(a_steps) + np.arange(count)[:, None]]
-        total = rows @ b[b_at + np.asarray(b_steps)[: rows.shape[1], None] + np.arange(width)]
-        for m in range(count):
-            c[c_at + m * PANEL : c_at + m * PANEL + width] = total[m]
+        columns = a_at + np.asarray(a_steps)[:depth] + np.arange(rows)[:, None]
+        panel = b_at + np.asarray(b_steps)[:depth, None] + np.arange(width)
+        total = a[columns] @ b[panel]
+        for m in range(rows):
+            row = slice(c_at + m * PANEL, c_at + m * PANEL + width)
+            c[row] = c[row] + total[m] if add else total[m]
 
     return tile
 
@@ -251,26 +253,30 @@ def _compiled_outer_tile(vectors: int) -> Tile:
     """The other tile as an LLVM function body; see `make_outer_tile` for the arguments."""
 
     @intrinsic
-    def tile(typing, a, a_at, a_steps, b, b_at, b_steps, c, c_at, count):  # type: ignore[no-untyped-def]
-        arguments = (a, a_at, a_steps, b, b_at, b_steps, c, c_at, count)
+    def tile(typing, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+        arguments = (a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add)
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             e = _Emitter(context, build, number, vectors)
-            a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 6))
-            rows, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[7])
+            a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 7))
+            column, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[8])
+            depth, rows, add = values[6], values[9], values[10]
             e.begin([e.zero] * vectors)
 
             def step(k: Any) -> None:
-                column = e.at(rows, build.load(e.at(a_steps.data, k)))
+                a_k = e.at(column, build.load(e.at(a_steps.data, k)))
                 b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
-                e.accumulate([e.at(column, e.constant(m)) for m in range(TILE_ROWS)], b_k)
+                e.accumulate([e.at(a_k, e.constant(m)) for m in range(TILE_ROWS)], b_k)
 
-            e.repeat(cgutils.unpack_tuple(build, a_steps.shape, 1)[0], step)
-            with e.finished_rows(values[8]) as (m, totals):
+            e.repeat(depth, step)
+            with e.finished_rows(rows) as (m, totals):
                 row = e.at(target, build.mul(m, e.constant(PANEL)))
                 for v, total in enumerate(totals):
-                    e.store(build.load(total), e.at(row, e.constant(v * LANES)))
+                    place = e.at(row, e.constant(v * LANES))
+                    with build.if_then(add):
+                        build.store(build.fadd(build.load(total), e.load(place)), total)
+                    e.store(build.load(total), place)
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
@@ -281,11 +287,10 @@ def _compiled_outer_tile(vectors: int) -> Tile:
 def make_outer_tile(vectors: int) -> Tile:
     """A tile of a product over pixels, the gradient to weights: A's rows lie side by side, its columns anywhere.
 
-    - `a, a_at, a_steps`: number k of row m of A is at `a_at + a_steps[k] + m`; all `TILE_ROWS` rows are read, so
-      behind the last number of `a` that counts there must be as many more.
+    - `a, a_at, a_steps, depth`: number k of row m of A is at `a_at + a_steps[k] + m`, for k below `depth`; all
+      `TILE_ROWS` rows are read, so behind the last number of `a` that counts there must be as many more.
     - `b, b_at, b_steps`: row k of B starts at `b_at + b_steps[k]`.
-    - `c, c_at`: row m of C starts at `c_at + m * PANEL`.
-    - `count`: rows that are stored.
+    - `c, c_at, rows`: row m of C starts at `c_at + m * PANEL`; `rows` are stored, or added to what is there if `add`.
     """
     interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
     return _reference_outer_tile(vectors) if interpreted else _compiled_outer_tile(vectors)

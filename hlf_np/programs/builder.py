@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hlf_np.arrays import Integers
+from hlf_np.arrays import Array, Integers
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, windows
@@ -24,6 +24,7 @@ from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, padded
 from hlf_np.programs.graph import Affine, Graph, Join, Pool, Value
 
 Operation = tuple[int, ...]  # a row for the executor
+Pixels = tuple[Integers, Integers]  # some rows and columns of an image
 
 
 class Builder:
@@ -123,34 +124,69 @@ class Builder:
 
     def gradient(self, node: Affine, numbers: Integers) -> list[Operation]:
         """The gradient to the source: one product for each phase; a layer that covers the image has one per pixel."""
-        source, gradient = node.source, node.target.gradient
-        finish = source.next_finish()
-        operations: list[Operation] = []
-        height, width = source.height, source.width
+        finish = node.source.next_finish()
+        if node.pairs and finish == GATE:
+            return self._paired_gradient(node, numbers)
+        height, width = node.source.height, node.source.width
         stride = max(height, width) if node.covers else node.stride
+        operations: list[Operation] = []
         for rows in taps(height, node.kernel[0], stride, node.padding):
             for columns in taps(width, node.kernel[1], stride, node.padding):
                 seen = numbers[:, :, rows.phase :: stride, columns.phase :: stride][:, :, ::-1, ::-1]
-                shape = (rows.count, columns.count, gradient.channels, source.stride)
+                shape = (rows.count, columns.count, node.target.gradient.channels, node.source.stride)
                 matrix = _fill(shape, seen.transpose(2, 3, 0, 1))
-                operations.append(
-                    (
-                        executor.PRODUCT,
-                        self.table(gradient.pixels(rows.first, columns.first)),
-                        rows.pixels.size * columns.pixels.size,
-                        self.table(np.arange(rows.count) * gradient.row),
-                        rows.count,
-                        columns.count * gradient.channels,
-                        self.place(panels(matrix.reshape(math.prod(shape[:3]), source.stride))),
-                        self.zeros(source.stride),
-                        source.stride,
-                        self.table(source.gradient.pixels(rows.pixels, columns.pixels)),
-                        PANEL,
-                        finish,
-                        self.table(source.buffer.pixels(rows.pixels, columns.pixels)),
-                    )
-                )
+                places = (rows.pixels, columns.pixels)
+                operations.append(self._gradient_product(node, matrix, (rows.first, columns.first), places, finish))
         return operations
+
+    def _paired_gradient(self, node: Affine, numbers: Integers) -> list[Operation]:
+        """The gradient to pixels whose channels are a single vector, two pixels at a time: as wide as the larger tile.
+
+        With stride 2 and an even kernel, pixels 2 q and 2 q + 1 of the padded image meet the same outputs along their
+        row: q - kernel / 2 + 1 to q. The first and the last pair may reach one pixel beyond the image; what is
+        computed there is gated to zero, as the source is zero in its frame.
+        """
+        reach = node.kernel[1] // 2
+        first = np.arange(node.padding // 2, (node.source.width + node.padding - 1) // 2 + 1)  # q of each pair
+        operations: list[Operation] = []
+        for rows in taps(node.source.height, node.kernel[0], node.stride, node.padding):
+            channels = node.target.gradient.channels
+            matrix: Array = np.zeros((rows.count, reach, channels, 2, node.source.stride), np.int64)
+            seen = numbers[:, :, rows.phase :: 2][:, :, ::-1].transpose(2, 3, 0, 1)  # (taps, kw, O, C)
+            for output in range(reach):
+                for pixel in range(2):
+                    part = seen[:, pixel + 2 * (reach - 1 - output)]
+                    matrix[:, output, : part.shape[1], pixel, : part.shape[2]] = part
+            matrix = matrix.reshape(rows.count, reach, channels, 2 * node.source.stride)
+            places = (rows.pixels, 2 * first - node.padding)
+            operations.append(self._gradient_product(node, matrix, (rows.first, first - reach + 1), places, GATE))
+        return operations
+
+    def _gradient_product(
+        self, node: Affine, matrix: Integers, windows: Pixels, places: Pixels, finish: int
+    ) -> Operation:
+        """One product of a gradient to the source.
+
+        matrix : (rows and columns of a window, channels, columns); windows : where the windows begin in the gradient,
+        rows and columns of pixels; places : where the results go, likewise.
+        """
+        gradient, source = node.target.gradient, node.source
+        *window, columns = matrix.shape
+        return (
+            executor.PRODUCT,
+            self.table(gradient.pixels(*windows)),
+            len(windows[0]) * len(windows[1]),
+            self.table(np.arange(window[0]) * gradient.row),
+            window[0],
+            window[1] * window[2],
+            self.place(panels(matrix.reshape(-1, columns) if matrix.size else matrix.reshape(0, columns))),
+            self.zeros(columns),
+            columns,
+            self.table(source.gradient.pixels(*places)),
+            PANEL,
+            finish,
+            self.table(source.buffer.pixels(*places)),
+        )
 
     def blocks(self, node: Affine, numbers: Integers) -> tuple[Operation, Layout, Integers]:
         """The gradient to an image of few channels, whose pixels alone would leave most lanes of a vector empty.

@@ -13,7 +13,8 @@ import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.kernels import executor
-from hlf_np.kernels.tile import LANES, PLAIN, RELU
+from hlf_np.kernels.buffers import aligned
+from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.layers import Layer
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Affine, Graph, Join, Pool
@@ -108,9 +109,7 @@ class Program:
     def pack(self) -> Floats:
         """The network's present weights, in the order and form that the operations expect."""
         arrays = [array.ravel() for node in self._affine for array in node.folded()]
-        buffer = np.empty(self._sources.size + LANES, np.float32)
-        first = -(buffer.ctypes.data // buffer.itemsize) % LANES  # begin at a whole cache line
-        weights = buffer[first : first + self._sources.size]
+        weights = aligned((self._sources.size,))
         return np.take(np.concatenate([np.zeros(1, np.float32), *arrays]), self._sources, out=weights, mode="clip")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from hlf_np.arrays import Array, Floats
 from hlf_np.errors import UserError
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient
-from hlf_np.kernels.tile import ADD, GATE, PLAIN, padded
+from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, padded
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -104,6 +104,12 @@ class Affine:
         return pixels * self.target.channels * math.prod(self.kernel) * self.source.channels
 
     @property
+    def pairs(self) -> bool:
+        """Whether the gradient to the source is computed for pairs of pixels, see `Builder.paired_gradient`."""
+        strided = self.stride == 2 and self.kernel[1] % 2 == 0 and self.padding > 0 and not self.covers
+        return strided and self.source.rectified and self.source.stride == LANES
+
+    @property
     def block(self) -> tuple[int, int]:
         """Rows and columns of a block of pixels, see `Builder.blocks`: about four, or the whole image."""
         if self.covers:
@@ -161,6 +167,12 @@ class Graph:
         self.values = [self.image]
         self.nodes: list[Node] = []
         self.logits = self._sequence(_layers(network), self.image)
+        for node in self.nodes:
+            if (
+                isinstance(node, Norm) and node.target.same_gradient is None
+            ):  # nothing else reads it: change it in place
+                node.source.same_gradient = node.target
+                node.target.gradient_frame = max(node.target.gradient_frame, node.source.gradient_frame)
 
     def _value(self, height: int, width: int, channels: int, rectified: bool) -> Value:
         self.values.append(Value(height, width, channels, rectified))
@@ -208,6 +220,8 @@ class Graph:
         else:
             needed = 0 if node.covers else max(frame_for_gradient(n, k, stride, padding) for n, k in extents)
         target.gradient_frame = max(target.gradient_frame, needed)
+        if node.pairs:  # half of a pair may lie beside the image
+            source.gradient_frame = max(source.gradient_frame, 1)
         if apart is None:
             return target
         normalised = self._value(height, width, out_channels, rectified)
