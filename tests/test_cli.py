@@ -238,6 +238,42 @@ def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
     assert 0.3 < norms.max() <= 0.7 + 1e-5
 
 
+@pytest.mark.parametrize("method", ["pgd", "fgsm", "cw"])
+@pytest.mark.parametrize("space", ["image", "true-manifold", "transformations"])
+def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
+    path, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "found.npz"
+    settings = ("--images", 25, "--steps", 5, "--step-size", 0.05, "--objective", "margin", "--norm", "l2")
+    code, output, errors = main("attack", path, "--attack", method, "--space", space, *settings, "--out", out)
+    assert (code, errors) == (0, "")
+    model, test = models.load(path), load_fonts(0, 25).test
+    with np.load(out) as stored:
+        images, success = stored["images"], stored["success"]
+        np.testing.assert_array_equal(stored["originals"], test.images)
+        np.testing.assert_array_equal(success, model.predict(images) != test.labels)
+        np.testing.assert_array_equal(stored["predictions"], model.predict(images))
+    change = np.abs(images - test.images)
+    assert change.any()
+    if space == "image":
+        assert np.linalg.norm(change.reshape(25, -1), axis=1).max() <= 0.3 + 1e-5
+    else:
+        assert change.max() > 0.3 + 1e-5  # letters move as a whole
+    assert f"Saved {out}" in output
+
+
+@pytest.mark.parametrize("training", ["on_true_manifold_adversarial", "random_transformations"])
+def test_train_knows_trainings_and_variants(tmp_path, training):
+    states = {}
+    for name, chosen in {"half": (), "full": ("--variant", "full"), "normal": ("--training", "normal")}.items():
+        out = tmp_path / f"{name}.npz"
+        given = ("--training", training, *chosen, "--n-train", 20, "--epochs", 1)
+        code, output, errors = main("train", *given, "--out", out)
+        assert (code, errors) == (0, "")
+        assert output.endswith(f"Saved {out}\n")
+        states[name] = models.load(out).state_dict()["0.weight"]
+    assert (states["half"] != states["full"]).any()
+    assert (states["half"] != states["normal"]).any()
+
+
 def test_fonts_draws_its_sheets(tmp_path):
     code, output, _ = main("fonts", "--out", tmp_path / "sheets")
     assert code == 0
