@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -270,25 +271,18 @@ def attack(
     fonts = Fonts(load_prototypes(), check_choice("difficulty", difficulty, Difficulty))
     test = fonts.dataset(0, check_count("images", images)).test
     size: dict[str, Any] = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
-    where = _named(
-        "space",
-        space,
-        {
-            "image": lambda: ImageBall(**size),
-            "true-manifold": lambda: TrueManifold(fonts, **size),
-            "transformations": lambda: Transformations(fonts.box, **size),
-        },
-    )()
-    attacked = test.images, test.labels, where, test.codes
-    result = _named(
-        "attack",
-        method,
-        {
-            "pgd": lambda: attacks.pgd(classifier, *attacked, **settings),
-            "fgsm": lambda: attacks.fgsm(classifier, *attacked),
-            "cw": lambda: attacks.carlini_wagner(classifier, *attacked),
-        },
-    )()
+    where = {
+        "image": ImageBall(**size),
+        "true-manifold": TrueManifold(fonts, **size),
+        "transformations": Transformations(fonts.box, **size),
+    }
+    how: dict[str, Callable[..., attacks.AttackResult]] = {
+        "pgd": partial(attacks.pgd, **settings),
+        "fgsm": attacks.fgsm,
+        "cw": attacks.carlini_wagner,
+    }
+    find, chosen = _named("attack", method, how), _named("space", space, where)
+    result = find(classifier, test.images, test.labels, chosen, test.codes)
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:

@@ -182,7 +182,8 @@ def test_cw_of_no_images_is_empty(trained, split):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"iterations": -1}, {"confidence": 0.0}, {"weight": -1.0}, {"learning_rate": math.nan}]
+    "settings",
+    [{"iterations": -1}, {"confidence": -0.5}, {"confidence": math.nan}, {"weight": -1.0}, {"learning_rate": math.nan}],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(UserError, match=next(iter(settings))):

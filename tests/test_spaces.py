@@ -277,3 +277,14 @@ def test_the_attack_of_carlini_and_wagner_works_on_codes(trained, hard_fonts, ba
     before, after = (np.linalg.norm(result.perturbations[done], axis=1) for result in (early, late))
     assert (after <= before).all()
     assert (after < before).any()
+
+
+def test_parameters_without_room_stay_where_they_are(trained, batch):
+    flat = Transformations(Box.around_identity(0.2, 0, (1, 1), 0.3))
+    results = [
+        run(trained, batch, flat, Attack(5, 0.05)),
+        carlini_wagner(trained, batch.images, batch.labels, flat, None, CarliniWagner(10)),
+    ]
+    for result in results:
+        assert not result.perturbations[:, 2:5].any()
+        assert result.perturbations[:, [0, 1, 5]].any(axis=0).all()

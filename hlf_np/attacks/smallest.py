@@ -11,6 +11,7 @@ free. The original searches for the best lambda of each image; the paper reprodu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from hlf_np.attacks.objectives import Objective, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes
+from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import relu, tanh
 from hlf_np.optim import Adam, AdamConfig
@@ -47,8 +49,10 @@ class CarliniWagner:
 
     def __post_init__(self) -> None:
         check_count("iterations", self.iterations, least=0)
-        for name in ("confidence", "weight", "learning_rate"):
+        for name in ("weight", "learning_rate"):
             check_positive(name, getattr(self, name))
+        if not 0 <= self.confidence < math.inf:
+            raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
 
 
 class _Smallest:
@@ -129,7 +133,8 @@ def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settin
 
     margins_of(Tensor(chart.start), 0)  # the image itself: at the border of the box no w is its own
     half, middle = (chart.upper - chart.lower) / 2, (chart.upper + chart.lower) / 2
-    free = Tensor(np.arctanh(np.clip((chart.start - middle) / half, -_BORDER, _BORDER)), requires_grad=True)
+    position = (chart.start - middle) / np.maximum(half, np.finfo(np.float32).tiny)  # a box may be flat in places
+    free = Tensor(np.arctanh(np.clip(position, -_BORDER, _BORDER)), requires_grad=True)
     optimiser = Adam([free], AdamConfig(settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0))
     lead, minus = Tensor(np.float32(settings.confidence)), Tensor(np.float32(-1))
     for iteration in range(settings.iterations + 1):

@@ -18,11 +18,11 @@ paper can say that on-manifold robustness *is* generalization: an attack only lo
 neighbourhood of a test image, and training on what it finds is data augmentation with the augmentations
 that hurt most.
 
-Epsilon is 0.3 in L_inf (L2 variant: 0.3, too) as in the paper. The entries of t have comparable sizes by
-construction: on hard FONTS 0.3 is a third of an image's half width, more than the box allows for a
-translation (0.2); about half of the range of a shear; and 17 degrees of rotation, where the box allows 90.
-This is far more than an image can change by 0.3 in every pixel and still be read, but it is harmless here,
-because the true decoder cannot leave the class.
+Epsilon is 0.3 in L_inf, and also in the L2 variant, as in the paper. For a translation that is 0.3 half
+widths, about 4 of 28 pixels; for a rotation 0.3 radians, 17 degrees. On hard FONTS the box spans 0.4 for
+each translation and for the scale, 1 for each shear, and 180 degrees. So every attack stays in a
+neighbourhood of its image, and cannot turn the test into one about any image of the same letter. There is no
+need for epsilon to be imperceptible, as it has to be in image space: the true decoder never leaves the class.
 
 The attack starts from the image's own code, which the dataset stores with every image, so that no
 projection onto the manifold is needed. Gradients flow through the bilinear interpolation of the warp.
