@@ -24,10 +24,11 @@ from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
+from hlf_np.engine import Engine
 from hlf_np.errors import UserError
+from hlf_np.learners import Learner, learner
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy, mean
-from hlf_np.optim import Adam, AdamConfig
+from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import ImageBall, Space, Transformations, TrueManifold
 
@@ -141,12 +142,14 @@ class TrainingConfig:
         the function `perturbations`.
     epochs, batch_size : passes over the data, images per update.
     adam : the optimiser.
+    engine : what computes the steps.
     """
 
     perturbations: tuple[Perturbation, ...] = ()
     epochs: int = 20
     batch_size: int = 100
     adam: AdamConfig = field(default_factory=AdamConfig)
+    engine: Engine = Engine.PROGRAM
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, least=0)
@@ -212,11 +215,11 @@ def train(
     check_labels(split.labels, model.classes, len(split.images))
     if not len(split):
         raise UserError("there are no images to train on")
-    optimiser = Adam(model.parameters(), config.adam)
+    learns = learner(model, config.adam, config.engine)
     log = []
     for epoch in range(config.epochs):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells, below
-            entry = _epoch(model, split, config, optimiser, seed, epoch)
+            entry = _epoch(model, split, config, learns, seed, epoch)
         if not math.isfinite(entry.loss):
             raise UserError(f"the loss became {entry.loss} in epoch {entry.epoch}: lower the learning rate")
         log.append(entry)
@@ -225,7 +228,7 @@ def train(
     return log
 
 
-def _epoch(model: Model, split: Split, config: TrainingConfig, optimiser: Adam, seed: int, epoch: int) -> EpochLog:
+def _epoch(model: Model, split: Split, config: TrainingConfig, learns: Learner, seed: int, epoch: int) -> EpochLog:
     started = time.perf_counter()
     learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))
@@ -233,13 +236,13 @@ def _epoch(model: Model, split: Split, config: TrainingConfig, optimiser: Adam, 
     for step, first in enumerate(range(0, len(split), config.batch_size)):
         batch = split.take(order[first : first + config.batch_size])
         random = generator(seed, "training attack", epoch, step)
+        if config.perturbations:
+            learns.store()  # the attacks see the present model
         images = perturbed_batch(model, batch, config.perturbations, random)
-        logits = model.forward(Tensor(images), training=True)
-        losses = cross_entropy(logits, batch.labels)
-        mean(losses).backward()
-        optimiser.step(learning_rate)
-        total_loss += float(losses.data.sum())
-        wrong += int((logits.data.argmax(axis=1) != batch.labels).sum())
+        losses, predictions = learns.step(images, batch.labels, learning_rate)
+        total_loss += float(losses.sum())
+        wrong += int((predictions != batch.labels).sum())
+    learns.store()
     return EpochLog(
         epoch + 1, total_loss / len(split), wrong / len(split), learning_rate, time.perf_counter() - started
     )

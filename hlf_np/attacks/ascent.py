@@ -19,6 +19,7 @@ from hlf_np.attacks.objectives import Objective
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
+from hlf_np.engine import Engine
 from hlf_np.kernels import executor
 from hlf_np.models import Model
 from hlf_np.random import generator
@@ -109,13 +110,6 @@ class SuccessRate:
         if not len(result.success):
             return cls(math.nan, math.nan)
         return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
-
-
-class Engine(StrEnum):
-    """What computes an attack: the compiled program, or the readable autodiff. They agree to rounding."""
-
-    PROGRAM = "program"
-    AUTODIFF = "autodiff"
 
 
 class _Kept:
