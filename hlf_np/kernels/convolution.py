@@ -10,9 +10,7 @@ two gradients are products of the same kind, with L the loss, g = dL/dy and s th
 - **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that
   is a whole number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a
   phase the gradient is a stride-1 convolution of g with every s-th weight in reversed order. There are s
-  x s phases, each one product. For few input channels (an image has 1 or 3) that would leave most lanes
-  of a vector empty; there g @ w gives every pixel's contribution to its whole window, kh kw C numbers,
-  which is then added into place.
+  x s phases, each one product.
 - **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]:
   weight positions are the rows, and the sum runs over pixels.
 
@@ -28,15 +26,13 @@ from numba import njit, prange
 
 from hlf_np.arrays import Array, Floats, flat_rows
 from hlf_np.kernels.buffers import empty
-from hlf_np.kernels.geometry import Geometry, geometry
-from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
+from hlf_np.kernels.geometry import Geometry, Phases, geometry
+from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
 _outer_tile_1 = make_outer_tile(1)
 _outer_tile_2 = make_outer_tile(2)
-
-_ONE_SEGMENT = np.zeros(1, np.int64)
 
 
 @njit(cache=True)
@@ -121,7 +117,10 @@ def _change_width(values, rows, width, new_width, result):  # type: ignore[no-un
 
 
 @njit(cache=True, parallel=True)
-def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pixels, framed, wide):  # type: ignore[no-untyped-def]
+def _products(  # type: ignore[no-untyped-def]
+    x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
+):
+    """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
     count, chunk, height, width, channels, out_pixels, out_channels = shape
     columns, threads, parts = bias.size, framed.shape[0], (count + chunk - 1) // chunk
     for thread in prange(threads):
@@ -129,79 +128,19 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
             first = part * chunk
             images = min(chunk, count - first)
-            _frame(x[first * height * width * channels :], images, height, width, channels, padding, source)
-            target, rows = y[first * out_pixels * out_channels :], images * out_pixels
+            _frame(x[first * height * width * channels :], images, height, width, channels, frame, source)
+            target = y[first * out_pixels * out_channels :]
             direct = columns == out_channels
-            product(
-                source, windows, segments, length, weights, 0, bias, 0, columns,
-                target if direct else wide[thread], pixels, PANEL, rows, PLAIN, pixels,
-            )  # fmt: skip
-            if not direct:
-                _change_width(wide[thread], rows, columns, out_channels, target)
-
-
-@njit(cache=True, parallel=True)
-def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
-    g, weights, bias, dx, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
-):
-    count, chunk, out_height, out_width, out_channels, pixels, channels = shape
-    columns, threads, parts = bias.size, framed.shape[0], (count + chunk - 1) // chunk
-    for thread in prange(threads):
-        source = framed[thread]
-        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            first = part * chunk
-            images = min(chunk, count - first)
-            gradients = g[first * out_height * out_width * out_channels :]
-            _frame(gradients, images, out_height, out_width, out_channels, frame, source)
-            target = dx[first * pixels * channels :]
-            direct = columns == channels
             for phase in range(taps.shape[0]):
                 # the tables cover a full chunk, image by image: a shorter one uses their beginning
                 rows = (begin[phase + 1] - begin[phase]) // chunk * images
                 product(
-                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels,
+                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
                     weights, weights_begin[phase], bias, 0, columns,
                     target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
                 )  # fmt: skip
             if not direct:
-                _change_width(wide[thread], images * pixels, columns, channels, target)
-
-
-@njit(cache=True, parallel=True)
-def _input_gradient_by_window(  # type: ignore[no-untyped-def]
-    g, weights, bias, dx, shape, padding, kernel, stride, zeros, pixel_rows, one, window_columns, totals, wide
-):
-    count, chunk, height, width, channels, out_height, out_width, out_channels = shape
-    columns, threads, parts = zeros.size, totals.shape[0], (count + chunk - 1) // chunk
-    segment = kernel[1] * channels
-    padded_width = width + 2 * padding
-    row = padded_width * channels
-    for thread in prange(threads):
-        total, contributions = totals[thread], wide[thread]
-        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            first = part * chunk
-            images = min(chunk, count - first)
-            product(
-                g[first * out_height * out_width * out_channels :], pixel_rows, one, out_channels,
-                weights, 0, zeros, 0, columns,
-                contributions, window_columns, PANEL, images * out_height * out_width, PLAIN, window_columns,
-            )  # fmt: skip
-            for image in range(images):
-                for pixel in range((height + 2 * padding) * padded_width):
-                    for channel in range(channels):
-                        total[pixel * channels + channel] = bias[channel]
-                for i in range(out_height):
-                    for a in range(kernel[0]):
-                        for j in range(out_width):
-                            target = (i * stride + a) * row + j * stride * channels
-                            at = ((image * out_height + i) * out_width + j) * columns + a * segment
-                            for k in range(segment):
-                                total[target + k] += contributions[at + k]
-                for i in range(height):
-                    source = (i + padding) * row + padding * channels
-                    target = ((first + image) * height + i) * width * channels
-                    for k in range(width * channels):
-                        dx[target + k] = total[source + k]
+                _change_width(wide[thread], images * out_pixels, columns, out_channels, target)
 
 
 @njit(cache=True, parallel=True)
@@ -262,21 +201,9 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     """Convolution of x (N, H, W, C) with weight (O, C, kh, kw); bias (O,) or none. Returns (N, H', W', O)."""
     g = _geometry_of(x.shape, weight, stride, padding)
     _check(x, weight, g.channels, (g.out_height, g.out_width))
-    if bias is not None and (bias.shape != (g.out_channels,) or bias.dtype != x.dtype):
-        raise ValueError(f"a bias must be {x.dtype} of shape ({g.out_channels},), not {bias.dtype} of {bias.shape}")
-    columns = padded(g.out_channels)
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
-    start = np.zeros(columns, x.dtype)
-    if bias is not None:
-        start[: g.out_channels] = bias
     y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
-    _forward(
-        _flat(x), panels(matrix).ravel(), start, y.reshape(-1),
-        (x.shape[0], g.chunk, g.height, g.width, g.channels, g.out_height * g.out_width, g.out_channels), padding,
-        g.windows, g.window_segments, g.kernel[1] * g.channels, g.target_pixels,
-        *g.scratch(x.dtype, g.source.size, g.target.size),
-    )  # fmt: skip
-    return y
+    return _computed(x, [matrix], bias, y, g.chunk, g.forward, g)
 
 
 def convolve_input_gradient(
@@ -288,41 +215,37 @@ def convolve_input_gradient(
     size: tuple[int, int],
 ) -> Floats:
     """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
-    n, _, _, out_channels = gradient.shape
-    g = _geometry_of((n, *size, weight.shape[1]), weight, stride, padding)
+    g = _geometry_of((len(gradient), *size, weight.shape[1]), weight, stride, padding)
     _check(gradient, weight, g.out_channels, size)
     if gradient.shape[1:3] != (g.out_height, g.out_width):
         raise ValueError(f"images of {size} convolve to {g.out_height, g.out_width}, not to {gradient.shape[1:3]}")
-    if bias is not None and (bias.shape != (g.channels,) or bias.dtype != gradient.dtype):
-        raise ValueError(f"a bias must be {gradient.dtype} of shape ({g.channels},), not {bias.dtype} of {bias.shape}")
-    dx = empty((n, g.height, g.width, g.channels), gradient.dtype)
-    start = np.zeros(padded(g.channels), gradient.dtype)
-    if bias is not None:
-        start[: g.channels] = bias
-    if g.channels < LANES:
-        matrix = weight.transpose(0, 2, 3, 1).reshape(out_channels, -1)  # (O, kh kw C)
-        columns = padded(matrix.shape[1])
-        _input_gradient_by_window(
-            _flat(gradient), panels(matrix).ravel(), start, dx.reshape(-1),
-            (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels),
-            padding, g.kernel, stride, np.zeros(columns, gradient.dtype),
-            g.gradient_pixels, _ONE_SEGMENT, g.window_columns,
-            *g.scratch(gradient.dtype, g.source.image, g.windows.size * columns),
-        )  # fmt: skip
-        return dx
-    p = g.phases
     # phase (i, j) sees every stride-th weight from (i, j) on, in reversed order
     matrices = [
         weight[:, :, i::stride, j::stride][:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, g.channels)
-        for i, j in p.starts
+        for i, j in g.backward.starts
     ]  # each (taps O, C)
-    _input_gradient_by_phase(
-        _flat(gradient), np.concatenate([panels(m).ravel() for m in matrices]), start, dx.reshape(-1),
-        (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.frame,
-        p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
-        *g.scratch(gradient.dtype, p.framed, g.chunk * g.height * g.width * start.size),
+    dx = empty((len(gradient), g.height, g.width, g.channels), gradient.dtype)
+    return _computed(gradient, matrices, bias, dx, g.chunk, g.backward, g)
+
+
+def _computed(
+    x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats, chunk: int, phases: Phases, g: Geometry
+) -> Floats:
+    """y (N, H', W', O) from x (N, H, W, C), with one matrix for each phase."""
+    count, height, width, channels = x.shape
+    _, out_height, out_width, out_channels = y.shape
+    start = np.zeros(padded(out_channels), x.dtype)
+    if bias is not None:
+        if bias.shape != (out_channels,) or bias.dtype != x.dtype:
+            raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
+        start[:out_channels] = bias
+    _products(
+        _flat(x), np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
+        (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
+        phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
+        *g.scratch(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
     )  # fmt: skip
-    return dx
+    return y
 
 
 def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int], stride: int, padding: int) -> Floats:

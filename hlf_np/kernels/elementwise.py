@@ -10,6 +10,7 @@ from numba import njit, prange
 
 from hlf_np.arrays import Floats
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.convolution import copy
 
 ROWS_PER_PART = 1024
 
@@ -24,7 +25,7 @@ def _column_sums(x, shift, square, parts):  # type: ignore[no-untyped-def]
             for c in range(columns):
                 value = x[row, c] - shift[c]
                 total[c] += value * value if square else value
-        parts[part] = total
+        copy(total, parts[part], columns)
 
 
 @njit(cache=True, parallel=True)
@@ -51,7 +52,8 @@ def _gradient_sums(g, x, y, mean, scale, gated, g_parts, gx_parts):  # type: ign
                 value = zero if gated and not y[row, c] > zero else g[row, c]
                 g_total[c] += value
                 gx_total[c] += value * (x[row, c] - mean[c]) * scale[c]
-        g_parts[part], gx_parts[part] = g_total, gx_total
+        copy(g_total, g_parts[part], columns)
+        copy(gx_total, gx_parts[part], columns)
 
 
 @njit(cache=True, parallel=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, product
+from hlf_np.kernels.linking import Linked, floats, integer, rows, table
 from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
@@ -105,6 +106,10 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
             _pool_gradient(op, tables, work, images)
 
 
+OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer)
+_run = OPERATIONS.call
+
+
 @njit(cache=True)
 def _workspace(size):  # type: ignore[no-untyped-def]
     """Zeros that begin at a whole cache line: a vector that straddles two lines takes two loads."""
@@ -122,8 +127,8 @@ def load(code, slot, work, lane):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, codes, logits, lanes, parts):  # type: ignore[no-untyped-def]
-    """Logits (N, classes) of codes (N, D)."""
+def logits_kernel(run, forward, tables, weights, size, slot, logits_at, logits_step, codes, logits, lanes, parts):  # type: ignore[no-untyped-def]
+    """Logits (N, classes) of codes (N, D); `run` is the address of `run_operations`."""
     n, classes = logits.shape
     for part in prange(parts):
         work = _workspace(size)
@@ -132,7 +137,7 @@ def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, 
             images = min(lanes, end - first)
             for lane in range(images):
                 load(codes[first + lane], slot, work, lane)
-            run_operations(forward, tables, weights, work, images)
+            _run(run, forward, tables, weights, work, images)
             for lane in range(images):
                 for c in range(classes):
                     logits[first + lane, c] = work[logits_at + lane * logits_step + c]
@@ -203,6 +208,7 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
 def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
     """Work through tasks first_task to end_task - 1 on this thread's lanes."""
     (
+        run,
         forward,
         backward,
         tables,
@@ -232,8 +238,8 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
     active, upcoming = 0, first_task
     while True:
         while active < lanes and upcoming < end_task:
-            current[active] = codes[upcoming]
-            first[active], second[active] = 0, 0
+            copy(codes[upcoming], current[active], dimensions)
+            first[active, :], second[active, :] = 0, 0
             task[active], iteration[active] = upcoming, 0
             active += 1
             upcoming += 1
@@ -241,7 +247,7 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             break
         for lane in range(active):
             load(current[lane], slot, work, lane)
-        run_operations(forward, tables, weights, work, active)
+        _run(run, forward, tables, weights, work, active)
         all_finished = True
         for lane in range(active):
             t = task[lane]
@@ -257,7 +263,7 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             finished[lane] = iteration[lane] == steps or (stop_early and changed)
             all_finished = all_finished and finished[lane]
         if not all_finished:
-            run_operations(backward, tables, weights, work, active)
+            _run(run, backward, tables, weights, work, active)
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
@@ -271,7 +277,8 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
             if finished[lane]:
                 active -= 1
                 if lane < active:
-                    current[lane], first[lane], second[lane] = current[active], first[active], second[active]
+                    for rows_of_lanes in (current, first, second):
+                        copy(rows_of_lanes[active], rows_of_lanes[lane], dimensions)
                     task[lane], iteration[lane], finished[lane] = task[active], iteration[active], finished[active]
             else:
                 lane += 1

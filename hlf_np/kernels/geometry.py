@@ -66,16 +66,6 @@ class Geometry:
         """Where each output pixel goes."""
         return self.target.all_pixels()
 
-    @cached_property
-    def gradient_pixels(self) -> Integers:
-        """Where each pixel of a chunk of output gradients starts, without padding."""
-        return np.arange(self.windows.size) * self.out_channels
-
-    @cached_property
-    def window_columns(self) -> Integers:
-        """Where each output pixel's contributions to its window go (gradient for few channels)."""
-        return np.arange(self.windows.size) * padded(self.kernel[0] * self.kernel[1] * self.channels)
-
     def scratch(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
         """For each size an array (threads, size) to work in; framed ones are only ever written inside their frames."""
         threads = numba.get_num_threads()
@@ -92,7 +82,25 @@ class Geometry:
         return {}
 
     @cached_property
-    def phases(self) -> "Phases":
+    def forward(self) -> "Phases":
+        """The tables of the convolution itself: a single phase."""
+        width = -(-self.out_channels // PANEL) * PANEL
+        depth = self.kernel[0] * self.kernel[1] * self.channels
+        return Phases(
+            self.padding,
+            self.source.size,
+            np.array([(0, 0)]),
+            np.array([self.kernel]),
+            np.array([0, self.windows.size]),
+            self.windows,
+            self.target_pixels,
+            self.window_segments,
+            np.array([0, depth * width]),
+        )
+
+    @cached_property
+    def backward(self) -> "Phases":
+        """The tables of the gradient to the input."""
         axes = zip((self.height, self.width), self.kernel, strict=True)
         frame = max(frame_for_gradient(size, k, self.stride, self.padding) for size, k in axes)
         gradient = Layout(self.chunk, self.out_height, self.out_width, self.out_channels, frame)
@@ -120,15 +128,18 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Phases:
-    """Tables for the gradient to the input, phase after phase; up to stride^2 of them."""
+    """Tables for products of windows, phase after phase: one for a convolution, up to stride^2 for its gradient.
 
-    frame: int  # zeros around the output gradient
-    framed: int  # numbers in a chunk of output gradients with frames
+    What is read, the *source*, is the input of a convolution, or the output gradient.
+    """
+
+    frame: int  # zeros around the source
+    framed: int  # numbers in a chunk of the source with frames
     starts: Integers  # (P, 2) first weight row and column
     taps: Integers  # (P, 2) weight rows and columns
     begin: Integers  # (P + 1,) where each phase's pixels begin in `sources` and `targets`
-    sources: Integers  # where each pixel's window starts in the output gradient
-    targets: Integers  # where each pixel goes in the input gradient
+    sources: Integers  # where each pixel's window starts in the source
+    targets: Integers  # where each pixel goes
     segments: Integers  # where the rows of such a window start
     weights_begin: Integers  # (P + 1,) where each phase's weights begin
 

@@ -20,7 +20,8 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, outer_product
-from hlf_np.kernels.executor import load, run_operations, softmax_loss
+from hlf_np.kernels.executor import OPERATIONS, load, softmax_loss
+from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -51,6 +52,8 @@ STATISTICS_ROWS = 6
 
 # A task, a few rows and a panel of a gradient to weights: where its first row's numbers are, a_steps, pixels, column,
 # columns, b_steps, where it goes, rows.
+
+_run_operations = OPERATIONS.call
 
 VALUES_PER_BLOCK = 4096  # of the update
 
@@ -85,9 +88,11 @@ def _moments(op, tables, work, images):  # type: ignore[no-untyped-def]
                         sums[k] += x[k]
             _fold(sums, channels, total)
         if not squared:
-            total /= images * rows * row // channels
+            for c in range(channels):
+                total[c] /= images * rows * row // channels
             for first in range(0, row, channels):
-                mean[first : first + channels] = total
+                for c in range(channels):
+                    mean[first + c] = total[c]
         to = work[moments + channels * squared :]
         for c in range(channels):
             to[c] = total[c]
@@ -152,13 +157,13 @@ def _bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _run(ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
-    """A stage for one part; `share` = 1 / images in the batch."""
+def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
+    """A stage for one part; `run` is the address of `run_operations`, `share` = 1 / images in the batch."""
     for index in range(ops.shape[0]):
         op = ops[index]
         kind = op[0]
         if kind < BIAS_SUMS:
-            run_operations(ops[index : index + 1], tables, weights, work, images)
+            _run_operations(run, ops[index : index + 1], tables, weights, work, images)
         elif kind == BIAS_SUMS:
             _bias_sums(op, tables, work, images)
         elif kind == MOMENTS:
@@ -239,12 +244,33 @@ def _close(ops, weights, work, parts, count, images, gradients):  # type: ignore
                 gradients[op[3] + c] = total
 
 
+@njit(cache=True)
+def run_task(task, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+    """A panel of some rows of a gradient to weights, over all parts."""
+    for part in range(parts):
+        outer_product(
+            work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
+            min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
+        )  # fmt: skip
+
+
+STAGE = Linked(run_stage, integer, rows, table, floats, floats, integer, single)
+TASK = Linked(run_task, table, table, matrix, integer, integer, integer, floats)
+_run_stage, _run_task = STAGE.call, TASK.call
+
+
+def addresses() -> tuple[int, int, int]:
+    """What `gradients_kernel` calls."""
+    return STAGE.address, OPERATIONS.address, TASK.address
+
+
 @njit(cache=True, parallel=True)
 def gradients_kernel(  # type: ignore[no-untyped-def]
-    ops, stages, tasks, tables, weights, work, images, slots, inputs, targets, results, gradients, threads
+    addresses, ops, stages, tasks, tables, weights, work, images, slots, inputs, targets, results, gradients, threads
 ):
     """Forward and backward.
 
+    addresses : of `run_stage`, `run_operations`, `run_task`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
     work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
     float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
@@ -260,19 +286,16 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
                 for image in range(here):
                     load(inputs[first + image], slots[0], work[part], image)
                     load(targets[first + image], slots[1], work[part], image)
-            _run(ops[begin:end], tables, weights, work[part], here, np.float32(1 / count))
+            _run_stage(
+                addresses[0], addresses[1], ops[begin:end], tables, weights, work[part], here, np.float32(1 / count)
+            )
             if stage == stages.shape[0] - 1:
                 for image in range(here):
                     copy(work[part, slots[2, 2] + image * slots[2, 4] :], results[first + image], results.shape[1])
         _close(ops[end:behind], weights, work, parts, count, images, gradients)
     for thread in prange(threads):
         for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
-            task = tasks[index]
-            for part in range(parts):
-                outer_product(
-                    work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
-                    min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
-                )  # fmt: skip
+            _run_task(addresses[2], tasks[index], tables, work, parts, count, images, gradients)
 
 
 @njit(cache=True, parallel=True)

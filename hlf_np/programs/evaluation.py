@@ -90,8 +90,8 @@ class Program:
         lanes, parts = _shares(len(images))
         out, codes = self.output.buffer, flat_rows(np.ascontiguousarray(images))
         executor.logits_kernel(
-            self.forward, self.tables, self.pack(), self.work, slot(self.image.buffer), out.origin, out.image,
-            codes, result, lanes, parts,
+            executor.OPERATIONS.address, self.forward, self.tables, self.pack(), self.work, slot(self.image.buffer),
+            out.origin, out.image, codes, result, lanes, parts,
         )  # fmt: skip
         return result
 
@@ -99,9 +99,9 @@ class Program:
         """Attack all tasks; `kept` is updated in place."""
         out, gradient = self.output.buffer, self.output.gradient
         program = (
-            self.forward, self.backward, self.tables, self.pack(), self.work, slot(self.image.buffer),
-            self.gradient.base, self.gradient.image, self.gradient_order, out.origin, out.image,
-            gradient.origin, gradient.image, self.output.channels,
+            executor.OPERATIONS.address, self.forward, self.backward, self.tables, self.pack(), self.work,
+            slot(self.image.buffer), self.gradient.base, self.gradient.image, self.gradient_order,
+            out.origin, out.image, gradient.origin, gradient.image, self.output.channels,
         )  # fmt: skip
         lanes, parts = _shares(len(tasks[2]))
         executor.attack_kernel(program, settings, box, tasks, kept, lanes, parts)

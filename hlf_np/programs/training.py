@@ -81,8 +81,9 @@ class TrainingProgram:
             self._results = np.zeros((parts * self._images, 2), np.float32)
         results = self._results[: len(images)]
         kernels.gradients_kernel(
-            self._ops, self._stages, self._tasks, self._tables, self._weights, self._work, self._images, self._slots,
-            flat_rows(images), labels.astype(np.float32)[:, None], results, self._gradients, numba.get_num_threads(),
+            kernels.addresses(), self._ops, self._stages, self._tasks, self._tables, self._weights, self._work,
+            self._images, self._slots, flat_rows(images), labels.astype(np.float32)[:, None], results,
+            self._gradients, numba.get_num_threads(),
         )  # fmt: skip
         self.steps += 1
         kernels.update_kernel(

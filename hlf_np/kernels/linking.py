@@ -1,0 +1,71 @@
+"""Calling compiled functions by their address.
+
+Numba compiles a function anew into every kernel that calls it, and a parallel kernel several times. The functions that
+do the work here are long, and so each kernel would take many seconds. `Linked` compiles such a function once; kernels
+get its address as an argument and call that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+floats, matrix, table, rows = types.float32[::1], types.float32[:, ::1], types.int64[::1], types.int64[:, ::1]
+integer, single = types.int64, types.float32
+
+
+class Linked:
+    """A compiled function without result, to be called by its address from compiled code.
+
+    Parameters
+    ----------
+    function : made by `njit`; arguments : the types of its arguments.
+
+    Attributes
+    ----------
+    call : for compiled code: `call(address, *arguments)`.
+    """
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+        self.call = _caller(function, arguments)
+
+    @cached_property
+    def address(self) -> int:
+        """Where the machine code is; compiles it, or loads it from the cache, when first asked."""
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]
+            return 0
+        self.function.compile(self.arguments)
+        compiled = self.function.overloads[self.arguments]
+        return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def _caller(function: Any, expected: tuple[Any, ...]) -> Callable[..., None]:
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return lambda address, *arguments: function(*arguments)
+
+    @intrinsic
+    def call(typing, address, *arguments):  # type: ignore[no-untyped-def]
+        for given, wanted in zip(arguments, expected, strict=True):
+            if given != wanted and not (isinstance(given, types.Integer) and isinstance(wanted, types.Integer)):
+                raise TypeError(f"{function.py_func.__name__} is compiled for {expected}, not for {arguments}")
+
+        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+            given = [build.extract_value(values[1], k) for k in range(len(expected))]
+            convention = context.call_conv
+            kind = convention.get_function_type(types.none, expected)
+            pointer = build.inttoptr(values[0], ir.PointerType(kind))
+            status, _ = convention.call_function(build, pointer, types.none, expected, given)
+            with cgutils.if_unlikely(build, status.is_error):
+                convention.return_status_propagate(build, status)
+            return context.get_dummy_value()
+
+        return types.none(address, types.StarArgTuple(expected)), generate
+
+    return call
