@@ -8,7 +8,9 @@ give anything back.
 
 import sys
 from collections import defaultdict
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -59,3 +61,19 @@ def aligned(shape: tuple[int, ...]) -> Floats:
     buffer = np.zeros(size + LANES, np.float32)
     first = -(buffer.ctypes.data // buffer.itemsize) % LANES
     return buffer[first : first + size].reshape(shape)
+
+
+class Scratch:
+    """Arrays to work in, a row for each thread, for one use alone: the zeros around images stay as they are."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int, int, np.dtype[Any]], Floats] = {}
+
+    def arrays(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
+        """For each size an array (threads, size), zero when it is new."""
+        threads = numba.get_num_threads()
+        keys = [(position, size, threads, np.dtype(dtype)) for position, size in enumerate(sizes)]
+        for key in keys:
+            if key not in self._kept:
+                self._kept[key] = np.zeros((threads, key[1]), dtype)
+        return [self._kept[key] for key in keys]

@@ -203,7 +203,7 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     _check(x, weight, g.channels, (g.out_height, g.out_width))
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
     y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
-    return _computed(x, [matrix], bias, y, g.chunk, g.forward, g)
+    return _computed(x, [matrix], bias, y, g.chunk, g.forward)
 
 
 def convolve_input_gradient(
@@ -225,12 +225,10 @@ def convolve_input_gradient(
         for i, j in g.backward.starts
     ]  # each (taps O, C)
     dx = empty((len(gradient), g.height, g.width, g.channels), gradient.dtype)
-    return _computed(gradient, matrices, bias, dx, g.chunk, g.backward, g)
+    return _computed(gradient, matrices, bias, dx, g.chunk, g.backward)
 
 
-def _computed(
-    x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats, chunk: int, phases: Phases, g: Geometry
-) -> Floats:
+def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats, chunk: int, phases: Phases) -> Floats:
     """y (N, H', W', O) from x (N, H, W, C), with one matrix for each phase."""
     count, height, width, channels = x.shape
     _, out_height, out_width, out_channels = y.shape
@@ -243,7 +241,7 @@ def _computed(
         _flat(x), np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
         phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
-        *g.scratch(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
+        *phases.scratch.arrays(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
     )  # fmt: skip
     return y
 
@@ -262,7 +260,7 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
         _flat(x), _flat(gradient), dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
-        *g.scratch(x.dtype, g.source.size + TILE_ROWS, g.target.size),
+        *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),
     )  # fmt: skip
     total = empty(dw.shape[1:], x.dtype)
     _add_parts(flat_rows(dw), total.reshape(-1))

@@ -1,14 +1,12 @@
 """The sizes of a convolution and the tables that follow from them: which rows the kernels gather and scatter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
 
-import numba
 import numpy as np
-from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Integers
+from hlf_np.kernels.buffers import Scratch
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
 from hlf_np.kernels.tile import PANEL, padded
 
@@ -66,20 +64,10 @@ class Geometry:
         """Where each output pixel goes."""
         return self.target.all_pixels()
 
-    def scratch(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
-        """For each size an array (threads, size) to work in; framed ones are only ever written inside their frames."""
-        threads = numba.get_num_threads()
-        found = []
-        for position, size in enumerate(sizes):
-            key = (position, size, threads, np.dtype(dtype))
-            if key not in self._scratch:
-                self._scratch[key] = np.zeros((threads, size), dtype)
-            found.append(self._scratch[key])
-        return found
-
     @cached_property
-    def _scratch(self) -> dict[Any, Floats]:
-        return {}
+    def scratch(self) -> Scratch:
+        """For the gradient to the weights."""
+        return Scratch()
 
     @cached_property
     def forward(self) -> "Phases":
@@ -142,6 +130,7 @@ class Phases:
     targets: Integers  # where each pixel goes
     segments: Integers  # where the rows of such a window start
     weights_begin: Integers  # (P + 1,) where each phase's weights begin
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @lru_cache(maxsize=256)

@@ -25,12 +25,11 @@ from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels.buffers import empty
-from hlf_np.kernels.convolution import copy
+from hlf_np.kernels.convolution import copy, panels, product
 from hlf_np.kernels.sampling import make_sampler
-from hlf_np.kernels.tile import padded
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, padded
 
-# Sums may be taken in any order, so that vectors of pixels can be added; NaN and infinity keep their meaning.
-_FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+IMAGES_PER_TILE = TILE_ROWS // 2  # of the gradient to matrices: two rows for each image
 
 sample = make_sampler()
 
@@ -72,23 +71,31 @@ def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ign
                         to[k * channels] = values[k]
 
 
-@njit(cache=True, parallel=True, fastmath=_FAST)
-def _matrix_gradient(slopes, x, y, half, gradient, d_matrices):  # type: ignore[no-untyped-def]
-    channels, pixels = slopes.shape[1], slopes.shape[3]
-    zero = x.dtype.type(0)
-    for image in prange(slopes.shape[0]):
-        for axis in range(2):
-            with_x, with_y, total = zero, zero, zero
+@njit(cache=True, parallel=True)
+def _matrix_gradient(slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices):  # type: ignore[no-untyped-def]
+    """The sums over pixels of slope * g * (x, y, 1), as products with the matrix of all positions."""
+    count, channels, _, pixels = slopes.shape
+    for part in prange((count + IMAGES_PER_TILE - 1) // IMAGES_PER_TILE):
+        first = part * IMAGES_PER_TILE
+        images = min(IMAGES_PER_TILE, count - first)
+        flow, sums = (
+            np.empty(2 * IMAGES_PER_TILE * pixels, zeros.dtype),
+            np.empty(2 * IMAGES_PER_TILE * PANEL, zeros.dtype),
+        )
+        for row in range(2 * images):
+            image, own = first + row // 2, flow[row * pixels : (row + 1) * pixels]
+            own[:] = 0
             for channel in range(channels):
-                slope, g = slopes[image, channel, axis], gradient[image, channel]
+                slope, g = slopes[image, channel, row % 2], gradient[image, channel]
                 for k in range(pixels):
-                    flow = slope[k] * g[k]
-                    with_x += flow * x[k]
-                    with_y += flow * y[k]
-                    total += flow
-            d_matrices[image, axis, 0] = with_x * half[axis]
-            d_matrices[image, axis, 1] = with_y * half[axis]
-            d_matrices[image, axis, 2] = total * half[axis]
+                    own[k] += slope[k] * g[k]
+        product(
+            flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL, 2 * images, PLAIN,
+            rows[1],
+        )  # fmt: skip
+        for row in range(2 * images):
+            for k in range(3):
+                d_matrices[first + row // 2, row % 2, k] = sums[row * PANEL + k] * half[row % 2]
 
 
 @njit(cache=True)
@@ -193,7 +200,13 @@ def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats
     d_matrices = np.empty((len(slopes), 2, 3), slopes.dtype)
     grid = _Grid(*size, slopes.dtype)
     by_channel = np.ascontiguousarray(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
-    _matrix_gradient(slopes, *grid.positions, grid.half, by_channel, d_matrices)
+    pixels, lanes = size[0] * size[1], np.arange(2 * IMAGES_PER_TILE)
+    x, y = grid.positions
+    matrix = np.stack([x[:pixels], y[:pixels], np.ones_like(x[:pixels])], axis=1)  # (H W, 3)
+    _matrix_gradient(
+        slopes, by_channel, panels(matrix).ravel(), np.zeros(LANES, slopes.dtype), np.zeros(1, np.int64),
+        np.stack([lanes * pixels, lanes * PANEL]), grid.half, d_matrices,
+    )  # fmt: skip
     return d_matrices
 
 
