@@ -10,7 +10,7 @@ from hlf_np import UserError, models, operations
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
-from hlf_np.manifolds import VaeConfig, class_vaes, distance
+from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.models import Architecture, Kind
@@ -86,6 +86,12 @@ def test_attacks_stay_on_the_manifold_within_reach_and_in_the_box(vaes, split, t
 def test_labels_without_a_vae_are_refused(vaes, split):
     with pytest.raises(UserError, match="labels must lie between 0 and 4"):
         LearnedManifold(vaes[:5]).chart(split.images[:20], split.labels[:20], None)
+
+
+@pytest.mark.parametrize("latents", [(), (3, 4)])
+def test_vaes_that_do_not_belong_together_are_refused(latents):
+    with pytest.raises(UserError, match="one VAE for each class, all of the same latent_dimensions"):
+        LearnedManifold([Vae(VaeConfig(channels=(2, 4), latent_dimensions=count)) for count in latents])
 
 
 def test_no_images_have_an_empty_chart(vaes, split):

@@ -240,6 +240,8 @@ def test_a_class_without_images_and_a_damaged_file_are_refused(split, tmp_path):
     part = split.take(np.flatnonzero(split.labels == 0))
     with pytest.raises(UserError, match="no images of class 1"):
         class_vaes(part, 2, VaeConfig(TINY.channels, 3, epochs=0))
+    with pytest.raises(UserError, match="labels must lie between 0 and 0"):
+        class_vaes(split, 1, TINY)
     class_vaes(part, 1, VaeConfig(TINY.channels, 3, epochs=0), folder=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:1000])

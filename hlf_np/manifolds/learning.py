@@ -12,7 +12,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images
+from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.files import digest
@@ -68,8 +68,8 @@ def train_vae(
     ------
     UserError : for bad images, or when the loss is no longer finite.
     """
+    check_images(images, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=images.shape[1:])
-    check_images(images, config.image_shape)
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
@@ -122,8 +122,10 @@ def class_vaes(
 
     Raises
     ------
-    UserError : for a class without images, or a damaged file in the folder.
+    UserError : for bad images or labels, a class without images, or a damaged file in the folder.
     """
+    check_images(split.images, config.image_shape if config else None)
+    check_labels(split.labels, classes, len(split.images))
     config = config or VaeConfig(image_shape=split.images.shape[1:])
     vaes = []
     for label in range(classes):

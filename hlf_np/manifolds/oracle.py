@@ -9,7 +9,7 @@ the share of labels kept is if anything too low.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hlf_np.arrays import Floats, Integers
@@ -51,7 +51,7 @@ def train_oracle(
     UserError : for bad images or labels, or a damaged file in the folder.
     """
     config = config or OracleConfig()
-    path = folder and folder / f"oracle-{digest([repr(config), seed], split.images, split.labels)}.npz"
+    path = folder and folder / f"oracle-{digest([asdict(config), seed], split.images, split.labels)}.npz"
     if path and path.exists():
         return load(path)
     oracle = Model(config.architecture, seed)

@@ -87,9 +87,9 @@ class VaeConfig:
     channels: tuple[int, ...] = (16, 32, 64)
     latent_dimensions: int = 10
     reconstruction_weight: float = 1.0
-    epochs: int = 10
-    batch_size: int = 100
-    adam: AdamConfig = field(default_factory=lambda: AdamConfig(learning_rate=0.005, decay=0.9))
+    epochs: int = 5
+    batch_size: int = 25
+    adam: AdamConfig = field(default_factory=lambda: AdamConfig(learning_rate=0.01, decay=0.5))
     image_shape: tuple[int, int, int] = (28, 28, 1)
 
     def __post_init__(self) -> None:

@@ -22,8 +22,8 @@ Two things differ from the true manifold, and both matter when results are read:
   mostly does; `manifolds.oracle` measures how often. An adversarial example whose label changed is not a mistake of the
   classifier.
 
-With one VAE of all classes, the same for each label, the second is no longer to be expected: epsilon alone keeps a
-code from walking over to the next letter. That is the paper's *class-agnostic* manifold.
+With one VAE of all classes, `LearnedManifold((vae,) * 10)`, the second is no longer to be expected: epsilon alone keeps
+a code from walking over to the next letter. That is the paper's *class-agnostic* manifold.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Codes
+from hlf_np.errors import UserError
 from hlf_np.manifolds.vae import Vae
 from hlf_np.operations import concatenate, take
 from hlf_np.spaces.space import Chart, Norm, Space
@@ -79,6 +80,11 @@ class LearnedManifold(Space):
     _: KW_ONLY
     epsilon: float = 0.3
     norm: Norm = Norm.LINF
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({vae.config.latent_dimensions for vae in self.vaes}) != 1:
+            raise UserError("a learned manifold needs one VAE for each class, all of the same latent_dimensions")
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> LearnedChart:
         """The space around the reconstructions of images; `codes`, of the true manifold, are not used.
