@@ -22,8 +22,10 @@ Two things differ from the true manifold, and both matter when results are read:
   mostly does; `manifolds.oracle` measures how often. An adversarial example whose label changed is not a mistake of the
   classifier.
 
-With one VAE of all classes, `LearnedManifold((vae,) * 10)`, the second is no longer to be expected: epsilon alone keeps
-a code from walking over to the next letter. That is the paper's *class-agnostic* manifold.
+With one VAE of all classes, `LearnedManifold((vae,) * 10)`, the paper's *class-agnostic* manifold, nothing but
+epsilon keeps a code from walking over to the next letter. On FONTS (hard) a VAE of the default size does not even
+keep the class while it reconstructs: the oracle recognises only half of its reconstructions, against 95 % with
+class-specific VAEs. Attacks there say little.
 """
 
 from __future__ import annotations
