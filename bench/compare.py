@@ -75,8 +75,9 @@ def ours(name: str, threads: int) -> Task | None:
     from hlf_np.attacks import Attack
     from hlf_np.autodiff import Tensor
     from hlf_np.data.dataset import Split
-    from hlf_np.operations import cross_entropy, mean, warp
-    from hlf_np.optim import Adam
+    from hlf_np.learners import learner
+    from hlf_np.operations import warp
+    from hlf_np.optim import AdamConfig
     from hlf_np.spaces import ImageBall
 
     numba.set_num_threads(threads)
@@ -87,20 +88,13 @@ def ours(name: str, threads: int) -> Task | None:
         return lambda: attacks.run(model, split, ImageBall(EPSILON), attack)
     if name == "train-cnn-100":
         model, (images, labels) = _model("cnn"), _images(100)
-        optimiser = Adam(model.parameters())
-
-        def step() -> None:
-            mean(cross_entropy(model.forward(Tensor(images), training=True), labels)).backward()
-            optimiser.step(0.01)
-
-        return step
+        learns = learner(model, AdamConfig())
+        return lambda: learns.step(images, labels, 0.01)
     if name == "adversarial-epoch-1000":
         model, split = _model("cnn"), Split(*_images(1000))
-        config = training.TrainingConfig(
-            training.Training.ADVERSARIAL,
-            epochs=1,
-            attack=Attack(STEPS, STEP_SIZE, "sign", "image", stop_early=False),  # type: ignore[arg-type]
-        )
+        attack = Attack(STEPS, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
+        shares = training.perturbations(training.Training.ADVERSARIAL, attack=attack)
+        config = training.TrainingConfig(shares, epochs=1)
         return lambda: training.train(model, split, config=config)
     if name == "warp-1000":
         images, parameters = _images(1000)[0], _parameters(1000)

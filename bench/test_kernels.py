@@ -5,7 +5,7 @@ import pytest
 
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 from hlf_np.kernels.elementwise import column_moments, normalization_gradients, scale_columns
-from hlf_np.kernels.warp import warp_images, warp_matrix_gradient
+from hlf_np.kernels.warp import warp_images, warp_matrix_gradient, warp_with_slopes
 
 RANDOM = np.random.default_rng(0)
 SIZES = {"28": (28, 1, 16), "14": (14, 16, 32), "7": (7, 32, 64)}  # side, channels in, channels out
@@ -51,4 +51,8 @@ def test_batch_norm_and_relu(benchmark):
 @pytest.mark.parametrize("gradient", [False, True])
 def test_warp(benchmark, gradient):
     images, matrices = RANDOM.random((1000, 28, 28, 1), np.float32), 0.5 * normal(1000, 2, 3)
-    benchmark(warp_matrix_gradient, images, matrices, images) if gradient else benchmark(warp_images, images, matrices)
+    if gradient:
+        _, slopes = warp_with_slopes(images, matrices)
+        benchmark(warp_matrix_gradient, slopes, (28, 28), images)
+    else:
+        benchmark(warp_images, images, matrices)

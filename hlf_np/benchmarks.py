@@ -21,8 +21,8 @@ from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import product
-from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS
-from hlf_np.program import IMAGES
+from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS
+from hlf_np.programs.evaluation import IMAGES
 from hlf_np.spaces import ImageBall
 
 SECONDS = 0.5  # of repetitions behind each number
@@ -57,8 +57,8 @@ def _peak(a, a_rows, segments, b, start, c, c_rows, repeats, threads):  # type: 
         own = c[thread]
         for _ in range(repeats):
             product(
-                a, a_rows, segments, PEAK_DEPTH, 1, b, 0, True, start, 0, 2 * LANES,
-                own, c_rows, TILE_ROWS, PLAIN, c_rows,
+                a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, PANEL,
+                own, c_rows, PANEL, TILE_ROWS, PLAIN, c_rows,
             )  # fmt: skip
 
 
@@ -67,12 +67,12 @@ def peak(threads: int) -> float:
     numba.set_num_threads(threads)
     random = np.random.default_rng(0)
     a = random.random(TILE_ROWS * PEAK_DEPTH, np.float32)
-    b = random.random(PEAK_DEPTH * 2 * LANES, np.float32)
-    c = np.zeros((threads, TILE_ROWS * 2 * LANES), np.float32)
-    a_rows, c_rows = np.arange(TILE_ROWS) * PEAK_DEPTH, np.arange(TILE_ROWS) * 2 * LANES
-    zeros, repeats = np.zeros(2 * LANES, np.float32), 2000
+    b = random.random(PEAK_DEPTH * PANEL, np.float32)
+    c = np.zeros((threads, TILE_ROWS * PANEL), np.float32)
+    a_rows, c_rows = np.arange(TILE_ROWS) * PEAK_DEPTH, np.arange(TILE_ROWS) * PANEL
+    zeros, repeats = np.zeros(PANEL, np.float32), 2000
     seconds = _seconds(lambda: _peak(a, a_rows, np.zeros(1, np.int64), b, zeros, c, c_rows, repeats, threads))
-    return 2 * TILE_ROWS * PEAK_DEPTH * 2 * LANES * repeats * threads / seconds
+    return 2 * TILE_ROWS * PEAK_DEPTH * PANEL * repeats * threads / seconds
 
 
 def _data(count: int) -> Split:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,11 @@ def cli() -> None:
 @_option("--preset", default="quick", help="How large: smoke, quick, standard or paper.")
 @_option("--dataset", default="fonts", help="The images.")
 @click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
-@click.option("--trainings", help="Separated by commas: normal, adversarial. [default: all]")
+@click.option(
+    "--trainings",
+    help="Separated by commas: normal, adversarial, on_true_manifold_adversarial, adversarial_transformations,"
+    " random_transformations, regular_and_on_true_manifold_adversarial. [default: all]",
+)
 @click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
 @click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
 @_option("--out", type=click.Path(path_type=Path), default=Path("results"), help="Folder of the results.")
@@ -74,13 +79,13 @@ def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
     use_threads(threads)
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.run import check_sizes, classes_of, run_grid, total_work
+    from hlf_np.experiments.run import check_grid, classes_of, run_grid, total_work
     from hlf_np.experiments.store import open_store
     from hlf_np.report.curves import table
     from hlf_np.report.write import write_report
 
     config = _choose(PRESETS[check_choice("preset", preset, Preset)], choices)
-    check_sizes(config)
+    check_grid(config)
     with open_store(out, config) as store:
         with _progress(total_work(config, store)) as progress:
             results = run_grid(config, store, progress)
@@ -125,7 +130,8 @@ def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
 
 
 @cli.command()
-@_option("--training", default="normal", help="normal or adversarial.")
+@_option("--training", default="normal", help="How, as in `run --trainings`.")
+@_option("--variant", default="half", help="half or full: how much of each batch is perturbed; weak: half, weakly.")
 @_option("--n-train", default=1000, help="Training images.")
 @_option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
 @_option("--epochs", default=20)
@@ -135,6 +141,7 @@ def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
 @threads_option
 def train(
     training: str,
+    variant: str,
     n_train: int,
     architecture: str,
     epochs: int,
@@ -150,17 +157,20 @@ def train(
     from hlf_np import models
     from hlf_np import training as trainings
     from hlf_np.checks import check_choice
-    from hlf_np.data import load_fonts
+    from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
     from hlf_np.files import check_writable
+    from hlf_np.spaces import Transformations, TrueManifold
 
     check_writable(out)
     model = models.Model(models.DEFAULTS[check_choice("architecture", architecture, models.Kind)], seed)
-    data = load_fonts(n_train, 1, difficulty)
+    fonts = Fonts(load_prototypes(), check_choice("difficulty", difficulty, Difficulty))
+    split = fonts.dataset(n_train, 0).train
+    spaces = (TrueManifold(fonts), Transformations(fonts.box))
 
     def show(entry: trainings.EpochLog) -> None:
         click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
 
-    trainings.train(model, data.train, training, epochs, seed=seed, progress=show)
+    trainings.train(model, split, training, epochs, seed=seed, progress=show, space=spaces, variant=variant)
     model.save(out)
     click.echo(f"Saved {out}")
 
@@ -169,20 +179,22 @@ def train(
 @click.argument("model", type=click.Path(path_type=Path))
 @_option("--n-test", default=10_000, help="Test images for the test error.")
 @_option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
+@_option("--n-attacked-on-manifold", default=2500, help="Likewise, along the true manifold.")
 @_option("--restarts", default=5, help="Of each attack.")
-@_option("--epsilon", default=0.3, help="Size of the perturbations.")
+@_option("--epsilon", default=0.3, help="Size of the regular perturbations.")
 @difficulty_option
 @threads_option
 def evaluate(
     model: Path,
     n_test: int,
     n_attacked: int,
+    n_attacked_on_manifold: int,
     restarts: int,
     epsilon: float,
     difficulty: str,
     threads: int | None,
 ) -> None:
-    """Test error and success rate of regular attacks of a saved model."""
+    """Test error of a saved model, and success rates of regular and of on-manifold attacks."""
     from hlf_np.threads import use_threads
 
     use_threads(threads)
@@ -191,37 +203,46 @@ def evaluate(
     from hlf_np.data.fonts import Difficulty
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.run import evaluate as measure
-    from hlf_np.experiments.run import load_dataset
+    from hlf_np.experiments.run import fonts_of, load_dataset, spaces_of
 
     classifier = models.load(model)
     config = RunConfig(
         difficulty=check_choice("difficulty", difficulty, Difficulty),
         n_test=n_test,
         n_attacked=min(n_attacked, n_test),
+        n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
         epsilon=epsilon,
     )
     config = replace(config, attack=replace(config.attack, restarts=restarts))
-    found, _ = measure(classifier, load_dataset(config).test, config)
-    click.echo(f"test error                      {found.test_error:.4f}  ({n_test} images)")
-    click.echo(f"regular success, mean restart   {found.regular_success:.4f}  (epsilon {epsilon})")
-    click.echo(f"regular success, any restart    {found.regular_success_worst:.4f}")
+    fonts = fonts_of(config)
+    found, _ = measure(classifier, load_dataset(config, fonts).test, config, spaces_of(config, fonts))
+    click.echo(f"test error                         {found.test_error:.4f}  ({n_test} images)")
+    click.echo(f"regular success, mean restart      {found.regular_success:.4f}  (epsilon {epsilon})")
+    click.echo(f"regular success, any restart       {found.regular_success_worst:.4f}")
+    click.echo(f"on-manifold success, mean restart  {found.on_true_manifold_success:.4f}")
+    click.echo(f"on-manifold success, any restart   {found.on_true_manifold_success_worst:.4f}")
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@_option("--attack", "method", default="pgd", help="pgd; fgsm: a single step; cw: the smallest, by Carlini and Wagner.")
+@_option("--space", default="image", help="Where: image, true-manifold or transformations.")
 @_option("--images", default=100, help="How many test images to attack.")
 @_option("--epsilon", default=0.3, help="Size of the perturbations.")
 @_option("--norm", default="linf", help="linf or l2.")
-@_option("--steps", default=40)
-@_option("--step-size", default=0.005)
-@_option("--rule", default="adam", help="adam or sign.")
-@_option("--restarts", default=1)
+@_option("--objective", default="cross-entropy", help="Of pgd: cross-entropy or margin.")
+@_option("--steps", default=40, help="Of pgd.")
+@_option("--step-size", default=0.005, help="Of pgd.")
+@_option("--rule", default="adam", help="Of pgd: adam or sign.")
+@_option("--restarts", default=1, help="Of pgd.")
 @difficulty_option
 @seed_option
 @_option("--out", type=click.Path(path_type=Path), default=Path("adversarial.npz"), help="File of the examples.")
 @threads_option
 def attack(
     model: Path,
+    method: str,
+    space: str,
     images: int,
     epsilon: float,
     norm: str,
@@ -241,15 +262,27 @@ def attack(
 
     from hlf_np import attacks, models
     from hlf_np.checks import check_choice, check_count
-    from hlf_np.data import load_fonts
+    from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
     from hlf_np.files import check_writable, replace_file
-    from hlf_np.spaces import ImageBall, Norm
+    from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
 
     check_writable(out)
     classifier = models.load(model)
-    test = load_fonts(0, check_count("images", images), difficulty).test
-    space = ImageBall(epsilon, check_choice("norm", norm, Norm))
-    result = attacks.pgd(classifier, test.images, test.labels, space, **settings)
+    fonts = Fonts(load_prototypes(), check_choice("difficulty", difficulty, Difficulty))
+    test = fonts.dataset(0, check_count("images", images)).test
+    size: dict[str, Any] = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
+    where = {
+        "image": ImageBall(**size),
+        "true-manifold": TrueManifold(fonts, **size),
+        "transformations": Transformations(fonts.box, **size),
+    }
+    how: dict[str, Callable[..., attacks.AttackResult]] = {
+        "pgd": partial(attacks.pgd, **settings),
+        "fgsm": attacks.fgsm,
+        "cw": attacks.carlini_wagner,
+    }
+    find, chosen = _named("attack", method, how), _named("space", space, where)
+    result = find(classifier, test.images, test.labels, chosen, test.codes)
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:
@@ -264,6 +297,13 @@ def attack(
     fooled = result.success[correct].sum()
     click.echo(f"{correct.sum()} of {images} images are classified correctly; {fooled} of them no longer are")
     click.echo(f"Saved {out}")
+
+
+def _named(what: str, name: str, choices: dict[str, Any]) -> Any:
+    """One of several things by its name."""
+    if name not in choices:
+        raise UserError(f"unknown {what} {name!r}: use one of {', '.join(choices)}")
+    return choices[name]
 
 
 @cli.command()

@@ -31,6 +31,12 @@ class Layer:
         """The layers inside this one, by name."""
         return {}
 
+    def every_layer(self) -> Iterator[Layer]:
+        """This layer and all inside it, in the order of `named_arrays`."""
+        yield self
+        for child in self.children().values():
+            yield from child.every_layer()
+
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All parameters, those of the layers inside included, with dotted names."""
         for name, parameter in self.parameters.items():

@@ -34,7 +34,7 @@ from hlf_np.layers import (
     Residual,
     Sequential,
 )
-from hlf_np.program import Program
+from hlf_np.programs.evaluation import Program
 from hlf_np.random import generator
 
 

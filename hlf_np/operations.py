@@ -12,7 +12,7 @@ from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 from hlf_np.kernels.elementwise import column_moments, gate, normalization_gradients, scale_columns
-from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient
+from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient, warp_with_slopes
 
 # --- elementwise ----------------------------------------------------------------------------------------------------
 
@@ -438,14 +438,19 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     images : (N, H, W, C); parameters : (N, 6), see `affine_matrix`.
     """
     matrices = affine_matrix(parameters)
+    size = (images.shape[1], images.shape[2])
+    if matrices.requires_grad:
+        y, slopes = warp_with_slopes(images.data, matrices.data)
+    else:
+        y, slopes = warp_images(images.data, matrices.data), np.empty(0, images.data.dtype)
 
     def backward(g: Floats) -> tuple[Floats | None, Floats | None]:
         return (
             warp_image_gradient(matrices.data, g) if images.requires_grad else None,
-            warp_matrix_gradient(images.data, matrices.data, g) if matrices.requires_grad else None,
+            warp_matrix_gradient(slopes, size, g) if matrices.requires_grad else None,
         )
 
-    return Tensor.result(warp_images(images.data, matrices.data), (images, matrices), backward)
+    return Tensor.result(y, (images, matrices), backward)
 
 
 # (u, v, hx, hy, s, r) of the map that moves nothing

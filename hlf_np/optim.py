@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_positive
 from hlf_np.errors import UserError
@@ -32,6 +33,12 @@ class AdamConfig:
         """The learning rate of an epoch, counted from 0."""
         return self.learning_rate * self.decay**epoch
 
+    def settings(self, step: int, learning_rate: float) -> Floats:
+        """What the kernels need for step number `step`, counted from 1."""
+        beta1, beta2 = self.betas
+        rate, correction = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+        return np.array([self.weight_decay, beta1, beta2, rate, correction, self.epsilon])
+
 
 class Adam:
     """Adam (Kingma and Ba, 2015) with the weight decay added to the gradient.
@@ -54,9 +61,7 @@ class Adam:
     def step(self, learning_rate: float) -> None:
         """Update every parameter in place from its `gradient`, and forget the gradient."""
         self.steps += 1
-        beta1, beta2 = self.config.betas
-        rate, correction = learning_rate / (1 - beta1**self.steps), 1 / math.sqrt(1 - beta2**self.steps)
-        settings = (self.config.weight_decay, beta1, beta2, rate, correction, self.config.epsilon)
+        settings = self.config.settings(self.steps, learning_rate)
         for parameter, m, v in zip(self.parameters, self._first, self._second, strict=True):
             if parameter.gradient is None:
                 continue
@@ -65,6 +70,6 @@ class Adam:
                 np.ascontiguousarray(parameter.gradient).reshape(-1),
                 m.reshape(-1),
                 v.reshape(-1),
-                np.array(settings, parameter.data.dtype),
+                settings.astype(parameter.data.dtype),
             )
             parameter.gradient = None

@@ -1,18 +1,20 @@
-"""Training: normal, or on adversarial examples found anew for every batch.
+"""Training: normal, or on perturbed images found anew for every batch.
 
-Adversarial training (Madry et al., 2018) minimises the loss at the worst code of a space. The paper's
-recipe uses half of each batch as it is and replaces the other half by adversarial examples. The attack
-sees the model in evaluation mode (frozen batch-norm statistics), takes all its steps, and keeps the code
-of highest loss; the update sees the whole batch in training mode.
+A training is a list of *perturbed shares*: each replaces a part of every batch by images from some space,
+the worst that an attack finds there or random ones. Normal training has none. Adversarial training (Madry
+et al., 2018), by the paper's recipe, has one that takes half of the batch. The attack sees the model in
+evaluation mode (frozen batch-norm statistics), takes all its steps, and keeps the code of highest loss;
+the update sees the whole batch in training mode.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,14 +22,15 @@ from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
+from hlf_np.checks import check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
+from hlf_np.engine import Engine
 from hlf_np.errors import UserError
+from hlf_np.learners import Learner, learner
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy, mean
-from hlf_np.optim import Adam, AdamConfig
+from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
-from hlf_np.spaces import ImageBall, Space
+from hlf_np.spaces import ImageBall, Space, Transformations, TrueManifold
 
 
 class Training(StrEnum):
@@ -35,6 +38,11 @@ class Training(StrEnum):
 
     NORMAL = "normal"
     ADVERSARIAL = "adversarial"
+    ON_TRUE_MANIFOLD_ADVERSARIAL = "on_true_manifold_adversarial"
+    ON_LEARNED_MANIFOLD_ADVERSARIAL = "on_learned_manifold_adversarial"
+    ADVERSARIAL_TRANSFORMATIONS = "adversarial_transformations"
+    RANDOM_TRANSFORMATIONS = "random_transformations"
+    REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL = "regular_and_on_true_manifold_adversarial"
 
     @property
     def label(self) -> str:
@@ -42,37 +50,112 @@ class Training(StrEnum):
         return self.value.replace("_", " ").capitalize()
 
 
+class Variant(StrEnum):
+    """How much of a batch is perturbed, and how thoroughly.
+
+    HALF : half of it, by the full attack; the paper's main recipe.
+    FULL : all of it.
+    WEAK : half of it, by an attack that stops at the first label change.
+    """
+
+    HALF = "half"
+    FULL = "full"
+    WEAK = "weak"
+
+
+# Where each training perturbs; those with two spaces perturb equal shares in them.
+SPACES: dict[Training, tuple[type[Space], ...]] = {
+    Training.NORMAL: (),
+    Training.ADVERSARIAL: (ImageBall,),
+    Training.ON_TRUE_MANIFOLD_ADVERSARIAL: (TrueManifold,),
+    Training.ADVERSARIAL_TRANSFORMATIONS: (Transformations,),
+    Training.RANDOM_TRANSFORMATIONS: (Transformations,),
+    Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: (ImageBall, TrueManifold),
+}
+TRAINING_ATTACK = Attack(stop_early=False)  # the paper's inner maximisation
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A share of every batch that is perturbed.
+
+    space : where.
+    attack : what finds the perturbations; None draws them uniformly from all that are allowed.
+    fraction : of the batch, from 0 to 1.
+    """
+
+    space: Space
+    attack: Attack | None = TRAINING_ATTACK
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
+
+
+def perturbations(
+    training: Training,
+    spaces: Sequence[Space] = (),
+    attack: Attack = TRAINING_ATTACK,
+    variant: Variant = Variant.HALF,
+) -> tuple[Perturbation, ...]:
+    """The perturbed shares of a training.
+
+    Parameters
+    ----------
+    training : its name.
+    spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the
+        paper's.
+    attack : the inner maximisation; random transformations have none.
+    variant : see `Variant`.
+
+    Raises
+    ------
+    UserError : if a space is missing.
+    """
+    if training not in SPACES:
+        raise UserError(f"training {training} needs a learned manifold, which there is none of yet: leave it out")
+    needed = SPACES[training]
+    attack = replace(attack, stop_early=variant is Variant.WEAK)
+    fraction = 1.0 if variant is Variant.FULL else 0.5
+    drawn = training is Training.RANDOM_TRANSFORMATIONS
+    return tuple(
+        Perturbation(_of_kind(kind, spaces, training), None if drawn else attack, fraction / len(needed))
+        for kind in needed
+    )
+
+
+def _of_kind(kind: type[Space], spaces: Sequence[Space], training: Training) -> Space:
+    for space in spaces:
+        if isinstance(space, kind):
+            return space
+    if kind is ImageBall:
+        return ImageBall()
+    raise UserError(f"training {training} needs to know its space: give space={kind.__name__}(...)")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """The settings of a training; the defaults are the paper's.
 
-    training : which perturbations the model is trained on.
+    perturbations : the shares of each batch that are perturbed, together at most the whole batch; see
+        the function `perturbations`.
     epochs, batch_size : passes over the data, images per update.
     adam : the optimiser.
-    attack : the inner maximisation; it never stops early.
-    epsilon : size of the perturbations, in the space of the training.
-    adversarial_fraction : share of each batch that is replaced by adversarial examples.
+    engine : what computes the steps.
     """
 
-    training: Training = Training.NORMAL
+    perturbations: tuple[Perturbation, ...] = ()
     epochs: int = 20
     batch_size: int = 100
     adam: AdamConfig = field(default_factory=AdamConfig)
-    attack: Attack = field(default_factory=lambda: Attack(stop_early=False))
-    epsilon: float = 0.3
-    adversarial_fraction: float = 0.5
+    engine: Engine = Engine.PROGRAM
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "training", check_choice("training", self.training, Training))
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size)
-        check_positive("epsilon", self.epsilon)
-        if not 0 <= self.adversarial_fraction <= 1:
-            raise UserError(f"adversarial_fraction must lie between 0 and 1, not {self.adversarial_fraction}")
-
-    def space(self) -> Space | None:
-        """Where the adversarial examples of this training live; None for normal training."""
-        return ImageBall(self.epsilon) if self.training is Training.ADVERSARIAL else None
+        if math.fsum(share.fraction for share in self.perturbations) > 1:
+            raise UserError("the fractions of all perturbations add up to more than the whole batch: lower them")
 
 
 @dataclass(frozen=True)
@@ -98,6 +181,8 @@ def train(
     seed: int = 0,
     config: TrainingConfig | None = None,
     progress: Progress | None = None,
+    space: Space | Sequence[Space] = (),
+    variant: str = "half",
 ) -> list[EpochLog]:
     """Train a model in place.
 
@@ -105,11 +190,14 @@ def train(
     ----------
     model : changed in place.
     split : the training data.
-    training : "normal" or "adversarial".
+    training : "normal", "adversarial" or another name of `Training`.
     epochs, batch_size : see `TrainingConfig`.
-    seed : of the order of the images and of the attacks' random starts.
-    config : all settings at once; then `training`, `epochs` and `batch_size` are not used.
+    seed : of the order of the images, and of random starts and perturbations.
+    config : all settings at once; then no other setting is used.
     progress : called after each epoch.
+    space : where to perturb, if the training needs more than an image: a `TrueManifold` or `Transformations`.
+        Also an `ImageBall` of another size than the paper's. Several, for trainings in several spaces.
+    variant : "half", "full" or "weak", see `Variant`.
 
     Returns
     -------
@@ -117,19 +205,21 @@ def train(
 
     Raises
     ------
-    UserError : for bad data or settings, or when the loss is no longer finite.
+    UserError : for bad data or settings, a missing space, or when the loss is no longer finite.
     """
     if config is None:
-        config = TrainingConfig(check_choice("training", training, Training), epochs, batch_size)
+        spaces = (space,) if isinstance(space, Space) else space
+        name, kind = check_choice("training", training, Training), check_choice("variant", variant, Variant)
+        config = TrainingConfig(perturbations(name, spaces, variant=kind), epochs, batch_size)
     check_images(split.images, model.image_shape)
     check_labels(split.labels, model.classes, len(split.images))
     if not len(split):
         raise UserError("there are no images to train on")
-    optimiser = Adam(model.parameters(), config.adam)
+    learns = learner(model, config.adam, config.engine)
     log = []
     for epoch in range(config.epochs):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells, below
-            entry = _epoch(model, split, config, optimiser, seed, epoch)
+            entry = _epoch(model, split, config, learns, seed, epoch)
         if not math.isfinite(entry.loss):
             raise UserError(f"the loss became {entry.loss} in epoch {entry.epoch}: lower the learning rate")
         log.append(entry)
@@ -138,33 +228,40 @@ def train(
     return log
 
 
-def _epoch(model: Model, split: Split, config: TrainingConfig, optimiser: Adam, seed: int, epoch: int) -> EpochLog:
+def _epoch(model: Model, split: Split, config: TrainingConfig, learns: Learner, seed: int, epoch: int) -> EpochLog:
     started = time.perf_counter()
     learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))
     total_loss, wrong = 0.0, 0
     for step, first in enumerate(range(0, len(split), config.batch_size)):
         batch = split.take(order[first : first + config.batch_size])
-        attack_seed = int(generator(seed, "training attack", epoch, step).integers(2**31))
-        images = adversarial_batch(model, batch, config, attack_seed)
-        logits = model.forward(Tensor(images), training=True)
-        losses = cross_entropy(logits, batch.labels)
-        mean(losses).backward()
-        optimiser.step(learning_rate)
-        total_loss += float(losses.data.sum())
-        wrong += int((logits.data.argmax(axis=1) != batch.labels).sum())
+        random = generator(seed, "training attack", epoch, step)
+        if config.perturbations:
+            learns.store()  # the attacks see the present model
+        images = perturbed_batch(model, batch, config.perturbations, random)
+        losses, predictions = learns.step(images, batch.labels, learning_rate)
+        total_loss += float(losses.sum())
+        wrong += int((predictions != batch.labels).sum())
+    learns.store()
     return EpochLog(
         epoch + 1, total_loss / len(split), wrong / len(split), learning_rate, time.perf_counter() - started
     )
 
 
-def adversarial_batch(model: Model, batch: Split, config: TrainingConfig, seed: int) -> Floats:
-    """The images to train on: the batch itself, its last part replaced by adversarial examples."""
-    space = config.space()
-    count = round(config.adversarial_fraction * len(batch))
-    if space is None or count == 0:
-        return batch.images
-    clean = len(batch) - count
-    attack = replace(config.attack, stop_early=False)
-    result = attacks.run(model, batch.take(slice(clean, None)), space, attack, seed)
-    return np.concatenate([batch.images[:clean], result.images])
+def perturbed_batch(model: Model, batch: Split, shares: Sequence[Perturbation], random: np.random.Generator) -> Floats:
+    """The images to train on, (N, H, W, C): the batch itself, its last part replaced, share after share."""
+    images = batch.images.copy()
+    left = [math.fsum(share.fraction for share in shares[i:]) for i in range(len(shares) + 1)]
+    bounds = [len(batch) - round(fraction * len(batch)) for fraction in left]
+    for share, (first, last) in zip(shares, pairwise(bounds), strict=True):
+        if first < last:
+            images[first:last] = _perturbed(model, batch.take(slice(first, last)), share, random)
+    return images
+
+
+def _perturbed(model: Model, part: Split, share: Perturbation, random: np.random.Generator) -> Floats:
+    if share.attack is not None:
+        return attacks.run(model, part, share.space, share.attack, int(random.integers(2**31))).images
+    chart = share.space.chart(part.images, part.labels, part.codes)
+    codes = share.space.uniform_codes(random, chart)
+    return np.clip(chart.decode(Tensor(codes)).data, 0, 1)

@@ -32,6 +32,7 @@ from hlf_np.training import Training
 
 # A grid that takes a moment: two trainings, two sizes, one seed.
 TINY = RunConfig(
+    trainings=(Training.NORMAL, Training.ADVERSARIAL),
     sizes=(10, 20),
     architecture=Architecture(Kind.CNN, (2, 4), hidden_units=4),
     epochs=1,
@@ -39,6 +40,7 @@ TINY = RunConfig(
     attack=Attack(steps=2, step_size=0.1, restarts=2),
     n_test=60,
     n_attacked=40,
+    n_attacked_on_manifold=30,
 )
 
 
@@ -146,6 +148,8 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
             test_error=random.random(),
             regular_success=random.random(),
             regular_success_worst=random.random(),
+            on_true_manifold_success=random.random(),
+            on_true_manifold_success_worst=random.random(),
             **settings,
         )
         for size in sizes

@@ -96,7 +96,7 @@ def test_results_do_not_depend_on_the_batch_size_or_the_threads(
     threads(2)
     assert_same_results(attack(), expected)
     for size in (1, 7, 49):
-        monkeypatch.setattr(attacks, "IMAGES_PER_BATCH", size)
+        monkeypatch.setattr(attacks.ascent, "IMAGES_PER_BATCH", size)
         assert_same_results(attack(), expected)
 
 

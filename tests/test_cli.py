@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import runpy
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 
 from hlf_np import cli, models
 from hlf_np.data import load_fonts
+from hlf_np.training import Training
 
 HEADER = [  # the contract's columns
     *("dataset", "training", "n_train", "seed", "test_error", "regular_success"),
@@ -111,9 +113,9 @@ def test_smoke_run_prints_its_table(smoke):
     lines = done.stdout.split("\n")
     assert lines[0] == "Test error"
     assert lines[1].split() == ["N=100", "N=200"]
-    by_cell = {(row["training"].capitalize(), row["n_train"]): row for row in rows(folder)}
-    for line in lines[2:4]:
-        label, *cells = line.split()
+    by_cell = {(Training(row["training"]).label, row["n_train"]): row for row in rows(folder)}
+    for line in lines[2 : 2 + len(by_cell) // 2]:
+        label, *cells = re.split(" {2,}", line)
         assert cells == [f"{float(by_cell[label, size]['test_error']):.3f}" for size in ("100", "200")]
     assert lines[-2] == f"Report: {folder / 'report.html'}"
 
@@ -179,7 +181,8 @@ def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkey
     monkeypatch.setattr(models.Model, "predict", lambda model, images: np.full(len(images), -1))
     code, output, errors = main("run", "--preset", "smoke", "--sizes", 10, "--out", tmp_path / "results")
     assert (code, errors) == (0, "")
-    assert "Normal            1.000" in output
+    lines = [line.split() for line in output.split("\n")]
+    assert lines[:3] == [["Test", "error"], ["N=10"], ["Normal", "1.000"]]
     assert {(row["test_error"], row["regular_success"]) for row in rows(tmp_path / "results")} == {("1.000000", "")}
     assert "No attack succeeded" in (tmp_path / "results" / "report.html").read_text()
 
@@ -208,9 +211,10 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     model = models.load(tmp_path / "new" / "model.npz")
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
-    assert found.startswith(f"test error                      {1 - right.mean():.4f}  (80 images)")
-    average, worst = (float(line.split("restart")[1].split()[0]) for line in found.split("\n")[1:3])
-    assert 0 <= average <= worst <= 1
+    assert found.startswith(f"test error                         {1 - right.mean():.4f}  (80 images)")
+    for lines in (found.split("\n")[1:3], found.split("\n")[3:5]):
+        average, worst = (float(line.split("restart")[1].split()[0]) for line in lines)
+        assert 0 < average <= worst <= 1
 
     said = ok("attack", "new/model.npz", "--images", 80, "--steps", 3, "--epsilon", 0.1, "--difficulty", "easy")
     with np.load(tmp_path / "adversarial.npz", allow_pickle=False) as stored:
@@ -232,6 +236,42 @@ def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
     with np.load(out) as stored:
         norms = np.linalg.norm((stored["images"] - stored["originals"]).reshape(20, -1), axis=1)
     assert 0.3 < norms.max() <= 0.7 + 1e-5
+
+
+@pytest.mark.parametrize("method", ["pgd", "fgsm", "cw"])
+@pytest.mark.parametrize("space", ["image", "true-manifold", "transformations"])
+def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
+    path, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "found.npz"
+    settings = ("--images", 25, "--steps", 5, "--step-size", 0.05, "--objective", "margin", "--norm", "l2")
+    code, output, errors = main("attack", path, "--attack", method, "--space", space, *settings, "--out", out)
+    assert (code, errors) == (0, "")
+    model, test = models.load(path), load_fonts(0, 25).test
+    with np.load(out) as stored:
+        images, success = stored["images"], stored["success"]
+        np.testing.assert_array_equal(stored["originals"], test.images)
+        np.testing.assert_array_equal(success, model.predict(images) != test.labels)
+        np.testing.assert_array_equal(stored["predictions"], model.predict(images))
+    change = np.abs(images - test.images)
+    assert change.any()
+    if space == "image":
+        assert np.linalg.norm(change.reshape(25, -1), axis=1).max() <= 0.3 + 1e-5
+    else:
+        assert change.max() > 0.3 + 1e-5  # letters move as a whole
+    assert f"Saved {out}" in output
+
+
+@pytest.mark.parametrize("training", ["on_true_manifold_adversarial", "random_transformations"])
+def test_train_knows_trainings_and_variants(tmp_path, training):
+    states = {}
+    for name, chosen in {"half": (), "full": ("--variant", "full"), "normal": ("--training", "normal")}.items():
+        out = tmp_path / f"{name}.npz"
+        given = ("--training", training, *chosen, "--n-train", 20, "--epochs", 1)
+        code, output, errors = main("train", *given, "--out", out)
+        assert (code, errors) == (0, "")
+        assert output.endswith(f"Saved {out}\n")
+        states[name] = models.load(out).state_dict()["0.weight"]
+    assert (states["half"] != states["full"]).any()
+    assert (states["half"] != states["normal"]).any()
 
 
 def test_fonts_draws_its_sheets(tmp_path):

@@ -12,13 +12,23 @@ from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
 from hlf_np.attacks import Attack, Rule, Start
-from hlf_np.data.fonts import Difficulty
-from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
-from hlf_np.experiments.run import check_sizes, evaluate, load_dataset, run_cell, run_grid, total_work
+from hlf_np.data.fonts import BOXES, Difficulty
+from hlf_np.experiments.config import PRESETS, TRAININGS, Cell, Preset, RunConfig
+from hlf_np.experiments.run import (
+    check_grid,
+    evaluate,
+    fonts_of,
+    load_dataset,
+    run_cell,
+    run_grid,
+    spaces_of,
+    total_work,
+    training_config,
+)
 from hlf_np.experiments.store import open_store
 from hlf_np.models import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import ImageBall
+from hlf_np.spaces import ImageBall, Transformations, TrueManifold
 from hlf_np.training import Training, TrainingConfig, train
 
 # --- configuration --------------------------------------------------------------------------------------------
@@ -48,8 +58,10 @@ configurations = st.builds(
     training_attack=some_attacks,
     attack=some_attacks,
     epsilon=fractions,
+    latent_epsilon=fractions,
     n_test=st.integers(1000, 160_000),
     n_attacked=st.integers(1, 1000),
+    n_attacked_on_manifold=st.integers(1, 1000),
 )
 
 
@@ -70,8 +82,8 @@ def test_every_preset_has_the_papers_recipe(preset):
     assert config.epsilon == 0.3
     assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
     assert config.attack.stop_early
-    assert {"normal", "adversarial"} <= set(config.trainings)
-    assert TrainingConfig().adversarial_fraction == 0.5
+    assert set(config.trainings) == set(Training) - {"on_learned_manifold_adversarial"}
+    assert config.latent_epsilon == 0.3
 
 
 @pytest.mark.parametrize("preset", [Preset.QUICK, Preset.STANDARD, Preset.PAPER])
@@ -80,6 +92,7 @@ def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
     assert config.epochs == 20
     assert config.attack == Attack(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
     assert config.n_attacked == 1000
+    assert config.n_attacked_on_manifold == (1000 if preset is Preset.QUICK else 2500)
 
 
 def test_paper_preset_has_the_papers_grid():
@@ -105,6 +118,7 @@ def test_paper_preset_has_the_papers_grid():
         ({"n_test": 0}, "n_test must be at least 1"),
         ({"n_attacked": 0}, "n_attacked must be between 1 and 60"),
         ({"n_attacked": 61}, "n_attacked must be between 1 and 60"),
+        ({"n_attacked_on_manifold": 61}, "n_attacked_on_manifold must be between 1 and 60"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(changes, message):
@@ -113,11 +127,16 @@ def test_configurations_that_make_no_sense_are_refused(changes, message):
 
 
 def test_grids_beyond_the_data_are_refused():
-    check_sizes(replace(TINY, sizes=(960_000,), n_test=160_000))
+    check_grid(replace(TINY, sizes=(960_000,), n_test=160_000))
     with pytest.raises(UserError, match="sizes must be between 1 and 960000, not 960001"):
-        check_sizes(replace(TINY, sizes=(10, 960_001)))
+        check_grid(replace(TINY, sizes=(10, 960_001)))
     with pytest.raises(UserError, match="n_test must be between 1 and 160000, not 160001"):
-        check_sizes(replace(TINY, n_test=160_001))
+        check_grid(replace(TINY, n_test=160_001))
+
+
+def test_grids_in_spaces_that_there_are_not_are_refused():
+    with pytest.raises(UserError, match="on_learned_manifold_adversarial needs a learned manifold"):
+        check_grid(replace(TINY, trainings=tuple(Training)))
 
 
 # --- the grid -------------------------------------------------------------------------------------------------
@@ -155,13 +174,13 @@ def test_progress_adds_up_to_the_work_that_was_left(tmp_path):
 def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
     for threads in (1, 2, 5):
         done = command(
-            *("run", "--preset", "smoke", "--sizes", "30,60", "--seeds", "2"),
+            *("run", "--preset", "smoke", "--sizes", "30,60", "--seeds", "1"),
             *("--out", tmp_path / str(threads), "--threads", threads),
         )
         assert (done.returncode, done.stderr) == (0, "")
     first = numbers(tmp_path / "1")
-    assert len(first) == 8
-    assert len({row["train_loss"] for row in first}) == 8
+    assert len(first) == 12
+    assert len({row["train_loss"] for row in first}) == 12
     assert numbers(tmp_path / "2") == first
     assert numbers(tmp_path / "5") == first
     for model in (tmp_path / "1" / "models").iterdir():
@@ -174,7 +193,12 @@ def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset(replace(TINY, sizes=(400,)))
+    return load_dataset(replace(TINY, sizes=(400,)), fonts_of(TINY))
+
+
+@pytest.fixture(scope="module")
+def spaces():
+    return spaces_of(TINY, fonts_of(TINY))
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +209,9 @@ def learned(dataset):
     return model
 
 
-def test_measurements_are_what_they_say(learned, dataset):
-    measurements, examples = evaluate(learned, dataset.test, replace(TINY, attack=Attack(2, 0.01, restarts=2)))
+def test_measurements_are_what_they_say(learned, dataset, spaces):
+    config = replace(TINY, attack=Attack(2, 0.01, restarts=2))
+    measurements, examples = evaluate(learned, dataset.test, config, spaces)
     images, labels = dataset.test.images, dataset.test.labels
     right = learned.predict(images) == labels
     assert measurements.test_error == pytest.approx(1 - right.sum() / 60)
@@ -198,7 +223,16 @@ def test_measurements_are_what_they_say(learned, dataset):
     assert measurements.regular_success == pytest.approx(result.restart_success.mean())
     assert measurements.regular_success_worst == pytest.approx(result.success.mean())
     assert 0 < measurements.regular_success <= measurements.regular_success_worst < 1  # or the above says little
-    assert math.isnan(measurements.on_true_manifold_success)
+
+    attacked = right & (np.arange(60) < TINY.n_attacked_on_manifold)
+    manifold, codes = TrueManifold(fonts_of(TINY)), dataset.test.codes.take(attacked)
+    result = attacks.pgd(
+        learned, images[attacked], labels[attacked], manifold, codes, steps=2, step_size=0.01, restarts=2, seed=0
+    )
+    assert measurements.on_true_manifold_success == pytest.approx(result.restart_success.mean())
+    assert measurements.on_true_manifold_success_worst == pytest.approx(result.success.mean())
+    assert 0 < measurements.on_true_manifold_success < measurements.on_true_manifold_success_worst < 1
+    assert math.isnan(measurements.on_learned_manifold_success)
 
     assert 0 < len(examples.labels) <= TINY.n_examples
     assert len(set(examples.labels.tolist())) == len(examples.labels)  # one of each class
@@ -210,28 +244,43 @@ def test_measurements_are_what_they_say(learned, dataset):
     assert np.abs(examples.adversarial - examples.originals).max() <= 0.3 + 1e-6
 
 
-def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset):
-    cell = Cell(Training.ADVERSARIAL, 20, 3)
-    result, found = run_cell(TINY, cell, dataset, lambda what, done: None)
+@pytest.mark.parametrize("training", TRAININGS)
+def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset, spaces, training):
+    cell = Cell(training, 20, 3)
+    result, found = run_cell(TINY, cell, dataset, spaces, lambda what, done: None)
     expected = models.Model(TINY.architecture, seed=3)
-    log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=TINY.training_config(cell))
+    config = training_config(TINY, training, spaces)
+    log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=config)
     for name, array in expected.state_dict().items():
         np.testing.assert_array_equal(found.state_dict()[name], array)
     assert (result.cell, result.measurements.train_loss) == (cell, log[-1].loss)
 
 
-def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset):
+def test_settings_of_a_run_reach_its_trainings():
+    config = replace(TINY, epsilon=0.1, latent_epsilon=0.2, epochs=7, batch_size=9, difficulty=Difficulty.EASY)
+    fonts = fonts_of(config)
+    both = training_config(config, Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL, spaces_of(config, fonts))
+    assert (both.epochs, both.batch_size, both.adam) == (7, 9, TINY.adam)
+    image, manifold = both.perturbations
+    assert (image.space, image.attack, image.fraction) == (ImageBall(0.1), TINY.training_attack, 0.25)
+    assert (manifold.space.fonts, manifold.space.epsilon, manifold.fraction) == (fonts, 0.2, 0.25)
+    (drawn,) = training_config(config, Training.RANDOM_TRANSFORMATIONS, spaces_of(config, fonts)).perturbations
+    assert drawn.space == Transformations(BOXES[Difficulty.EASY], epsilon=0.2)
+
+
+def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset, spaces):
     wrong = dataset.test.take(np.flatnonzero(learned.predict(dataset.test.images) != dataset.test.labels))
-    measurements, examples = evaluate(learned, wrong, TINY)
+    measurements, examples = evaluate(learned, wrong, TINY, spaces)
     assert measurements.test_error == 1
     assert math.isnan(measurements.regular_success)
     assert math.isnan(measurements.regular_success_worst)
+    assert math.isnan(measurements.on_true_manifold_success)
     assert len(examples.labels) == 0
 
 
-def test_models_of_other_classes_are_refused(dataset):
+def test_models_of_other_classes_are_refused(dataset, spaces):
     with pytest.raises(UserError, match="labels must lie between 0 and 4"):
-        evaluate(models.cnn(classes=5, widths=(2,), hidden_units=2), dataset.test, TINY)
+        evaluate(models.cnn(classes=5, widths=(2,), hidden_units=2), dataset.test, TINY, spaces)
 
 
 def test_cells_are_named_for_files_and_for_people():

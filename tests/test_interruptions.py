@@ -12,7 +12,8 @@ from helpers import Killed, command, compute, numbers, start, tree, wait_until
 from hlf_np.experiments.config import Cell
 from hlf_np.training import Training
 
-GRID = ("run", "--preset", "smoke", "--sizes", "20,40", "--seeds", "2")  # eight cells
+TRAININGS = ("--trainings", "normal,on_true_manifold_adversarial")
+GRID = ("run", "--preset", "smoke", *TRAININGS, "--sizes", "20,40", "--seeds", "2")  # eight cells
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 from hlf_np.kernels.geometry import geometry
-from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient
+from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient, warp_with_slopes
 
 CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
 
@@ -179,7 +179,9 @@ def test_warp_is_the_textbook_formula(case):
 
 
 def warp_gradients(images, matrices, g):
-    return warp_image_gradient(matrices, g), warp_matrix_gradient(images, matrices, g)
+    warped, slopes = warp_with_slopes(images, matrices)
+    np.testing.assert_array_equal(warped, warp_images(images, matrices))
+    return warp_image_gradient(matrices, g), warp_matrix_gradient(slopes, images.shape[1:3], g)
 
 
 @given(case=warps)

@@ -1,12 +1,12 @@
 """The learned manifold as a space, distances to manifolds, and the oracle."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hlf_np import UserError, models, operations
+from hlf_np import UserError, models
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
@@ -14,7 +14,7 @@ from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.models import Architecture, Kind
-from hlf_np.spaces import Chart, LearnedManifold
+from hlf_np.spaces import LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
 
 
@@ -102,23 +102,8 @@ def test_no_images_have_an_empty_chart(vaes, split):
 # --- projection -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Warps(Chart):
-    """All warps of some letters."""
-
-    letters: np.ndarray
-
-    def decode(self, codes):
-        return operations.warp(Tensor(self.letters), codes)
-
-    def take(self, rows):
-        return Warps(self.start[rows], self.lower, self.upper, self.letters[rows])
-
-
-def warps(fonts, split, parameters=None):
-    letters = fonts.letters[split.codes.font * fonts.classes + split.labels]
-    lower, upper = (np.array(bound, np.float32) for bound in (fonts.box.lower, fonts.box.upper))
-    return Warps(split.codes.parameters if parameters is None else parameters, lower, upper, letters)
+def true_chart(fonts, split):
+    return TrueManifold(fonts).chart(split.images, split.labels, split.codes)
 
 
 def test_an_image_of_the_manifold_is_found_again_from_a_wrong_code(fonts, split):
@@ -126,7 +111,8 @@ def test_an_image_of_the_manifold_is_found_again_from_a_wrong_code(fonts, split)
     box = np.array(fonts.box.upper, np.float32) - np.array(fonts.box.lower, np.float32)
     random = np.random.default_rng(0)
     moved = part.codes.parameters + 0.15 * box * random.uniform(-1, 1, (60, 6)).astype(np.float32)
-    chart = warps(fonts, part, np.clip(moved, fonts.box.lower, fonts.box.upper).astype(np.float32))
+    moved = np.clip(moved, fonts.box.lower, fonts.box.upper).astype(np.float32)
+    chart = replace(true_chart(fonts, part), start=moved)
     before = np.linalg.norm((chart.decode(Tensor(chart.start)).data - part.images).reshape(60, -1), axis=1)
     assert np.median(before) > 1
     found = project(part.images, chart)
@@ -141,14 +127,14 @@ def test_an_image_of_the_manifold_is_found_again_from_a_wrong_code(fonts, split)
 
 def test_an_image_is_at_no_distance_from_its_own_manifold(fonts, split):
     # up to the clipping to [0, 1] of what bilinear weights sum to
-    assert project(split.images, warps(fonts, split)).distances.max() < 1e-4
+    assert project(split.images, true_chart(fonts, split)).distances.max() < 1e-4
 
 
 def test_noise_is_off_the_manifold_by_almost_its_norm(fonts, split):
     """Of 784 directions the manifold takes up 6: the squared distance is 778 / 784 of the noise's, on average."""
     noise = np.random.default_rng(0).standard_normal(split.images.shape).astype(np.float32)
     noise *= 2 / np.linalg.norm(noise.reshape(len(noise), -1), axis=1)[:, None, None, None]
-    found = project(split.images + noise, warps(fonts, split))
+    found = project(split.images + noise, true_chart(fonts, split))
     assert found.distances.max() <= 2 + 1e-4
     assert 1.9 < found.distances.mean() < 2
 
@@ -156,9 +142,9 @@ def test_noise_is_off_the_manifold_by_almost_its_norm(fonts, split):
 def test_more_images_than_a_batch_change_nothing(fonts, split, monkeypatch):
     part = split.take(slice(7))
     images = np.clip(part.images + np.float32(0.1), 0, 1)
-    whole = project(images, warps(fonts, part), steps=20)
+    whole = project(images, true_chart(fonts, part), steps=20)
     monkeypatch.setattr(distance, "IMAGES_PER_BATCH", 3)
-    parts = project(images, warps(fonts, part), steps=20)
+    parts = project(images, true_chart(fonts, part), steps=20)
     np.testing.assert_allclose(parts.distances, whole.distances, rtol=1e-4)
 
 
@@ -174,7 +160,7 @@ def test_a_decoded_code_is_found_again_on_the_learned_manifold(vaes, split):
 
 def test_a_projection_needs_one_code_for_each_image(fonts, split):
     with pytest.raises(UserError, match="3 images to project"):
-        project(split.images[:3], warps(fonts, split.take(slice(4))))
+        project(split.images[:3], true_chart(fonts, split.take(slice(4))))
 
 
 # --- nearest neighbours ---------------------------------------------------------------------------------------

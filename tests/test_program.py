@@ -10,7 +10,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
-from hlf_np.program import IMAGES, Program
+from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall
 
 # odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
@@ -119,7 +119,7 @@ def test_a_compiled_model_follows_its_weights():
 def test_a_layer_without_a_compiled_form_is_named():
     random = np.random.default_rng(0)
     network = Sequential(Convolution(1, 4, random), Tanh(), Flatten(), Linear(4 * 4 * 4, 3, random))
-    with pytest.raises(UserError, match=r"no Tanh here.*autodiff"):
+    with pytest.raises(UserError, match=r"no compiled Tanh here.*autodiff"):
         Program(network, (8, 8, 1))
 
 

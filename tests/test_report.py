@@ -29,6 +29,8 @@ MEASUREMENTS = {  # by the captions of their tables
     "Test error": "test_error",
     "Regular success rate (mean over restarts)": "regular_success",
     "Regular success rate (any restart)": "regular_success_worst",
+    "On-manifold success rate (mean over restarts)": "on_true_manifold_success",
+    "On-manifold success rate (any restart)": "on_true_manifold_success_worst",
 }
 
 
@@ -104,13 +106,13 @@ def test_tables_hold_the_means_of_the_table_of_results(smoke):
     assert parsed.tables.keys() == MEASUREMENTS.keys()
     for caption, (head, *body) in parsed.tables.items():
         assert head == ["Training", "100", "200"]
-        assert {line[0] for line in body} == {row["training"].capitalize() for row in found}
+        assert {line[0] for line in body} == {Training(row["training"]).label for row in found}
         for label, *cells in body:
             for size, cell in zip(head[1:], cells, strict=True):
                 values = [
                     float(row[MEASUREMENTS[caption]])
                     for row in found
-                    if (row["training"].capitalize(), row["n_train"]) == (label, size)
+                    if (Training(row["training"]).label, row["n_train"]) == (label, size)
                 ]
                 assert float(cell) == pytest.approx(np.mean(values), abs=0.0005001)
 

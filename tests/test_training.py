@@ -13,10 +13,24 @@ from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.optim import AdamConfig
-from hlf_np.training import TrainingConfig, adversarial_batch, train
+from hlf_np.spaces import ImageBall, Transformations, TrueManifold
+from hlf_np.training import Perturbation, Training, TrainingConfig, Variant, perturbations, perturbed_batch, train
 
 FAST = TrainingConfig(epochs=3, batch_size=25, adam=AdamConfig(learning_rate=0.005))
-ADVERSARIAL = replace(FAST, training="adversarial", epsilon=0.1, attack=Attack(steps=2, step_size=0.05))
+ATTACK = Attack(steps=2, step_size=0.05, stop_early=False)
+SHARE = Perturbation(ImageBall(0.1), ATTACK)
+ADVERSARIAL = replace(FAST, perturbations=(SHARE,))
+LEARNED = Training.ON_LEARNED_MANIFOLD_ADVERSARIAL
+AVAILABLE = [training for training in Training if training is not LEARNED]
+
+
+def random():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def spaces(fonts):
+    return ImageBall(0.1), TrueManifold(fonts), Transformations(fonts.box)
 
 
 def weights_after(split, config=FAST, seed=0, model=None):
@@ -58,7 +72,7 @@ def test_the_log_tells_every_epoch(split, model):
 def test_the_log_is_the_mean_over_the_images_as_trained_on(split, monkeypatch):
     """With a learning rate of almost 0 the model stays as it is, so every batch's loss is known."""
     model, twin, batches = small_cnn(), small_cnn(), []
-    monkeypatch.setattr(training, "adversarial_batch", lambda m, batch, c, s: batches.append(batch) or batch.images)
+    monkeypatch.setattr(training, "perturbed_batch", lambda m, batch, s, r: batches.append(batch) or batch.images)
     config = replace(FAST, epochs=1, batch_size=40, adam=AdamConfig(learning_rate=1e-12))
     (entry,) = train(model, split, config=config)
     losses, wrong = [], []
@@ -87,11 +101,11 @@ def test_a_last_batch_of_a_single_image_spoils_nothing(split, count):
 def test_every_image_of_an_epoch_is_used_once(split, monkeypatch):
     seen = []
 
-    def watched(model, batch, config, seed):
+    def watched(model, batch, shares, random):
         seen.append(batch.images)
-        return adversarial_batch(model, batch, config, seed)
+        return perturbed_batch(model, batch, shares, random)
 
-    monkeypatch.setattr(training, "adversarial_batch", watched)
+    monkeypatch.setattr(training, "perturbed_batch", watched)
     train(small_cnn(), split, config=replace(FAST, epochs=2, batch_size=40))
     assert [len(batch) for batch in seen] == [40, 40, 40, 30] * 2
     orders = [np.concatenate(seen[:4]), np.concatenate(seen[4:])]
@@ -112,45 +126,100 @@ def test_the_same_seed_gives_the_same_bits_at_any_number_of_threads(split, confi
     assert differ(weights_after(split, config, seed=1), single)
 
 
-# --- adversarial training -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_every_training_is_decided_by_its_seed(split, spaces, name):
+    config = replace(FAST, epochs=1, perturbations=perturbations(name, spaces, ATTACK))
+    first = weights_after(split, config)
+    assert_same_arrays(weights_after(split, config), first)
+    assert differ(weights_after(split, config, seed=1), first)
+    if name != "normal":
+        assert differ(weights_after(split, replace(FAST, epochs=1)), first)
+
+
+# --- perturbed batches ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("fraction", "clean"), [(0.5, 10), (1.0, 0), (0.25, 15), (0.0, 20)])
 def test_only_the_last_part_of_a_batch_is_perturbed(trained, split, fraction, clean):
     batch = split.take(slice(20))
-    config = replace(ADVERSARIAL, adversarial_fraction=fraction)
-    images = adversarial_batch(trained, batch, config, seed=0)
+    images = perturbed_batch(trained, batch, [replace(SHARE, fraction=fraction)], random())
     np.testing.assert_array_equal(images[:clean], batch.images[:clean])
-    perturbations = images[clean:] - batch.images[clean:]
-    assert perturbations.any(axis=(1, 2, 3)).all()
-    assert np.abs(perturbations).max(initial=0) <= 0.1 + 1e-6
+    changes = images[clean:] - batch.images[clean:]
+    assert changes.any(axis=(1, 2, 3)).all()
+    assert np.abs(changes).max(initial=0) <= 0.1 + 1e-6
     assert ((images >= 0) & (images <= 1)).all()
     assert (images.shape, images.dtype) == (batch.images.shape, np.float32)
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(20, (10, 5, 5)), (25, (13, 6, 6)), (2, (1, 1, 0)), (1, (1, 0, 0))])
+def test_two_shares_lie_behind_each_other(trained, split, count, sizes):
+    """One so small that it can be told from the other."""
+    batch = split.take(slice(count))
+    shares = [replace(SHARE, fraction=0.25), Perturbation(ImageBall(0.01), ATTACK, 0.25)]
+    largest = np.abs(perturbed_batch(trained, batch, shares, random()) - batch.images).max(axis=(1, 2, 3))
+    kinds = [(largest == 0).sum(), (largest > 0.02).sum(), ((largest > 0) & (largest < 0.02)).sum()]
+    assert tuple(kinds) == sizes
+    np.testing.assert_array_equal(largest[: sizes[0]], 0)
+    assert (largest[sizes[0] : sizes[0] + sizes[1]] > 0.02).all()
+
+
+def test_shares_of_the_whole_batch_leave_nothing_clean(trained, split):
+    batch = split.take(slice(25))
+    shares = [SHARE, Perturbation(ImageBall(0.01), ATTACK)]
+    images = perturbed_batch(trained, batch, shares, random())
+    assert (images != batch.images).any(axis=(1, 2, 3)).all()
+
+
+def test_the_first_share_does_not_depend_on_the_others(trained, split):
+    batch = split.take(slice(20))
+    alone = perturbed_batch(trained, batch, [replace(SHARE, fraction=0.25)], random())[15:]
+    swapped = batch.take(np.r_[0:10, 15:20, 10:15])
+    first = perturbed_batch(trained, swapped, [replace(SHARE, fraction=0.25)] * 2, random())[10:15]
+    np.testing.assert_array_equal(first, alone)
+
+
 def test_the_perturbed_part_has_a_higher_loss(trained, split):
     batch = split.take(slice(40))
-    images = adversarial_batch(trained, batch, replace(ADVERSARIAL, adversarial_fraction=1.0), seed=0)
+    images = perturbed_batch(trained, batch, [replace(SHARE, fraction=1.0)], random())
     errors = [(trained.predict(x) != batch.labels).mean() for x in (batch.images, images)]
     assert errors[1] > errors[0] + 0.3
 
 
 def test_normal_training_takes_batches_as_they_are(trained, split):
-    np.testing.assert_array_equal(adversarial_batch(trained, split, FAST, seed=0), split.images)
+    np.testing.assert_array_equal(perturbed_batch(trained, split, (), random()), split.images)
 
 
-def test_the_attack_takes_all_its_steps_even_if_told_to_stop_early(trained, split):
-    for config in (ADVERSARIAL, replace(ADVERSARIAL, attack=replace(ADVERSARIAL.attack, steps=6))):
-        early, late = (
-            adversarial_batch(trained, split, replace(config, attack=replace(config.attack, stop_early=stop)), seed=0)
-            for stop in (True, False)
-        )
-        np.testing.assert_array_equal(early, late)
+def test_perturbed_batches_leave_the_data_alone(trained, split):
+    images = split.images.copy()
+    perturbed_batch(trained, split, [SHARE], random())
+    np.testing.assert_array_equal(split.images, images)
+
+
+def test_random_shares_are_drawn_and_not_attacked(trained, split, spaces):
+    space = spaces[2]
+    images = perturbed_batch(trained, split, [Perturbation(space, None, 1.0)], random())
+    chart = space.chart(split.images, split.labels, None)
+    expected = chart.decode(Tensor(space.uniform_codes(random(), chart))).data
+    np.testing.assert_array_equal(images, np.clip(expected, 0, 1))
+    untrained = perturbed_batch(small_cnn(), split, [Perturbation(space, None, 1.0)], random())
+    np.testing.assert_array_equal(images, untrained)
+
+
+def test_weak_attacks_stop_at_the_first_label_change(trained, split):
+    attack = Attack(steps=6, step_size=0.05)
+    weak, full = (
+        perturbed_batch(trained, split, [Perturbation(ImageBall(0.2), replace(attack, stop_early=stop), 1.0)], random())
+        for stop in (True, False)
+    )
+    losses = [oracles.cross_entropy(trained.logits(images), split.labels) for images in (weak, full)]
+    fooled = trained.predict(weak) != split.labels
+    assert fooled.mean() > 0.5
+    assert (losses[0][fooled] < losses[1][fooled]).mean() > 0.8
 
 
 def test_the_attack_leaves_the_model_alone(trained, split):
     before = trained.state_dict()
-    adversarial_batch(trained, split, ADVERSARIAL, seed=0)
+    perturbed_batch(trained, split, [SHARE], random())
     assert_same_arrays(trained.state_dict(), before)
     assert all(parameter.gradient is None for parameter in trained.parameters())
 
@@ -158,10 +227,80 @@ def test_the_attack_leaves_the_model_alone(trained, split):
 def test_the_attack_of_each_batch_has_a_seed_of_its_own(split, monkeypatch):
     seeds = []
     monkeypatch.setattr(
-        training, "adversarial_batch", lambda model, batch, config, seed: seeds.append(seed) or batch.images
+        training,
+        "perturbed_batch",
+        lambda model, batch, shares, random: seeds.append(random.integers(2**31)) or batch.images,
     )
     train(small_cnn(), split, config=FAST)
     assert len(set(seeds)) == len(seeds) == 18
+
+
+# --- the trainings --------------------------------------------------------------------------------------------
+
+KINDS = {  # where each training perturbs, by the protocol
+    "normal": [],
+    "adversarial": [ImageBall],
+    "on_true_manifold_adversarial": [TrueManifold],
+    "adversarial_transformations": [Transformations],
+    "random_transformations": [Transformations],
+    "regular_and_on_true_manifold_adversarial": [ImageBall, TrueManifold],
+}
+
+
+@pytest.mark.parametrize("variant", Variant)
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_trainings_perturb_where_and_as_much_as_they_say(spaces, name, variant):
+    shares = perturbations(name, spaces[::-1], ATTACK, variant)
+    assert [type(share.space) for share in shares] == KINDS[name]
+    assert all(share.space in spaces for share in shares)
+    for share in shares:
+        assert share.fraction == (1 if variant == "full" else 0.5) / len(shares)
+        drawn = name == "random_transformations"
+        assert share.attack == (None if drawn else replace(ATTACK, stop_early=variant == "weak"))
+
+
+def test_the_papers_attack_is_the_default():
+    (share,) = perturbations(Training.ADVERSARIAL)
+    assert share == Perturbation(ImageBall(0.3), Attack(steps=40, step_size=0.005, rule="adam", stop_early=False), 0.5)
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
+    seen = []
+
+    def watched(model, batch, shares, random):
+        seen.append(shares)
+        return batch.images
+
+    monkeypatch.setattr(training, "perturbed_batch", watched)
+    train(small_cnn(), split, name, epochs=1, space=spaces, variant="full")
+    assert seen[0] == perturbations(name, spaces, variant=Variant.FULL)
+
+
+def test_one_space_may_be_given_alone(split, spaces):
+    logs = [
+        train(small_cnn(), split.take(slice(20)), "random_transformations", epochs=1, space=space)
+        for space in (spaces[2], [spaces[2]])
+    ]
+    assert logs[0][0].loss == logs[1][0].loss
+
+
+@pytest.mark.parametrize(("name", "needed"), [(n, k[-1].__name__) for n, k in KINDS.items() if k[1:] or "_" in n])
+def test_trainings_without_their_space_are_refused(split, model, name, needed):
+    before = model.state_dict()
+    with pytest.raises(UserError, match=rf"{name} needs to know its space: give space={needed}\("):
+        train(model, split, name, epochs=1)
+    assert_same_arrays(model.state_dict(), before)
+
+
+def test_training_on_a_learned_manifold_is_refused(split, model, spaces):
+    with pytest.raises(UserError, match="on_learned_manifold_adversarial needs a learned manifold"):
+        train(model, split, LEARNED, epochs=1, space=spaces)
+
+
+def test_training_on_the_true_manifold_needs_codes(split, model, spaces):
+    with pytest.raises(UserError, match="needs the codes"):
+        train(model, Split(split.images, split.labels), "on_true_manifold_adversarial", epochs=1, space=spaces)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
@@ -177,12 +316,9 @@ def test_a_diverging_training_says_so_and_nothing_else(split, model, recwarn):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"training": "magic"},
         {"epochs": -1},
         {"epochs": 1.5},
         {"batch_size": 0},
-        {"adversarial_fraction": 1.5},
-        {"adversarial_fraction": math.nan},
     ],
 )
 def test_impossible_settings_are_refused(settings):
@@ -190,8 +326,22 @@ def test_impossible_settings_are_refused(settings):
         TrainingConfig(**settings)
 
 
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, math.nan])
+def test_impossible_fractions_are_refused(fraction):
+    with pytest.raises(UserError, match="fraction"):
+        Perturbation(ImageBall(), fraction=fraction)
+
+
+def test_more_than_the_whole_batch_is_refused():
+    assert TrainingConfig((replace(SHARE, fraction=0.1),) * 10)
+    with pytest.raises(UserError, match="more than the whole batch"):
+        TrainingConfig((replace(SHARE, fraction=0.6),) * 2)
+
+
 @pytest.mark.parametrize(
-    "settings", [{"training": "magic"}, {"epochs": -1}, {"batch_size": 0}], ids=["training", "epochs", "batch size"]
+    "settings",
+    [{"training": "magic"}, {"variant": "strong"}, {"epochs": -1}, {"batch_size": 0}],
+    ids=["training", "variant", "epochs", "batch size"],
 )
 def test_impossible_arguments_are_refused(split, model, settings):
     with pytest.raises(UserError, match=next(iter(settings))):

@@ -13,7 +13,10 @@ from hlf_np.data.fonts import Difficulty, prototypes_digest
 from hlf_np.errors import UserError
 from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.training import Training, TrainingConfig
+from hlf_np.training import TRAINING_ATTACK, Training
+
+# All but the one that needs a learned manifold, which runs do not make yet.
+TRAININGS = tuple(training for training in Training if training is not Training.ON_LEARNED_MANIFOLD_ADVERSARIAL)
 
 
 class Preset(StrEnum):
@@ -50,30 +53,33 @@ class RunConfig:
     trainings, sizes, seeds : the grid; one model for each training, number of training images, and seed
         below `seeds`.
     architecture, epochs, batch_size, adam : of every model.
-    training_attack : the inner maximisation of adversarial training.
+    training_attack : the inner maximisation of every adversarial training.
     attack : the attack that measures success rates.
-    epsilon : size of the regular perturbations, L_inf.
+    epsilon : size of the regular perturbations, L_inf; latent_epsilon : of the manifolds' codes and of
+        transformations.
     n_test : test images for the test error; n_attacked : the first of them, attacked where classified
-        correctly.
-    n_examples : adversarial examples kept for the gallery.
+        correctly; n_attacked_on_manifold : likewise on the manifold.
+    n_examples : regular adversarial examples kept for the gallery.
     """
 
     dataset: str = "fonts"
     difficulty: Difficulty = Difficulty.HARD
     data_seed: int = 0
     prototypes: str = field(default_factory=prototypes_digest)
-    trainings: tuple[Training, ...] = tuple(Training)
+    trainings: tuple[Training, ...] = TRAININGS
     sizes: tuple[int, ...] = (250, 500, 1000, 2000)
     seeds: int = 1
     architecture: Architecture = DEFAULTS[Kind.CNN]
     epochs: int = 20
     batch_size: int = 100
     adam: AdamConfig = field(default_factory=AdamConfig)
-    training_attack: Attack = field(default_factory=lambda: Attack(stop_early=False))
+    training_attack: Attack = TRAINING_ATTACK
     attack: Attack = field(default_factory=lambda: Attack(restarts=5))
     epsilon: float = 0.3
+    latent_epsilon: float = 0.3
     n_test: int = 10_000
     n_attacked: int = 1000
+    n_attacked_on_manifold: int = 2500
     n_examples: int = 10
     attack_seed: int = 0
 
@@ -88,7 +94,8 @@ class RunConfig:
             check_count("sizes", size)
         check_count("seeds", self.seeds)
         check_count("n_test", self.n_test)
-        check_count("n_attacked", self.n_attacked, 1, self.n_test)
+        for name in ("n_attacked", "n_attacked_on_manifold"):
+            check_count(name, getattr(self, name), 1, self.n_test)
 
     def cells(self) -> Iterator[Cell]:
         """The grid, small models first, so that a broken setting shows early."""
@@ -96,12 +103,6 @@ class RunConfig:
             for seed in range(self.seeds):
                 for training in self.trainings:
                     yield Cell(training, size, seed)
-
-    def training_config(self, cell: Cell) -> TrainingConfig:
-        """How the model of a cell is trained."""
-        return TrainingConfig(
-            cell.training, self.epochs, self.batch_size, self.adam, self.training_attack, self.epsilon
-        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain types only; `from_json` takes them back."""
@@ -134,9 +135,10 @@ PRESETS = {
         attack=replace(_SMOKE_ATTACK, restarts=2),
         n_test=200,
         n_attacked=50,
+        n_attacked_on_manifold=50,
         n_examples=4,
     ),
-    Preset.QUICK: RunConfig(),
+    Preset.QUICK: RunConfig(n_attacked_on_manifold=1000),
     Preset.STANDARD: RunConfig(sizes=(250, 500, 1000, 2500, 5000, 10_000), seeds=3, n_test=40_000),
     Preset.PAPER: RunConfig(
         sizes=(

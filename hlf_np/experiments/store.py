@@ -44,6 +44,8 @@ COLUMNS = (
     "on_true_manifold_success",
     "on_learned_manifold_success",
     "regular_success_worst",
+    "on_true_manifold_success_worst",
+    "on_learned_manifold_success_worst",
     "train_loss",
     "seconds",
 )
@@ -55,7 +57,7 @@ class Measurements:
 
     test_error : of all test images.
     regular_success : of attacks in image space, averaged over restarts; `_worst`: any restart.
-    on_true_manifold_success, on_learned_manifold_success : likewise on the manifold.
+    on_true_manifold_success, on_learned_manifold_success : likewise on the manifold, with `_worst`.
     train_loss : mean cross-entropy of the last epoch.
     seconds : training and attacks together.
     """
@@ -65,6 +67,8 @@ class Measurements:
     on_true_manifold_success: float = math.nan
     on_learned_manifold_success: float = math.nan
     regular_success_worst: float = math.nan
+    on_true_manifold_success_worst: float = math.nan
+    on_learned_manifold_success_worst: float = math.nan
     train_loss: float = math.nan
     seconds: float = math.nan
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats
+from hlf_np.kernels.tile import LANES
 
 MOST = 1 << 28  # bytes kept in all
 SMALLEST = 1 << 16  # bytes; below, the allocator itself keeps what is freed
@@ -50,3 +51,11 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Floats:
         buffer = np.empty(count * kind.itemsize, np.uint8)
         _kept[buffer.nbytes].append(buffer)
     return buffer.view(kind).reshape(shape)
+
+
+def aligned(shape: tuple[int, ...]) -> Floats:
+    """Zeros, float32, from a whole cache line on: a vector that straddles two lines takes two loads."""
+    size = int(np.prod(shape, dtype=np.int64))
+    buffer = np.zeros(size + LANES, np.float32)
+    first = -(buffer.ctypes.data // buffer.itemsize) % LANES
+    return buffer[first : first + size].reshape(shape)

@@ -26,60 +26,66 @@ results have the same bits at any number of threads.
 import numpy as np
 from numba import njit, prange
 
-from hlf_np.arrays import Floats, flat_rows
+from hlf_np.arrays import Array, Floats, flat_rows
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.geometry import Geometry, geometry
-from hlf_np.kernels.tile import LANES, PLAIN, TILE_ROWS, make_tile, padded
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
+_outer_tile_1 = make_outer_tile(1)
+_outer_tile_2 = make_outer_tile(2)
 
 _ONE_SEGMENT = np.zeros(1, np.int64)
 
 
 @njit(cache=True)
 def product(  # type: ignore[no-untyped-def]
-    a, a_rows, segments, length, a_step, b, b_at, panelled, start, start_at, columns, c, c_rows, rows, finish, gates
+    a, a_rows, segments, length, b, b_at, start, start_at, columns, c, c_rows, c_panel, rows, finish, gates
 ):  # fmt: skip
     """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`.
 
-    B is stored panel after panel (see `panels`), or row by row if not `panelled`.
+    B is stored panel after panel (see `panels`); panels of C are `c_panel` numbers apart.
     """
     depth = segments.size * length
-    column = 0
-    while column < columns:
-        wide = columns - column >= 2 * LANES
-        if panelled:
-            b_panel, b_step = b_at + column * depth, 2 * LANES if wide else LANES
-        else:
-            b_panel, b_step = b_at + column, columns
+    for panel in range((columns + PANEL - 1) // PANEL):
+        column = panel * PANEL
         for first in range(0, rows, TILE_ROWS):
             count = min(TILE_ROWS, rows - first)
-            if wide:
+            if columns - column >= PANEL:
                 _tile_2(
-                    a, a_rows, segments, length, a_step, b, b_panel, b_step, start, start_at + column,
-                    c, c_rows, column, first, count, finish, gates,
+                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    c, c_rows, panel * c_panel, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, segments, length, a_step, b, b_panel, b_step, start, start_at + column,
-                    c, c_rows, column, first, count, finish, gates,
+                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    c, c_rows, panel * c_panel, first, count, finish, gates,
                 )  # fmt: skip
-        column += 2 * LANES if wide else LANES
 
 
-def panels(matrix: Floats) -> Floats:
-    """A matrix (K, N) in the order in which `product` reads it, flat: columns filled up to whole vectors with zeros,
-    then all rows of the first two vectors of columns, of the next two, and so on. A tile then reads B from one end to
-    the other; row by row it would jump, and where rows are a power of two apart, into the same few lines of the cache.
+@njit(cache=True)
+def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+    """One panel of C = A B, where A's rows lie side by side; see `make_outer_tile`."""
+    for row in range(0, rows, TILE_ROWS):
+        count, at = min(TILE_ROWS, rows - row), c_at + row * PANEL
+        if columns - column >= PANEL:
+            _outer_tile_2(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
+        else:
+            _outer_tile_1(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
+
+
+def panels(matrix: Array) -> Array:
+    """A matrix (K, N) in the order in which `product` reads it, (panels, K, PANEL): zeros fill the last panel.
+
+    A tile then reads B from one end to the other; row by row it would jump, and where rows are a power of two apart,
+    into the same few lines of the cache.
     """
-    depth, width = matrix.shape
-    columns = padded(width)
-    filled = np.zeros((depth, columns), matrix.dtype)
-    filled[:, :width] = matrix
-    paired = columns - columns % (2 * LANES)
-    by_panel = filled[:, :paired].reshape(depth, paired // (2 * LANES), 2 * LANES).transpose(1, 0, 2)
-    return np.concatenate([by_panel.ravel(), filled[:, paired:].ravel()])
+    depth, columns = matrix.shape
+    count = -(-columns // PANEL)
+    filled = np.zeros((depth, count * PANEL), matrix.dtype)
+    filled[:, :columns] = matrix
+    return np.ascontiguousarray(filled.reshape(depth, count, PANEL).transpose(1, 0, 2))
 
 
 @njit(cache=True)
@@ -127,8 +133,8 @@ def _forward(x, weights, bias, y, shape, padding, windows, segments, length, pix
             target, rows = y[first * out_pixels * out_channels :], images * out_pixels
             direct = columns == out_channels
             product(
-                source, windows, segments, length, 1, weights, 0, True, bias, 0, columns,
-                target if direct else wide[thread], pixels, rows, PLAIN, pixels,
+                source, windows, segments, length, weights, 0, bias, 0, columns,
+                target if direct else wide[thread], pixels, PANEL, rows, PLAIN, pixels,
             )  # fmt: skip
             if not direct:
                 _change_width(wide[thread], rows, columns, out_channels, target)
@@ -153,9 +159,9 @@ def _input_gradient_by_phase(  # type: ignore[no-untyped-def]
                 # the tables cover a full chunk, image by image: a shorter one uses their beginning
                 rows = (begin[phase + 1] - begin[phase]) // chunk * images
                 product(
-                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels, 1,
-                    weights, weights_begin[phase], True, bias, 0, columns,
-                    target if direct else wide[thread], targets[begin[phase] :], rows, PLAIN, targets,
+                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * out_channels,
+                    weights, weights_begin[phase], bias, 0, columns,
+                    target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
                 )  # fmt: skip
             if not direct:
                 _change_width(wide[thread], images * pixels, columns, channels, target)
@@ -176,9 +182,9 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
             first = part * chunk
             images = min(chunk, count - first)
             product(
-                g[first * out_height * out_width * out_channels :], pixel_rows, one, out_channels, 1,
-                weights, 0, True, zeros, 0, columns,
-                contributions, window_columns, images * out_height * out_width, PLAIN, window_columns,
+                g[first * out_height * out_width * out_channels :], pixel_rows, one, out_channels,
+                weights, 0, zeros, 0, columns,
+                contributions, window_columns, PANEL, images * out_height * out_width, PLAIN, window_columns,
             )  # fmt: skip
             for image in range(images):
                 for pixel in range((height + 2 * padding) * padded_width):
@@ -199,11 +205,10 @@ def _input_gradient_by_window(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, weight_row_sums, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
+def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
     threads, parts = framed.shape[0], (count + chunk - 1) // chunk
-    zeros = np.zeros(columns, x.dtype)
-    size = weight_rows.size
+    size, rows = dw.size // parts, groups.size * group
     for thread in prange(threads):
         source = framed[thread]
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
@@ -214,11 +219,13 @@ def _weight_gradient(x, g, dw, shape, padding, weight_rows, row_starts, step, we
             direct = columns == out_channels
             if not direct:
                 _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
-            product(
-                source, weight_rows, row_starts[: images * out_height], out_width, step,
-                gradients if direct else wide[thread], 0, False, zeros, 0, columns,
-                dw[part * size * columns :], weight_row_sums, size, PLAIN, weight_row_sums,
-            )  # fmt: skip
+            for column in range(0, columns, PANEL):
+                for number in range(groups.size):
+                    at = part * size + column * rows + number * group * PANEL
+                    outer_product(
+                        source, groups[number], windows, gradients if direct else wide[thread], column, columns, pixels,
+                        images * out_height * out_width, dw, at, group, False,
+                    )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)
@@ -264,7 +271,7 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
         start[: g.out_channels] = bias
     y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
     _forward(
-        _flat(x), panels(matrix), start, y.reshape(-1),
+        _flat(x), panels(matrix).ravel(), start, y.reshape(-1),
         (x.shape[0], g.chunk, g.height, g.width, g.channels, g.out_height * g.out_width, g.out_channels), padding,
         g.windows, g.window_segments, g.kernel[1] * g.channels, g.target_pixels,
         *g.scratch(x.dtype, g.source.size, g.target.size),
@@ -296,7 +303,7 @@ def convolve_input_gradient(
         matrix = weight.transpose(0, 2, 3, 1).reshape(out_channels, -1)  # (O, kh kw C)
         columns = padded(matrix.shape[1])
         _input_gradient_by_window(
-            _flat(gradient), panels(matrix), start, dx.reshape(-1),
+            _flat(gradient), panels(matrix).ravel(), start, dx.reshape(-1),
             (n, g.chunk, g.height, g.width, g.channels, g.out_height, g.out_width, out_channels),
             padding, g.kernel, stride, np.zeros(columns, gradient.dtype),
             g.gradient_pixels, _ONE_SEGMENT, g.window_columns,
@@ -310,7 +317,7 @@ def convolve_input_gradient(
         for i, j in p.starts
     ]  # each (taps O, C)
     _input_gradient_by_phase(
-        _flat(gradient), np.concatenate([panels(m) for m in matrices]), start, dx.reshape(-1),
+        _flat(gradient), np.concatenate([panels(m).ravel() for m in matrices]), start, dx.reshape(-1),
         (n, g.chunk, g.out_height, g.out_width, out_channels, g.height * g.width, g.channels), p.frame,
         p.taps, p.begin, p.sources, p.targets, p.segments, p.weights_begin,
         *g.scratch(gradient.dtype, p.framed, g.chunk * g.height * g.width * start.size),
@@ -326,15 +333,15 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     _check(x, gradient, channels, (g.out_height, g.out_width))
     if gradient.shape[:3] != (n, g.out_height, g.out_width):
         raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
-    parts = -(-n // g.chunk)
-    dw = empty((parts, g.weight_rows.size, padded(out_channels)), x.dtype)
+    parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
+    dw = empty((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)
     _weight_gradient(
         _flat(x), _flat(gradient), dw.reshape(-1),
-        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, dw.shape[2]), padding,
-        g.weight_rows, g.row_starts, stride * channels, g.weight_row_sums,
-        *g.scratch(x.dtype, g.source.size, g.target.size),
+        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
+        g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
+        *g.scratch(x.dtype, g.source.size + TILE_ROWS, g.target.size),
     )  # fmt: skip
-    total = empty(dw.shape[1:], x.dtype)  # (kh kw C, O and more)
+    total = empty(dw.shape[1:], x.dtype)
     _add_parts(flat_rows(dw), total.reshape(-1))
-    total = total[:, :out_channels]
+    total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)
     return np.ascontiguousarray(total.reshape(*kernel, channels, out_channels).transpose(3, 2, 0, 1))

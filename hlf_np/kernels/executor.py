@@ -19,7 +19,7 @@ from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
-# a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, finish, gates
+# a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
 PRODUCT = 0
 # a_rows, rows per image, c_rows, channels
 COPY = 1
@@ -87,8 +87,8 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
         kind = op[0]
         if kind == PRODUCT:
             product(
-                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], 1, weights, op[6], True,
-                weights, op[7], op[8], work, tables[op[9] :], op[2] * images, op[10], tables[op[11] :],
+                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], weights, op[6],
+                weights, op[7], op[8], work, tables[op[9] :], op[10], op[2] * images, op[11], tables[op[12] :],
             )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * images):
@@ -114,7 +114,7 @@ def _workspace(size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _load(code, slot, work, lane):  # type: ignore[no-untyped-def]
+def load(code, slot, work, lane):  # type: ignore[no-untyped-def]
     """Put a code (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
     for i in range(rows):
@@ -131,7 +131,7 @@ def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, 
         for first in range(part * n // parts, end, lanes):
             images = min(lanes, end - first)
             for lane in range(images):
-                _load(codes[first + lane], slot, work, lane)
+                load(codes[first + lane], slot, work, lane)
             run_operations(forward, tables, weights, work, images)
             for lane in range(images):
                 for c in range(classes):
@@ -139,8 +139,8 @@ def logits_kernel(forward, tables, weights, size, slot, logits_at, logits_step, 
 
 
 @njit(cache=True)
-def _loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
-    """Cross-entropy of a lane's logits, its gradient put into place, and whether another class is the largest."""
+def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
+    """Cross-entropy of a lane's logits, its gradient put into place, and the class that is predicted."""
     largest, predicted = work[at], 0
     for c in range(1, classes):
         if work[at + c] > largest:
@@ -153,7 +153,7 @@ def _loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
     for c in range(classes):
         work[to + c] /= total
     work[to + label] -= np.float32(1)
-    return np.log(total) - (work[at + label] - largest), predicted != label
+    return np.log(total) - (work[at + label] - largest), predicted
 
 
 @njit(cache=True)
@@ -240,13 +240,15 @@ def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lane
         if active == 0:
             break
         for lane in range(active):
-            _load(current[lane], slot, work, lane)
+            load(current[lane], slot, work, lane)
         run_operations(forward, tables, weights, work, active)
         all_finished = True
         for lane in range(active):
             t = task[lane]
-            loss, changed = _loss(work, logits_at + lane * logits_step, g_at + lane * g_step, classes, labels[t])
-            better = loss > kept_loss[t]
+            loss, predicted = softmax_loss(
+                work, logits_at + lane * logits_step, g_at + lane * g_step, classes, labels[t]
+            )
+            changed, better = predicted != labels[t], loss > kept_loss[t]
             if stop_early:
                 better = not kept_success[t] and (changed or better)
             if better:

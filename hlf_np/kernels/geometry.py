@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient, taps, windows
-from hlf_np.kernels.tile import padded
+from hlf_np.kernels.tile import PANEL, padded
 
 PIXELS_PER_CHUNK = 24  # at least this many rows per product, so that few tiles are incomplete
 IMAGES_PER_CHUNK = 8
@@ -67,21 +67,6 @@ class Geometry:
         return self.target.all_pixels()
 
     @cached_property
-    def weight_rows(self) -> Integers:
-        """Where each weight's input lies in the window, (kh * kw * channels,)."""
-        return (self.window_segments[:, None] + np.arange(self.kernel[1] * self.channels)).ravel()
-
-    @cached_property
-    def weight_row_sums(self) -> Integers:
-        """Where each weight's gradient goes."""
-        return np.arange(self.weight_rows.size) * padded(self.out_channels)
-
-    @cached_property
-    def row_starts(self) -> Integers:
-        """Where the first window of each output row of a chunk starts, (chunk * out_height,)."""
-        return self.windows[:: self.out_width].copy()
-
-    @cached_property
     def gradient_pixels(self) -> Integers:
         """Where each pixel of a chunk of output gradients starts, without padding."""
         return np.arange(self.windows.size) * self.out_channels
@@ -89,7 +74,7 @@ class Geometry:
     @cached_property
     def window_columns(self) -> Integers:
         """Where each output pixel's contributions to its window go (gradient for few channels)."""
-        return np.arange(self.windows.size) * padded(self.weight_rows.size)
+        return np.arange(self.windows.size) * padded(self.kernel[0] * self.kernel[1] * self.channels)
 
     def scratch(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
         """For each size an array (threads, size) to work in; framed ones are only ever written inside their frames."""
@@ -118,7 +103,8 @@ class Geometry:
             for columns in taps(self.width, self.kernel[1], self.stride, self.padding)
         ]
         sources = [gradient.pixels(rows.first, columns.first) for rows, columns in pairs]
-        products = [rows.count * columns.count * self.out_channels * result.channels for rows, columns in pairs]
+        width = -(-self.channels // PANEL) * PANEL
+        products = [rows.count * columns.count * self.out_channels * width for rows, columns in pairs]
         return Phases(
             frame,
             gradient.size,

@@ -22,7 +22,8 @@ vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narro
 stores of the sums go through stack slots which LLVM's `mem2reg` pass turns into registers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -32,6 +33,7 @@ from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 LANES = 16  # numbers in a vector: one 512-bit register of float32
+PANEL = 2 * LANES  # columns that are computed together
 
 # 512-bit registers hold 12 x 2 vectors of sums; 16 registers of 256 bits hold 6 x 1 (each vector takes two).
 TILE_ROWS = 12 if llvm.get_host_cpu_features().get("avx512f") else 6
@@ -86,6 +88,84 @@ def _reference_tile(vectors: int) -> Tile:
     return tile
 
 
+class _Emitter:
+    """Writes the instructions that both tiles are made of: a block of sums in registers."""
+
+    def __init__(self, context: Any, build: Any, number: Any, vectors: int) -> None:
+        self.context, self.build, self.vectors = context, build, vectors
+        self.align = number.bitwidth // 8
+        self.vector = ir.VectorType(context.get_data_type(number), LANES)
+        self.zero = ir.Constant(self.vector, [0.0] * LANES)
+        name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
+        function = ir.FunctionType(self.vector, [self.vector] * 3)
+        self.multiply_add = cgutils.get_or_insert_function(build.module, function, name)
+        self.sums = [[cgutils.alloca_once(build, self.vector) for _ in range(vectors)] for _ in range(TILE_ROWS)]
+
+    def array(self, kind: Any, value: Any) -> Any:
+        return self.context.make_array(kind)(self.context, self.build, value)
+
+    def constant(self, n: int) -> Any:
+        return ir.Constant(ir.IntType(64), n)
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        return self.build.gep(pointer, [offset])
+
+    def load(self, pointer: Any) -> Any:
+        loaded = self.build.load(self.build.bitcast(pointer, self.vector.as_pointer()))
+        loaded.align = self.align
+        return loaded
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.build.store(value, self.build.bitcast(pointer, self.vector.as_pointer())).align = self.align
+
+    def broadcast(self, value: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lane = self.build.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return self.build.shuffle_vector(lane, undefined, everywhere)
+
+    def begin(self, initial: list[Any]) -> None:
+        """Every row's sums start with these vectors."""
+        for row in self.sums:
+            for slot, value in zip(row, initial, strict=True):
+                self.build.store(value, slot)
+
+    def accumulate(self, a: list[Any], b: Any) -> None:
+        """Add the products of one number of each row, at the pointers `a`, and the vectors from `b` on."""
+        columns = [self.load(self.at(b, self.constant(v * LANES))) for v in range(self.vectors)]
+        for row, pointer in zip(self.sums, a, strict=True):
+            value = self.broadcast(self.build.load(pointer))
+            for slot, column in zip(row, columns, strict=True):
+                updated = self.build.call(self.multiply_add, [value, column, self.build.load(slot)])
+                self.build.store(updated, slot)
+
+    def repeat(self, count: Any, step: Callable[[Any], None]) -> None:
+        """`step` for each number below `count`, two at a time."""
+        one = self.constant(1)
+        with cgutils.for_range(self.build, self.build.ashr(count, one)) as pairs:
+            k = self.build.shl(pairs.index, one)
+            step(k)
+            step(self.build.add(k, one))
+        odd = self.build.icmp_signed("!=", self.build.and_(count, one), self.constant(0))
+        with self.build.if_then(odd):
+            step(self.build.sub(count, one))
+
+    @contextmanager
+    def finished_rows(self, count: Any) -> Iterator[tuple[Any, list[Any]]]:
+        """A loop over the first rows: the row's number, and where its sums lie.
+
+        They go through the stack, so that a short loop can finish them.
+        """
+        finished = cgutils.alloca_once(self.build, self.vector, size=self.constant(TILE_ROWS * self.vectors))
+        slots = (slot for row in self.sums for slot in row)
+        for position, slot in enumerate(slots):
+            self.build.store(self.build.load(slot), self.at(finished, self.constant(position)))
+        with cgutils.for_range(self.build, count) as loop:
+            begin = self.build.mul(loop.index, self.constant(self.vectors))
+            totals = [self.at(finished, self.build.add(begin, self.constant(v))) for v in range(self.vectors)]
+            yield loop.index, totals
+
+
 def _compiled_tile(vectors: int) -> Tile:
     """The tile as an LLVM function body; see `make_tile` for the arguments."""
 
@@ -101,103 +181,119 @@ def _compiled_tile(vectors: int) -> Tile:
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            scalar = context.get_data_type(number)
-            vector = ir.VectorType(scalar, LANES)
-            int64, int32 = ir.IntType(64), ir.IntType(32)
-            name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
-            multiply_add = cgutils.get_or_insert_function(build.module, ir.FunctionType(vector, [vector] * 3), name)
-
-            def array(position: int) -> Any:
-                return context.make_array(signature.args[position])(context, build, values[position])
-
-            def constant(n: int) -> Any:
-                return ir.Constant(int64, n)
-
-            def load(pointer: Any) -> Any:
-                loaded = build.load(build.bitcast(pointer, vector.as_pointer()))
-                loaded.align = number.bitwidth // 8
-                return loaded
-
-            def store(value: Any, pointer: Any) -> None:
-                build.store(value, build.bitcast(pointer, vector.as_pointer())).align = number.bitwidth // 8
-
-            def broadcast(value: Any) -> Any:
-                undefined = ir.Constant(vector, ir.Undefined)
-                lane = build.insert_element(undefined, value, ir.Constant(int32, 0))
-                everywhere = ir.Constant(ir.VectorType(int32, LANES), [0] * LANES)
-                return build.shuffle_vector(lane, undefined, everywhere)
-
-            a, a_rows, segments, b, start, c, c_rows, gates = (array(i) for i in (0, 1, 2, 5, 8, 10, 11, 16))
+            e = _Emitter(context, build, number, vectors)
+            a, a_rows, segments, b, start, c, c_rows, gates = (
+                e.array(signature.args[i], values[i]) for i in (0, 1, 2, 5, 8, 10, 11, 16)
+            )
             length, a_step, b_at, b_step, start_at = (values[i] for i in (3, 4, 6, 7, 9))
             column, first, count, finish = values[12:16]
-            segment_count = cgutils.unpack_tuple(build, segments.shape, 1)[0]
-
-            zero = ir.Constant(vector, [0.0] * LANES)
 
             # Rows beyond `count` repeat the last one: their sums are computed and dropped.
-            last = build.sub(count, constant(1))
+            last = build.sub(count, e.constant(1))
             rows = []
             for m in range(TILE_ROWS):
-                clamped = build.select(build.icmp_signed("<", constant(m), count), constant(m), last)
-                rows.append(build.load(build.gep(a_rows.data, [build.add(first, clamped)])))
+                clamped = build.select(build.icmp_signed("<", e.constant(m), count), e.constant(m), last)
+                rows.append(build.load(e.at(a_rows.data, build.add(first, clamped))))
+            from_start = e.at(start.data, start_at)
+            e.begin([e.load(e.at(from_start, e.constant(v * LANES))) for v in range(vectors)])
 
-            sums = [[cgutils.alloca_once(build, vector) for _ in range(vectors)] for _ in range(TILE_ROWS)]
-            for v in range(vectors):
-                initial = load(build.gep(start.data, [build.add(start_at, constant(v * LANES))]))
-                for m in range(TILE_ROWS):
-                    build.store(initial, sums[m][v])
+            with cgutils.for_range(build, cgutils.unpack_tuple(build, segments.shape, 1)[0]) as outer:
+                offset = build.load(e.at(segments.data, outer.index))
+                origins = [e.at(a.data, build.add(row, offset)) for row in rows]
+                panel = e.at(b.data, build.add(b_at, build.mul(build.mul(outer.index, length), b_step)))
 
-            with cgutils.for_range(build, segment_count) as outer:
-                offset = build.load(build.gep(segments.data, [outer.index]))
-                origins = [build.gep(a.data, [build.add(row, offset)]) for row in rows]
-                b_row = build.add(b_at, build.mul(build.mul(outer.index, length), b_step))
-                panel = build.gep(b.data, [b_row])
+                def step(k: Any) -> None:
+                    a_k = build.mul(k, a_step)
+                    e.accumulate([e.at(origin, a_k) for origin in origins], e.at(panel, build.mul(k, b_step)))
 
-                def accumulate(k: Any) -> None:
-                    b_k = build.gep(panel, [build.mul(k, b_step)])
-                    columns = [load(build.gep(b_k, [constant(v * LANES)])) for v in range(vectors)]
-                    step = build.mul(k, a_step)
-                    for m in range(TILE_ROWS):
-                        value = broadcast(build.load(build.gep(origins[m], [step])))
-                        for v in range(vectors):
-                            updated = build.call(multiply_add, [value, columns[v], build.load(sums[m][v])])
-                            build.store(updated, sums[m][v])
+                e.repeat(length, step)
 
-                pairs = build.ashr(length, constant(1))
-                with cgutils.for_range(build, pairs) as inner:
-                    k = build.shl(inner.index, constant(1))
-                    accumulate(k)
-                    accumulate(build.add(k, constant(1)))
-                with build.if_then(build.icmp_signed("!=", build.and_(length, constant(1)), constant(0))):
-                    accumulate(build.sub(length, constant(1)))
+            def asked(flag: int) -> Any:
+                return build.icmp_signed("!=", build.and_(finish, e.constant(flag)), e.constant(0))
 
-            def finished(m: int, v: int, target: Any, gate: Any, flags: int) -> Any:
-                total = build.load(sums[m][v])
-                if flags & ADD:
-                    total = build.fadd(total, load(target))
-                if flags & RELU:
-                    total = build.select(build.fcmp_ordered("<", total, zero), zero, total)
-                if flags & GATE:
-                    total = build.select(build.fcmp_ordered(">", load(gate), zero), total, zero)
-                return total
-
-            # one copy of the stores for each way to finish, so that the test is made once per tile
-            for flags in (PLAIN, RELU, GATE, ADD, ADD | GATE):
-                with build.if_then(build.icmp_signed("==", finish, constant(flags))):
-                    for m in range(TILE_ROWS):
-                        with build.if_then(build.icmp_signed("<", constant(m), count)):
-                            row = build.add(first, constant(m))
-                            at = build.add(build.load(build.gep(c_rows.data, [row])), column)
-                            gate = build.add(build.load(build.gep(gates.data, [row])), column)
-                            for v in range(vectors):
-                                target = build.gep(c.data, [build.add(at, constant(v * LANES))])
-                                opening = build.gep(c.data, [build.add(gate, constant(v * LANES))])
-                                store(finished(m, v, target, opening, flags), target)
+            added, rectified, gated = asked(ADD), asked(RELU), asked(GATE)
+            with e.finished_rows(count) as (m, totals):
+                row = build.add(first, m)
+                target = e.at(c.data, build.add(build.load(e.at(c_rows.data, row)), column))
+                gate = e.at(c.data, build.add(build.load(e.at(gates.data, row)), column))
+                for v, total in enumerate(totals):
+                    ahead = e.constant(v * LANES)
+                    with build.if_then(added):
+                        build.store(build.fadd(build.load(total), e.load(e.at(target, ahead))), total)
+                    with build.if_then(rectified):
+                        value = build.load(total)
+                        build.store(build.select(build.fcmp_ordered("<", value, e.zero), e.zero, value), total)
+                    with build.if_then(gated):
+                        opened = build.fcmp_ordered(">", e.load(e.at(gate, ahead)), e.zero)
+                        build.store(build.select(opened, build.load(total), e.zero), total)
+                    e.store(build.load(total), e.at(target, ahead))
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
 
     return tile
+
+
+def _reference_outer_tile(vectors: int) -> Tile:
+    """The other tile in plain Python."""
+
+    def tile(a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+        width = vectors * LANES
+        columns = a_at + np.asarray(a_steps)[:depth] + np.arange(rows)[:, None]
+        panel = b_at + np.asarray(b_steps)[:depth, None] + np.arange(width)
+        total = a[columns] @ b[panel]
+        for m in range(rows):
+            row = slice(c_at + m * PANEL, c_at + m * PANEL + width)
+            c[row] = c[row] + total[m] if add else total[m]
+
+    return tile
+
+
+def _compiled_outer_tile(vectors: int) -> Tile:
+    """The other tile as an LLVM function body; see `make_outer_tile` for the arguments."""
+
+    @intrinsic
+    def tile(typing, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+        arguments = (a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add)
+        number = a.dtype
+
+        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+            e = _Emitter(context, build, number, vectors)
+            a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 7))
+            column, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[8])
+            depth, rows, add = values[6], values[9], values[10]
+            e.begin([e.zero] * vectors)
+
+            def step(k: Any) -> None:
+                a_k = e.at(column, build.load(e.at(a_steps.data, k)))
+                b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
+                e.accumulate([e.at(a_k, e.constant(m)) for m in range(TILE_ROWS)], b_k)
+
+            e.repeat(depth, step)
+            with e.finished_rows(rows) as (m, totals):
+                row = e.at(target, build.mul(m, e.constant(PANEL)))
+                for v, total in enumerate(totals):
+                    place = e.at(row, e.constant(v * LANES))
+                    with build.if_then(add):
+                        build.store(build.fadd(build.load(total), e.load(place)), total)
+                    e.store(build.load(total), place)
+            return context.get_dummy_value()
+
+        return types.void(*arguments), generate
+
+    return tile
+
+
+def make_outer_tile(vectors: int) -> Tile:
+    """A tile of a product over pixels, the gradient to weights: A's rows lie side by side, its columns anywhere.
+
+    - `a, a_at, a_steps, depth`: number k of row m of A is at `a_at + a_steps[k] + m`, for k below `depth`; all
+      `TILE_ROWS` rows are read, so behind the last number of `a` that counts there must be as many more.
+    - `b, b_at, b_steps`: row k of B starts at `b_at + b_steps[k]`.
+    - `c, c_at, rows`: row m of C starts at `c_at + m * PANEL`; `rows` are stored, or added to what is there if `add`.
+    """
+    interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
+    return _reference_outer_tile(vectors) if interpreted else _compiled_outer_tile(vectors)
 
 
 def make_tile(vectors: int) -> Tile:
@@ -217,7 +313,7 @@ def make_tile(vectors: int) -> Tile:
     - `first, count`: the tile's rows, 1 to `TILE_ROWS` of them.
     - `finish, gates`: what happens to the sums before they are stored: `PLAIN`, nothing; `RELU`; `ADD`, to what is in
       C; `GATE`, zero where C holds nothing positive at row `gates[m]` (the gradient of a ReLU whose output lies in
-      the same buffer); `ADD | GATE`.
+      the same buffer); or several of these.
     """
     interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
     return _reference_tile(vectors) if interpreted else _compiled_tile(vectors)

@@ -17,26 +17,78 @@ it (row, column)::
 and by the chain rule d value / d A[0] = d/d column * (W - 1) / 2 * (x, y, 1), likewise A[1] with rows.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.convolution import copy
+from hlf_np.kernels.sampling import make_sampler
+from hlf_np.kernels.tile import padded
 
 # Sums may be taken in any order, so that vectors of pixels can be added; NaN and infinity keep their meaning.
 _FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
+sample = make_sampler()
+
 
 @njit(cache=True)
-def _fill(image, channel, plane, width):  # type: ignore[no-untyped-def]
-    """Put one channel into a plane with one zero pixel in front and two behind: positions clamped to [-1, size], the
-    first of the zeros on both sides, then need no test whether they are inside."""
-    for i in range(image.shape[0]):
-        for j in range(image.shape[1]):
-            plane[(i + 1) * width + j + 1] = image[i, j, channel]
+def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-def]
+    """Put every `step`-th number of a flat image into a plane with one zero in front of each row and two behind, and as
+    many rows above and below: positions brought inside [-1, size], the first of the zeros, then need no test."""
+    for i in range(height):
+        source, row = image[i * width * step :], plane[(i + 1) * (width + 3) + 1 :]
+        if step == 1:
+            copy(source, row, width)
+        else:
+            for j in range(width):
+                row[j] = source[j * step]
+
+
+@njit(cache=True, parallel=True)
+def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
+    """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
+    height, width, channels = size
+    pixels = height * width
+    threads = min(output.shape[0], 64)
+    for thread in prange(threads):
+        plane, values = np.zeros((height + 3) * (width + 3), x.dtype), np.empty(x.size, x.dtype)
+        unused = np.empty((2, x.size), x.dtype)
+        for image in range(thread * output.shape[0] // threads, (thread + 1) * output.shape[0] // threads):
+            for channel in range(channels):
+                fill_plane(images[sources[image], channel:], channels, height, width, plane)
+                derivatives = slopes[image, channel] if slopes.shape[0] else unused
+                sample(
+                    plane, width + 3, x, y, pixels, maps, 6 * image, most, values, derivatives[0], derivatives[1]
+                )  # fmt: skip
+                to = output[image, channel:]
+                if channels == 1:
+                    copy(values, to, pixels)
+                else:
+                    for k in range(pixels):
+                        to[k * channels] = values[k]
+
+
+@njit(cache=True, parallel=True, fastmath=_FAST)
+def _matrix_gradient(slopes, x, y, half, gradient, d_matrices):  # type: ignore[no-untyped-def]
+    channels, pixels = slopes.shape[1], slopes.shape[3]
+    zero = x.dtype.type(0)
+    for image in prange(slopes.shape[0]):
+        for axis in range(2):
+            with_x, with_y, total = zero, zero, zero
+            for channel in range(channels):
+                slope, g = slopes[image, channel, axis], gradient[image, channel]
+                for k in range(pixels):
+                    flow = slope[k] * g[k]
+                    with_x += flow * x[k]
+                    with_y += flow * y[k]
+                    total += flow
+            d_matrices[image, axis, 0] = with_x * half[axis]
+            d_matrices[image, axis, 1] = with_y * half[axis]
+            d_matrices[image, axis, 2] = total * half[axis]
 
 
 @njit(cache=True)
@@ -44,70 +96,6 @@ def _clamp(position, zero, most):  # type: ignore[no-untyped-def]
     """A position between zero and most; NaN becomes 0, and no index leaves the plane."""
     inside = position if position > zero else zero
     return inside if inside < most else most
-
-
-@njit(cache=True, parallel=True, fastmath=_FAST)
-def _warp(images, sources, matrices, x, y, half, most, output):  # type: ignore[no-untyped-def]
-    _, height, width, channels = images.shape
-    row = width + 3
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    for image in prange(output.shape[0]):
-        plane = np.zeros((height + 3) * row, x.dtype)
-        a, b, u = matrices[image, 0, 0], matrices[image, 0, 1], matrices[image, 0, 2]
-        c, d, v = matrices[image, 1, 0], matrices[image, 1, 1], matrices[image, 1, 2]
-        for channel in range(channels):
-            _fill(images[sources[image]], channel, plane, row)
-            for i in range(height):
-                for j in range(width):
-                    column = _clamp((a * x[j] + b * y[i] + u + one) * half[0] + one, zero, most[0])
-                    line = _clamp((c * x[j] + d * y[i] + v + one) * half[1] + one, zero, most[1])
-                    first, top = np.int32(column), np.int32(line)
-                    p, q = column - x.dtype.type(first), line - x.dtype.type(top)
-                    at = top * row + first
-                    upper = (one - p) * plane[at] + p * plane[at + 1]
-                    lower = (one - p) * plane[at + row] + p * plane[at + row + 1]
-                    output[image, i, j, channel] = (one - q) * upper + q * lower
-
-
-@njit(cache=True, parallel=True, fastmath=_FAST)
-def _matrix_gradient(images, matrices, x, y, half, most, gradient, d_matrices):  # type: ignore[no-untyped-def]
-    n, height, width, channels = images.shape
-    row = width + 3
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    for image in prange(n):
-        plane = np.zeros((height + 3) * row, x.dtype)
-        a, b, u = matrices[image, 0, 0], matrices[image, 0, 1], matrices[image, 0, 2]
-        c, d, v = matrices[image, 1, 0], matrices[image, 1, 1], matrices[image, 1, 2]
-        total = np.zeros(6, x.dtype)
-        for channel in range(channels):
-            _fill(images[image], channel, plane, row)
-            for i in range(height):
-                column_x, column_sum, line_x, line_sum = zero, zero, zero, zero
-                for j in range(width):
-                    at_column = (a * x[j] + b * y[i] + u + one) * half[0] + one
-                    at_line = (c * x[j] + d * y[i] + v + one) * half[1] + one
-                    column, line = _clamp(at_column, zero, most[0]), _clamp(at_line, zero, most[1])
-                    first, top = np.int32(column), np.int32(line)
-                    p, q = column - x.dtype.type(first), line - x.dtype.type(top)
-                    at = top * row + first
-                    v00, v01, v10, v11 = plane[at], plane[at + 1], plane[at + row], plane[at + row + 1]
-                    # a position that had to be clamped does not move the value
-                    g = gradient[image, i, j, channel] if column == at_column and line == at_line else zero
-                    d_column = g * ((one - q) * (v01 - v00) + q * (v11 - v10))
-                    d_line = g * ((one - p) * (v10 - v00) + p * (v11 - v01))
-                    column_x += d_column * x[j]
-                    column_sum += d_column
-                    line_x += d_line * x[j]
-                    line_sum += d_line
-                total[0] += column_x
-                total[1] += column_sum * y[i]
-                total[2] += column_sum
-                total[3] += line_x
-                total[4] += line_sum * y[i]
-                total[5] += line_sum
-        for k in range(3):
-            d_matrices[image, 0, k] = total[k] * half[0]
-            d_matrices[image, 1, k] = total[3 + k] * half[1]
 
 
 @njit(cache=True, parallel=True)
@@ -137,12 +125,42 @@ def _image_gradient(matrices, x, y, half, most, gradient, d_images):  # type: ig
                     d_images[image, i, j, channel] = plane[(i + 1) * row + j + 1]
 
 
-def _grid(height: int, width: int, dtype: DTypeLike) -> tuple[Floats, Floats, Floats, Floats]:
-    """Normalised coordinates of columns (W,) and rows (H,); half the distance between border pixels (2,); the last
-    position in a plane where a pixel and its neighbour can be read (2,)."""
-    x: np.ndarray[Any, Any] = np.linspace(-1, 1, width, dtype=dtype)
-    y: np.ndarray[Any, Any] = np.linspace(-1, 1, height, dtype=dtype)
-    return x, y, np.array([(width - 1) / 2, (height - 1) / 2], dtype), np.array([width + 1, height + 1], dtype)
+@dataclass(frozen=True)
+class _Grid:
+    """The pixels of an image, and how matrices in normalised coordinates become maps to positions in its plane."""
+
+    height: int
+    width: int
+    dtype: DTypeLike
+
+    @property
+    def half(self) -> Floats:
+        """Half the distance between the centres of border pixels, in columns and rows, (2,)."""
+        return np.array([(self.width - 1) / 2, (self.height - 1) / 2], self.dtype)
+
+    @property
+    def most(self) -> Floats:
+        """The last position in a plane where a pixel and its neighbour can be read, (2,)."""
+        return np.array([self.width + 1, self.height + 1], self.dtype)
+
+    @property
+    def axes(self) -> tuple[Floats, Floats]:
+        """Normalised coordinates of columns (W,) and rows (H,)."""
+        return np.linspace(-1, 1, self.width, dtype=self.dtype), np.linspace(-1, 1, self.height, dtype=self.dtype)
+
+    @property
+    def positions(self) -> tuple[Floats, Floats]:
+        """x and y of every pixel, flat, filled up to whole vectors."""
+        x, y = self.axes
+        filled = np.zeros((2, padded(self.height * self.width)), self.dtype)
+        filled[:, : self.height * self.width] = np.tile(x, self.height), np.repeat(y, self.width)
+        return filled[0], filled[1]
+
+    def maps(self, matrices: Floats) -> Floats:
+        """Matrices (N, 2, 3) as maps to columns and lines of a plane, flat; see the module."""
+        scaled = matrices * self.half[:, None]
+        scaled[:, :, 2] += self.half + self.half.dtype.type(1)
+        return scaled.ravel()
 
 
 def warp_images(images: Floats, matrices: Floats, sources: Integers | None = None) -> Floats:
@@ -150,24 +168,38 @@ def warp_images(images: Floats, matrices: Floats, sources: Integers | None = Non
 
     With `sources` (N,), output n is a warp of images[sources[n]], and there may be any number of images.
     """
-    if sources is None:
-        sources = np.arange(len(images))
-    output = empty((len(sources), *images.shape[1:]), images.dtype)
-    _warp(images, sources, matrices, *_grid(images.shape[1], images.shape[2], images.dtype), output)
-    return output
+    return _warped(images, matrices, np.arange(len(images)) if sources is None else sources, slopes=False)[0]
 
 
-def warp_matrix_gradient(images: Floats, matrices: Floats, gradient: Floats) -> Floats:
-    """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C)."""
-    d_matrices = np.empty_like(matrices)
-    grid = _grid(images.shape[1], images.shape[2], images.dtype)
-    _matrix_gradient(images, matrices, *grid, np.ascontiguousarray(gradient), d_matrices)
+def warp_with_slopes(images: Floats, matrices: Floats) -> tuple[Floats, Floats]:
+    """The warped images, and the derivatives of every pixel to column and row, (N, C, 2, H W)."""
+    return _warped(images, matrices, np.arange(len(images)), slopes=True)
+
+
+def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -> tuple[Floats, Floats]:
+    _, height, width, channels = images.shape
+    grid = _Grid(height, width, images.dtype)
+    output = empty((len(sources), height, width, channels), images.dtype)
+    derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width), images.dtype)
+    _warp(
+        flat_rows(np.ascontiguousarray(images)), sources, grid.maps(matrices), *grid.positions, grid.most,
+        (height, width, channels), flat_rows(output), derivatives,
+    )  # fmt: skip
+    return output, derivatives
+
+
+def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats) -> Floats:
+    """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C), with its `slopes` and size = (H, W)."""
+    d_matrices = np.empty((len(slopes), 2, 3), slopes.dtype)
+    grid = _Grid(*size, slopes.dtype)
+    by_channel = np.ascontiguousarray(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
+    _matrix_gradient(slopes, *grid.positions, grid.half, by_channel, d_matrices)
     return d_matrices
 
 
 def warp_image_gradient(matrices: Floats, gradient: Floats) -> Floats:
     """Gradient to the images (N, H, W, C) from that to the output, of the same shape."""
     d_images = empty(gradient.shape, gradient.dtype)
-    grid = _grid(gradient.shape[1], gradient.shape[2], gradient.dtype)
-    _image_gradient(matrices, *grid, np.ascontiguousarray(gradient), d_images)
+    grid = _Grid(gradient.shape[1], gradient.shape[2], gradient.dtype)
+    _image_gradient(matrices, *grid.axes, grid.half, grid.most, np.ascontiguousarray(gradient), d_images)
     return d_images

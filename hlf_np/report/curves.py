@@ -56,20 +56,23 @@ def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
 
 
 def table(results: Sequence[CellResult]) -> str:
-    """Test error and regular success by training and N, for the terminal."""
+    """Test error and success rates by training and N, for the terminal; what nothing measured is left out."""
     sizes = sorted({r.cell.n_train for r in results})
-    width = max(len(training.label) for training in Training) + 2
+    width = max(len(result.cell.training.label) for result in results) + 2
     lines = []
     for measurement, title in (
         ("test_error", "Test error"),
         ("regular_success", "Success rate of regular attacks (mean over restarts)"),
         ("regular_success_worst", "Success rate of regular attacks (any restart)"),
+        ("on_true_manifold_success", "Success rate of attacks on the true manifold (mean over restarts)"),
+        ("on_true_manifold_success_worst", "Success rate of attacks on the true manifold (any restart)"),
     ):
-        lines += [title, " " * width + "".join(f"{f'N={size}':>10}" for size in sizes)]
+        rows = []
         for training in Training:
             cells = [values(results, training, measurement, size) for size in sizes]
             if any(cell.size for cell in cells):
                 row = "".join(f"{cell.mean():>10.3f}" if cell.size else f"{'-':>10}" for cell in cells)
-                lines.append(f"{training.label:<{width}}{row}")
-        lines.append("")
+                rows.append(f"{training.label:<{width}}{row}")
+        if rows:
+            lines += [title, " " * width + "".join(f"{f'N={size}':>10}" for size in sizes), *rows, ""]
     return "\n".join(lines).rstrip()

@@ -19,8 +19,16 @@ from hlf_np.files import replace_file
 from hlf_np.report.curves import curves
 from hlf_np.training import Training
 
-COLORS = {Training.NORMAL: "#3b6fb6", Training.ADVERSARIAL: "#c8452f"}
-MARKERS = {Training.NORMAL: "o", Training.ADVERSARIAL: "s"}
+COLORS = {
+    Training.NORMAL: "#3b6fb6",
+    Training.ADVERSARIAL: "#c8452f",
+    Training.ON_TRUE_MANIFOLD_ADVERSARIAL: "#2e8b57",
+    Training.ON_LEARNED_MANIFOLD_ADVERSARIAL: "#8fbf3f",
+    Training.ADVERSARIAL_TRANSFORMATIONS: "#8a5fbf",
+    Training.RANDOM_TRANSFORMATIONS: "#7a7a7a",
+    Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: "#d9a021",
+}
+MARKERS = dict(zip(COLORS, "osD^vPX", strict=True))
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -146,6 +154,12 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
         "How often regular attacks succeed on correctly classified test images (mean over restarts).",
         "Success rate of regular attacks against the number of training images, one line per training.",
         lambda: _curve_figure(results, "regular_success", "regular success rate"),
+    )
+    add(
+        "on_true_manifold_success",
+        "How often attacks along the true manifold succeed on correctly classified test images (mean over restarts).",
+        "Success rate of on-manifold attacks against the number of training images, one line per training.",
+        lambda: _curve_figure(results, "on_true_manifold_success", "on-manifold success rate"),
     )
     add(
         "success_against_error",

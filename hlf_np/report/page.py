@@ -16,7 +16,7 @@ from hlf_np.report.curves import values
 from hlf_np.report.figures import Picture
 from hlf_np.training import Training
 
-CURVES = ("test_error", "regular_success")
+CURVES = ("test_error", "regular_success", "on_true_manifold_success")
 SCATTER = ("success_against_error",)
 
 
@@ -41,6 +41,8 @@ def page(
                 _table(results, "test_error", "Test error"),
                 _table(results, "regular_success", "Regular success rate (mean over restarts)"),
                 _table(results, "regular_success_worst", "Regular success rate (any restart)"),
+                _table(results, "on_true_manifold_success", "On-manifold success rate (mean over restarts)"),
+                _table(results, "on_true_manifold_success_worst", "On-manifold success rate (any restart)"),
             )
         ),
         claims="\n".join(_claim(claim) for claim in claims),
@@ -56,7 +58,9 @@ def _setting(config: RunConfig, cells: int) -> str:
         f"Dataset: letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty}). {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
         f" projected Adam within an L-infinity ball of radius {config.epsilon}, {attack.restarts} restarts, on the"
-        f" correctly classified among {config.n_attacked} test images; test error from {config.n_test} images."
+        f" correctly classified among {config.n_attacked} test images; on the true manifold, within"
+        f" {config.latent_epsilon} of the affine parameters, among {config.n_attacked_on_manifold}; test error from"
+        f" {config.n_test} images."
     )
 
 

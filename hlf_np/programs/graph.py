@@ -1,22 +1,22 @@
-"""A network as a graph of the few things that are left of it in evaluation mode.
+"""A network as a graph of the few things that are left of it once it is compiled.
 
-Batch norm is then an affine map per channel and disappears into the weights before it, a ReLU into the layer before it,
-and flattening into the order of the weights. What is left are affine layers, pooling, and the joins of residual
-blocks, between *values*: the activations.
+A ReLU disappears into the layer before it, flattening into the order of the weights, and in evaluation mode batch norm
+too: it is then an affine map per channel, and part of the weights before it. What is left are affine layers, batch norm
+in training mode, pooling, and the joins of residual blocks, between *values*: the activations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from hlf_np.arrays import Floats
+from hlf_np.arrays import Array, Floats
 from hlf_np.errors import UserError
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient
-from hlf_np.kernels.tile import ADD, GATE, PLAIN, padded
+from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, padded
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -30,7 +30,7 @@ from hlf_np.layers import (
     Sequential,
 )
 
-Folded = tuple[Floats, Floats]  # weight (O, C, kh, kw), bias (O,)
+Folded = tuple[Floats, Floats]  # weight, as the layer's, and bias (O,)
 
 
 @dataclass(eq=False)
@@ -64,14 +64,33 @@ class Value:
 
 @dataclass(frozen=True)
 class Affine:
-    """A convolution or a fully connected layer, with what follows it."""
+    """A convolution or a fully connected layer, and the batch norm folded into it."""
 
     source: Value
     target: Value
-    folded: Callable[[], Folded]
+    layer: Convolution | Linear
+    norm: BatchNorm | None
     kernel: tuple[int, int]
     stride: int
     padding: int
+
+    def as_convolution(self, weight: Array) -> Array:
+        """The layer's weights, or an array of that shape, as (O, C, kh, kw)."""
+        if isinstance(self.layer, Convolution):
+            return weight
+        # inputs come channel after channel, see `flatten`
+        return weight.reshape(len(weight), self.source.channels, self.source.height, self.source.width)
+
+    def folded(self) -> Folded:
+        """Weights with the batch norm folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
+        weight = self.layer.parameters["weight"].data
+        bias = self.layer.parameters["bias"].data if "bias" in self.layer.parameters else np.zeros(1, np.float32)
+        if self.norm is None:
+            return weight, np.broadcast_to(bias, len(weight))
+        mean, variance = self.norm.buffers["running_mean"], self.norm.buffers["running_var"]
+        scale = self.norm.parameters["weight"].data / np.sqrt(variance + self.norm.epsilon)
+        folded = (weight.reshape(len(weight), -1) * scale[:, None]).reshape(weight.shape)
+        return folded, (bias - mean) * scale + self.norm.parameters["bias"].data
 
     @property
     def covers(self) -> bool:
@@ -85,8 +104,14 @@ class Affine:
         return pixels * self.target.channels * math.prod(self.kernel) * self.source.channels
 
     @property
+    def pairs(self) -> bool:
+        """Whether the gradient to the source is computed for pairs of pixels, see `Builder.paired_gradient`."""
+        strided = self.stride == 2 and self.kernel[1] % 2 == 0 and self.padding > 0 and not self.covers
+        return strided and self.source.rectified and self.source.stride == LANES
+
+    @property
     def block(self) -> tuple[int, int]:
-        """Rows and columns of a block of pixels, see `Program._image_gradient`: about four, or the whole image."""
+        """Rows and columns of a block of pixels, see `Builder.blocks`: about four, or the whole image."""
         if self.covers:
             return self.kernel
         side = self.stride * max(1, 4 // self.stride)
@@ -121,30 +146,33 @@ class Join:
     target: Value
 
 
-Node = Affine | Pool | Join
+@dataclass(frozen=True)
+class Norm:
+    """Batch norm in training mode, and the ReLU behind it if the target is rectified."""
+
+    source: Value
+    target: Value
+    layer: BatchNorm
 
 
-def _folded(layer: Convolution | Linear, norm: BatchNorm | None, source: Value) -> Folded:
-    """Weights with the batch norm behind folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
-    weight = layer.parameters["weight"].data
-    if isinstance(layer, Linear):  # inputs come channel after channel, see `flatten`
-        weight = weight.reshape(len(weight), source.channels, source.height, source.width)
-    bias = layer.parameters["bias"].data if "bias" in layer.parameters else np.zeros(len(weight), np.float32)
-    if norm is None:
-        return weight, bias
-    mean, variance = norm.buffers["running_mean"], norm.buffers["running_var"]
-    scale = norm.parameters["weight"].data / np.sqrt(variance + norm.epsilon)
-    return weight * scale[:, None, None, None], (bias - mean) * scale + norm.parameters["bias"].data
+Node = Affine | Pool | Join | Norm
 
 
 class Graph:
-    """The values and nodes of a network, in the order of computation."""
+    """The values and nodes of a network, in the order of computation; in training mode with its batch norms."""
 
-    def __init__(self, network: Layer, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, network: Layer, image_shape: tuple[int, int, int], training: bool = False) -> None:
+        self.training = training
         self.image = Value(*image_shape, is_image=True)
         self.values = [self.image]
         self.nodes: list[Node] = []
         self.logits = self._sequence(_layers(network), self.image)
+        for node in self.nodes:
+            if (
+                isinstance(node, Norm) and node.target.same_gradient is None
+            ):  # nothing else reads it: change it in place
+                node.source.same_gradient = node.target
+                node.target.gradient_frame = max(node.target.gradient_frame, node.source.gradient_frame)
 
     def _value(self, height: int, width: int, channels: int, rectified: bool) -> Value:
         self.values.append(Value(height, width, channels, rectified))
@@ -168,7 +196,7 @@ class Graph:
                 shortcut = self._sequence(_layers(layer.shortcut), value) if layer.shortcut else value
                 value = self._join(body, shortcut)
             elif not isinstance(layer, Flatten):
-                raise UserError(f'the fast attack has no {type(layer).__name__} here: use engine="autodiff"')
+                raise UserError(f'there is no compiled {type(layer).__name__} here: use engine="autodiff"')
         return value
 
     def _affine(self, layer: Convolution | Linear, norm: BatchNorm | None, rectified: bool, source: Value) -> Value:
@@ -180,18 +208,26 @@ class Graph:
             size, stride, padding = (source.height, source.width), 1, 0
         extents = list(zip((source.height, source.width), size, strict=True))
         height, width = (convolved(n, k, stride, padding) for n, k in extents)
-        target = self._value(height, width, out_channels, rectified)
-        node = Affine(source, target, lambda: _folded(layer, norm, source), size, stride, padding)
+        apart = norm if self.training else None  # a batch norm of its own
+        target = self._value(height, width, out_channels, rectified and apart is None)
+        node = Affine(source, target, layer, None if apart else norm, size, stride, padding)
         self.nodes.append(node)
         source.readers += 1
         source.frame = max(source.frame, padding)
         if source.is_image:
             # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
-            target.gradient_frame = max(target.gradient_frame, *node.block_window)
-        elif not node.covers:
-            needed = max(frame_for_gradient(n, k, stride, padding) for n, k in extents)
-            target.gradient_frame = max(target.gradient_frame, needed)
-        return target
+            needed = 0 if self.training else max(node.block_window)
+        else:
+            needed = 0 if node.covers else max(frame_for_gradient(n, k, stride, padding) for n, k in extents)
+        target.gradient_frame = max(target.gradient_frame, needed)
+        if node.pairs:  # half of a pair may lie beside the image
+            source.gradient_frame = max(source.gradient_frame, 1)
+        if apart is None:
+            return target
+        normalised = self._value(height, width, out_channels, rectified)
+        target.readers += 1
+        self.nodes.append(Norm(target, normalised, apart))
+        return normalised
 
     def _pool(self, layer: MaxPool | AveragePool, source: Value) -> Value:
         stride = layer.stride or layer.kernel

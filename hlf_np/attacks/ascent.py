@@ -1,9 +1,9 @@
 """Projected gradient ascent: adversarial examples in any perturbation space.
 
 An adversarial example of (x, y) is the decoded image of a code within the space where the model predicts
-another label than y. It is sought by ascending the cross-entropy L(f(decode(code)), y) from a random
-start, and projecting back into the space after each step. The paper steps with Adam; `rule="sign"` steps
-along the steepest direction of the norm, as Madry et al. (2018).
+another label than y. It is sought by ascending an objective, the cross-entropy L(f(decode(code)), y),
+from a random start, and projecting back into the space after each step. The paper steps with Adam;
+`rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from enum import StrEnum
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
+from hlf_np.attacks.objectives import Objective
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
+from hlf_np.engine import Engine
 from hlf_np.kernels import executor
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 
@@ -52,6 +53,7 @@ class Attack:
     restarts : independent attempts.
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
+    objective : what is maximised, "cross-entropy" or "margin".
     """
 
     steps: int = 40
@@ -60,6 +62,7 @@ class Attack:
     start: Start = Start.RANDOM
     restarts: int = 1
     stop_early: bool = True
+    objective: Objective = Objective.CROSS_ENTROPY
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, least=0)
@@ -67,6 +70,7 @@ class Attack:
         check_positive("step_size", self.step_size)
         object.__setattr__(self, "rule", check_choice("rule", self.rule, Rule))
         object.__setattr__(self, "start", check_choice("start", self.start, Start))
+        object.__setattr__(self, "objective", check_choice("objective", self.objective, Objective))
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class AttackResult:
     perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals.
     success : (N,) bool; exactly `model.predict(images) != labels`.
     iterations : (N,) int64, how many steps led to `images`.
-    loss : (N,) float32, the cross-entropy at `images`.
+    loss : (N,) float32, the attack's objective at `images`.
     restart_success : (restarts, N) bool, whether each restart succeeded.
     """
 
@@ -106,13 +110,6 @@ class SuccessRate:
         if not len(result.success):
             return cls(math.nan, math.nan)
         return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
-
-
-class Engine(StrEnum):
-    """What computes an attack: the compiled program, or the readable autodiff. They agree to rounding."""
-
-    PROGRAM = "program"
-    AUTODIFF = "autodiff"
 
 
 class _Kept:
@@ -159,12 +156,6 @@ class _Steps:
         return scale * self.first / (np.sqrt(self.second) * correction + 1e-8)
 
 
-def _losses(model: Model, images: Tensor, labels: Integers) -> tuple[Tensor, Booleans]:
-    """The cross-entropy of each image, as a tensor, and whether its predicted label is wrong."""
-    logits = model.forward(images)
-    return cross_entropy(logits, labels), logits.data.argmax(axis=1) != labels
-
-
 def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats) -> _Kept:
     """One restart for one batch, from given codes (N, ...)."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
@@ -172,7 +163,8 @@ def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
     steps = _Steps(attack, space, codes)
     for iteration in range(attack.steps + 1):
         variable = Tensor(codes, requires_grad=True)
-        losses, changed = _losses(model, chart.decode(variable), labels[rows])
+        logits = model.forward(chart.decode(variable))
+        losses, changed = attack.objective.of(logits, labels[rows]), logits.data.argmax(axis=1) != labels[rows]
         kept.offer(rows, codes, changed, np.full(len(rows), iteration), losses.data)
         if iteration == attack.steps or (attack.stop_early and changed.all()):
             break
@@ -231,7 +223,8 @@ def run(
     chart = space.chart(images, labels, split.codes)
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
-    ascend = _compiled_ascent if engine is Engine.PROGRAM and chart.codes_are_images else _ascent
+    compiled = engine is Engine.PROGRAM and chart.codes_are_images and attack.objective is Objective.CROSS_ENTROPY
+    ascend = _compiled_ascent if compiled else _ascent
     for restart in range(attack.restarts):
         codes = chart.start
         if attack.start is Start.RANDOM:
@@ -243,7 +236,7 @@ def run(
     final = np.clip(chart.decode(Tensor(best.codes)).data, 0, 1)
     logits = model.logits(final)
     success = logits.argmax(axis=1) != labels
-    losses = cross_entropy(Tensor(logits), labels).data
+    losses = attack.objective.of(Tensor(logits), labels).data
     return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
@@ -261,6 +254,7 @@ def pgd(
     stop_early: bool = True,
     seed: int = 0,
     engine: str = "program",
+    objective: str = "cross-entropy",
 ) -> AttackResult:
     """Adversarial examples by projected gradient ascent.
 
@@ -271,9 +265,10 @@ def pgd(
         the start succeeds at once.
     space : the allowed perturbations.
     codes : places of the images on the true manifold, for spaces that need them.
-    steps, step_size, rule, start, restarts, stop_early : see `Attack`.
+    steps, step_size, rule, start, restarts, stop_early, objective : see `Attack`.
     seed : of the random starts.
-    engine : "program" (fast) or "autodiff" (readable); they agree to rounding.
+    engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows
+        perturbations of the image and the cross-entropy only; the rest is always done by autodiff.
 
     Raises
     ------
@@ -286,5 +281,15 @@ def pgd(
         check_choice("start", start, Start),
         restarts,
         stop_early,
+        check_choice("objective", objective, Objective),
     )
     return run(model, Split(images, labels, codes), space, attack, seed, check_choice("engine", engine, Engine))
+
+
+def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Codes | None = None) -> AttackResult:
+    """The fast gradient sign method (Goodfellow et al., 2015): one step of size epsilon from the image.
+
+    It is projected gradient ascent with a single step, so an image that is misclassified without it, or
+    whose loss the step would lower, stays as it is. Parameters, result and errors as for `pgd`.
+    """
+    return pgd(model, images, labels, space, codes, steps=1, step_size=space.epsilon, rule="sign", start="image")

@@ -1,0 +1,300 @@
+"""A training step: forward, backward and Adam's update in two calls.
+
+Like `executor`, this runs lists of operations over flat workspaces. Here a batch is cut into *parts* of a few images,
+each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm needs sums
+over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are added up, in
+the order of the parts, and the next stage begins. At last come the gradients to the weights, sums over the whole batch
+too: there a few rows of a gradient are a task of its own. So the results have the same bits at any number of threads.
+
+What the parts share lies in one array, the *weights*: first the parameters, arranged as the forward products read
+them, then copies of them in the order of the backward products, the statistics of batch norm, and constants. The
+gradients are arranged like the parameters.
+
+Batch norm treats whole rows of pixels at once: its statistics are repeated for each pixel of a row, so that the inner
+loops are long and become vector instructions.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from hlf_np.kernels.convolution import copy, outer_product
+from hlf_np.kernels.executor import load, run_operations, softmax_loss
+
+# Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
+# in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
+# g_rows, rows, row, channels, sums
+BIAS_SUMS = 11
+# x_rows, rows, row, channels, moments
+MOMENTS = 12
+# x_rows, rows, row, statistics, y_rows, rectify
+NORMALIZE = 13
+# x_rows, rows, row, channels, statistics, g_rows, sums
+NORM_SUMS = 14
+# x_rows, rows, row, statistics, g_rows, d_rows
+NORM_GRADIENT = 15
+# logits, distance to the next image's, gradient, distance, labels, distance, classes, results, distance
+SOFTMAX_LOSS = 16
+# At the end of a stage, for all parts together:
+# pixels, channels, row, moments, statistics, weight, bias, running_mean, running_variance, settings
+STATISTICS = 20
+# pixels, channels, row, sums, statistics, weight, bias
+NORM_TOTALS = 21
+# channels, sums, bias
+BIAS_TOTALS = 22
+FIELDS = 13
+
+# The statistics of a batch norm, each repeated for a row of pixels.
+MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5
+STATISTICS_ROWS = 6
+
+# A task, a few rows and a panel of a gradient to weights: where its first row's numbers are, a_steps, pixels, column,
+# columns, b_steps, where it goes, rows.
+
+VALUES_PER_BLOCK = 4096  # of the update
+
+
+@njit(cache=True)
+def _fold(rows, channels, totals):  # type: ignore[no-untyped-def]
+    """Add the sums of each pixel of a row to those of the channels."""
+    for first in range(0, rows.size, channels):
+        pixel = rows[first:]
+        for c in range(channels):
+            totals[c] += pixel[c]
+
+
+@njit(cache=True)
+def _moments(op, tables, work, images):  # type: ignore[no-untyped-def]
+    """Mean of each channel over a part's pixels, and the sum of squared distances from it: two passes, so that nothing
+    cancels; single precision within an image, double beyond."""
+    x_rows, rows, row, channels, moments = op[1], op[2], op[3], op[4], op[5]
+    total, sums, mean = np.empty(channels, np.float64), np.empty(row, np.float32), np.zeros(row, np.float32)
+    for squared in (False, True):
+        total[:] = 0
+        for image in range(images):
+            sums[:] = 0
+            for i in range(image * rows, (image + 1) * rows):
+                x = work[tables[x_rows + i] :]
+                if squared:
+                    for k in range(row):
+                        distance = x[k] - mean[k]
+                        sums[k] += distance * distance
+                else:
+                    for k in range(row):
+                        sums[k] += x[k]
+            _fold(sums, channels, total)
+        if not squared:
+            total /= images * rows * row // channels
+            for first in range(0, row, channels):
+                mean[first : first + channels] = total
+        to = work[moments + channels * squared :]
+        for c in range(channels):
+            to[c] = total[c]
+
+
+@njit(cache=True)
+def _normalize(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
+    """y = x * factor + offset, and its positive part if asked."""
+    x_rows, rows, row, at, y_rows, rectify = op[1], op[2], op[3], op[4], op[5], op[6]
+    factor, offset = weights[at + FACTOR * row :], weights[at + OFFSET * row :]
+    least = np.float32(0) if rectify else np.float32(-np.inf)
+    for i in range(images * rows):
+        x, y = work[tables[x_rows + i] :], work[tables[y_rows + i] :]
+        for k in range(row):
+            value = x[k] * factor[k] + offset[k]
+            y[k] = least if value < least else value
+
+
+@njit(cache=True)
+def _norm_sums(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
+    """A part's gradients to weight and bias: sums of g * xhat, xhat = (x - mean) * scale, and of g."""
+    x_rows, rows, row, channels, at, g_rows, to = op[1], op[2], op[3], op[4], op[5], op[6], op[7]
+    mean, scale = weights[at + MEAN * row :], weights[at + SCALE * row :]
+    total = np.zeros((2, channels), np.float64)
+    products, sums = np.empty(row, np.float32), np.empty(row, np.float32)
+    for image in range(images):
+        products[:], sums[:] = 0, 0
+        for i in range(image * rows, (image + 1) * rows):
+            x, g = work[tables[x_rows + i] :], work[tables[g_rows + i] :]
+            for k in range(row):
+                sums[k] += g[k]
+                products[k] += g[k] * (x[k] - mean[k])
+        _fold(products, channels, total[0])
+        _fold(sums, channels, total[1])
+    for c in range(channels):
+        work[to + c], work[to + channels + c] = total[0, c] * scale[c], total[1, c]
+
+
+@njit(cache=True)
+def _norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
+    """d = factor * (g - mean(g) - (x - mean) * slope); see `operations.batch_norm`."""
+    x_rows, rows, row, at, g_rows, d_rows = op[1], op[2], op[3], op[4], op[5], op[6]
+    mean, factor = weights[at + MEAN * row :], weights[at + FACTOR * row :]
+    g_mean, slope = weights[at + G_MEAN * row :], weights[at + SLOPE * row :]
+    for i in range(images * rows):
+        x, g, d = work[tables[x_rows + i] :], work[tables[g_rows + i] :], work[tables[d_rows + i] :]
+        for k in range(row):
+            d[k] = factor[k] * (g[k] - g_mean[k] - (x[k] - mean[k]) * slope[k])
+
+
+@njit(cache=True)
+def _bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
+    """A part's gradient to a bias: the sum of g."""
+    g_rows, rows, row, channels, to = op[1], op[2], op[3], op[4], op[5]
+    sums = np.zeros(row, np.float32)
+    for i in range(images * rows):
+        g = work[tables[g_rows + i] :]
+        for k in range(row):
+            sums[k] += g[k]
+    work[to : to + channels] = 0
+    _fold(sums, channels, work[to:])
+
+
+@njit(cache=True)
+def _run(ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
+    """A stage for one part; `share` = 1 / images in the batch."""
+    for index in range(ops.shape[0]):
+        op = ops[index]
+        kind = op[0]
+        if kind < BIAS_SUMS:
+            run_operations(ops[index : index + 1], tables, weights, work, images)
+        elif kind == BIAS_SUMS:
+            _bias_sums(op, tables, work, images)
+        elif kind == MOMENTS:
+            _moments(op, tables, work, images)
+        elif kind == NORMALIZE:
+            _normalize(op, tables, weights, work, images)
+        elif kind == NORM_SUMS:
+            _norm_sums(op, tables, weights, work, images)
+        elif kind == NORM_GRADIENT:
+            _norm_gradient(op, tables, weights, work, images)
+        elif kind == SOFTMAX_LOSS:
+            for image in range(images):
+                to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
+                loss, predicted = softmax_loss(work, op[1] + image * op[2], to, op[7], label)
+                for c in range(op[7]):
+                    work[to + c] *= share
+                work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
+
+
+@njit(cache=True)
+def _statistics(op, weights, work, parts, count, images):  # type: ignore[no-untyped-def]
+    """Mean and variance of the batch from those of its parts (Chan et al., 1979), and what follows from them."""
+    pixels, channels, row, moments, at = op[1], op[2], op[3], op[4], op[5]
+    weight, bias, running_mean, running_variance = (
+        weights[op[6] :],
+        weights[op[7] :],
+        weights[op[8] :],
+        weights[op[9] :],
+    )
+    momentum, epsilon = weights[op[10]], weights[op[10] + 1]
+    total = count * pixels
+    for c in range(channels):
+        mean, squares = 0.0, 0.0
+        for part in range(parts):
+            mean += work[part, moments + c] * (min(images, count - part * images) / count)
+        for part in range(parts):
+            distance = work[part, moments + c] - mean
+            of_part = min(images, count - part * images) * pixels
+            squares += work[part, moments + channels + c] + of_part * distance * distance
+        scale = 1 / math.sqrt(squares / total + epsilon)
+        running_mean[c] += momentum * (mean - running_mean[c])
+        running_variance[c] += momentum * (squares / max(1, total - 1) - running_variance[c])
+        for k in range(c, row, channels):
+            weights[at + MEAN * row + k], weights[at + SCALE * row + k] = mean, scale
+            weights[at + FACTOR * row + k] = weight[c] * scale
+            weights[at + OFFSET * row + k] = bias[c] - mean * (weight[c] * scale)
+
+
+@njit(cache=True)
+def _norm_totals(op, weights, work, parts, count, gradients):  # type: ignore[no-untyped-def]
+    """The gradients to weight and bias, and what that to the input needs of them."""
+    pixels, channels, row, sums, at = op[1], op[2], op[3], op[4], op[5]
+    for c in range(channels):
+        d_weight, d_bias = 0.0, 0.0
+        for part in range(parts):
+            d_weight += work[part, sums + c]
+            d_bias += work[part, sums + channels + c]
+        gradients[op[6] + c], gradients[op[7] + c] = d_weight, d_bias
+        for k in range(c, row, channels):
+            weights[at + G_MEAN * row + k] = d_bias / (count * pixels)
+            weights[at + SLOPE * row + k] = weights[at + SCALE * row + k] * d_weight / (count * pixels)
+
+
+@njit(cache=True)
+def _close(ops, weights, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+    """The end of a stage."""
+    for index in range(ops.shape[0]):
+        op = ops[index]
+        if op[0] == STATISTICS:
+            _statistics(op, weights, work, parts, count, images)
+        elif op[0] == NORM_TOTALS:
+            _norm_totals(op, weights, work, parts, count, gradients)
+        elif op[0] == BIAS_TOTALS:
+            for c in range(op[1]):
+                total = 0.0
+                for part in range(parts):
+                    total += work[part, op[2] + c]
+                gradients[op[3] + c] = total
+
+
+@njit(cache=True, parallel=True)
+def gradients_kernel(  # type: ignore[no-untyped-def]
+    ops, stages, tasks, tables, weights, work, images, slots, inputs, targets, results, gradients, threads
+):
+    """Forward and backward.
+
+    stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
+    work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
+    float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
+    """
+    count = inputs.shape[0]
+    parts = (count + images - 1) // images
+    for stage in range(stages.shape[0]):
+        begin, end, behind = stages[stage, 0], stages[stage, 1], stages[stage, 2]
+        for part in prange(parts):
+            first = part * images
+            here = min(images, count - first)
+            if stage == 0:
+                for image in range(here):
+                    load(inputs[first + image], slots[0], work[part], image)
+                    load(targets[first + image], slots[1], work[part], image)
+            _run(ops[begin:end], tables, weights, work[part], here, np.float32(1 / count))
+            if stage == stages.shape[0] - 1:
+                for image in range(here):
+                    copy(work[part, slots[2, 2] + image * slots[2, 4] :], results[first + image], results.shape[1])
+        _close(ops[end:behind], weights, work, parts, count, images, gradients)
+    for thread in prange(threads):
+        for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
+            task = tasks[index]
+            for part in range(parts):
+                outer_product(
+                    work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
+                    min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
+                )  # fmt: skip
+
+
+@njit(cache=True, parallel=True)
+def update_kernel(weights, gradients, first, second, settings, to, source):  # type: ignore[no-untyped-def]
+    """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
+
+    gradients, first, second : (P,), the latter Adam's moments; settings : weight decay, beta1, beta2, rate,
+    1 / sqrt(1 - beta2^t), epsilon.
+    to, source : positions of copies among the weights and of what they copy.
+    """
+    decay, beta1, beta2, rate, correction, epsilon = (
+        settings[0], settings[1], settings[2], settings[3], settings[4], settings[5],
+    )  # fmt: skip
+    one, size = np.float32(1), first.size
+    for block in prange((size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
+        begin, end = block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, size)
+        w, g, m, v = weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end]
+        for k in range(g.size):
+            gradient = g[k] + decay * w[k]
+            m[k] = beta1 * m[k] + (one - beta1) * gradient
+            v[k] = beta2 * v[k] + (one - beta2) * gradient * gradient
+            w[k] -= rate * m[k] / (np.sqrt(v[k]) * correction + epsilon)
+    for block in prange((to.size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
+        for k in range(block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, to.size)):
+            weights[to[k]] = weights[source[k]]

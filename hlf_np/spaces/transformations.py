@@ -1,0 +1,69 @@
+"""Affine transformations of any image.
+
+A dataset without a known manifold still has *some* known directions along it: a letter that is shifted,
+sheared, scaled or turned a little is the same letter. The space of transformations is that piece of
+knowledge and nothing more. Its codes are the six parameters of `operations.affine_matrix`; an image is
+decoded by warping the *original image*, not a prototype; and the code of the original is the identity,
+(0, 0, 0, 0, 1, 0): no translation, no shear, scale 1, no rotation.
+
+The adversary (section 3.4 of the paper: adversarial transformations) may change each parameter by at most
+epsilon from the identity, and within a box of what a dataset regards as the same class: a digit 6 that is
+turned by half is a 9. It may not change pixels one by one. With epsilon 0.3, as in the paper, the box is
+what binds most of the time: translations end at 0.15 or 0.2, scales at 0.85 or 0.75; rotations may go up to
+0.3, or 17 degrees.
+
+How it differs from `TrueManifold`: on FONTS both warp, but there the perturbation is added to the
+parameters that the image was made with, and stays in the data's box; here it comes on top of them, so a
+letter that was turned by 90 degrees can be turned further, off the data's manifold. Training on
+adversarial transformations is thus an approximation of on-manifold training, and it works on every
+dataset. *Random* transformations, drawn uniformly from the same set, are the usual data augmentation, and
+the baseline that shows what the adversary adds.
+
+A trap in the paper's released code: its random transformations are drawn around 0 instead of around the
+identity, so that the scale always ends up at the lower end of its range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.data.dataset import Codes
+from hlf_np.data.fonts import Box
+from hlf_np.errors import UserError
+from hlf_np.operations import IDENTITY
+from hlf_np.spaces.space import Norm, Space
+from hlf_np.spaces.warp_chart import WarpChart
+
+# What the paper allows on EMNIST and Fashion-MNIST; on FONTS it is the box of the difficulty.
+EMNIST_BOX = Box.around_identity(0.15, 0.2, (0.85, 1.15), np.pi / 10)
+
+
+@dataclass(frozen=True)
+class Transformations(Space):
+    """Affine maps of the image: parameters within epsilon of the identity, and in a box.
+
+    box : of the parameters; `Fonts.box`, or `EMNIST_BOX`.
+    epsilon, norm : of the parameters' distance to the identity.
+    """
+
+    box: Box
+    _: KW_ONLY
+    epsilon: float = 0.3
+    norm: Norm = Norm.LINF
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = len(self.box.lower), len(self.box.upper)
+        if sizes != (6, 6) or not all(
+            low <= value <= high for low, value, high in zip(self.box.lower, IDENTITY, self.box.upper, strict=True)
+        ):
+            raise UserError("the box of transformations must hold the identity: use Box.around_identity(...)")
+
+    def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
+        """The space around any images; labels and codes are not needed."""
+        start = np.tile(np.asarray(IDENTITY, np.float32), (len(images), 1))
+        lower, upper = (np.asarray(bound, np.float32) for bound in (self.box.lower, self.box.upper))
+        return WarpChart(start, lower, upper, images)

@@ -1,0 +1,26 @@
+"""What the spaces of affine maps have in common: codes are six parameters, images are warps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.operations import warp
+from hlf_np.spaces.space import Chart
+
+
+@dataclass(frozen=True)
+class WarpChart(Chart):
+    """Codes (N, 6) that decode to warps of given images.
+
+    images : (N, H, W, C), what is warped for each row.
+    """
+
+    images: Floats
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return warp(Tensor(self.images), codes)
+
+    def take(self, rows: Integers) -> WarpChart:
+        return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])

@@ -1,0 +1,245 @@
+"""Attacks beyond projected gradient ascent on the cross-entropy: margin, FGSM, Carlini and Wagner, transfer."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import oracles
+import pytest
+from conftest import small_cnn
+from hypothesis import given
+from hypothesis import strategies as st
+from test_attacks import assert_same_results, linear_model, norms
+
+from hlf_np import UserError
+from hlf_np.attacks import Attack, CarliniWagner, Objective, SuccessRate, carlini_wagner, fgsm, pgd, run, transfer
+from hlf_np.attacks.black_box import _restart_seed
+from hlf_np.attacks.objectives import margin
+from hlf_np.autodiff import Tensor, check_grads
+from hlf_np.data.dataset import Split
+from hlf_np.spaces import ImageBall, Norm
+from hlf_np.training import train
+
+
+def plain_margins(logits, labels):
+    """max_{k != y} f_k - f_y, row by row."""
+    return np.array([np.delete(row, label).max() - row[label] for row, label in zip(logits, labels, strict=True)])
+
+
+# --- the margin -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.integers(2, 12), st.integers(0, 999))
+def test_margin_is_positive_exactly_where_the_label_has_changed(count, classes, seed):
+    random = np.random.default_rng(seed)
+    logits, labels = random.standard_normal((count, classes)), random.integers(0, classes, count)
+    found = margin(Tensor(logits), labels).data
+    np.testing.assert_array_equal(found, plain_margins(logits, labels))
+    np.testing.assert_array_equal(found > 0, logits.argmax(axis=1) != labels)
+    check_grads(lambda x: margin(x, labels), logits)
+
+
+def test_the_margin_attack_raises_the_margin(trained, split):
+    def attack(objective, steps):
+        settings = {"start": "image", "stop_early": False, "objective": objective, "steps": steps}
+        return pgd(trained, split.images, split.labels, ImageBall(0.05), **settings)
+
+    before, after = attack("margin", 0), attack("margin", 8)
+    np.testing.assert_allclose(before.loss, plain_margins(trained.logits(split.images), split.labels), atol=1e-5)
+    assert (after.loss > before.loss + 0.1).all()
+    np.testing.assert_array_equal(after.loss > 0, after.success)
+    assert (attack("cross-entropy", 8).images != after.images).any()
+
+
+def test_on_two_classes_both_objectives_have_the_same_optimum():
+    random = np.random.default_rng(0)
+    w, images = random.standard_normal(6).astype(np.float32), random.random((30, 2, 3, 1), np.float32)
+    model, labels = linear_model(np.stack([-w, w])), random.integers(0, 2, 30)
+    settings = {"steps": 40, "step_size": 0.02, "stop_early": False}
+    by_margin, by_entropy = (pgd(model, images, labels, ImageBall(0.2), objective=o, **settings) for o in Objective)
+    np.testing.assert_allclose(by_margin.images, by_entropy.images, rtol=0, atol=1e-6)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(UserError, match="cross-entropy, margin"):
+        Attack(objective="hinge")
+
+
+# --- FGSM -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_fgsm_is_one_step_of_size_epsilon_along_the_steepest_direction(trained, split, norm):
+    space = ImageBall(0.05, norm)
+    result = fgsm(trained, split.images, split.labels, space)
+    pixels = Tensor(split.images, requires_grad=True)
+    Objective.CROSS_ENTROPY.of(trained.forward(pixels), split.labels).backward()
+    step = 0.05 * (np.sign(pixels.gradient) if norm == "linf" else pixels.gradient)
+    if norm == "l2":
+        step /= np.linalg.norm(pixels.gradient.reshape(len(step), -1), axis=1).reshape(-1, 1, 1, 1)
+    expected = np.clip(split.images + step, 0, 1)
+    moved = result.iterations == 1
+    # a gradient that is nearly 0 may have another sign in the compiled program
+    agree = np.isclose(result.images, expected, rtol=0, atol=1e-5).mean(axis=(1, 2, 3)) > 0.99
+    assert agree[moved].all()
+    assert moved.sum() > 80
+    np.testing.assert_array_equal(result.images[~moved], split.images[~moved])
+    one_step = {"steps": 1, "step_size": 0.05, "rule": "sign", "start": "image"}
+    assert_same_results(result, pgd(trained, split.images, split.labels, space, **one_step))
+
+
+# --- Carlini and Wagner ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(trained, split):
+    """The attack without a budget that matters, on images that are classified correctly."""
+    right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels)[:60])
+    return right, carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"))
+
+
+def test_cw_results_are_what_they_claim(trained, small):
+    right, result = small
+    np.testing.assert_array_equal(result.perturbations, result.images - right.images)
+    np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
+    np.testing.assert_array_equal(result.restart_success, result.success[None])
+    assert ((result.images >= 0) & (result.images <= 1)).all()
+    expected = oracles.cross_entropy(trained.logits(result.images), right.labels)
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-5, atol=1e-5)
+    assert result.success.all()
+    assert (result.iterations > 0).all()
+
+
+def test_cw_perturbations_shrink_and_are_smaller_than_those_of_projected_ascent(trained, small):
+    right, result = small
+    at = [  # the smallest after so many iterations, infinite before the first success
+        np.where(found.success, norms(found.perturbations, "l2"), np.inf)
+        for n in (20, 40, 80)
+        for found in [carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"), None, CarliniWagner(n))]
+    ]
+    sizes = [*at, norms(result.perturbations, "l2")]
+    for earlier, later in pairwise(sizes):
+        assert (later <= earlier).all()
+    first = np.isfinite(sizes[0])
+    assert first.sum() > 20
+    assert (sizes[-1][first] < sizes[0][first]).mean() > 0.2
+    ascent = pgd(trained, right.images, right.labels, ImageBall(1.5, "l2"), steps=40)
+    assert ascent.success.mean() > 0.9
+    smaller = sizes[-1][ascent.success] < norms(ascent.perturbations, "l2")[ascent.success]
+    assert smaller.mean() > 0.9
+
+
+def test_on_a_linear_model_cw_goes_straight_to_the_other_side():
+    """The nearest point where the label changes lies along the weights, |margin| / |gradient of the margin| away."""
+    random = np.random.default_rng(0)
+    w = np.array([3, -2, 1, 0.5, -1, 2], np.float32)
+    images = random.uniform(0.3, 0.7, (30, 2, 3, 1)).astype(np.float32)
+    bias = np.array([0, -(w * images[0].ravel()).sum()], np.float32)
+    model = linear_model(np.stack([0 * w, w]), bias)
+    labels = model.predict(images)
+    settings = CarliniWagner(iterations=400, confidence=0.01, learning_rate=0.005)
+    result = carlini_wagner(model, images, labels, ImageBall(5, "l2"), settings=settings)
+    assert result.success.all()
+    shortest = np.abs(images.reshape(30, -1) @ w + bias[1]) / np.linalg.norm(w)
+    found = norms(result.perturbations, "l2")
+    assert (found >= shortest - 1e-5).all()
+    # within the steps of Adam, of 0.005 / 2 per pixel
+    np.testing.assert_allclose(found, shortest, rtol=0, atol=0.01)
+
+
+def test_a_misclassified_image_needs_no_perturbation(trained, split):
+    wrong = (split.labels + 1) % 10
+    rows = np.flatnonzero(trained.predict(split.images) != wrong)
+    result = carlini_wagner(
+        trained, split.images[rows], wrong[rows], ImageBall(1.5, "l2"), None, CarliniWagner(iterations=3)
+    )
+    np.testing.assert_array_equal(result.images, split.images[rows])
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_the_budget_of_cw_holds(trained, small, norm):
+    right, free = small
+    sizes = norms(free.perturbations, norm)
+    budget = float(np.median(sizes)) / (2 if norm == "linf" else 1)
+    result = carlini_wagner(trained, right.images, right.labels, ImageBall(budget, norm))
+    assert norms(result.perturbations, norm).max() <= budget + 1e-6
+    np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
+    assert 0.3 < result.success.mean() < 1
+
+
+def test_cw_does_not_depend_on_the_batch_size(trained, small, monkeypatch):
+    right, _ = small
+    arguments = trained, right.images, right.labels, ImageBall(1.5, "l2"), None, CarliniWagner(iterations=20)
+    whole = carlini_wagner(*arguments)
+    monkeypatch.setattr("hlf_np.attacks.smallest.IMAGES_PER_BATCH", 7)
+    assert_same_results(carlini_wagner(*arguments), whole)
+
+
+def test_cw_of_no_images_is_empty(trained, split):
+    result = carlini_wagner(trained, split.images[:0], split.labels[:0], ImageBall(1.5, "l2"))
+    assert result.images.shape == (0, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"iterations": -1}, {"confidence": -0.5}, {"confidence": math.nan}, {"weight": -1.0}, {"learning_rate": math.nan}],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        CarliniWagner(**settings)
+
+
+# --- transfer -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(split):
+    """A second model, from another seed and half of the images."""
+    model = small_cnn(seed=1)
+    train(model, split.take(slice(100)), epochs=3, batch_size=10, seed=1)
+    return model
+
+
+def test_transfer_judges_the_target_on_images_that_both_classify_correctly(trained, other, split):
+    guesses = other.predict(split.images)
+    disagreed, labels = np.flatnonzero(guesses != split.labels)[:8], split.labels.copy()
+    labels[disagreed] = guesses[disagreed]  # now the source errs, too
+    split, attack = Split(split.images, labels), Attack(steps=10, step_size=0.02, restarts=3, stop_early=False)
+    rows, result = transfer(trained, other, split, ImageBall(0.15), attack)
+    right = [model.predict(split.images) == split.labels for model in (trained, other)]
+    np.testing.assert_array_equal(rows, np.flatnonzero(right[0] & right[1]))
+    assert 20 < len(rows) < min(right[0].sum(), right[1].sum())
+    labels = split.labels[rows]
+    np.testing.assert_array_equal(result.success, other.predict(result.images) != labels)
+    np.testing.assert_array_equal(result.success, result.restart_success.any(axis=0))
+    np.testing.assert_array_equal(result.perturbations, result.images - split.images[rows])
+    assert norms(result.perturbations, "linf").max() <= 0.15 + 1e-6
+    expected = oracles.cross_entropy(other.logits(result.images), labels)
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-5, atol=1e-5)
+    assert result.restart_success.shape == (3, len(rows))
+    rate = SuccessRate.of(result)
+    fooled_source = (trained.predict(result.images) != labels).mean()
+    assert 0 < rate.average <= rate.worst < fooled_source
+
+
+def test_transfer_to_the_source_itself_is_the_attack(trained, split):
+    rows, result = transfer(trained, trained, split, ImageBall(0.05), Attack(steps=3))
+    attacked = split.take(rows)
+    expected = run(trained, attacked, ImageBall(0.05), Attack(steps=3), _restart_seed(0, 0))
+    assert_same_results(result, expected)
+
+
+def test_transfer_depends_on_the_seed_alone(trained, other, split):
+    first, again, another = (
+        transfer(trained, other, split, ImageBall(0.05), Attack(steps=2), seed)[1] for seed in (1, 1, 2)
+    )
+    assert_same_results(first, again)
+    assert (first.images != another.images).any()
+
+
+def test_transfer_without_images_that_both_classify_correctly_has_no_rate(trained, split):
+    wrong = Split(split.images, (trained.predict(split.images) + 1) % 10)
+    rows, result = transfer(trained, trained, wrong, ImageBall(), Attack(steps=1))
+    assert len(rows) == 0
+    assert math.isnan(SuccessRate.of(result).average)
