@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import oracles
 import pytest
 
 from hlf_np import UserError, models
@@ -14,7 +15,7 @@ from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.models import Architecture, Kind
-from hlf_np.spaces import LearnedManifold, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
 
 
@@ -139,6 +140,19 @@ def test_noise_is_off_the_manifold_by_almost_its_norm(fonts, split):
     assert 1.9 < found.distances.mean() < 2
 
 
+def test_a_projection_takes_adams_steps_with_a_rate_that_decays_every_ten(split):
+    """Onto all images, from black ones: the code is the image, and the gradient twice the difference."""
+    goal = np.full((1, 28, 28, 1), 0.9, np.float32)
+    black = np.zeros_like(goal)
+    found = project(goal, ImageBall().chart(black, split.labels[:1], None), steps=25, learning_rate=0.01, decay=0.5)
+    codes, gradients = black, []
+    rates = [0.01] * 10 + [0.005] * 10 + [0.0025] * 5
+    for step in range(25):
+        gradients.append(2 * (codes - goal))
+        codes = oracles.adam(black, gradients, rates[: step + 1], (0.9, 0.999), 1e-8, 0)
+    np.testing.assert_allclose(found.codes, codes, rtol=1e-4)
+
+
 def test_more_images_than_a_batch_change_nothing(fonts, split, monkeypatch):
     part = split.take(slice(7))
     images = np.clip(part.images + np.float32(0.1), 0, 1)
@@ -233,7 +247,7 @@ def test_an_oracle_is_trained_once_and_judges_labels(split, tmp_path):
     again = train_oracle(split, config, folder=tmp_path, progress=log.append)
     assert len(log) == 4
     np.testing.assert_array_equal(again.logits(split.images), oracle.logits(split.images))
-    train_oracle(split.take(slice(100)), config, folder=tmp_path, progress=log.append)
+    train_oracle(Split(split.images[::-1], split.labels), config, folder=tmp_path, progress=log.append)
     assert len(log) == 8
     predicted = oracle.predict(split.images)
     assert labels_kept(oracle, split.images, split.labels) == (predicted == split.labels).mean() > 0.5
