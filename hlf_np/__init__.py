@@ -16,7 +16,7 @@ from types import ModuleType
 from hlf_np.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "attacks", "autodiff", "data", "models", "spaces", "training"]
+__all__ = ["UserError", "attacks", "autodiff", "data", "manifolds", "models", "spaces", "training"]
 
 
 def __getattr__(name: str) -> ModuleType:

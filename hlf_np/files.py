@@ -1,6 +1,8 @@
 """Files that are written whole or not at all, and archives of arrays that are read whole or not at all."""
 
 import errno
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -59,6 +61,14 @@ def write_text(path: Path, text: str) -> None:
     """Replace the file `path` by `text`, whole or not at all."""
     with replace_file(path) as stream:
         stream.write(text.encode())
+
+
+def digest(settings: Any, *arrays: NDArray[Any]) -> str:
+    """Sixteen letters that tell apart what something was made from: settings that JSON can write, and arrays."""
+    content = hashlib.sha256(json.dumps([settings, [array.shape for array in arrays]]).encode())
+    for array in arrays:
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()[:16]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

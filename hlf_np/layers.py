@@ -221,6 +221,17 @@ class Flatten(Layer):
         return operations.flatten(x)
 
 
+class Unflatten(Layer):
+    """(N, C H W) to (N, H, W, C): the inverse of `Flatten`."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
+        return operations.unflatten(x, self.height, self.width)
+
+
 class Sequential(Layer):
     """Layers one after another, named by their number."""
 

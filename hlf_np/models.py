@@ -7,7 +7,6 @@ model is a network, the architecture that describes it, and the means to exchang
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from hlf_np import weights
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images
 from hlf_np.errors import UserError
-from hlf_np.files import read_arrays, replace_file
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -226,7 +225,7 @@ class Model:
 
             torch_model.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
         """
-        return {name: array.copy() for name, array in self.network.named_arrays()}
+        return weights.state_dict(self.network)
 
     def load_state_dict(self, state: dict[str, Floats]) -> None:
         """Take over arrays named and shaped as `state_dict`'s; PyTorch's `num_batches_tracked` are ignored.
@@ -236,28 +235,11 @@ class Model:
         UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has
             been changed.
         """
-        own = dict(self.network.named_arrays())
-        given = {name: np.asarray(a) for name, a in state.items() if not name.endswith("num_batches_tracked")}
-        other = f"they are of another architecture than this {self.architecture.kind}"
-        if missing := sorted(own.keys() - given.keys()):
-            raise UserError(f"these weights lack {missing[0]!r}: {other}")
-        if unknown := sorted(given.keys() - own.keys()):
-            raise UserError(f"these weights have an unknown entry {unknown[0]!r}: {other}")
-        for name, array in own.items():
-            if given[name].shape != array.shape:
-                raise UserError(
-                    f"weight {name!r} has shape {given[name].shape}, this {self.architecture.kind} needs {array.shape}"
-                )
-            if given[name].dtype.kind != "f" or not np.isfinite(given[name]).all():
-                raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
-        for name, array in own.items():
-            array[...] = given[name]
+        weights.load_state_dict(self.network, state, str(self.architecture.kind))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to an `.npz` file, whole or not at all."""
-        description = np.array(json.dumps(asdict(self.architecture)))
-        with replace_file(Path(path)) as stream:
-            np.savez(stream, architecture=description, **self.state_dict())  # type: ignore[arg-type]
+        weights.save(Path(path), "architecture", asdict(self.architecture), self.network)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -268,15 +250,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     UserError : if the file is missing, truncated, or something else.
     """
     hint = "give a file that Model.save or `hlf_np train` wrote"
-    try:
-        arrays = read_arrays(Path(path))
-        architecture = Architecture.from_json(json.loads(str(arrays.pop("architecture"))))
-    except FileNotFoundError:
-        raise UserError(f"there is no model file {str(path)!r}: {hint}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{str(path)!r} is not a model file, or damaged: {hint}") from None
+    architecture, state = weights.load(Path(path), "architecture", Architecture.from_json, "model", hint)
     model = Model(architecture)
-    model.load_state_dict(arrays)
+    model.load_state_dict(state)
     return model
 
 

@@ -4,9 +4,11 @@ Images are channels last, (N, H, W, C); weights are laid out as PyTorch's. g sta
 the loss with respect to the result. `add` and `multiply` are in `autodiff`, for `Tensor`'s operators.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 from hlf_np.kernels.elementwise import column_moments, gate, normalization_gradients, scale_columns
@@ -58,6 +60,16 @@ def tanh(x: Tensor) -> Tensor:
     return Tensor.result(y, (x,), backward)
 
 
+def exponential(x: Tensor) -> Tensor:
+    """e^x, its own derivative."""
+    y = np.exp(x.data)
+
+    def backward(g: Floats) -> tuple[Floats]:
+        return (g * y,)
+
+    return Tensor.result(y, (x,), backward)
+
+
 # --- shape and sums -------------------------------------------------------------------------------------------------
 
 
@@ -88,6 +100,38 @@ def unflatten(x: Tensor, height: int, width: int) -> Tensor:
         return (g.transpose(0, 3, 1, 2).reshape(n, -1),)
 
     return Tensor.result(x.data.reshape(n, -1, height, width).transpose(0, 2, 3, 1), (x,), backward)
+
+
+def columns(x: Tensor, first: int, last: int) -> Tensor:
+    """Columns `first` to before `last` of x (N, D)."""
+
+    def backward(g: Floats) -> tuple[Floats]:
+        d_x = np.zeros_like(x.data)
+        d_x[:, first:last] = g
+        return (d_x,)
+
+    return Tensor.result(x.data[:, first:last], (x,), backward)
+
+
+def take(x: Tensor, rows: Integers) -> Tensor:
+    """The rows x[rows] of x (N, ...), each at most once."""
+
+    def backward(g: Floats) -> tuple[Floats]:
+        d_x = np.zeros_like(x.data)
+        d_x[rows] = g
+        return (d_x,)
+
+    return Tensor.result(x.data[rows], (x,), backward)
+
+
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts (N_i, ...), one part after the other."""
+    ends = np.cumsum([len(part.data) for part in parts])
+
+    def backward(g: Floats) -> list[Floats]:
+        return np.split(g, ends[:-1])
+
+    return Tensor.result(np.concatenate([part.data for part in parts]), tuple(parts), backward)
 
 
 def mean(x: Tensor) -> Tensor:
@@ -302,6 +346,47 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
         return (d_logits * g[:, None],)
 
     return Tensor.result(losses, (logits,), backward)
+
+
+def absolute_error(x: Tensor, target: Tensor) -> Tensor:
+    """sum |x - target| over the entries of each row, (N, ...) twice to (N,); the derivative at 0 is taken as 0."""
+    difference = x.data - target.data
+
+    def backward(g: Floats) -> tuple[Floats, Floats]:
+        d_x = np.sign(difference) * g.reshape(-1, *[1] * (difference.ndim - 1))
+        return d_x, -d_x
+
+    return Tensor.result(np.abs(flat_rows(difference)).sum(axis=1), (x, target), backward)
+
+
+def gaussian_divergence(average: Tensor, log_variance: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence KL(N(m, s^2) || N(0, 1)), summed over the columns of each row.
+
+    With v = log s^2, and E the expectation over z from N(m, s^2), one column contributes::
+
+        E[log N(z; m, s^2) - log N(z; 0, 1)] = E[-v / 2 - (z - m)^2 / (2 s^2) + z^2 / 2]
+                                             = (m^2 + e^v - v - 1) / 2
+
+    since E[(z - m)^2] = s^2 and E[z^2] = m^2 + s^2. Hence the derivatives m and (e^v - 1) / 2: the mean is pulled to 0
+    and the variance to 1, where the divergence is 0.
+
+    Parameters
+    ----------
+    average, log_variance : m and v, (N, L).
+
+    Returns
+    -------
+    (N,), in nats.
+
+    Source: Kingma and Welling, 2014, appendix B.
+    """
+    m, v = average.data, log_variance.data
+    variance = np.exp(v)
+
+    def backward(g: Floats) -> tuple[Floats, Floats]:
+        return g[:, None] * m, g[:, None] * (variance - 1) / 2
+
+    return Tensor.result(((m * m + variance - v - 1) / 2).sum(axis=1), (average, log_variance), backward)
 
 
 # --- affine maps of images ------------------------------------------------------------------------------------------

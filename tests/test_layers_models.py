@@ -64,11 +64,32 @@ def test_cross_entropy_and_affine_matrix_against_their_definitions():
     np.testing.assert_allclose(matrices, oracles.affine_matrix(parameters), rtol=0, atol=1e-14)
 
 
+def test_the_losses_of_autoencoders_against_their_definitions():
+    random = np.random.default_rng(0)
+    x, target = random.standard_normal((2, 5, 4, 3, 2))
+    actual = operations.absolute_error(Tensor(x), Tensor(target)).data
+    np.testing.assert_allclose(actual, oracles.absolute_error(x, target), rtol=1e-13)
+    average, log_variance = 2 * random.standard_normal((2, 6, 3))
+    actual = operations.gaussian_divergence(Tensor(average), Tensor(log_variance)).data
+    np.testing.assert_allclose(actual, oracles.gaussian_divergence(average, log_variance), rtol=1e-10)
+    nothing = Tensor(np.zeros((2, 3)))
+    np.testing.assert_array_equal(operations.gaussian_divergence(nothing, nothing).data, [0, 0])
+
+
+def test_rows_and_columns_are_those_asked_for():
+    x = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(operations.columns(Tensor(x), 1, 3).data, [[1, 2], [4, 5], [7, 8], [10, 11]])
+    np.testing.assert_array_equal(operations.take(Tensor(x), np.array([2, 0])).data, [[6, 7, 8], [0, 1, 2]])
+    parts = [Tensor(x[:1]), Tensor(x[1:])]
+    np.testing.assert_array_equal(operations.concatenate(parts).data, x)
+
+
 def test_flatten_goes_channel_after_channel_and_back():
     x = np.arange(24.0).reshape(1, 2, 3, 4)
     flat = operations.flatten(Tensor(x))
     np.testing.assert_array_equal(flat.data[0, :6], x[0, :, :, 0].ravel())
     np.testing.assert_array_equal(operations.unflatten(flat, 2, 3).data, x)
+    np.testing.assert_array_equal(layers.Unflatten(2, 3)(layers.Flatten()(Tensor(x))).data, x)
 
 
 def test_batch_norm_normalises_by_the_batch_in_training_and_by_running_statistics_in_evaluation():

@@ -13,6 +13,7 @@ from hlf_np import models, operations
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.layers import BatchNorm
+from hlf_np.manifolds import Vae, VaeConfig, learning
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.spaces import ImageBall
 
@@ -384,3 +385,75 @@ def test_sign_pgd_moves_every_pixel_alike(split):
     different = np.abs(result.images - expected)[last] > 1e-6
     # A gradient so close to 0 that rounding decides its sign moves a pixel the other way.
     assert different.mean() < 1e-3
+
+
+# --- autoencoders ---------------------------------------------------------------------------------------------
+
+
+class TorchVae(nn.Module):
+    """Our small VAE as one writes it in PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(1, 4, 4, 2, 1), *norm_relu(4)),
+            *(nn.Conv2d(4, 6, 4, 2, 1), *norm_relu(6)),
+            *(nn.Conv2d(6, 8, 4, 2, 1), *norm_relu(8)),
+            *(nn.Flatten(), nn.Linear(72, 10)),
+        )
+        self.decoder = nn.Sequential(
+            *(nn.Linear(5, 72), nn.Unflatten(1, (8, 3, 3)), *norm_relu(8)),
+            *(nn.ConvTranspose2d(8, 6, 4, 2, 1, output_padding=1), *norm_relu(6)),
+            *(nn.ConvTranspose2d(6, 4, 4, 2, 1), *norm_relu(4)),
+            *(nn.ConvTranspose2d(4, 1, 4, 2, 1), nn.Sigmoid()),
+        )
+
+    def losses(self, x, noise):
+        average, log_variance = self.encoder(x).chunk(2, dim=1)
+        posterior = torch.distributions.Normal(average, (log_variance / 2).exp())
+        prior = torch.distributions.Normal(torch.zeros_like(average), torch.ones_like(average))
+        reconstructions = self.decoder(average + posterior.scale * noise)
+        divergences = torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
+        return F.l1_loss(reconstructions, x, reduction="none").sum(dim=(1, 2, 3)), divergences
+
+
+def twin_vaes():
+    ours, theirs = Vae(VaeConfig(channels=(4, 6, 8), latent_dimensions=5)), TorchVae()
+    state = {name: torch.from_numpy(array) for name, array in ours.state_dict().items()}
+    counters = {name: torch.tensor(0) for name in theirs.state_dict() if name.endswith("num_batches_tracked")}
+    theirs.load_state_dict(state | counters, strict=True)
+    to_float64(ours)
+    return ours, theirs.double()
+
+
+def test_losses_and_gradients_of_a_vae(split):
+    ours, theirs = twin_vaes()
+    images, noise = split.images.astype(np.float64), normal(len(split), 5)
+    actual = learning.losses(ours, Tensor(images), Tensor(noise))
+    expected = theirs.losses(torch.tensor(channels_first(images)), torch.tensor(noise))
+    for mine, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(mine.data, other.detach().numpy(), rtol=1e-10, atol=1e-12)
+    operations.mean(actual[0] * Tensor(np.array(0.7)) + actual[1]).backward()
+    (0.7 * expected[0] + expected[1]).mean().backward()
+    gradients = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        np.testing.assert_allclose(parameter.gradient, gradients[name], rtol=0, atol=1e-9, err_msg=name)
+        assert np.abs(gradients[name]).max() > 1e-3 or name.endswith(".bias"), name
+    assert gradients.keys() == dict(ours.named_parameters()).keys()
+
+
+def test_a_vae_encodes_and_decodes_alike_in_evaluation(split):
+    ours, theirs = twin_vaes()
+    for seed in range(5):  # the running statistics move
+        images, noise = split.images.astype(np.float64), normal(len(split), 5, seed=seed)
+        learning.losses(ours, Tensor(images), Tensor(noise))
+        theirs.losses(torch.tensor(channels_first(images)), torch.tensor(noise))
+    theirs.eval()
+    with torch.no_grad():
+        expected = theirs.encoder(torch.tensor(channels_first(images))).numpy()
+        decoded = np.moveaxis(theirs.decoder(torch.tensor(expected[:, :5])).numpy(), 1, -1)
+    average, log_variance = ours.posterior(Tensor(images))
+    # our running statistics are kept in float32
+    np.testing.assert_allclose(average.data, expected[:, :5], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(log_variance.data, expected[:, 5:], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours.decoder(Tensor(expected[:, :5])).data, decoded, rtol=0, atol=1e-5)

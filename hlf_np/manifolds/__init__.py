@@ -1,0 +1,6 @@
+"""Manifolds of images: learning one with variational autoencoders, and measuring the distance to one."""
+
+from hlf_np.manifolds.learning import VaeLog, class_vaes, train_vae
+from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
+
+__all__ = ["Vae", "VaeConfig", "VaeLog", "class_vaes", "load_vae", "train_vae"]

@@ -1,0 +1,143 @@
+"""Training variational autoencoders: one for all images given, or one for each class."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hlf_np.arrays import Floats
+from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_images, check_labels
+from hlf_np.data.dataset import Split
+from hlf_np.errors import UserError
+from hlf_np.files import digest
+from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
+from hlf_np.operations import absolute_error, exponential, gaussian_divergence, mean
+from hlf_np.optim import Adam
+from hlf_np.random import generator
+
+
+@dataclass(frozen=True)
+class VaeLog:
+    """One epoch of one VAE: means over its images, in training mode.
+
+    name : of the VAE; epoch : its number from 1.
+    reconstruction_error : the summed absolute error, in pixels.
+    divergence : KL(q(z | x) || N(0, I)), in nats.
+    """
+
+    name: str
+    epoch: int
+    reconstruction_error: float
+    divergence: float
+    learning_rate: float
+    seconds: float
+
+
+Progress = Callable[[VaeLog], None]
+
+
+def losses(vae: Vae, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of each image's loss in training mode, not weighted: summed absolute error and KL, (N,) each.
+
+    images : (N, H, W, C); noise : (N, L), from N(0, I).
+    """
+    average, log_variance = vae.posterior(images, training=True)
+    half = Tensor(np.asarray(0.5, noise.data.dtype))
+    codes = average + exponential(log_variance * half) * noise
+    reconstructions = vae.decoder(codes, training=True)
+    return absolute_error(reconstructions, images), gaussian_divergence(average, log_variance)
+
+
+def train_vae(
+    images: Floats, config: VaeConfig | None = None, seed: int = 0, progress: Progress | None = None, name: str = "all"
+) -> Vae:
+    """A VAE of the manifold that images (N, H, W, C) lie on; of one class, or, class-agnostic, of all.
+
+    Parameters
+    ----------
+    seed : of the weights, the order of the images and the noise.
+    progress : called after each epoch; name : what it calls the VAE.
+
+    Raises
+    ------
+    UserError : for bad images, or when the loss is no longer finite.
+    """
+    check_images(images, config.image_shape if config else None)
+    config = config or VaeConfig(image_shape=images.shape[1:])
+    if not len(images):
+        raise UserError("there are no images to train a VAE on")
+    vae = Vae(config, seed)
+    optimiser = Adam([parameter for _, parameter in vae.named_parameters()], config.adam)
+    for epoch in range(config.epochs):
+        started = time.perf_counter()
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below
+            error, divergence = _epoch(vae, images, optimiser, seed, epoch)
+        if not math.isfinite(error + divergence):
+            raise UserError(f"the VAE's loss is no longer finite in epoch {epoch + 1}: lower the learning rate")
+        if progress:
+            seconds = time.perf_counter() - started
+            progress(VaeLog(name, epoch + 1, error, divergence, config.adam.rate(epoch), seconds))
+    return vae
+
+
+def _epoch(vae: Vae, images: Floats, optimiser: Adam, seed: int, epoch: int) -> tuple[float, float]:
+    """One pass over the images; the means of both terms of the loss."""
+    config = vae.config
+    order = generator(seed, "vae order", epoch).permutation(len(images))
+    random = generator(seed, "vae noise", epoch)
+    weight = Tensor(np.float32(config.reconstruction_weight))
+    totals = np.zeros(2)
+    for first in range(0, len(images), config.batch_size):
+        batch = images[order[first : first + config.batch_size]]
+        noise = random.standard_normal((len(batch), config.latent_dimensions), np.float32)
+        errors, divergences = losses(vae, Tensor(batch), Tensor(noise))
+        mean(weight * errors + divergences).backward()
+        optimiser.step(config.adam.rate(epoch))
+        totals += errors.data.sum(), divergences.data.sum()
+    return float(totals[0] / len(images)), float(totals[1] / len(images))
+
+
+def class_vaes(
+    split: Split,
+    classes: int,
+    config: VaeConfig | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Vae, ...]:
+    """One VAE for each class, trained on the images of that class alone.
+
+    Parameters
+    ----------
+    split : the training data; classes : how many there are.
+    folder : where the VAEs are kept. A file's name holds a digest of config, seed and images, so a VAE is
+        trained once, and another setting never meets the wrong file.
+    progress : called after each epoch of each VAE that is trained.
+
+    Raises
+    ------
+    UserError : for bad images or labels, a class without images, or a damaged file in the folder.
+    """
+    check_images(split.images, config.image_shape if config else None)
+    check_labels(split.labels, classes, len(split.images))
+    config = config or VaeConfig(image_shape=split.images.shape[1:])
+    vaes = []
+    for label in range(classes):
+        images = split.images[split.labels == label]
+        if not len(images):
+            raise UserError(f"there are no images of class {label} to train its VAE on: use more images")
+        class_seed = int(generator(seed, "class vae", label).integers(2**31))
+        path = folder and folder / f"vae-{label}-{digest([asdict(config), class_seed], images)}.npz"
+        if path and path.exists():
+            vaes.append(load_vae(path))
+            continue
+        vaes.append(train_vae(images, config, class_seed, progress, f"class {label}"))
+        if path:
+            vaes[-1].save(path)
+    return tuple(vaes)
