@@ -12,7 +12,7 @@ from hlf_np.engine import Engine
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, mean
 from hlf_np.optim import Adam, AdamConfig
-from hlf_np.programs.training import TrainingProgram
+from hlf_np.programs.training import ClassifierTraining
 
 
 class Learner(Protocol):
@@ -46,4 +46,4 @@ def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -
     """A learner for a model; UserError if it has layers that cannot be compiled."""
     if engine is Engine.AUTODIFF:
         return AutodiffLearner(model, config)
-    return TrainingProgram(model.network, model.image_shape, config)
+    return ClassifierTraining(model.network, model.image_shape, config)

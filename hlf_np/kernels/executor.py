@@ -17,6 +17,7 @@ from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
+from hlf_np.kernels.losses import softmax_loss
 from hlf_np.kernels.tile import LANES
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
@@ -30,6 +31,10 @@ JOIN = 2
 MAX_POOL, AVERAGE_POOL = 3, 4
 # the same, then g_rows (output gradient), and of the input gradient: windows, segments, t_rows, rows per image; gates
 MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 5, 6
+# blocks, distance to the next image's, order; of the image: rows, row, origin, distances of rows and images; sigmoid
+FROM_BLOCKS = 7
+# the same but the last, then of the gradient: origin, distances of rows and images
+BLOCKS_GRADIENT = 8
 FIELDS = 13
 
 ADAM, STEEPEST = 0, 1
@@ -55,7 +60,9 @@ def _pool(op, tables, work, images):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _pool_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
     """Gradients of `_pool`: to the first pixel that attains the maximum, or to all alike."""
-    kind, windows, rows, segments, count, c_rows, channels, g_rows, t_windows, t_segments, t_rows, t_count, gates = op
+    kind, windows, rows, segments, count, c_rows, channels, g_rows, t_windows, t_segments, t_rows, t_count, gates = op[
+        :13
+    ]
     for pixel in range(t_count * images):
         to = tables[t_rows + pixel]
         work[to : to + channels] = 0
@@ -81,6 +88,51 @@ def _pool_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _sigmoid(x, count):  # type: ignore[no-untyped-def]
+    """x = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2 in place, as vectors, unlike a call of exp.
+
+    tanh(x / 8) is Lambert's continued fraction, to rounding for |x| <= 18, and tanh(2 z) = 2 t / (1 + t^2) twice.
+    """
+    one, two = np.float32(1), np.float32(2)
+    for k in range(count):
+        z = min(max(x[k], np.float32(-18)), np.float32(18)) * np.float32(0.125)
+        s = z * z
+        above = z * (np.float32(135135) + s * (np.float32(17325) + s * (np.float32(378) + s)))
+        below = np.float32(135135) + s * (np.float32(62370) + s * (np.float32(3150) + s * np.float32(28)))
+        t = above / below
+        t = two * t / (one + t * t)
+        t = two * t / (one + t * t)
+        x[k] = np.float32(0.5) + np.float32(0.5) * t
+
+
+@njit(cache=True)
+def _from_blocks(op, tables, work, images):  # type: ignore[no-untyped-def]
+    """An image of few channels from its blocks, and its sigmoid if asked."""
+    blocks, step, order, rows, row, origin, row_step, image_step, sigmoid = op[1:10]
+    for image in range(images):
+        source = work[blocks + image * step :]
+        for i in range(rows):
+            target, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
+            for k in range(row):
+                target[k] = source[of_row[k]]
+            if sigmoid:
+                _sigmoid(target, row)
+
+
+@njit(cache=True)
+def _blocks_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
+    """The gradient in front of the sigmoid from that to its result, which lies in blocks."""
+    blocks, step, order, rows, row, origin, row_step, image_step, g_origin, g_row_step, g_image_step = op[1:12]
+    for image in range(images):
+        source = work[blocks + image * step :]
+        for i in range(rows):
+            y, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
+            g = work[g_origin + image * g_image_step + i * g_row_step :]
+            for k in range(row):
+                g[k] = source[of_row[k]] * y[k] * (np.float32(1) - y[k])
+
+
+@njit(cache=True)
 def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """A list of operations on the first `images` lanes."""
     for index in range(ops.shape[0]):
@@ -102,8 +154,12 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
                     joined[c] = max(a[c] + b[c], np.float32(0))
         elif kind in (MAX_POOL, AVERAGE_POOL):
             _pool(op, tables, work, images)
-        else:
+        elif kind in (MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT):
             _pool_gradient(op, tables, work, images)
+        elif kind == FROM_BLOCKS:
+            _from_blocks(op, tables, work, images)
+        elif kind == BLOCKS_GRADIENT:
+            _blocks_gradient(op, tables, work, images)
 
 
 OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer)
@@ -141,24 +197,6 @@ def logits_kernel(run, forward, tables, weights, size, slot, logits_at, logits_s
             for lane in range(images):
                 for c in range(classes):
                     logits[first + lane, c] = work[logits_at + lane * logits_step + c]
-
-
-@njit(cache=True)
-def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
-    """Cross-entropy of a lane's logits, its gradient put into place, and the class that is predicted."""
-    largest, predicted = work[at], 0
-    for c in range(1, classes):
-        if work[at + c] > largest:
-            largest, predicted = work[at + c], c
-    total = np.float32(0)
-    for c in range(classes):
-        exponential = np.exp(work[at + c] - largest)
-        work[to + c] = exponential
-        total += exponential
-    for c in range(classes):
-        work[to + c] /= total
-    work[to + label] -= np.float32(1)
-    return np.log(total) - (work[at + label] - largest), predicted
 
 
 @njit(cache=True)

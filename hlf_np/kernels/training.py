@@ -20,8 +20,9 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, outer_product
-from hlf_np.kernels.executor import OPERATIONS, load, softmax_loss
+from hlf_np.kernels.executor import OPERATIONS, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
+from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -37,6 +38,13 @@ NORM_SUMS = 14
 NORM_GRADIENT = 15
 # logits, distance to the next image's, gradient, distance, labels, distance, classes, results, distance
 SOFTMAX_LOSS = 16
+# latents, posterior, distance to the next image's, noise, distance, codes, distance
+REPARAMETERIZE = 17
+# the same, then gradients: to the posterior, distance, to the codes, distance
+REPARAMETERIZE_GRADIENT = 18
+# rows, row, then of the result, the image and the gradient: origin, distance of rows, of images; weight;
+# latents, posterior, distance; results, distance
+VAE_LOSS = 19
 # At the end of a stage, for all parts together:
 # pixels, channels, row, moments, statistics, weight, bias, running_mean, running_variance, settings
 STATISTICS = 20
@@ -44,7 +52,7 @@ STATISTICS = 20
 NORM_TOTALS = 21
 # channels, sums, bias
 BIAS_TOTALS = 22
-FIELDS = 13
+FIELDS = 18
 
 # The statistics of a batch norm, each repeated for a row of pixels.
 MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5
@@ -157,6 +165,41 @@ def _bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
+    for image in range(images):
+        to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
+        loss, predicted = softmax_loss(work, op[1] + image * op[2], to, op[7], label)
+        for c in range(op[7]):
+            work[to + c] *= share
+        work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
+
+
+@njit(cache=True)
+def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
+    """Forward, or backward with the gradient of the KL."""
+    latents = op[1]
+    for image in range(images):
+        posterior, noise = work[op[2] + image * op[3] :], work[op[4] + image * op[5] :]
+        if op[0] == REPARAMETERIZE:
+            reparameterize(posterior, noise, work[op[6] + image * op[7] :], latents)
+        else:
+            d_posterior, d_codes = work[op[8] + image * op[9] :], work[op[10] + image * op[11] :]
+            reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, share)
+
+
+@njit(cache=True)
+def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
+    scale = share * weights[op[12]]
+    for image in range(images):
+        total = np.float32(0)
+        for i in range(op[1]):
+            y, x = work[op[3] + i * op[4] + image * op[5] :], work[op[6] + i * op[7] + image * op[8] :]
+            total += absolute_error(y, x, work[op[9] + i * op[10] + image * op[11] :], op[2], scale)
+        results = work[op[16] + image * op[17] :]
+        results[0], results[1] = total, divergence(work[op[14] + image * op[15] :], op[13])
+
+
+@njit(cache=True)
 def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
     """A stage for one part; `run` is the address of `run_operations`, `share` = 1 / images in the batch."""
     for index in range(ops.shape[0]):
@@ -175,12 +218,11 @@ def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[n
         elif kind == NORM_GRADIENT:
             _norm_gradient(op, tables, weights, work, images)
         elif kind == SOFTMAX_LOSS:
-            for image in range(images):
-                to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
-                loss, predicted = softmax_loss(work, op[1] + image * op[2], to, op[7], label)
-                for c in range(op[7]):
-                    work[to + c] *= share
-                work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
+            _softmax_loss(op, work, images, share)
+        elif kind == VAE_LOSS:
+            _vae_loss(op, weights, work, images, share)
+        else:
+            _reparameterize(op, work, images, share)
 
 
 @njit(cache=True)

@@ -20,7 +20,7 @@ from hlf_np.arrays import Array, Integers
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, windows
-from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, padded
+from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, RELU, padded
 from hlf_np.programs.graph import Affine, Graph, Join, Pool, Value
 
 Operation = tuple[int, ...]  # a row for the executor
@@ -39,6 +39,7 @@ class Builder:
         self._reserved = {"tables": 0, "weights": 0, "work": 0}
         self._placed: list[tuple[int, Integers]] = []
         self._zeros: dict[int, int] = {}
+        self.input_blocks, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)  # see `_image_gradient`
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
@@ -84,6 +85,10 @@ class Builder:
         self._placed.append((at, numbers))
         return at
 
+    def place_rows(self, numbers: Integers, width: int) -> int:
+        """Where rows (M, C) of weights have been put, each filled up to `width`."""
+        return self.place(_fill((len(numbers), padded(width)), numbers))
+
     def zeros(self, columns: int) -> int:
         """Where there are as many zeros among the weights."""
         if columns not in self._zeros:
@@ -92,6 +97,7 @@ class Builder:
 
     def buffers(self, graph: Graph) -> None:
         """Lay out all values and their gradients."""
+        graph.share_gradients()
         for value in graph.values:
             value.buffer = self.buffer(value, value.frame)
         for value in reversed(graph.values):  # a shared buffer is that of a later value
@@ -103,40 +109,88 @@ class Builder:
         layout = Layout(self.images, value.height, value.width, value.stride, frame)
         return replace(layout, base=self.reserve("work", layout.size))
 
-    # --- products -----------------------------------------------------------------------------------------------------
+    # --- affine layers ------------------------------------------------------------------------------------------------
 
     def matrix(self, node: Affine, numbers: Integers) -> Integers:
-        """The weights (O, C, kh, kw) as the matrix of the forward product, in `panels`."""
-        channels, columns = node.source.stride, padded(node.target.channels)
-        shape = (*node.kernel, channels, columns)
-        return panels(_fill(shape, numbers.transpose(2, 3, 1, 0)).reshape(-1, columns))
+        """The weights (small, big, kh, kw) as the matrix from windows of the big side to the small, in `panels`."""
+        shape = (*node.kernel, node.big.stride, node.small.stride)
+        return panels(_fill(shape, numbers.transpose(2, 3, 1, 0)).reshape(-1, node.small.stride))
 
-    def forward(self, node: Affine, weights: int, start: int, finish: int) -> Operation:
-        """The layer itself: one row for each output pixel."""
-        layout, to = node.source.buffer, node.target.buffer
-        segments, length = np.arange(node.kernel[0]) * layout.row, node.kernel[1] * layout.channels
-        if length == layout.row:  # whole rows of the image: one segment
-            segments, length = segments[:1], node.kernel[0] * length
-        targets = self.table(to.all_pixels())
-        rows = self.table(windows(layout, node.kernel, node.stride, node.padding))
-        product = (rows, to.height * to.width, self.table(segments), segments.size, length, weights, start)
-        return (executor.PRODUCT, *product, to.channels, targets, PANEL, finish, targets)
+    def forward(self, node: Affine, numbers: Integers, weights: int, starts: int | None) -> list[Operation]:
+        """The layer itself. `weights` : where its `matrix` is; `starts` : where its `biases` are, if it has any."""
+        finish = RELU if node.target.rectified else PLAIN
+        source, target = node.source.buffer, node.target.buffer
+        if not node.transposed:
+            start = self.zeros(target.channels) if starts is None else starts
+            return [self._gather(node, source, target, weights, start, finish, target)]
+        if not node.big.narrow:
+            return self._scatter(node, numbers, source, target, starts, finish, target)
+        assert finish == PLAIN, "an image of few channels is not rectified"
+        operation, blocks, order = self.blocks(node, numbers, source, starts)
+        places = (self.table(order), *_rows_of(target), int(node.sigmoid))
+        return [operation, (executor.FROM_BLOCKS, blocks.base, blocks.image, *places)]
 
-    def gradient(self, node: Affine, numbers: Integers) -> list[Operation]:
-        """The gradient to the source: one product for each phase; a layer that covers the image has one per pixel."""
-        finish = node.source.next_finish()
+    def gradient(self, node: Affine, numbers: Integers, weights: int | None) -> list[Operation]:
+        """The gradient to the source; `weights` : where the `matrix` is, if it is anywhere yet."""
+        source, gradient = node.source, node.target.gradient
+        finish = source.next_finish()
+        if node.transposed:
+            at = self.place(self.matrix(node, numbers)) if weights is None else weights
+            start = self.zeros(source.gradient.channels)
+            return [self._gather(node, gradient, source.gradient, at, start, finish, source.buffer)]
         if node.pairs and finish == GATE:
             return self._paired_gradient(node, numbers)
-        height, width = node.source.height, node.source.width
+        if not node.big.narrow:
+            return self._scatter(node, numbers, gradient, source.gradient, None, finish, source.buffer)
+        assert finish == PLAIN, "an image is read by one layer"
+        operation, blocks, order = self.blocks(node, numbers, gradient, None)
+        return [operation, *self._image_gradient(source, blocks, order)]
+
+    def _image_gradient(self, image: Value, blocks: Layout, order: Integers) -> list[Operation]:
+        """Nothing more for an input: whoever needs the gradient takes it from the blocks."""
+        if image.is_input:
+            self.input_blocks, self.input_order = blocks, order
+            return []
+        y, g = _rows_of(image.buffer), _rows_of(image.gradient)
+        return [(executor.BLOCKS_GRADIENT, blocks.base, blocks.image, self.table(order), *y, *g[2:])]
+
+    def _gather(
+        self, node: Affine, big: Layout, small: Layout, weights: int, start: int, finish: int, gates: Layout
+    ) -> Operation:
+        """From the big to the small side, one row for each small pixel."""
+        segments, length = np.arange(node.kernel[0]) * big.row, node.kernel[1] * big.channels
+        if length == big.row:  # whole rows of the image: one segment
+            segments, length = segments[:1], node.kernel[0] * length
+        rows = self.table(windows(big, node.kernel, node.stride, node.padding))
+        product = (rows, small.height * small.width, self.table(segments), segments.size, length, weights, start)
+        targets, gated = self.table(small.all_pixels()), self.table(gates.all_pixels())
+        return (executor.PRODUCT, *product, small.channels, targets, PANEL, finish, gated)
+
+    def _scatter(
+        self,
+        node: Affine,
+        numbers: Integers,
+        small: Layout,
+        big: Layout,
+        starts: int | None,
+        finish: int,
+        gates: Layout,
+    ) -> list[Operation]:
+        """From the small to the big side: one product for each phase; a window that is the image has one per pixel."""
+        height, width = node.big.height, node.big.width
         stride = max(height, width) if node.covers else node.stride
         operations: list[Operation] = []
         for rows in taps(height, node.kernel[0], stride, node.padding):
             for columns in taps(width, node.kernel[1], stride, node.padding):
                 seen = numbers[:, :, rows.phase :: stride, columns.phase :: stride][:, :, ::-1, ::-1]
-                shape = (rows.count, columns.count, node.target.gradient.channels, node.source.stride)
-                matrix = _fill(shape, seen.transpose(2, 3, 0, 1))
+                matrix = _fill((rows.count, columns.count, small.channels, big.channels), seen.transpose(2, 3, 0, 1))
+                start = self.zeros(big.channels) if starts is None else starts
+                if starts is not None and node.covers:  # every pixel has its own
+                    start += (int(rows.pixels[0]) * width + int(columns.pixels[0])) * big.channels
                 places = (rows.pixels, columns.pixels)
-                operations.append(self._gradient_product(node, matrix, (rows.first, columns.first), places, finish))
+                operations.append(
+                    self._phase(small, big, gates, matrix, (rows.first, columns.first), places, start, finish)
+                )
         return operations
 
     def _paired_gradient(self, node: Affine, numbers: Integers) -> list[Operation]:
@@ -146,72 +200,84 @@ class Builder:
         row: q - kernel / 2 + 1 to q. The first and the last pair may reach one pixel beyond the image; what is
         computed there is gated to zero, as the source is zero in its frame.
         """
+        source, gradient = node.source, node.target.gradient
         reach = node.kernel[1] // 2
-        first = np.arange(node.padding // 2, (node.source.width + node.padding - 1) // 2 + 1)  # q of each pair
+        first = np.arange(node.padding // 2, (source.width + node.padding - 1) // 2 + 1)  # q of each pair
         operations: list[Operation] = []
-        for rows in taps(node.source.height, node.kernel[0], node.stride, node.padding):
-            channels = node.target.gradient.channels
-            matrix: Array = np.zeros((rows.count, reach, channels, 2, node.source.stride), np.int64)
+        for rows in taps(source.height, node.kernel[0], node.stride, node.padding):
+            matrix: Array = np.zeros((rows.count, reach, gradient.channels, 2, source.stride), np.int64)
             seen = numbers[:, :, rows.phase :: 2][:, :, ::-1].transpose(2, 3, 0, 1)  # (taps, kw, O, C)
             for output in range(reach):
                 for pixel in range(2):
                     part = seen[:, pixel + 2 * (reach - 1 - output)]
                     matrix[:, output, : part.shape[1], pixel, : part.shape[2]] = part
-            matrix = matrix.reshape(rows.count, reach, channels, 2 * node.source.stride)
-            places = (rows.pixels, 2 * first - node.padding)
-            operations.append(self._gradient_product(node, matrix, (rows.first, first - reach + 1), places, GATE))
+            matrix = matrix.reshape(rows.count, reach, gradient.channels, 2 * source.stride)
+            windows, places = (rows.first, first - reach + 1), (rows.pixels, 2 * first - node.padding)
+            start = self.zeros(2 * source.stride)
+            operations.append(
+                self._phase(gradient, source.gradient, source.buffer, matrix, windows, places, start, GATE)
+            )
         return operations
 
-    def _gradient_product(
-        self, node: Affine, matrix: Integers, windows: Pixels, places: Pixels, finish: int
+    def _phase(
+        self,
+        small: Layout,
+        big: Layout,
+        gates: Layout,
+        matrix: Integers,
+        windows: Pixels,
+        places: Pixels,
+        start: int,
+        finish: int,
     ) -> Operation:
-        """One product of a gradient to the source.
+        """One product from the small to the big side.
 
-        matrix : (rows and columns of a window, channels, columns); windows : where the windows begin in the gradient,
+        matrix : (rows and columns of a window, channels, columns); windows : where the windows begin on the small side,
         rows and columns of pixels; places : where the results go, likewise.
         """
-        gradient, source = node.target.gradient, node.source
         *window, columns = matrix.shape
         return (
             executor.PRODUCT,
-            self.table(gradient.pixels(*windows)),
+            self.table(small.pixels(*windows)),
             len(windows[0]) * len(windows[1]),
-            self.table(np.arange(window[0]) * gradient.row),
+            self.table(np.arange(window[0]) * small.row),
             window[0],
             window[1] * window[2],
-            self.place(panels(matrix.reshape(-1, columns) if matrix.size else matrix.reshape(0, columns))),
-            self.zeros(columns),
+            self.place(panels(matrix.reshape(math.prod(window), columns))),
+            start,
             columns,
-            self.table(source.gradient.pixels(*places)),
+            self.table(big.pixels(*places)),
             PANEL,
             finish,
-            self.table(source.buffer.pixels(*places)),
+            self.table(gates.pixels(*places)),
         )
 
-    def blocks(self, node: Affine, numbers: Integers) -> tuple[Operation, Layout, Integers]:
-        """The gradient to an image of few channels, whose pixels alone would leave most lanes of a vector empty.
+    def blocks(
+        self, node: Affine, numbers: Integers, small: Layout, starts: int | None
+    ) -> tuple[Operation, Layout, Integers]:
+        """To a big side of few channels, whose pixels alone would leave most lanes of a vector empty.
 
-        Along an axis, input pixel R of the padded image meets weight a at output pixel (R - a) / stride. A *block* of b
-        pixels, b a multiple of the stride, meets the same few output pixels, relative to where it begins: from
+        Along an axis, pixel R of the padded big side meets weight a at small pixel (R - a) / stride. A *block* of b
+        pixels, b a multiple of the stride, meets the same few small pixels, relative to where it begins: from
         R / stride - (kernel - 1) // stride on, b / stride + (kernel - 1) // stride of them. So a block of b x b pixels
-        is one row of a product with that window of the output gradient. Its weights are zero where pixel and output
-        pixel do not meet. That is more arithmetic than needed, but in full vectors, and stored once.
+        is one row of a product with that window of the small side. Its weights are zero where the two do not meet. That
+        is more arithmetic than needed, but in full vectors, and stored once.
 
         Returns
         -------
-        The operation, where it puts the blocks, and where each number of the image finds its gradient among them.
+        The operation, where it puts the blocks, and where each number of the image is among them.
         """
-        gradient, (height, width) = node.target.gradient, node.kernel
+        height, width = node.kernel
         block, window = node.block, node.block_window
-        image = (node.source.height, node.source.width, node.source.channels)
+        image = (node.big.height, node.big.width, node.big.channels)
         columns = padded(block[0] * block[1] * image[2])
         ranges = [
             range(node.padding // b, (n + node.padding - 1) // b + 1) for b, n in zip(block, image[:2], strict=True)
         ]  # the blocks that have pixels of the image
         stride = block if node.covers else (node.stride, node.stride)
         reach = [(k - 1) // s for k, s in zip(node.kernel, stride, strict=True)]
-        starts = [np.array(r) * (b // s) - n for r, b, s, n in zip(ranges, block, stride, reach, strict=True)]
-        matrix = np.zeros((*window, gradient.channels, *block, image[2]), np.int64)
+        places = [np.array(r) * (b // s) - n for r, b, s, n in zip(ranges, block, stride, reach, strict=True)]
+        matrix = np.zeros((*window, small.channels, *block, image[2]), np.int64)
         for i, j, r, c in np.ndindex(*window, *block):
             a, b = r - stride[0] * (i - reach[0]), c - stride[1] * (j - reach[1])
             if 0 <= a < height and 0 <= b < width:
@@ -221,13 +287,13 @@ class Builder:
         targets = self.table(layout.all_pixels())
         operation = (
             executor.PRODUCT,
-            self.table(gradient.pixels(*starts)),
+            self.table(small.pixels(*places)),
             layout.height * layout.width,
-            self.table(np.arange(window[0]) * gradient.row),
+            self.table(np.arange(window[0]) * small.row),
             window[0],
-            window[1] * gradient.channels,
+            window[1] * small.channels,
             self.place(panels(matrix.reshape(-1, math.prod(block) * image[2]))),
-            self.zeros(columns),
+            self.zeros(columns) if starts is None else self._repeated(starts, math.prod(block), columns),
             columns,
             targets,
             PANEL,
@@ -239,6 +305,14 @@ class Builder:
         within = ((row % block[0]) * block[1] + column % block[1]) * image[2] + channel
         of_block = (row // block[0] - ranges[0][0]) * len(ranges[1]) + column // block[1] - ranges[1][0]
         return operation, layout, (of_block * columns + within).ravel()
+
+    def _repeated(self, starts: int, times: int, columns: int) -> int:
+        """Where a bias of few channels has been put for every pixel of a block."""
+        (bias,) = (numbers for at, numbers in self._placed if at == starts)
+        numbers = np.zeros(columns, np.int64)
+        repeated = np.tile(bias[bias > 0], times)
+        numbers[: repeated.size] = repeated
+        return self.place(numbers)
 
     # --- pooling and joins --------------------------------------------------------------------------------------------
 
@@ -285,9 +359,15 @@ class Builder:
         return copies
 
 
-def slot(layout: Layout) -> Integers:
+def slot(value: Value) -> Integers:
     """Where a kernel finds a value: rows, numbers per row, origin, and the distances of rows and of images."""
-    return np.array([layout.height, layout.width * layout.channels, layout.origin, layout.row, layout.image])
+    layout = value.buffer
+    return np.array([value.height, value.width * value.channels, layout.origin, layout.row, layout.image])
+
+
+def _rows_of(layout: Layout) -> tuple[int, int, int, int, int]:
+    """Rows of an image, numbers per row, origin, and the distances of rows and of images."""
+    return layout.height, layout.width * layout.channels, layout.origin, layout.row, layout.image
 
 
 def as_rows(operations: list[Operation], fields: int) -> Integers:

@@ -14,7 +14,6 @@ import numpy as np
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.kernels import executor
 from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.layers import Layer
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Affine, Graph, Join, Pool
@@ -33,45 +32,47 @@ class Program:
 
     Parameters
     ----------
-    network : its layers must be those of `models`.
-    image_shape : (H, W, C).
+    network : its layers must be those of `models`, or a decoder's with a model's behind it.
+    input_shape : (H, W, C) of images, (1, 1, L) of codes.
 
     Raises
     ------
     UserError : for a layer that has no compiled form.
     """
 
-    def __init__(self, network: Layer, image_shape: tuple[int, int, int]) -> None:
-        graph, builder = Graph(network, image_shape), Builder(IMAGES)
+    def __init__(self, network: Layer, input_shape: tuple[int, int, int]) -> None:
+        graph, builder = Graph(network, input_shape), Builder(IMAGES)
         self._affine = [node for node in graph.nodes if isinstance(node, Affine)]
         numbers = self._numbers()
         builder.buffers(graph)
         forward: list[Operation] = []
+        matrices: dict[Affine, int] = {}
         for node in graph.nodes:
             if isinstance(node, Affine):
                 weight, bias = numbers[node]
-                at = builder.place(builder.matrix(node, weight)), builder.place(bias)
-                forward.append(builder.forward(node, *at, RELU if node.target.rectified else PLAIN))
+                starts = builder.place_rows(node.biases(bias), node.target.stride)
+                if not node.transposed:
+                    matrices[node] = builder.place(builder.matrix(node, weight))
+                forward += builder.forward(node, weight, matrices.get(node, -1), starts)
             elif isinstance(node, Pool):
                 forward.append(builder.pool(node))
             elif isinstance(node, Join):
                 forward.append(builder.join(node))
         backward: list[Operation] = []
         for node in reversed(graph.nodes):
-            if isinstance(node, Pool):
+            if isinstance(node, Affine):
+                backward += builder.gradient(node, numbers[node][0], None)
+            elif isinstance(node, Pool):
                 backward.append(builder.pool_gradient(node))
             elif isinstance(node, Join):
                 backward += builder.join_gradient(node)
-            elif isinstance(node, Affine) and not node.source.is_image:
-                backward += builder.gradient(node, numbers[node][0])
-            elif isinstance(node, Affine):
-                assert node.source.readers == 1, "an image is read by one layer"
-                operation, self.gradient, order = builder.blocks(node, numbers[node][0])
-                self.gradient_order = order.astype(np.uint64)  # unsigned: no index counts from behind
-                backward.append(operation)
+        self.input, self.output = graph.input, graph.output
+        self.gradient, order = builder.input_blocks, builder.input_order
+        if not graph.input.narrow:
+            self.gradient, order = graph.input.gradient, np.arange(graph.input.channels)
+        self.gradient_order = order.astype(np.uint64)  # unsigned: no index counts from behind
         self.forward, self.backward = as_rows(forward, executor.FIELDS), as_rows(backward, executor.FIELDS)
         self.tables, self.work, self._sources = builder.tables, builder.work, builder.sources
-        self.image, self.output = graph.image, graph.logits
         # a multiply and an add each, forward and in the gradient
         self.operations_per_step = 4 * sum(node.multiply_adds for node in self._affine)
 
@@ -85,12 +86,12 @@ class Program:
         return numbers
 
     def logits(self, images: Floats) -> Floats:
-        """Logits (N, classes) of images (N, H, W, C), float32."""
+        """Logits (N, classes) of images (N, H, W, C) or codes, float32."""
         result = np.empty((len(images), self.output.channels), np.float32)
         lanes, parts = _shares(len(images))
         out, codes = self.output.buffer, flat_rows(np.ascontiguousarray(images))
         executor.logits_kernel(
-            executor.OPERATIONS.address, self.forward, self.tables, self.pack(), self.work, slot(self.image.buffer),
+            executor.OPERATIONS.address, self.forward, self.tables, self.pack(), self.work, slot(self.input),
             out.origin, out.image, codes, result, lanes, parts,
         )  # fmt: skip
         return result
@@ -100,7 +101,7 @@ class Program:
         out, gradient = self.output.buffer, self.output.gradient
         program = (
             executor.OPERATIONS.address, self.forward, self.backward, self.tables, self.pack(), self.work,
-            slot(self.image.buffer), self.gradient.base, self.gradient.image, self.gradient_order,
+            slot(self.input), self.gradient.origin, self.gradient.image, self.gradient_order,
             out.origin, out.image, gradient.origin, gradient.image, self.output.channels,
         )  # fmt: skip
         lanes, parts = _shares(len(tasks[2]))

@@ -1,7 +1,7 @@
 """Networks compiled for training: a whole step, forward, backward and update, without allocating anything.
 
 The operations are those of evaluation, and with each layer's the ones for its parameters; batch norm is an operation of
-its own that uses the batch's statistics. `kernels.training` says how a batch is cut into parts and stages.
+its own that uses the batch's statistics (see `plan`). `kernels.training` says how a batch is cut into parts and stages.
 
 During training the parameters live in one array, arranged as the products read them. `TrainingProgram.store` copies
 them to where the layers keep them: the arrays of all layers become views of one flat array.
@@ -9,50 +9,51 @@ them to where the layers keep them: the arrays of all layers become views of one
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numba
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers, flat_rows
-from hlf_np.kernels import executor
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.layout import Layout, windows
-from hlf_np.kernels.tile import PANEL, PLAIN, RELU, padded
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
-from hlf_np.programs.graph import Affine, Graph, Norm, Pool, Value
+from hlf_np.programs.graph import Graph, Value
+from hlf_np.programs.plan import Plan
 
-IMAGES = 10  # of a part: an even share of a batch of 100 for 2, 5 or 10 threads
 
-
-class TrainingProgram:
-    """A network compiled for training with the cross-entropy, and Adam's state.
+class TrainingProgram(ABC):
+    """A network compiled for training, and Adam's state.
 
     Parameters
     ----------
-    network : its layers must be those of `models`. Its arrays become views of one flat array.
-    image_shape : (H, W, C); config : of Adam.
+    network : its layers' arrays become views of one flat array.
+    graph : of the network, in training mode; targets : what comes with every image besides it; config : of Adam.
+    batch_size : of most batches; others work too.
 
     Raises
     ------
     UserError : for a layer that has no compiled form.
     """
 
-    def __init__(self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig) -> None:
+    def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
         self.config, self.steps = config, 0
-        graph, builder = Graph(network, image_shape, training=True), Builder(IMAGES)
+        self._images = _images_per_part(batch_size)
+        builder, results = Builder(self._images), Value(1, 1, 2)
         self._flat, numbers = _flatten(network)
-        plan = _Plan(graph, builder, numbers)
-        self._ops, self._stages = _staged(plan.forward() + plan.loss() + plan.backward())
+        plan = Plan(graph, builder, numbers)
+        for value in (targets, results):
+            value.buffer = builder.buffer(value)
+        self._ops, self._stages = _staged([*plan.forward(), self._loss(plan, targets, results), *plan.backward()])
         self._tasks = np.array(sorted(plan.tasks, key=lambda task: -task[2] * task[7]))  # the longest first
-        self._tables, self._images = builder.tables, IMAGES
-        self._slots = np.array([slot(graph.image.buffer), slot(plan.labels), slot(plan.results)])
-        self._gradients = aligned((plan.parameters,))
+        self._tables = builder.tables
+        self._slots = np.array([slot(graph.input), slot(targets), slot(results)])
+        self._gradients, self._first, self._second = (aligned((plan.parameters,)) for _ in range(3))
         self._weights = aligned((builder.weights,))
-        self._work = np.zeros((0, builder.work), np.float32)
+        self._work = aligned((0, builder.work))
         self._results = np.zeros((0, 2), np.float32)
-        self._first, self._second = (aligned((plan.parameters,)) for _ in range(2))
         sources = builder.sources
         filled = np.flatnonzero(sources)
         numbered = sources[filled] - 1
@@ -61,11 +62,49 @@ class TrainingProgram:
         copies = filled != self._places[numbered]
         self._to, self._source = filled[copies], self._places[numbered[copies]]
         self._weights[filled] = self._flat[numbered]
-        for at, value in plan.constants:
-            self._weights[at] = value
+        for at, constant in plan.constants:
+            self._weights[at] = constant
+
+    @abstractmethod
+    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
+        """The loss and its gradient; two numbers of each image go into `results`."""
+
+    def _step(self, inputs: Floats, targets: Floats, learning_rate: float) -> Floats:
+        """One step of Adam on a batch of inputs (N, D) and targets (N, T); the results (N, 2)."""
+        parts = -(-len(inputs) // self._images)
+        if parts > len(self._work):
+            self._work = aligned((parts, self._work.shape[1]))
+            self._results = np.zeros((parts * self._images, 2), np.float32)
+        results = self._results[: len(inputs)]
+        kernels.gradients_kernel(
+            kernels.addresses(), self._ops, self._stages, self._tasks, self._tables, self._weights, self._work,
+            self._images, self._slots, inputs, targets, results, self._gradients, numba.get_num_threads(),
+        )  # fmt: skip
+        self.steps += 1
+        kernels.update_kernel(
+            self._weights, self._gradients, self._first, self._second,
+            self.config.settings(self.steps, learning_rate).astype(np.float32), self._to, self._source,
+        )  # fmt: skip
+        return results
+
+    def store(self) -> None:
+        """Put the present parameters and statistics into the layers, which keep their old ones until then."""
+        np.take(self._weights, self._places, out=self._flat, mode="clip")
+
+
+class ClassifierTraining(TrainingProgram):
+    """Training a classifier with the cross-entropy.
+
+    network : its layers must be those of `models`; image_shape : (H, W, C).
+    """
+
+    def __init__(
+        self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, batch_size: int = 100
+    ) -> None:
+        super().__init__(network, Graph(network, image_shape, training=True), Value(1, 1, 1), config, batch_size)
 
     def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch, in place.
+        """One step of Adam on a batch.
 
         Parameters
         ----------
@@ -75,163 +114,69 @@ class TrainingProgram:
         -------
         The loss of each image before the step, (N,), and the class that was predicted, (N,).
         """
-        parts = -(-len(images) // self._images)
-        if parts > len(self._work):
-            self._work = aligned((parts, self._work.shape[1]))
-            self._results = np.zeros((parts * self._images, 2), np.float32)
-        results = self._results[: len(images)]
-        kernels.gradients_kernel(
-            kernels.addresses(), self._ops, self._stages, self._tasks, self._tables, self._weights, self._work,
-            self._images, self._slots, flat_rows(images), labels.astype(np.float32)[:, None], results,
-            self._gradients, numba.get_num_threads(),
-        )  # fmt: skip
-        self.steps += 1
-        kernels.update_kernel(
-            self._weights, self._gradients, self._first, self._second,
-            self.config.settings(self.steps, learning_rate).astype(np.float32),
-            self._to, self._source,
-        )  # fmt: skip
+        results = self._step(flat_rows(images), labels.astype(np.float32)[:, None], learning_rate)
         return results[:, 0].copy(), results[:, 1].astype(np.int64)
 
-    def store(self) -> None:
-        """Put the present parameters and statistics into the layers, which keep their old ones until then."""
-        np.take(self._weights, self._places, out=self._flat, mode="clip")
+    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
+        logits = plan.graph.output
+        buffers = (logits.buffer, logits.gradient, targets.buffer)
+        places = [place for buffer in buffers for place in (buffer.origin, buffer.image)]
+        return (kernels.SOFTMAX_LOSS, *places, logits.channels, results.buffer.origin, results.buffer.image)
 
 
-class _Plan:
-    """The operations of a step."""
+class VaeTraining(TrainingProgram):
+    """Training a variational autoencoder; see `manifolds.vae`.
 
-    def __init__(self, graph: Graph, builder: Builder, numbers: dict[int, Integers]) -> None:
-        self.graph, self.builder, self.numbers = graph, builder, numbers
-        self.constants: list[tuple[int, float]] = []
-        self.at: dict[int, int] = {}  # where the arrays are among the weights, by their identity
-        for node in graph.nodes:  # parameters first: their gradients lie in the same order
-            if isinstance(node, Affine):
-                weight = node.layer.parameters["weight"].data
-                numbered = node.as_convolution(numbers[id(weight)].reshape(weight.shape))
-                self.at[id(weight)] = builder.place(builder.matrix(node, numbered))
-                if "bias" in node.layer.parameters:
-                    self._place(node.layer.parameters["bias"].data)
-            elif isinstance(node, Norm):
-                self._place(node.layer.parameters["weight"].data)
-                self._place(node.layer.parameters["bias"].data)
-        self.parameters = builder.weights
-        self.tasks: list[tuple[int, ...]] = []  # parts of the gradients to weights
-        self.totals: list[Operation] = []  # of the gradients to biases
-        self.statistics = {node.target: self._statistics(node) for node in graph.nodes if isinstance(node, Norm)}
-        builder.buffers(graph)
-        self.labels, self.results = (builder.buffer(Value(1, 1, size)) for size in (1, 2))
+    network : holds the encoder and the decoder; image_shape : (H, W, C), latents : L.
+    weight : lambda, of the summed absolute error.
+    """
 
-    def _place(self, array: Floats) -> None:
-        numbers = np.zeros(padded(array.size), np.int64)
-        numbers[: array.size] = self.numbers[id(array)]
-        self.at[id(array)] = self.builder.place(numbers)
+    def __init__(
+        self,
+        network: Layer,
+        encoder: Layer,
+        decoder: Layer,
+        image_shape: tuple[int, int, int],
+        latents: int,
+        weight: float,
+        config: AdamConfig,
+        batch_size: int,
+    ) -> None:
+        self.weight = weight
+        noise = Value(1, 1, latents)
+        graph = Graph(encoder, image_shape, training=True)
+        self.posterior = graph.output
+        codes = graph.reparameterized(self.posterior, noise)
+        graph.output = graph.sequence(decoder, codes)
+        super().__init__(network, graph, noise, config, batch_size)
 
-    def _constant(self, *values: float) -> int:
-        at = self.builder.reserve("weights", len(values))
-        self.constants += [(at + k, value) for k, value in enumerate(values)]
-        return at
+    def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
+        """One step of Adam on a batch.
 
-    def _statistics(self, node: Norm) -> tuple[int, int, int]:
-        """Where batch norm has its statistics and its settings, and in the workspace each part's sums."""
-        for buffer in node.layer.buffers.values():
-            self._place(buffer)
-        return (
-            self.builder.reserve("weights", kernels.STATISTICS_ROWS * node.source.width * node.source.stride),
-            self._constant(node.layer.momentum, node.layer.epsilon),
-            self.builder.reserve("work", 2 * node.source.stride),
-        )
+        Parameters
+        ----------
+        images : (N, H, W, C) float32; noise : (N, L) float32, from N(0, I).
 
-    def _rows(self, layout: Layout) -> int:
-        """A table of where rows of pixels start."""
-        return self.builder.table(layout.pixels(np.arange(layout.height), 0))
+        Returns
+        -------
+        Summed absolute error and KL of each image before the step, (N,) each.
+        """
+        results = self._step(flat_rows(images), noise, learning_rate)
+        return results[:, 0].copy(), results[:, 1].copy()
 
-    def forward(self) -> list[Operation]:
-        """From the images to the logits."""
-        operations: list[Operation] = []
-        for node in self.graph.nodes:
-            if isinstance(node, Affine):
-                parameters = node.layer.parameters
-                start = (
-                    self.at[id(parameters["bias"].data)]
-                    if "bias" in parameters
-                    else self.builder.zeros(node.target.buffer.channels)
-                )
-                finish = RELU if node.target.rectified else PLAIN
-                operations.append(self.builder.forward(node, self.at[id(parameters["weight"].data)], start, finish))
-            elif isinstance(node, Norm):
-                x, y = node.source.buffer, node.target.buffer
-                at, settings, moments = self.statistics[node.target]
-                arrays = (*(p.data for p in node.layer.parameters.values()), *node.layer.buffers.values())
-                own = [self.at[id(array)] for array in arrays]
-                row, pixels = x.width * x.channels, x.height * x.width
-                values = (self._rows(x), x.height, row)
-                operations += [
-                    (kernels.MOMENTS, *values, x.channels, moments),
-                    (kernels.STATISTICS, pixels, x.channels, row, moments, at, *own, settings),
-                    (kernels.NORMALIZE, *values, at, self._rows(y), int(node.target.rectified)),
-                ]
-            elif isinstance(node, Pool):
-                operations.append(self.builder.pool(node))
-            else:
-                operations.append(self.builder.join(node))
-        return operations
+    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
+        output, image, to = plan.graph.output, plan.graph.input.buffer, results.buffer
+        sizes = (image.height, image.width * image.channels)
+        layouts = (output.buffer, image, output.gradient)
+        places = [place for layout in layouts for place in (layout.origin, layout.row, layout.image)]
+        posterior = (targets.channels, self.posterior.buffer.origin, self.posterior.buffer.image)
+        weight = plan.constant(self.weight)
+        return (kernels.VAE_LOSS, *sizes, *places, weight, *posterior, to.origin, to.image)
 
-    def loss(self) -> list[Operation]:
-        """The cross-entropy and its gradient."""
-        logits, gradient = self.graph.logits.buffer, self.graph.logits.gradient
-        places = (logits.origin, logits.image, gradient.origin, gradient.image, self.labels.origin, self.labels.image)
-        results = (self.results.origin, self.results.image)
-        return [(kernels.SOFTMAX_LOSS, *places, self.graph.logits.channels, *results)]
 
-    def backward(self) -> list[Operation]:
-        """The gradients to all parameters."""
-        operations: list[Operation] = []
-        for node in reversed(self.graph.nodes):
-            if isinstance(node, Affine):
-                operations += self._parameter_gradients(node)
-                if not node.source.is_image:
-                    weight = node.layer.parameters["weight"].data
-                    numbered = node.as_convolution(self.numbers[id(weight)].reshape(weight.shape))
-                    operations += self.builder.gradient(node, numbered)
-            elif isinstance(node, Norm):
-                node.source.next_finish()
-                x, g, d = node.source.buffer, node.target.gradient, node.source.gradient
-                at, _, sums = self.statistics[node.target]
-                own = [self.at[id(parameter.data)] for parameter in node.layer.parameters.values()]
-                row, pixels = x.width * x.channels, x.height * x.width
-                values, g_rows = (self._rows(x), x.height, row), self._rows(g)
-                operations += [
-                    (kernels.NORM_SUMS, *values, x.channels, at, g_rows, sums),
-                    (kernels.NORM_TOTALS, pixels, x.channels, row, sums, at, *own),
-                    (kernels.NORM_GRADIENT, *values, at, g_rows, self._rows(d)),
-                ]
-            elif isinstance(node, Pool):
-                operations.append(self.builder.pool_gradient(node))
-            else:
-                operations += self.builder.join_gradient(node)
-        return operations + self.totals
-
-    def _parameter_gradients(self, node: Affine) -> list[Operation]:
-        """Of a layer's bias; tasks for its weights. A bias before batch norm cancels there: its gradient is zero."""
-        source, gradient, parameters = node.source.buffer, node.target.gradient, node.layer.parameters
-        groups, group = np.arange(node.kernel[0]) * source.row, node.kernel[1] * source.channels
-        if group == source.row:
-            groups, group = groups[:1], node.kernel[0] * group
-        pixels, b_steps = gradient.height * gradient.width, self.builder.table(gradient.all_pixels())
-        a_steps = self.builder.table(windows(source, node.kernel, node.stride, node.padding))
-        at = self.at[id(parameters["weight"].data)]
-        for column in range(0, gradient.channels, PANEL):
-            for number, start in enumerate(groups):
-                to = at + (column * groups.size + number * PANEL) * group
-                self.tasks.append((int(start), a_steps, pixels, column, gradient.channels, b_steps, to, group))
-        normalised = any(isinstance(other, Norm) and other.source is node.target for other in self.graph.nodes)
-        if "bias" not in parameters or normalised:
-            return []
-        sums = self.builder.reserve("work", gradient.channels)
-        self.totals.append((kernels.BIAS_TOTALS, gradient.channels, sums, self.at[id(parameters["bias"].data)]))
-        row = gradient.width * gradient.channels
-        return [(kernels.BIAS_SUMS, self._rows(gradient), gradient.height, row, gradient.channels, sums)]
+def _images_per_part(batch_size: int) -> int:
+    """An even share of a batch: ten parts of a large one, four of a small one."""
+    return -(-batch_size // (10 if batch_size >= 80 else 4))
 
 
 def _flatten(network: Layer) -> tuple[Floats, dict[int, Integers]]:
@@ -263,4 +208,4 @@ def _staged(operations: list[Operation]) -> tuple[Integers, Integers]:
     if not len(ends) or behind[-1] < len(operations):
         ends, behind = np.append(ends, len(operations)), np.append(behind, len(operations))
     stages = np.stack([np.append(0, behind[:-1]), ends, behind], axis=1)
-    return as_rows(operations, max(kernels.FIELDS, executor.FIELDS)), stages
+    return as_rows(operations, kernels.FIELDS), stages

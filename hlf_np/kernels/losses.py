@@ -1,0 +1,62 @@
+"""Losses and their gradients for one image; all arrays are parts of a workspace."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
+    """Cross-entropy of an image's logits, its gradient put into place, and the class that is predicted."""
+    largest, predicted = work[at], 0
+    for c in range(1, classes):
+        if work[at + c] > largest:
+            largest, predicted = work[at + c], c
+    total = np.float32(0)
+    for c in range(classes):
+        exponential = np.exp(work[at + c] - largest)
+        work[to + c] = exponential
+        total += exponential
+    for c in range(classes):
+        work[to + c] /= total
+    work[to + label] -= np.float32(1)
+    return np.log(total) - (work[at + label] - largest), predicted
+
+
+@njit(cache=True)
+def absolute_error(y, x, g, count, scale):  # type: ignore[no-untyped-def]
+    """The summed absolute difference of sigmoids y and images x; g = scale times the gradient before the sigmoid."""
+    total = np.float32(0)
+    for k in range(count):
+        difference = y[k] - x[k]
+        total += abs(difference)
+        slope = scale * y[k] * (np.float32(1) - y[k])
+        g[k] = slope if difference > 0 else (-slope if difference < 0 else np.float32(0))
+    return total
+
+
+@njit(cache=True)
+def divergence(posterior, latents):  # type: ignore[no-untyped-def]
+    """The KL to N(0, I) of a Gaussian with a posterior's means and log variances."""
+    total = np.float32(0)
+    for k in range(latents):
+        mean, log_variance = posterior[k], posterior[latents + k]
+        total += np.float32(0.5) * (mean * mean + np.exp(log_variance) - log_variance - np.float32(1))
+    return total
+
+
+@njit(cache=True)
+def reparameterize(posterior, noise, codes, latents):  # type: ignore[no-untyped-def]
+    """codes = mean + exp(log_variance / 2) * noise."""
+    for k in range(latents):
+        codes[k] = posterior[k] + np.exp(np.float32(0.5) * posterior[latents + k]) * noise[k]
+
+
+@njit(cache=True)
+def reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, scale):  # type: ignore[no-untyped-def]
+    """d_posterior from d_codes, plus scale times the gradient of the KL: mean and (exp(log_variance) - 1) / 2."""
+    half = np.float32(0.5)
+    for k in range(latents):
+        mean, log_variance = posterior[k], posterior[latents + k]
+        spread = np.exp(half * log_variance)
+        d_posterior[k] = d_codes[k] + scale * mean
+        d_posterior[latents + k] = half * (d_codes[k] * noise[k] * spread + scale * (spread * spread - np.float32(1)))
