@@ -180,6 +180,7 @@ class Model:
     def __init__(self, architecture: Architecture, seed: int = 0) -> None:
         self.architecture = architecture
         self.network = build(architecture, generator(seed, "initialisation"))
+        self._behind: dict[Layer, Program] = {}
 
     @property
     def classes(self) -> int:
@@ -193,6 +194,17 @@ class Model:
     def program(self) -> Program:
         """The network compiled for evaluation and attacks; it follows the weights as they change."""
         return Program(self.network, self.image_shape)
+
+    @cached_property
+    def warp_program(self) -> Program:
+        """The same behind a warp of images of one channel."""
+        return Program(self.network, self.image_shape, warped=True)
+
+    def program_behind(self, decoder: Layer, code_shape: tuple[int, int, int]) -> Program:
+        """The same behind a decoder; compiled once for each."""
+        if decoder not in self._behind:
+            self._behind[decoder] = Program(Sequential(decoder, self.network), code_shape)
+        return self._behind[decoder]
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""
@@ -208,7 +220,7 @@ class Model:
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.image_shape)
-        return self.program.logits(images)
+        return self.program.evaluate(images)
 
     def predict(self, images: Floats) -> Integers:
         """The most likely class of each image, (N,) int64."""

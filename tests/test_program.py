@@ -8,10 +8,12 @@ from hlf_np import models
 from hlf_np.attacks import Attack, Engine, run
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
 from hlf_np.errors import UserError
 from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
+from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.programs.evaluation import IMAGES, Program
-from hlf_np.spaces import ImageBall
+from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 
 # odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
 MODELS = {
@@ -105,6 +107,45 @@ def test_threads_change_no_bit(name, threads):
     for result in results[1:]:
         np.testing.assert_array_equal(result.images, results[0].images)
         np.testing.assert_array_equal(result.loss, results[0].loss)
+
+
+# --- in front of the network ------------------------------------------------------------------------------------------
+
+
+def fronts():
+    """Spaces whose codes are decoded by a warp or a decoder."""
+    fonts = Fonts(load_prototypes())
+    vaes = [Vae(VaeConfig(channels=(5, 16, 20), latent_dimensions=7), seed) for seed in range(10)]
+    return {
+        "true": TrueManifold(fonts),
+        "transformations": Transformations(fonts.box),
+        "learned": LearnedManifold(vaes),
+    }
+
+
+@pytest.mark.parametrize("name", ["true", "transformations", "learned"])
+@pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
+def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make):
+    model, space, split = make(), fronts()[name], load_fonts(0, 2 * IMAGES + 3).test
+    attack = Attack(steps=3, step_size=0.05, start="random", stop_early=False)
+    found, expected = (run(model, split, space, attack, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF))
+    # Adam's first steps are about signs of gradients; where a pixel of a warp lies on the border between two, the
+    # gradient to a parameter is discontinuous, so a code may be off.
+    near = np.abs(found.perturbations - expected.perturbations).max(axis=1) < 1e-3
+    assert near.mean() > 0.9
+    np.testing.assert_allclose(found.loss[near], expected.loss[near], rtol=1e-2, atol=1e-4)
+    assert (found.success == expected.success).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["true", "learned"])
+def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name, threads):
+    model, space, split = models.cnn(), fronts()[name], load_fonts(0, 33).test
+    results = []
+    for count in (1, 2):
+        threads(count)
+        results.append(run(model, split, space, Attack(steps=4, step_size=0.05)))
+    np.testing.assert_array_equal(results[0].images, results[1].images)
+    np.testing.assert_array_equal(results[0].loss, results[1].loss)
 
 
 def test_a_compiled_model_follows_its_weights():

@@ -87,11 +87,13 @@ def test_evaluation_uses_running_statistics_and_changes_nothing(learned, blobs):
     assert all((norm.buffers["running_var"] != 1).all() for norm in norms)
 
 
-def test_more_images_than_a_batch_and_none_at_all(learned, blobs, monkeypatch):
-    codes, images = learned.encode(blobs), learned.decode(learned.encode(blobs))
-    monkeypatch.setattr("hlf_np.manifolds.vae.IMAGES_PER_BATCH", 4)
-    np.testing.assert_allclose(learned.encode(blobs), codes, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(learned.decode(codes), images, rtol=0, atol=1e-6)
+def test_codes_and_images_are_those_of_the_layers_and_the_same_bits_in_any_batch(learned, blobs):
+    codes = learned.encode(blobs)
+    images = learned.decode(codes)
+    np.testing.assert_allclose(codes, learned.posterior(Tensor(blobs))[0].data, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(images, learned.decoder(Tensor(codes)).data, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(learned.encode(blobs[:4]), codes[:4])
+    np.testing.assert_array_equal(learned.decode(codes[:4]), images[:4])
     assert learned.encode(blobs[:0]).shape == (0, 3)
     assert learned.decode(codes[:0]).shape == (0, 28, 28, 1)
 

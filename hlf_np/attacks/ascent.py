@@ -20,10 +20,12 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.engine import Engine
-from hlf_np.kernels import executor
+from hlf_np.kernels import attack as kernels
 from hlf_np.models import Model
+from hlf_np.programs.evaluation import Tasks, ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
+from hlf_np.spaces.space import Compiled
 
 IMAGES_PER_BATCH = 200  # attacked together; the result does not depend on it
 
@@ -190,7 +192,7 @@ def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
 
 
 def _compiled_ascent(
-    model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats
+    compiled: Compiled, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats
 ) -> _Kept:
     """The same in the compiled program, all images in one call."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
@@ -198,18 +200,19 @@ def _compiled_ascent(
     settings = (
         attack.steps,
         np.float32(attack.step_size),
-        executor.ADAM if attack.rule is Rule.ADAM else executor.STEEPEST,
-        executor.LINF if space.norm is Norm.LINF else executor.L2,
+        kernels.ADAM if attack.rule is Rule.ADAM else kernels.STEEPEST,
+        kernels.LINF if space.norm is Norm.LINF else kernels.L2,
         np.float32(space.epsilon),
         attack.stop_early,
     )
     lower, upper = (
         np.ascontiguousarray(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper)
     )
-    tasks = (flat_rows(chart.start), np.arange(len(labels)), flat_rows(codes), labels)
-    model.program.ascend(
-        settings, (lower, upper), tasks, (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss)
-    )
+    tasks = Tasks(flat_rows(chart.start), flat_rows(codes), labels, compiled.groups, compiled.sources)
+    ascend(
+        compiled.programs, settings, (lower, upper), tasks,
+        (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss),
+    )  # fmt: skip
     return kept
 
 
@@ -223,14 +226,17 @@ def run(
     chart = space.chart(images, labels, split.codes)
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
-    compiled = engine is Engine.PROGRAM and chart.codes_are_images and attack.objective is Objective.CROSS_ENTROPY
-    ascend = _compiled_ascent if compiled else _ascent
+    wanted = engine is Engine.PROGRAM and attack.objective is Objective.CROSS_ENTROPY and len(labels) > 0
+    compiled = chart.compiled(model) if wanted else None
     for restart in range(attack.restarts):
         codes = chart.start
         if attack.start is Start.RANDOM:
             random = generator(seed, "attack", restart)
             codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
-        kept = ascend(model, chart, labels, space, attack, codes)
+        if compiled:
+            kept = _compiled_ascent(compiled, chart, labels, space, attack, codes)
+        else:
+            kept = _ascent(model, chart, labels, space, attack, codes)
         best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
         restart_success[restart] = kept.success
     final = np.clip(chart.decode(Tensor(best.codes)).data, 0, 1)

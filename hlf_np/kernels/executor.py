@@ -1,24 +1,17 @@
-"""The executor: whole attacks on a few images at a time, inside one core's cache.
+"""The executor: lists of operations on a few images at a time, inside one core's cache.
 
-A compiled network (see `program`) is two lists of operations, forward and backward, over one flat workspace. An
+A compiled network (see `programs`) is two lists of operations, forward and backward, over one flat workspace. An
 operation is a row of numbers: its kind, and where its tables, weights and buffers are. The executor knows nothing
 else about the network, so it is compiled once for all of them.
-
-One call attacks many *tasks* (an image and its start). Each thread has a few *lanes*, as many as its workspace has
-room for, and each lane works on one task: forward, loss, gradient, step, projection, again and again. When a task is
-finished, the lane takes the next one, so no lane idles. No image's numbers depend on its lane or on the other lanes,
-so the results have the same bits at any number of threads.
 """
-
-import math
 
 import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
-from hlf_np.kernels.losses import softmax_loss
 from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.warp import sample
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
 # a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
@@ -35,12 +28,12 @@ MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 5, 6
 FROM_BLOCKS = 7
 # the same but the last, then of the gradient: origin, distances of rows and images
 BLOCKS_GRADIENT = 8
-FIELDS = 13
-
-ADAM, STEEPEST = 0, 1
-LINF, L2 = 0, 1
-_BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
-_ADAM_EPSILON = np.float32(1e-8)
+# parameters, distance to the next image's, plane, distance, rows, columns, positions and bounds among the weights,
+# slopes, distance, image origin, distances of rows and images
+WARP = 9
+# parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
+WARP_GRADIENT = 10
+FIELDS = 15
 
 
 @njit(cache=True)
@@ -133,6 +126,61 @@ def _blocks_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _warp(op, weights, work, images):  # type: ignore[no-untyped-def]
+    """Images of one channel, warped by six parameters; see `kernels.warp` and `operations.affine_matrix`.
+
+    Among the weights: x, y of every pixel, each filled up to whole vectors; the last column and line; half the columns
+    and lines. In the workspace: the map, the values, their slopes to column and line.
+    """
+    codes, code_step, planes, plane_step, rows, width, at, filled = op[1:9]
+    slopes, slope_step, origin, row_step, image_step = op[9:14]
+    x, y, most, half = weights[at:], weights[at + filled :], weights[at + 2 * filled :], weights[at + 2 * filled + 2 :]
+    one = np.float32(1)
+    for image in range(images):
+        own = work[slopes + image * slope_step :]
+        u, v, hx, hy, scale, angle = work[codes + image * code_step : codes + image * code_step + 6]
+        c, n = np.cos(angle), np.sin(angle)
+        own[0], own[1] = half[0] * scale * (c - hx * n), half[0] * scale * (hx * c - n)
+        own[2] = half[0] * (u + one) + one
+        own[3], own[4] = half[1] * scale * (hy * c + n), half[1] * scale * (c - hy * n)
+        own[5] = half[1] * (v + one) + one
+        values, columns, lines = own[LANES:], own[LANES + filled :], own[LANES + 2 * filled :]
+        plane = work[planes + image * plane_step :]
+        sample(plane, width + 3, x, y, rows * width, own, 0, most, values, columns, lines)
+        for i in range(rows):
+            copy(values[i * width :], work[origin + image * image_step + i * row_step :], width)
+
+
+@njit(cache=True)
+def _warp_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
+    """The gradient to the parameters from that to the image, which lies in blocks."""
+    codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
+    x, y, half = weights[at:], weights[at + filled :], weights[at + 2 * filled + 2 :]
+    zero = np.float32(0)
+    for image in range(images):
+        source, own = work[blocks + image * block_step :], work[slopes + image * slope_step :]
+        columns, lines = own[LANES + filled :], own[LANES + 2 * filled :]
+        a, b, d_u, c_, d, d_v = zero, zero, zero, zero, zero, zero  # sums of the flow times x, y, 1
+        for k in range(pixels):
+            g = source[tables[order + k]]
+            column, line = g * columns[k], g * lines[k]
+            a += column * x[k]
+            b += column * y[k]
+            d_u += column
+            c_ += line * x[k]
+            d += line * y[k]
+            d_v += line
+        a, b, d_u, c_, d, d_v = a * half[0], b * half[0], d_u * half[0], c_ * half[1], d * half[1], d_v * half[1]
+        hx, hy, s, r = work[codes + image * code_step + 2 : codes + image * code_step + 6]
+        c, n = np.cos(r), np.sin(r)
+        gradient = work[to + image * to_step :]
+        gradient[0], gradient[1] = d_u, d_v
+        gradient[2], gradient[3] = s * (c * b - n * a), s * (c * c_ - n * d)
+        gradient[4] = a * (c - hx * n) + b * (hx * c - n) + c_ * (hy * c + n) + d * (c - hy * n)
+        gradient[5] = s * (c_ * (c - hy * n) - a * (n + hx * c) - b * (hx * n + c) - d * (n + hy * c))
+
+
+@njit(cache=True)
 def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """A list of operations on the first `images` lanes."""
     for index in range(ops.shape[0]):
@@ -160,6 +208,10 @@ def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyp
             _from_blocks(op, tables, work, images)
         elif kind == BLOCKS_GRADIENT:
             _blocks_gradient(op, tables, work, images)
+        elif kind == WARP:
+            _warp(op, weights, work, images)
+        elif kind == WARP_GRADIENT:
+            _warp_gradient(op, tables, weights, work, images)
 
 
 OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer)
@@ -167,7 +219,7 @@ _run = OPERATIONS.call
 
 
 @njit(cache=True)
-def _workspace(size):  # type: ignore[no-untyped-def]
+def workspace(size):  # type: ignore[no-untyped-def]
     """Zeros that begin at a whole cache line: a vector that straddles two lines takes two loads."""
     buffer = np.zeros(size + LANES, np.float32)
     first = LANES - (np.int64(buffer.ctypes.data) // 4) % LANES
@@ -175,156 +227,32 @@ def _workspace(size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def load(code, slot, work, lane):  # type: ignore[no-untyped-def]
-    """Put a code (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
+def load(values, slot, work, lane):  # type: ignore[no-untyped-def]
+    """Put values (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
     for i in range(rows):
-        copy(code[i * width :], work[origin + lane * image + i * row :], width)
+        copy(values[i * width :], work[origin + lane * image + i * row :], width)
+
+
+@njit(cache=True)
+def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
+    """The other way round."""
+    rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
+    for i in range(rows):
+        copy(work[origin + lane * image + i * row :], values[i * width :], width)
 
 
 @njit(cache=True, parallel=True)
-def logits_kernel(run, forward, tables, weights, size, slot, logits_at, logits_step, codes, logits, lanes, parts):  # type: ignore[no-untyped-def]
-    """Logits (N, classes) of codes (N, D); `run` is the address of `run_operations`."""
-    n, classes = logits.shape
+def evaluation_kernel(run, forward, tables, weights, size, slots, inputs, outputs, lanes, parts):  # type: ignore[no-untyped-def]
+    """Outputs (N, E) of inputs (N, D); `run` is the address of `run_operations`, slots : where both belong, (2, 5)."""
+    n = inputs.shape[0]
     for part in prange(parts):
-        work = _workspace(size)
+        work = workspace(size)
         end = (part + 1) * n // parts
         for first in range(part * n // parts, end, lanes):
             images = min(lanes, end - first)
             for lane in range(images):
-                load(codes[first + lane], slot, work, lane)
+                load(inputs[first + lane], slots[0], work, lane)
             _run(run, forward, tables, weights, work, images)
             for lane in range(images):
-                for c in range(classes):
-                    logits[first + lane, c] = work[logits_at + lane * logits_step + c]
-
-
-@njit(cache=True)
-def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
-    """Bring a code (D,) back into the ball around its origin, then into the box."""
-    if norm == LINF:
-        for k in range(code.size):
-            delta = min(max(code[k] - origin_code[k], -epsilon), epsilon)
-            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
-    else:
-        total = np.float32(0)
-        for k in range(code.size):
-            delta = code[k] - origin_code[k]
-            total += delta * delta
-        factor = epsilon / max(np.sqrt(total), epsilon)
-        for k in range(code.size):
-            delta = (code[k] - origin_code[k]) * factor
-            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
-
-
-@njit(cache=True)
-def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
-    """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
-    one = np.float32(1)
-    if rule == ADAM:
-        scale = np.float32(step_size / (1 - 0.9**count))
-        correction = np.float32(1 / math.sqrt(1 - 0.999**count))
-        for k in range(code.size):
-            g = gradient[k]
-            first[k] += (one - _BETA1) * (g - first[k])
-            second[k] += (one - _BETA2) * (g * g - second[k])
-            code[k] += scale * first[k] / (np.sqrt(second[k]) * correction + _ADAM_EPSILON)
-    elif norm == LINF:
-        for k in range(code.size):
-            g = gradient[k]
-            code[k] += step_size if g > 0 else (-step_size if g < 0 else np.float32(0))
-    else:
-        total = np.float32(0)
-        for k in range(code.size):
-            total += gradient[k] * gradient[k]
-        scale = step_size / max(np.sqrt(total), np.float32(1.1754944e-38))
-        for k in range(code.size):
-            code[k] += scale * gradient[k]
-
-
-@njit(cache=True)
-def _attack_part(first_task, end_task, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
-    """Work through tasks first_task to end_task - 1 on this thread's lanes."""
-    (
-        run,
-        forward,
-        backward,
-        tables,
-        weights,
-        size,
-        slot,
-        gradient_at,
-        gradient_step,
-        gradient_order,
-        logits_at,
-        logits_step,
-        g_at,
-        g_step,
-        classes,
-    ) = program
-    steps, step_size, rule, norm, epsilon, stop_early = settings
-    lower, upper = box
-    origins, origin_of, codes, labels = tasks
-    kept_codes, kept_success, kept_iterations, kept_loss = kept
-    dimensions = codes.shape[1]
-    work = _workspace(size)
-    current = np.empty((lanes, dimensions), np.float32)  # each lane's code
-    gradient = np.empty(dimensions, np.float32)
-    first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
-    task, iteration = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
-    finished = np.zeros(lanes, np.bool_)
-    active, upcoming = 0, first_task
-    while True:
-        while active < lanes and upcoming < end_task:
-            copy(codes[upcoming], current[active], dimensions)
-            first[active, :], second[active, :] = 0, 0
-            task[active], iteration[active] = upcoming, 0
-            active += 1
-            upcoming += 1
-        if active == 0:
-            break
-        for lane in range(active):
-            load(current[lane], slot, work, lane)
-        _run(run, forward, tables, weights, work, active)
-        all_finished = True
-        for lane in range(active):
-            t = task[lane]
-            loss, predicted = softmax_loss(
-                work, logits_at + lane * logits_step, g_at + lane * g_step, classes, labels[t]
-            )
-            changed, better = predicted != labels[t], loss > kept_loss[t]
-            if stop_early:
-                better = not kept_success[t] and (changed or better)
-            if better:
-                copy(current[lane], kept_codes[t], dimensions)
-                kept_success[t], kept_iterations[t], kept_loss[t] = changed, iteration[lane], loss
-            finished[lane] = iteration[lane] == steps or (stop_early and changed)
-            all_finished = all_finished and finished[lane]
-        if not all_finished:
-            _run(run, backward, tables, weights, work, active)
-        for lane in range(active):
-            if not finished[lane]:
-                iteration[lane] += 1
-                blocks = work[gradient_at + lane * gradient_step :]
-                for k in range(dimensions):
-                    gradient[k] = blocks[gradient_order[k]]
-                _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
-                _project(current[lane], origins[origin_of[task[lane]]], lower, upper, norm, epsilon)
-        lane = 0
-        while lane < active:  # a finished lane takes over the last one's task; free lanes are filled above
-            if finished[lane]:
-                active -= 1
-                if lane < active:
-                    for rows_of_lanes in (current, first, second):
-                        copy(rows_of_lanes[active], rows_of_lanes[lane], dimensions)
-                    task[lane], iteration[lane], finished[lane] = task[active], iteration[active], finished[active]
-            else:
-                lane += 1
-
-
-@njit(cache=True, parallel=True)
-def attack_kernel(program, settings, box, tasks, kept, lanes, parts):  # type: ignore[no-untyped-def]
-    """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place."""
-    count = tasks[2].shape[0]
-    for part in prange(parts):
-        _attack_part(part * count // parts, (part + 1) * count // parts, program, settings, box, tasks, kept, lanes)
+                fetch(outputs[first + lane], slots[1], work, lane)

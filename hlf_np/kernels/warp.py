@@ -133,7 +133,7 @@ def _image_gradient(matrices, x, y, half, most, gradient, d_images):  # type: ig
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """The pixels of an image, and how matrices in normalised coordinates become maps to positions in its plane."""
 
     height: int
@@ -185,7 +185,7 @@ def warp_with_slopes(images: Floats, matrices: Floats) -> tuple[Floats, Floats]:
 
 def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -> tuple[Floats, Floats]:
     _, height, width, channels = images.shape
-    grid = _Grid(height, width, images.dtype)
+    grid = Grid(height, width, images.dtype)
     output = empty((len(sources), height, width, channels), images.dtype)
     derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width), images.dtype)
     _warp(
@@ -198,7 +198,7 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
 def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats) -> Floats:
     """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C), with its `slopes` and size = (H, W)."""
     d_matrices = np.empty((len(slopes), 2, 3), slopes.dtype)
-    grid = _Grid(*size, slopes.dtype)
+    grid = Grid(*size, slopes.dtype)
     by_channel = np.ascontiguousarray(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
     pixels, lanes = size[0] * size[1], np.arange(2 * IMAGES_PER_TILE)
     x, y = grid.positions
@@ -213,6 +213,6 @@ def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats
 def warp_image_gradient(matrices: Floats, gradient: Floats) -> Floats:
     """Gradient to the images (N, H, W, C) from that to the output, of the same shape."""
     d_images = empty(gradient.shape, gradient.dtype)
-    grid = _Grid(gradient.shape[1], gradient.shape[2], gradient.dtype)
+    grid = Grid(gradient.shape[1], gradient.shape[2], gradient.dtype)
     _image_gradient(matrices, *grid.axes, grid.half, grid.most, np.ascontiguousarray(gradient), d_images)
     return d_images

@@ -17,8 +17,8 @@ from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.files import digest
 from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
-from hlf_np.operations import absolute_error, exponential, gaussian_divergence, mean
-from hlf_np.optim import Adam
+from hlf_np.operations import absolute_error, exponential, gaussian_divergence
+from hlf_np.programs.training import VaeTraining
 from hlf_np.random import generator
 
 
@@ -44,6 +44,8 @@ Progress = Callable[[VaeLog], None]
 
 def losses(vae: Vae, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The two terms of each image's loss in training mode, not weighted: summed absolute error and KL, (N,) each.
+
+    What `VaeTraining` computes, to read.
 
     images : (N, H, W, C); noise : (N, L), from N(0, I).
     """
@@ -73,33 +75,33 @@ def train_vae(
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
-    optimiser = Adam([parameter for _, parameter in vae.named_parameters()], config.adam)
+    program = VaeTraining(
+        vae, vae.encoder, vae.decoder, config.image_shape, config.latent_dimensions, config.reconstruction_weight,
+        config.adam, config.batch_size,
+    )  # fmt: skip
     for epoch in range(config.epochs):
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below
-            error, divergence = _epoch(vae, images, optimiser, seed, epoch)
+            error, divergence = _epoch(program, config, images, seed, epoch)
         if not math.isfinite(error + divergence):
             raise UserError(f"the VAE's loss is no longer finite in epoch {epoch + 1}: lower the learning rate")
         if progress:
             seconds = time.perf_counter() - started
             progress(VaeLog(name, epoch + 1, error, divergence, config.adam.rate(epoch), seconds))
+    program.store()
     return vae
 
 
-def _epoch(vae: Vae, images: Floats, optimiser: Adam, seed: int, epoch: int) -> tuple[float, float]:
+def _epoch(program: VaeTraining, config: VaeConfig, images: Floats, seed: int, epoch: int) -> tuple[float, float]:
     """One pass over the images; the means of both terms of the loss."""
-    config = vae.config
     order = generator(seed, "vae order", epoch).permutation(len(images))
     random = generator(seed, "vae noise", epoch)
-    weight = Tensor(np.float32(config.reconstruction_weight))
     totals = np.zeros(2)
     for first in range(0, len(images), config.batch_size):
         batch = images[order[first : first + config.batch_size]]
         noise = random.standard_normal((len(batch), config.latent_dimensions), np.float32)
-        errors, divergences = losses(vae, Tensor(batch), Tensor(noise))
-        mean(weight * errors + divergences).backward()
-        optimiser.step(config.adam.rate(epoch))
-        totals += errors.data.sum(), divergences.data.sum()
+        errors, divergences = program.step(batch, noise, config.adam.rate(epoch))
+        totals += errors.sum(), divergences.sum()
     return float(totals[0] / len(images)), float(totals[1] / len(images))
 
 

@@ -44,6 +44,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ from hlf_np.layers import (
     Unflatten,
 )
 from hlf_np.optim import AdamConfig
+from hlf_np.programs.evaluation import Program
 from hlf_np.random import generator
-
-IMAGES_PER_BATCH = 500  # encoded or decoded together; the result does not depend on it
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,7 @@ class Vae(Layer):
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.config.image_shape)
-        codes = np.empty((len(images), self.config.latent_dimensions), np.float32)
-        for first in range(0, len(images), IMAGES_PER_BATCH):
-            batch = slice(first, first + IMAGES_PER_BATCH)
-            codes[batch] = self.posterior(Tensor(images[batch]))[0].data
-        return codes
+        return self._compiled_encoder.evaluate(images)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:
         """The images (N, H, W, C) in [0, 1] of codes (N, L), float32, in evaluation mode.
@@ -204,11 +200,16 @@ class Vae(Layer):
         """
         if codes.ndim != 2 or codes.shape[1] != self.config.latent_dimensions:
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
-        images = np.empty((len(codes), *self.config.image_shape), np.float32)
-        for first in range(0, len(codes), IMAGES_PER_BATCH):
-            batch = slice(first, first + IMAGES_PER_BATCH)
-            images[batch] = self.decoder(Tensor(np.asarray(codes[batch], np.float32))).data
-        return images
+        images = self._compiled_decoder.evaluate(np.asarray(codes, np.float32))
+        return images.reshape(len(codes), *self.config.image_shape)
+
+    @cached_property
+    def _compiled_encoder(self) -> Program:
+        return Program(self.encoder, self.config.image_shape)
+
+    @cached_property
+    def _compiled_decoder(self) -> Program:
+        return Program(self.decoder, (1, 1, self.config.latent_dimensions))
 
     def state_dict(self) -> dict[str, Floats]:
         """Copies of all parameters and running statistics by name, in PyTorch's layouts."""

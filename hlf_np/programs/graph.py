@@ -267,7 +267,8 @@ class Graph:
         source: Value,
     ) -> Value:
         apart = norm if self.training else None  # a batch norm of its own
-        target = self.value(*shape.target, rectified and apart is None, narrow=shape.transposed and shape.target[0] > 1)
+        image = isinstance(layer, TransposedConvolution) and norm is None and not rectified
+        target = self.value(*shape.target, rectified and apart is None, narrow=image)
         if sigmoid and not target.narrow:
             raise UserError('there is no compiled sigmoid but behind an image of few channels: use engine="autodiff"')
         own = (shape.kernel, shape.stride, shape.padding, shape.transposed, sigmoid)

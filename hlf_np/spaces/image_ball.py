@@ -9,15 +9,17 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes
-from hlf_np.spaces.space import Chart, Space
+from hlf_np.models import Model
+from hlf_np.spaces.space import Chart, Compiled, Space
 
 
 @dataclass(frozen=True)
 class _ImageChart(Chart):
-    codes_are_images = True
-
     def decode(self, codes: Tensor) -> Tensor:
         return codes
+
+    def compiled(self, model: Model) -> Compiled:
+        return Compiled.single(model.program, len(self.start))
 
     def take(self, rows: Integers) -> _ImageChart:
         return _ImageChart(self.start[rows], self.lower, self.upper)

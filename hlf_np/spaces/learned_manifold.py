@@ -41,8 +41,9 @@ from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Codes
 from hlf_np.errors import UserError
 from hlf_np.manifolds.vae import Vae
+from hlf_np.models import Model
 from hlf_np.operations import concatenate, take
-from hlf_np.spaces.space import Chart, Norm, Space
+from hlf_np.spaces.space import Chart, Compiled, Norm, Space
 
 BOUND = 2.0  # codes stay in [-BOUND, BOUND]
 
@@ -65,6 +66,11 @@ class LearnedChart(Chart):
         decoded = [self.vaes[label].decoder(take(codes, rows)) for label, rows in zip(present, groups, strict=True)]
         back = np.argsort(np.concatenate(groups))  # where each row has gone
         return take(concatenate(decoded), back)
+
+    def compiled(self, model: Model) -> Compiled:
+        shape = (1, 1, self.start.shape[1])
+        programs = [model.program_behind(vae.decoder, shape) for vae in self.vaes]
+        return Compiled(programs, self.labels, np.zeros((len(self.labels), 0), np.float32))
 
     def take(self, rows: Integers) -> LearnedChart:
         return LearnedChart(self.start[rows], self.lower, self.upper, self.vaes, self.labels[rows])

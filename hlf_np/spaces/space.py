@@ -9,9 +9,10 @@ is all that an attack needs to know.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_positive
 from hlf_np.data.dataset import Codes
+from hlf_np.programs.evaluation import Program
+
+if TYPE_CHECKING:
+    from hlf_np.models import Model
 from hlf_np.errors import UserError
 
 
@@ -55,6 +60,26 @@ def per_row(values: Floats, like: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """Compiled programs from codes to logits.
+
+    programs : they differ in their weights alone; groups : (N,), which of them is each row's.
+    sources : (N, E), the images that are warped, E = 0 for none.
+    """
+
+    programs: Sequence[Program]
+    groups: Integers
+    sources: Floats
+
+    @classmethod
+    def single(cls, program: Program, count: int, sources: Floats | None = None) -> Compiled:
+        """One program for all `count` rows."""
+        return cls(
+            [program], np.zeros(count, np.int64), np.zeros((count, 0), np.float32) if sources is None else sources
+        )
+
+
+@dataclass(frozen=True)
 class Chart(ABC):
     """A space around the images of one batch.
 
@@ -65,11 +90,14 @@ class Chart(ABC):
     start: Floats
     lower: Floats
     upper: Floats
-    codes_are_images: ClassVar[bool] = False
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """The images (N, H, W, C) of codes (N, ...), differentiably."""
+
+    def compiled(self, model: Model) -> Compiled | None:
+        """How to attack a model here in compiled programs; None if only the autodiff can."""
+        return None
 
     @abstractmethod
     def take(self, rows: Integers) -> Chart:

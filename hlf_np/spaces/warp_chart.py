@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
+from hlf_np.models import Model
 from hlf_np.operations import warp
-from hlf_np.spaces.space import Chart
+from hlf_np.spaces.space import Chart, Compiled
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class WarpChart(Chart):
 
     def decode(self, codes: Tensor) -> Tensor:
         return warp(Tensor(self.images), codes)
+
+    def compiled(self, model: Model) -> Compiled | None:
+        if self.images.shape[3] > 1:
+            return None
+        return Compiled.single(model.warp_program, len(self.start), flat_rows(self.images))
 
     def take(self, rows: Integers) -> WarpChart:
         return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])

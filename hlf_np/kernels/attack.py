@@ -1,0 +1,163 @@
+"""Whole attacks in one call.
+
+One call attacks many *tasks* (an image and its start). Each thread has a few *lanes*, as many as its workspace has
+room for, and each lane works on one task: forward, loss, gradient, step, projection, again and again. When a task is
+finished, the lane takes the next one, so no lane idles. No image's numbers depend on its lane or on the other lanes,
+so the results have the same bits at any number of threads.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from hlf_np.kernels.convolution import copy
+from hlf_np.kernels.executor import OPERATIONS, load, workspace
+from hlf_np.kernels.losses import softmax_loss
+
+ADAM, STEEPEST = 0, 1
+LINF, L2 = 0, 1
+_BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
+_ADAM_EPSILON = np.float32(1e-8)
+
+_run = OPERATIONS.call
+
+
+@njit(cache=True)
+def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
+    """Bring a code (D,) back into the ball around its origin, then into the box."""
+    if norm == LINF:
+        for k in range(code.size):
+            delta = min(max(code[k] - origin_code[k], -epsilon), epsilon)
+            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
+    else:
+        total = np.float32(0)
+        for k in range(code.size):
+            delta = code[k] - origin_code[k]
+            total += delta * delta
+        factor = epsilon / max(np.sqrt(total), epsilon)
+        for k in range(code.size):
+            delta = (code[k] - origin_code[k]) * factor
+            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
+
+
+@njit(cache=True)
+def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
+    """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
+    one = np.float32(1)
+    if rule == ADAM:
+        scale = np.float32(step_size / (1 - 0.9**count))
+        correction = np.float32(1 / math.sqrt(1 - 0.999**count))
+        for k in range(code.size):
+            g = gradient[k]
+            first[k] += (one - _BETA1) * (g - first[k])
+            second[k] += (one - _BETA2) * (g * g - second[k])
+            code[k] += scale * first[k] / (np.sqrt(second[k]) * correction + _ADAM_EPSILON)
+    elif norm == LINF:
+        for k in range(code.size):
+            g = gradient[k]
+            code[k] += step_size if g > 0 else (-step_size if g < 0 else np.float32(0))
+    else:
+        total = np.float32(0)
+        for k in range(code.size):
+            total += gradient[k] * gradient[k]
+        scale = step_size / max(np.sqrt(total), np.float32(1.1754944e-38))
+        for k in range(code.size):
+            code[k] += scale * gradient[k]
+
+
+@njit(cache=True)
+def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
+    """Work through the tasks of these numbers on this thread's lanes."""
+    (
+        run,
+        forward,
+        backward,
+        tables,
+        size,
+        slots,
+        gradient_at,
+        gradient_step,
+        gradient_order,
+        logits_at,
+        logits_step,
+        g_at,
+        g_step,
+        classes,
+    ) = program
+    steps, step_size, rule, norm, epsilon, stop_early = settings
+    lower, upper = box
+    origins, sources, codes, labels = tasks
+    kept_codes, kept_success, kept_iterations, kept_loss = kept
+    dimensions = codes.shape[1]
+    work = workspace(size)
+    current = np.empty((lanes, dimensions), np.float32)  # each lane's code
+    gradient = np.empty(dimensions, np.float32)
+    first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
+    task, iteration = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+    finished = np.zeros(lanes, np.bool_)
+    active, upcoming = 0, 0
+    while True:
+        while active < lanes and upcoming < order.size:
+            t = order[upcoming]
+            copy(codes[t], current[active], dimensions)
+            load(sources[t], slots[1], work, active)
+            first[active, :], second[active, :] = 0, 0
+            task[active], iteration[active] = t, 0
+            active += 1
+            upcoming += 1
+        if active == 0:
+            break
+        for lane in range(active):
+            load(current[lane], slots[0], work, lane)
+        _run(run, forward, tables, weights, work, active)
+        all_finished = True
+        for lane in range(active):
+            t = task[lane]
+            loss, predicted = softmax_loss(
+                work, logits_at + lane * logits_step, g_at + lane * g_step, classes, labels[t]
+            )
+            changed, better = predicted != labels[t], loss > kept_loss[t]
+            if stop_early:
+                better = not kept_success[t] and (changed or better)
+            if better:
+                copy(current[lane], kept_codes[t], dimensions)
+                kept_success[t], kept_iterations[t], kept_loss[t] = changed, iteration[lane], loss
+            finished[lane] = iteration[lane] == steps or (stop_early and changed)
+            all_finished = all_finished and finished[lane]
+        if not all_finished:
+            _run(run, backward, tables, weights, work, active)
+        for lane in range(active):
+            if not finished[lane]:
+                iteration[lane] += 1
+                blocks = work[gradient_at + lane * gradient_step :]
+                for k in range(dimensions):
+                    gradient[k] = blocks[gradient_order[k]]
+                _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
+                _project(current[lane], origins[task[lane]], lower, upper, norm, epsilon)
+        lane = 0
+        while lane < active:  # a finished lane takes over the last one's task; free lanes are filled above
+            if finished[lane]:
+                active -= 1
+                if lane < active:
+                    for rows_of_lanes in (current, first, second):
+                        copy(rows_of_lanes[active], rows_of_lanes[lane], dimensions)
+                    load(sources[task[active]], slots[1], work, lane)
+                    task[lane], iteration[lane], finished[lane] = task[active], iteration[active], finished[active]
+            else:
+                lane += 1
+
+
+@njit(cache=True, parallel=True)
+def attack_kernel(weights, program, settings, box, tasks, kept, order, parts, most):  # type: ignore[no-untyped-def]
+    """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
+
+    weights : (G, ...) of programs that differ in nothing else; order : the tasks' numbers, parts : (P, 3), for each
+    part of the work the first of them, the one behind the last, and their program; most : lanes of a workspace.
+    """
+    for part in prange(parts.shape[0]):
+        begin, end, group = parts[part, 0], parts[part, 1], parts[part, 2]
+        if begin < end:
+            rounds = (end - begin + most - 1) // most  # as many lanes as keep all of them busy in the last round too
+            lanes = (end - begin + rounds - 1) // rounds
+            _attack_part(order[begin:end], weights[group], program, settings, box, tasks, kept, lanes)

@@ -1,0 +1,154 @@
+"""Compiled training steps compute what the autodiff computes, with the same bits at any number of threads."""
+
+import numpy as np
+import pytest
+from test_program import MODELS, sample
+
+from hlf_np.autodiff import Tensor
+from hlf_np.errors import UserError
+from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
+from hlf_np.learners import AutodiffLearner
+from hlf_np.manifolds.learning import losses
+from hlf_np.manifolds.vae import Vae, VaeConfig
+from hlf_np.operations import mean
+from hlf_np.optim import Adam, AdamConfig
+from hlf_np.programs.training import ClassifierTraining, VaeTraining
+
+# With an epsilon far above the gradients Adam's steps are proportional to them. With the usual one they are about their
+# signs, and a gradient of rounding errors alone, as that of a bias before batch norm, would move as far as any other.
+SMOOTH = AdamConfig(epsilon=1.0, weight_decay=1e-2)
+
+VAES = {
+    "default": VaeConfig(),
+    "odd images": VaeConfig(channels=(5, 9), latent_dimensions=16, image_shape=(13, 13, 3), reconstruction_weight=0.7),
+    "one convolution": VaeConfig(channels=(20,), latent_dimensions=3, image_shape=(6, 6, 1)),
+}
+
+
+def assert_same_state(actual, expected, tolerance):
+    for (name, ours), (_, theirs) in zip(actual.named_arrays(), expected.named_arrays(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("count", [100, 23])
+def test_steps_of_a_classifier(name, count):
+    compiled, readable = MODELS[name](), MODELS[name]()
+    program = ClassifierTraining(compiled.network, compiled.image_shape, SMOOTH)
+    reference = AutodiffLearner(readable, SMOOTH)
+    batch = sample(compiled, count)
+    for step in range(2):
+        loss, predictions = program.step(batch.images, batch.labels, 0.01)
+        expected_loss, expected_predictions = reference.step(batch.images, batch.labels, 0.01)
+        # A ReLU whose input rounds to the other side of 0 changes its gradient: what follows is a little farther apart.
+        np.testing.assert_allclose(loss, expected_loss, rtol=0, atol=1e-5 if step == 0 else 1e-3)
+        assert (predictions == expected_predictions).mean() > 0.95
+    program.store()
+    assert_same_state(compiled.network, readable.network, 1e-4)
+
+
+def test_a_bias_before_batch_norm_only_decays():
+    model = MODELS["cnn"]()
+    bias = model.network.layers[0].parameters["bias"]
+    bias.data += 1
+    config = AdamConfig(epsilon=1.0, weight_decay=0.5, betas=(0.0, 0.0))
+    program = ClassifierTraining(model.network, model.image_shape, config)
+    batch = sample(model, 10)
+    program.step(batch.images, batch.labels, 0.1)
+    program.store()
+    # without moments a step is rate * g / (|g| + epsilon), here of g = 0.5 * 1
+    np.testing.assert_allclose(bias.data, 1 - 0.1 * 0.5 / 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_steps_of_a_vae(name):
+    config = VAES[name]
+    compiled, readable = Vae(config, 1), Vae(config, 1)
+    program = VaeTraining(
+        compiled, compiled.encoder, compiled.decoder, config.image_shape, config.latent_dimensions,
+        config.reconstruction_weight, SMOOTH, config.batch_size,
+    )  # fmt: skip
+    optimiser = Adam([parameter for _, parameter in readable.named_parameters()], SMOOTH)
+    random = np.random.default_rng(0)
+    weight = Tensor(np.float32(config.reconstruction_weight))
+    for count in (25, 7):
+        images = random.random((count, *config.image_shape), np.float32)
+        noise = random.standard_normal((count, config.latent_dimensions), np.float32)
+        errors, divergences = losses(readable, Tensor(images), Tensor(noise))
+        mean(weight * errors + divergences).backward()
+        optimiser.step(0.01)
+        found = program.step(images, noise, 0.01)
+        np.testing.assert_allclose(found[0], errors.data, rtol=1e-5)
+        np.testing.assert_allclose(found[1], divergences.data, rtol=1e-5, atol=1e-5)
+    program.store()
+    assert_same_state(compiled, readable, 1e-5)
+
+
+def test_the_same_bits_at_any_number_of_threads(threads):
+    states = []
+    for count in (1, 2):
+        threads(count)
+        model = MODELS["cnn of odd images"]()
+        program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
+        batch = sample(model, 57)
+        for _ in range(3):
+            program.step(batch.images, batch.labels, 0.01)
+        program.store()
+        states.append(model.state_dict())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])
+
+
+def test_nothing_of_a_larger_batch_is_left_in_a_smaller_one():
+    results = []
+    for before in ((), (100,)):
+        model = MODELS["cnn"]()
+        program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
+        for count in before:
+            batch = sample(model, count)
+            program.step(batch.images, batch.labels, 0.0)
+        batch = sample(model, 13)
+        results.append(program.step(batch.images, batch.labels, 0.0)[0])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+def test_a_layer_without_a_compiled_form_is_named():
+    random = np.random.default_rng(0)
+    network = Sequential(Convolution(1, 4, random), Tanh(), Flatten(), Linear(4 * 4 * 4, 3, random))
+    with pytest.raises(UserError, match=r"no compiled Tanh here.*autodiff"):
+        ClassifierTraining(network, (8, 8, 1), AdamConfig())
+
+
+CODE = """
+import numpy as np
+from test_program import MODELS, sample
+from hlf_np.manifolds.vae import Vae
+from hlf_np.optim import AdamConfig
+from hlf_np.programs.training import ClassifierTraining, VaeTraining
+from test_training_program import SMOOTH, VAES
+model = MODELS[{name!r}]()
+program = ClassifierTraining(model.network, model.image_shape, SMOOTH, batch_size=8)
+batch = sample(model, 5)
+loss, _ = program.step(batch.images, batch.labels, 0.01)
+config = VAES["odd images"]
+vae = Vae(config)
+learner = VaeTraining(vae, vae.encoder, vae.decoder, config.image_shape, config.latent_dimensions, 1.0, SMOOTH, 8)
+random = np.random.default_rng(0)
+images, noise = random.random((3, *config.image_shape), np.float32), random.standard_normal((3, 16), np.float32)
+errors, divergences = learner.step(images, noise, 0.01)
+learner.store()
+np.savez({out!r}, loss, errors, divergences, *(array for _, array in vae.named_arrays()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
+def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
+    results = []
+    for disabled in ("0", "1"):
+        out = str(tmp_path / f"{disabled}.npz")
+        run_python(CODE.format(name=name, out=out), NUMBA_DISABLE_JIT=disabled)
+        with np.load(out) as stored:
+            results.append([stored[key] for key in stored.files])
+    for compiled, interpreted in zip(*results, strict=True):
+        np.testing.assert_allclose(compiled, interpreted, rtol=1e-3, atol=1e-4)
