@@ -34,7 +34,16 @@ ATTACKS = {
     "attack-resnet64-24": ("resnet64", 24, 10),
     "attack-vgg-24": ("vgg", 24, 10),
 }
-OTHERS = ("train-cnn-100", "adversarial-epoch-1000", "warp-1000")
+OTHERS = (
+    "train-cnn-100",
+    "adversarial-epoch-1000",
+    "warp-1000",
+    "attack-warp-cnn-500",
+    "attack-decoder-cnn-500",
+    "train-vae-25",
+    "train-vae-100",
+)
+LATENTS = 10
 TASKS = (*ATTACKS, *OTHERS)
 
 Task = Callable[[], object]
@@ -51,6 +60,12 @@ def _model(architecture: str) -> Any:
         "vgg": models.vgg,
     }
     return makers[architecture]()
+
+
+def _vae() -> Any:
+    from hlf_np.manifolds.vae import Vae, VaeConfig
+
+    return Vae(VaeConfig(latent_dimensions=LATENTS))
 
 
 def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,10 +90,12 @@ def ours(name: str, threads: int) -> Task | None:
     from hlf_np.attacks import Attack
     from hlf_np.autodiff import Tensor
     from hlf_np.data.dataset import Split
+    from hlf_np.data.fonts import Fonts, load_prototypes
     from hlf_np.learners import learner
     from hlf_np.operations import warp
     from hlf_np.optim import AdamConfig
-    from hlf_np.spaces import ImageBall
+    from hlf_np.programs.training import VaeTraining
+    from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 
     numba.set_num_threads(threads)
     if name in ATTACKS:
@@ -96,6 +113,32 @@ def ours(name: str, threads: int) -> Task | None:
         shares = training.perturbations(training.Training.ADVERSARIAL, attack=attack)
         config = training.TrainingConfig(shares, epochs=1)
         return lambda: training.train(model, split, config=config)
+    if name == "attack-warp-cnn-500":
+        fonts = Fonts(load_prototypes())
+        model, split = _model("cnn"), fonts.split(np.arange(500))
+        attack = Attack(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
+        return lambda: attacks.run(model, split, TrueManifold(fonts), attack)
+    if name == "attack-decoder-cnn-500":
+        model, (images, _) = _model("cnn"), _images(500)
+        split = Split(images, np.zeros(500, np.int64))
+        attack = Attack(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
+        space = LearnedManifold([_vae()])
+        return lambda: attacks.run(model, split, space, attack)
+    if name.startswith("train-vae"):
+        vae, count = _vae(), int(name.split("-")[-1])
+        config = vae.config
+        program = VaeTraining(
+            vae,
+            vae.encoder,
+            vae.decoder,
+            config.image_shape,
+            LATENTS,
+            config.reconstruction_weight,
+            AdamConfig(),
+            count,
+        )
+        images, noise = _images(count)[0], np.random.default_rng(1).standard_normal((count, LATENTS), np.float32)
+        return lambda: program.step(images, noise, 0.01)
     if name == "warp-1000":
         images, parameters = _images(1000)[0], _parameters(1000)
 
@@ -138,6 +181,14 @@ def _torch_module(layer: Any) -> Any:
         return nn.Conv2d(channels, out, tuple(kernel), layer.stride, layer.padding, bias="bias" in shapes)
     if isinstance(layer, layers.Linear):
         return nn.Linear(shapes["weight"][1], shapes["weight"][0])
+    if isinstance(layer, layers.TransposedConvolution):
+        channels, out, *kernel = shapes["weight"]
+        more = {"stride": layer.stride, "padding": layer.padding, "output_padding": layer.output_padding}
+        return nn.ConvTranspose2d(channels, out, tuple(kernel), **more)
+    if isinstance(layer, layers.Unflatten):
+        return nn.Unflatten(1, (-1, layer.height, layer.width))
+    if isinstance(layer, layers.Sigmoid):
+        return nn.Sigmoid()
     if isinstance(layer, layers.BatchNorm):
         return _Norm(shapes["weight"][0])
     if isinstance(layer, layers.MaxPool):
@@ -166,6 +217,40 @@ def _torch_model(architecture: str) -> Any:
     module = _torch_module(own.network)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in own.state_dict().items()})
     return module
+
+
+def _torch_copy(own: Any) -> Any:
+    import torch
+
+    module = _torch_module(own)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in own.named_arrays()}, strict=False)
+    return module
+
+
+def _matrix(t: Any) -> Any:
+    """`operations.affine_matrix` in PyTorch."""
+    import torch
+
+    u, v, hx, hy, s, r = t.unbind(1)
+    c, n = torch.cos(r), torch.sin(r)
+    rows = [s * c - s * hx * n, s * hx * c - s * n, u, s * hy * c + s * n, s * c - s * hy * n, v]
+    return torch.stack(rows, dim=1).reshape(-1, 2, 3)
+
+
+def _latent_pgd(logits: Callable[[Any], Any], start: Any, y: Any, bounds: tuple[Any, Any]) -> Any:
+    """Projected Adam over codes."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    code = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([code], STEP_SIZE, maximize=True)
+    for _ in range(STEPS):
+        (code.grad,) = torch.autograd.grad(cross_entropy(logits(code), y, reduction="sum"), code)
+        optimiser.step()
+        with torch.no_grad():
+            code.copy_(start + (code - start).clamp(-EPSILON, EPSILON))
+            code.copy_(torch.minimum(torch.maximum(code, bounds[0]), bounds[1]))
+    return code
 
 
 def _torch_pgd(model: Any, x: Any, y: Any, steps: int) -> Any:
@@ -225,6 +310,45 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
                 step(batch, labels)
 
         return (lambda: step(x, y)) if name == "train-cnn-100" else epoch
+    if name == "attack-warp-cnn-500" and not compiled:
+        from hlf_np.data.fonts import BOXES, Difficulty, Fonts, load_prototypes
+
+        fonts = Fonts(load_prototypes())
+        split, box = fonts.split(np.arange(500)), BOXES[Difficulty.HARD]
+        assert split.codes is not None
+        letters = fonts.letters[split.codes.font * fonts.classes + split.labels]
+        model, x = prepared("cnn").eval(), torch.from_numpy(letters.transpose(0, 3, 1, 2).copy())
+        x = x.to(memory_format=memory)
+
+        def warped(t: Any) -> Any:
+            return grid_sample(x, affine_grid(_matrix(t), list(x.shape), align_corners=True), align_corners=True)
+
+        bounds = torch.tensor(box.lower), torch.tensor(box.upper)
+        start, y = torch.from_numpy(split.codes.parameters), torch.from_numpy(split.labels)
+        return lambda: _latent_pgd(lambda t: model(warped(t)), start, y, bounds)
+    if name == "attack-decoder-cnn-500" and not compiled:
+        own = _vae()
+        decoder = _torch_copy(own.decoder).to(memory_format=memory).eval()
+        model, y = prepared("cnn").eval(), torch.zeros(500, dtype=torch.int64)
+        start = torch.from_numpy(np.clip(own.encode(_images(500)[0]), -2, 2))
+        bounds = torch.tensor([-2.0]), torch.tensor([2.0])
+        return lambda: _latent_pgd(lambda z: model(decoder(z).contiguous(memory_format=memory)), start, y, bounds)
+    if name.startswith("train-vae") and not compiled:
+        own, count = _vae(), int(name.split("-")[-1])
+        encoder, decoder = (_torch_copy(part).to(memory_format=memory) for part in (own.encoder, own.decoder))
+        optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 0.01, betas=(0.5, 0.9))
+        x, _ = data(count)
+        noise = torch.from_numpy(np.random.default_rng(1).standard_normal((count, LATENTS), np.float32))
+
+        def vae_step() -> None:
+            optimiser.zero_grad()
+            average, log_variance = encoder(x).chunk(2, dim=1)
+            decoded = decoder(average + torch.exp(log_variance / 2) * noise)
+            divergence = 0.5 * (average.square() + log_variance.exp() - log_variance - 1).sum()
+            (((decoded - x).abs().sum() + divergence) / count).backward()
+            optimiser.step()
+
+        return vae_step
     if name == "warp-1000" and not compiled:
         x, _ = data(1000)
         matrices = torch.from_numpy(affine_matrix(Tensor(_parameters(1000))).data).requires_grad_()
