@@ -3,8 +3,9 @@
 Like `executor`, this runs lists of operations over flat workspaces. Here a batch is cut into *parts* of a few images,
 each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm needs sums
 over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are added up, in
-the order of the parts, and the next stage begins. At last come the gradients to the weights, sums over the whole batch
-too: there a few rows of a gradient are a task of its own. So the results have the same bits at any number of threads.
+the order of the parts, and the next stage begins. The gradients to the weights are sums over the whole batch too. Those
+of small matrices over many pixels are summed up in the parts as soon as what they need is in the cache; all others at
+last, where a few rows are a task of its own. So the results have the same bits at any number of threads.
 
 What the parts share lies in one array, the *weights*: first the parameters, arranged as the forward products read
 them, then copies of them in the order of the backward products, the statistics of batch norm, and constants. The
@@ -23,6 +24,7 @@ from hlf_np.kernels.convolution import copy, outer_product
 from hlf_np.kernels.executor import OPERATIONS, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
+from hlf_np.kernels.tile import PANEL
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -45,13 +47,15 @@ REPARAMETERIZE_GRADIENT = 18
 # rows, row, then of the result, the image and the gradient: origin, distance of rows, of images; weight;
 # latents, posterior, distance; results, distance
 VAE_LOSS = 19
+# a_groups, groups, rows in a group, a_steps, pixels, b_steps, columns, sums
+WEIGHT_SUMS = 20
 # At the end of a stage, for all parts together:
 # pixels, channels, row, moments, statistics, weight, bias, running_mean, running_variance, settings
-STATISTICS = 20
+STATISTICS = 30
 # pixels, channels, row, sums, statistics, weight, bias
-NORM_TOTALS = 21
-# channels, sums, bias
-BIAS_TOTALS = 22
+NORM_TOTALS = 31
+# count, sums, gradient
+TOTALS = 32
 FIELDS = 18
 
 # The statistics of a batch norm, each repeated for a row of pixels.
@@ -165,6 +169,18 @@ def _bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _weight_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
+    """A part's gradient to weights."""
+    groups, group, columns = op[2], op[3], op[7]
+    for panel in range((columns + PANEL - 1) // PANEL):
+        for number in range(groups):
+            outer_product(
+                work, tables[op[1] + number], tables[op[4] :], work, panel * PANEL, columns, tables[op[6] :],
+                images * op[5], work, op[8] + (panel * groups + number) * group * PANEL, group, False,
+            )  # fmt: skip
+
+
+@njit(cache=True)
 def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
     for image in range(images):
         to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
@@ -219,6 +235,8 @@ def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[n
             _norm_gradient(op, tables, weights, work, images)
         elif kind == SOFTMAX_LOSS:
             _softmax_loss(op, work, images, share)
+        elif kind == WEIGHT_SUMS:
+            _weight_sums(op, tables, work, images)
         elif kind == VAE_LOSS:
             _vae_loss(op, weights, work, images, share)
         else:
@@ -278,12 +296,13 @@ def _close(ops, weights, work, parts, count, images, gradients):  # type: ignore
             _statistics(op, weights, work, parts, count, images)
         elif op[0] == NORM_TOTALS:
             _norm_totals(op, weights, work, parts, count, gradients)
-        elif op[0] == BIAS_TOTALS:
-            for c in range(op[1]):
-                total = 0.0
-                for part in range(parts):
-                    total += work[part, op[2] + c]
-                gradients[op[3] + c] = total
+        else:
+            total = gradients[op[3] : op[3] + op[1]]
+            total[:] = 0
+            for part in range(parts):
+                sums = work[part, op[2] :]
+                for k in range(total.size):
+                    total[k] += sums[k]
 
 
 @njit(cache=True)

@@ -11,6 +11,8 @@ from hlf_np.kernels.tile import PANEL
 from hlf_np.programs.builder import Builder, Operation
 from hlf_np.programs.graph import Affine, Graph, Join, Norm, Pool, Reparameterization
 
+SMALL, FEW = 16_384, 16  # gradients of so many numbers, over more pixels than so many, are summed up in the parts
+
 
 class Plan:
     """What a graph does in a training step, forward and backward.
@@ -37,7 +39,7 @@ class Plan:
                     self._place(parameter.data)
         self.parameters = builder.weights
         self.tasks: list[tuple[int, ...]] = []  # parts of the gradients to weights
-        self.totals: list[Operation] = []  # of the gradients to biases
+        self.totals: list[Operation] = []  # of gradients that are summed up in the parts
         self.statistics = {node.target: self._statistics(node) for node in graph.nodes if isinstance(node, Norm)}
         builder.buffers(graph)
 
@@ -145,12 +147,27 @@ class Plan:
             groups, group = groups[:1], node.kernel[0] * group
         pixels, b_steps = small.height * small.width, self.builder.table(small.all_pixels())
         a_steps = self.builder.table(windows(big, node.kernel, node.stride, node.padding))
-        at = self.at[id(node.layer.parameters["weight"].data)]
+        at, bias = self.at[id(node.layer.parameters["weight"].data)], "bias" in node.layer.parameters
+        size = groups.size * group * -(-small.channels // PANEL) * PANEL
+        if size <= SMALL and pixels > FEW:
+            sums = self.builder.reserve("work", size)
+            self.totals.append((kernels.TOTALS, size, sums, at))
+            steps = (a_steps, pixels, b_steps)
+            operation = (
+                kernels.WEIGHT_SUMS,
+                self.builder.table(groups),
+                groups.size,
+                group,
+                *steps,
+                small.channels,
+                sums,
+            )
+            return [operation, *(self._bias_gradient(node) if bias else [])]
         for column in range(0, small.channels, PANEL):
             for number, start in enumerate(groups):
                 to = at + (column * groups.size + number * PANEL) * group
                 self.tasks.append((int(start), a_steps, pixels, column, small.channels, b_steps, to, group))
-        return self._bias_gradient(node) if "bias" in node.layer.parameters else []
+        return self._bias_gradient(node) if bias else []
 
     def _bias_gradient(self, node: Affine) -> list[Operation]:
         """The sum of the gradient over pixels and images, or over images if every pixel has a bias of its own."""
@@ -163,6 +180,6 @@ class Plan:
         elif any(isinstance(other, Norm) and other.source is node.target for other in self.graph.nodes):
             return []  # batch norm takes it away again: its gradient is zero
         sums = self.builder.reserve("work", channels)
-        self.totals.append((kernels.BIAS_TOTALS, channels, sums, self.at[id(bias)]))
+        self.totals.append((kernels.TOTALS, channels, sums, self.at[id(bias)]))
         starts = self.builder.table(gradient.pixels([0], [0])) if own else self._rows(gradient)
         return [(kernels.BIAS_SUMS, starts, rows, row, channels, sums)]
