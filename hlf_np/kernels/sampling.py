@@ -1,8 +1,8 @@
 """Bilinear samples of an image at many positions, as vector instructions.
 
-Each of 16 lanes has a position of its own. Four *gathers* fetch the four pixels around it: instructions that load every
-lane of a vector from another address. LLVM makes single loads of them on machines that have none. Numba's loops do not
-become gathers here, so the loop over vectors of positions is written as LLVM instructions.
+Each of 16 lanes has a position of its own. *Gathers* fetch the four pixels around it: instructions that load every
+lane of a vector from another address. LLVM makes single loads of them on machines that have none. Numba's loops do
+not become gathers here, so the loop over vectors of positions is written as LLVM instructions.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def _compiled_sampler() -> Sampler:
         def generate(context, build, signature, given):  # type: ignore[no-untyped-def]
             scalar, int64, int32 = context.get_data_type(number), ir.IntType(64), ir.IntType(32)
             vector, integers = ir.VectorType(scalar, LANES), ir.VectorType(int32, LANES)
-            longs, pointers = ir.VectorType(int64, LANES), ir.VectorType(scalar.as_pointer(), LANES)
+            longs = ir.VectorType(int64, LANES)
             switches = ir.VectorType(ir.IntType(1), LANES)
             bits, size = f"f{number.bitwidth}", number.bitwidth // 8
 
@@ -60,9 +60,6 @@ def _compiled_sampler() -> Sampler:
                 return cgutils.get_or_insert_function(build.module, ir.FunctionType(result, parameters), name)
 
             multiply_add = function(f"llvm.fmuladd.v{LANES}{bits}", vector, *[vector] * 3)
-            masked_gather = function(
-                f"llvm.masked.gather.v{LANES}{bits}.v{LANES}p0{bits}", vector, pointers, int32, switches, vector
-            )
             masked_store = function(
                 f"llvm.masked.store.v{LANES}{bits}.p0v{LANES}{bits}",
                 ir.VoidType(), vector, vector.as_pointer(), int32, switches,
@@ -72,7 +69,9 @@ def _compiled_sampler() -> Sampler:
             def splat(value: Any, kind: Any) -> Any:
                 undefined = ir.Constant(kind, ir.Undefined)
                 lane = build.insert_element(undefined, value, ir.Constant(int32, 0))
-                return build.shuffle_vector(lane, undefined, ir.Constant(integers, [0] * LANES))
+                return build.shuffle_vector(
+                    lane, undefined, ir.Constant(ir.VectorType(int32, kind.count), [0] * kind.count)
+                )
 
             def data(position: int) -> Any:
                 return context.make_array(signature.args[position])(context, build, given[position]).data
@@ -90,16 +89,35 @@ def _compiled_sampler() -> Sampler:
             a, b, u, c, d, v = (splat(build.load(build.gep(maps, [build.add(at, long(k))])), vector) for k in range(6))
             most_column, most_line = (splat(build.load(build.gep(most, [long(k)])), vector) for k in range(2))
             row = splat(build.trunc(width, int32), integers)
-            base = splat(build.ptrtoint(plane, int64), longs)
 
             def clamp(position: Any, bound: Any) -> Any:
                 position = build.select(build.fcmp_ordered(">", position, zero), position, zero)
                 return build.select(build.fcmp_ordered("<", position, bound), position, bound)
 
-            def gather(index: Any) -> Any:
-                offset = build.mul(build.sext(index, longs), splat(long(size), longs))
-                address = build.inttoptr(build.add(base, offset), pointers)
-                return build.call(masked_gather, [address, alignment, ir.Constant(switches, [1] * LANES), zero])
+            def gather(index: Any, kind: Any, name: str) -> Any:
+                """Numbers of some kind that begin at plane[index], one for each lane of the index."""
+                lanes = index.type.count
+                wide, result = ir.VectorType(int64, lanes), ir.VectorType(kind, lanes)
+                pointers, wanted = ir.VectorType(kind.as_pointer(), lanes), ir.VectorType(ir.IntType(1), lanes)
+                offset = build.mul(build.sext(index, wide), ir.Constant(wide, [size] * lanes))
+                address = build.inttoptr(build.add(splat(build.ptrtoint(plane, int64), wide), offset), pointers)
+                full_name = f"llvm.masked.gather.v{lanes}{name}.v{lanes}p0{name}"
+                masked_gather = function(full_name, result, pointers, int32, wanted, result)
+                every, nothing = ir.Constant(wanted, [1] * lanes), ir.Constant(result, ir.Undefined)
+                return build.call(masked_gather, [address, alignment, every, nothing])
+
+            def neighbours(index: Any) -> tuple[Any, Any]:
+                """plane[index] and plane[index + 1]."""
+                if size == 8:
+                    one = ir.Constant(integers, [1] * LANES)
+                    return gather(index, scalar, bits), gather(build.add(index, one), scalar, bits)
+                halves = []  # two numbers of 32 bits are fetched as one of 64: half the loads
+                for first in (0, LANES // 2):
+                    chosen = ir.Constant(ir.VectorType(int32, LANES // 2), list(range(first, first + LANES // 2)))
+                    both = gather(build.shuffle_vector(index, index, chosen), int64, "i64")
+                    halves.append(build.bitcast(both, vector))
+                left, right = (ir.Constant(integers, list(range(first, 2 * LANES, 2))) for first in (0, 1))
+                return build.shuffle_vector(*halves, left), build.shuffle_vector(*halves, right)
 
             def fused(left: Any, right: Any, addend: Any) -> Any:
                 return build.call(multiply_add, [left, right, addend])
@@ -113,11 +131,10 @@ def _compiled_sampler() -> Sampler:
                 first, top = build.fptosi(inside_column, integers), build.fptosi(inside_line, integers)
                 p = build.fsub(inside_column, build.sitofp(first, vector))
                 q = build.fsub(inside_line, build.sitofp(top, vector))
-                corner, one = build.add(build.mul(top, row), first), ir.Constant(integers, [1] * LANES)
-                below = build.add(corner, row)
-                upper, lower = gather(corner), gather(below)
-                upper_slope = build.fsub(gather(build.add(corner, one)), upper)
-                lower_slope = build.fsub(gather(build.add(below, one)), lower)
+                corner = build.add(build.mul(top, row), first)
+                upper, upper_right = neighbours(corner)
+                lower, lower_right = neighbours(build.add(corner, row))
+                upper_slope, lower_slope = build.fsub(upper_right, upper), build.fsub(lower_right, lower)
                 upper, lower = fused(p, upper_slope, upper), fused(p, lower_slope, lower)
                 difference = build.fsub(lower, upper)
                 inside = build.and_(

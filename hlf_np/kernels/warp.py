@@ -60,13 +60,10 @@ def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ign
             for channel in range(channels):
                 fill_plane(images[sources[image], channel:], channels, height, width, plane)
                 derivatives = slopes[image, channel] if slopes.shape[0] else unused
-                sample(
-                    plane, width + 3, x, y, pixels, maps, 6 * image, most, values, derivatives[0], derivatives[1]
-                )  # fmt: skip
                 to = output[image, channel:]
-                if channels == 1:
-                    copy(values, to, pixels)
-                else:
+                samples = to if channels == 1 else values
+                sample(plane, width + 3, x, y, pixels, maps, 6 * image, most, samples, derivatives[0], derivatives[1])
+                if channels > 1:
                     for k in range(pixels):
                         to[k * channels] = values[k]
 
