@@ -20,8 +20,8 @@ from hlf_np.arrays import Array, Integers
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, windows
-from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, RELU, padded
-from hlf_np.programs.graph import Affine, Graph, Join, Pool, Value
+from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
+from hlf_np.programs.graph import Affine, Graph, Value
 
 Operation = tuple[int, ...]  # a row for the executor
 Pixels = tuple[Integers, Integers]  # some rows and columns of an image
@@ -314,50 +314,6 @@ class Builder:
         numbers[: repeated.size] = repeated
         return self.place(numbers)
 
-    # --- pooling and joins --------------------------------------------------------------------------------------------
-
-    def pool(self, node: Pool) -> Operation:
-        """Pooling itself."""
-        layout, to = node.source.buffer, node.target.buffer
-        starts = self.table(windows(layout, (node.kernel, node.kernel), node.stride, 0))
-        positions = self.table(_positions(layout, node.kernel))
-        kind = executor.MAX_POOL if node.largest else executor.AVERAGE_POOL
-        return (
-            kind, starts, to.height * to.width, positions, node.kernel**2, self.table(to.all_pixels()), to.channels
-        )  # fmt: skip
-
-    def pool_gradient(self, node: Pool) -> Operation:
-        """The gradient to what is pooled."""
-        source, gradient = node.source, node.target.gradient
-        finish = source.next_finish()
-        assert not finish & ADD, "a pooled value is read by the pooling alone"
-        kind = executor.MAX_POOL_GRADIENT if node.largest else executor.AVERAGE_POOL_GRADIENT
-        starts = windows(source.gradient, (node.kernel, node.kernel), node.stride, 0)
-        positions = _positions(source.gradient, node.kernel)
-        gates = self.table(source.buffer.all_pixels()) if finish & GATE else -1
-        own = (self.table(gradient.all_pixels()), self.table(starts), self.table(positions))
-        cleared = (self.table(source.gradient.all_pixels()), source.height * source.width)
-        return (kind, *self.pool(node)[1:], *own, *cleared, gates)
-
-    def join(self, node: Join) -> Operation:
-        """relu(body + shortcut)."""
-        to = node.target.buffer
-        tables = [self.table(value.buffer.all_pixels()) for value in (node.body, node.shortcut, node.target)]
-        return (executor.JOIN, tables[0], to.height * to.width, tables[1], tables[2], to.channels)
-
-    def join_gradient(self, node: Join) -> list[Operation]:
-        """Copies of the gradient to the branches that do not share its buffer."""
-        gradient = node.target.gradient
-        copies: list[Operation] = []
-        for value in (node.body, node.shortcut):
-            if value.same_gradient is None:
-                finish = value.next_finish()
-                assert finish == PLAIN, "a shortcut is the first to write its gradient, and not the last"
-                tables = (self.table(gradient.all_pixels()), self.table(value.gradient.all_pixels()))
-                pixels = gradient.height * gradient.width
-                copies.append((executor.COPY, tables[0], pixels, tables[1], gradient.channels))
-        return copies
-
 
 def slot(value: Value) -> Integers:
     """Where a kernel finds a value: rows, numbers per row, origin, and the distances of rows and of images."""
@@ -376,11 +332,6 @@ def as_rows(operations: list[Operation], fields: int) -> Integers:
     for row, operation in zip(rows, operations, strict=True):
         row[: len(operation)] = operation
     return rows
-
-
-def _positions(layout: Layout, kernel: int) -> Integers:
-    """Where the pixels of a pooling window lie, relative to its first."""
-    return (np.arange(kernel)[:, None] * layout.row + np.arange(kernel) * layout.channels).ravel()
 
 
 def _fill(shape: tuple[int, ...], values: Integers) -> Integers:

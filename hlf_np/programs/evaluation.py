@@ -22,6 +22,7 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import Grid
 from hlf_np.layers import Layer
+from hlf_np.programs import pooling
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Affine, Graph, Join, Pool
 
@@ -77,17 +78,17 @@ class Program:
                     matrices[node] = builder.place(builder.matrix(node, weight))
                 forward += builder.forward(node, weight, matrices.get(node, -1), starts)
             elif isinstance(node, Pool):
-                forward.append(builder.pool(node))
+                forward.append(pooling.pool(builder, node))
             elif isinstance(node, Join):
-                forward.append(builder.join(node))
+                forward.append(pooling.join(builder, node))
         backward: list[Operation] = []
         for node in reversed(graph.nodes):
             if isinstance(node, Affine):
                 backward += builder.gradient(node, numbers[node][0], None)
             elif isinstance(node, Pool):
-                backward.append(builder.pool_gradient(node))
+                backward.append(pooling.pool_gradient(builder, node))
             elif isinstance(node, Join):
-                backward += builder.join_gradient(node)
+                backward += pooling.join_gradient(builder, node)
         self.output = graph.output
         self.slots = np.array([slot(graph.input), np.zeros(5, np.int64)])
         self.gradient, order = builder.input_blocks, builder.input_order

@@ -7,7 +7,9 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.layout import Layout, windows
+from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PANEL
+from hlf_np.programs import pooling
 from hlf_np.programs.builder import Builder, Operation
 from hlf_np.programs.graph import Affine, Graph, Join, Norm, Pool, Reparameterization
 
@@ -62,7 +64,7 @@ class Plan:
         for buffer in node.layer.buffers.values():
             self._place(buffer)
         return (
-            self.builder.reserve("weights", kernels.STATISTICS_ROWS * node.source.width * node.source.stride),
+            self.builder.reserve("weights", STATISTICS_ROWS * node.source.width * node.source.stride),
             self.constant(node.layer.momentum, node.layer.epsilon),
             self.builder.reserve("work", 2 * node.source.stride),
         )
@@ -93,9 +95,9 @@ class Plan:
                     (kernels.NORMALIZE, *values, at, self._rows(y), int(node.target.rectified)),
                 ]
             elif isinstance(node, Pool):
-                operations.append(self.builder.pool(node))
+                operations.append(pooling.pool(self.builder, node))
             elif isinstance(node, Join):
-                operations.append(self.builder.join(node))
+                operations.append(pooling.join(self.builder, node))
             else:
                 operations.append((kernels.REPARAMETERIZE, *self._code_places(node)))
         return operations
@@ -127,9 +129,9 @@ class Plan:
                     (kernels.NORM_GRADIENT, *values, at, g_rows, self._rows(d)),
                 ]
             elif isinstance(node, Pool):
-                operations.append(self.builder.pool_gradient(node))
+                operations.append(pooling.pool_gradient(self.builder, node))
             elif isinstance(node, Join):
-                operations += self.builder.join_gradient(node)
+                operations += pooling.join_gradient(self.builder, node)
             else:
                 node.source.next_finish()
                 gradients = (node.source.gradient, node.target.gradient)
