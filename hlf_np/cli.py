@@ -62,11 +62,15 @@ def cli() -> None:
 @click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
 @click.option(
     "--trainings",
-    help="Separated by commas: normal, adversarial, on_true_manifold_adversarial, adversarial_transformations,"
-    " random_transformations, regular_and_on_true_manifold_adversarial. [default: all]",
+    help="Separated by commas: normal, adversarial, on_true_manifold_adversarial, on_learned_manifold_adversarial,"
+    " adversarial_transformations, random_transformations, regular_and_on_true_manifold_adversarial. [default: all]",
 )
 @click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
 @click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
+@click.option("--vae-channels", type=WholeNumbers(), help="Of the learned manifold's VAEs. [default: the preset's]")
+@click.option(
+    "--vae-images", type=int, help="Of each class, to train its VAE; 0: no learned manifold. [default: the preset's]"
+)
 @_option("--out", type=click.Path(path_type=Path), default=Path("results"), help="Folder of the results.")
 @threads_option
 def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
@@ -79,8 +83,10 @@ def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
     use_threads(threads)
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.run import check_grid, classes_of, run_grid, total_work
+    from hlf_np.experiments.groundwork import classes_of
+    from hlf_np.experiments.run import check_grid, run_grid
     from hlf_np.experiments.store import open_store
+    from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
     from hlf_np.report.write import write_report
 
@@ -106,6 +112,10 @@ def _choose(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     if "trainings" in chosen:
         names = [name.strip() for name in chosen["trainings"].split(",")]
         chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)
+    if "vae_channels" in chosen:
+        chosen["vae"] = replace(config.vae, channels=chosen.pop("vae_channels"))
+    if "vae_images" in chosen:
+        chosen["n_vae"] = chosen.pop("vae_images")
     return replace(config, **chosen)
 
 
@@ -202,8 +212,8 @@ def evaluate(
     from hlf_np.checks import check_choice
     from hlf_np.data.fonts import Difficulty
     from hlf_np.experiments.config import RunConfig
-    from hlf_np.experiments.run import evaluate as measure
-    from hlf_np.experiments.run import fonts_of, load_dataset, spaces_of
+    from hlf_np.experiments.evaluation import evaluate as measure
+    from hlf_np.experiments.groundwork import fonts_of, load_dataset, spaces_of
 
     classifier = models.load(model)
     config = RunConfig(
@@ -215,7 +225,7 @@ def evaluate(
     )
     config = replace(config, attack=replace(config.attack, restarts=restarts))
     fonts = fonts_of(config)
-    found, _ = measure(classifier, load_dataset(config, fonts).test, config, spaces_of(config, fonts))
+    found, *_ = measure(classifier, load_dataset(config, fonts).test, config, spaces_of(config, fonts))
     click.echo(f"test error                         {found.test_error:.4f}  ({n_test} images)")
     click.echo(f"regular success, mean restart      {found.regular_success:.4f}  (epsilon {epsilon})")
     click.echo(f"regular success, any restart       {found.regular_success_worst:.4f}")
@@ -310,7 +320,7 @@ def _named(what: str, name: str, choices: dict[str, Any]) -> Any:
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
 def report(folder: Path) -> None:
     """Make the report of a results folder again."""
-    from hlf_np.experiments.run import classes_of
+    from hlf_np.experiments.groundwork import classes_of
     from hlf_np.experiments.store import open_store, stored_config
     from hlf_np.report.write import write_report
 

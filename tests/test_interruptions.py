@@ -54,7 +54,7 @@ def test_a_run_stopped_at_any_of_its_writes_can_be_continued(finished, tmp_path,
             stopped += 1
         else:
             break
-    assert stopped == 1 + 2 * 4 + 1  # config.json, a model and a cell for each, results.csv
+    assert stopped == 1 + 10 + 2 * 4 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
 
 
 def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finished):

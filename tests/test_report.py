@@ -215,12 +215,15 @@ def test_curves_are_means_and_ranges_over_seeds():
 
 def test_galleries_show_examples_that_fooled_the_stored_model(smoke):
     store = Store(smoke, stored_config(smoke))
-    shown = 0
+    shown = {}
     for result in store.results():
-        examples, model = result.examples, models.load(store.model_path(result.cell))
-        np.testing.assert_array_equal(model.predict(examples.originals), examples.labels)
-        np.testing.assert_array_equal(model.predict(examples.adversarial), examples.predictions)
-        assert (examples.predictions != examples.labels).all()
-        assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon + 1e-6
-        shown += len(examples.labels)
-    assert shown > 0
+        model = models.load(store.model_path(result.cell))
+        for kind, examples in result.examples.items():
+            np.testing.assert_array_equal(model.predict(examples.originals), examples.labels)
+            np.testing.assert_array_equal(model.predict(examples.adversarial), examples.predictions)
+            assert (examples.predictions != examples.labels).all()
+            if kind == "regular":
+                assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon + 1e-6
+            shown[kind] = shown.get(kind, 0) + len(examples.labels)
+    assert shown.keys() == {"regular", "on_true_manifold", "on_learned_manifold"}
+    assert min(shown.values()) > 0

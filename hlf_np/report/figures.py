@@ -169,7 +169,7 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
         lambda: _error_figure(results),
     )
     for training in Training:
-        shown = [r for r in results if r.cell.training is training and len(r.examples.labels)]
+        shown = [r for r in results if r.cell.training is training and len(r.examples["regular"].labels)]
         if shown:
             last = shown[-1]
             add(
@@ -177,7 +177,7 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
                 f"Regular adversarial examples of a model ({last.cell}): the original and its label, the adversarial"
                 " image and the model's label for it, the difference (grey is 0, scaled to its largest value).",
                 "Letters, their adversarial versions, which look the same but noisier, and the noise between them.",
-                lambda last=last: _gallery_figure(last.examples, classes),  # type: ignore[misc]
+                lambda last=last: _gallery_figure(last.examples["regular"], classes),  # type: ignore[misc]
             )
     return pictures
 
