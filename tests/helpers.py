@@ -162,6 +162,8 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
             regular_success_worst=random.random(),
             on_true_manifold_success=random.random(),
             on_true_manifold_success_worst=random.random(),
+            on_learned_manifold_success=random.random(),
+            on_learned_manifold_success_worst=random.random(),
             **settings,
         )
         for size in sizes
