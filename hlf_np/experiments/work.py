@@ -19,6 +19,8 @@ STEP: dict[type[Space], float] = {ImageBall: 2, TrueManifold: 5, Transformations
 TRAINING, PROJECTION = 3.0, 0.5  # of one image in an update, in one step of a projection
 VAE, ORACLE = 13.0, 9.0  # of training them on one image
 PROJECTIONS, PROJECTION_STEPS = 3, 100  # regular, on-manifold and clean images
+CORRECT = 0.6  # of the images, the rest is not attacked
+TAKEN_TRUE, TAKEN_LEARNED = 0.3, 0.5  # of the steps of an attack on a manifold, until the label changes
 
 
 def epoch_work(config: RunConfig, cell: Cell) -> float:
@@ -31,12 +33,12 @@ def epoch_work(config: RunConfig, cell: Cell) -> float:
 
 
 def evaluation_work(config: RunConfig, cell: Cell) -> float:
-    """The cost of testing and attacking; normally trained models give in after a few steps."""
-    steps = config.attack.restarts * config.attack.steps * (0.1 if cell.training is Training.NORMAL else 0.6)
-    on_manifold = STEP[TrueManifold] + (STEP[LearnedManifold] if config.n_vae else 0)
-    attacked = config.n_attacked * STEP[ImageBall] + config.n_attacked_on_manifold * on_manifold
+    """The cost of testing and attacking; normally trained models give in to regular attacks after a few steps."""
+    regular = STEP[ImageBall] * (0.1 if cell.training is Training.NORMAL else 0.6)
+    on_manifold = STEP[TrueManifold] * TAKEN_TRUE + (STEP[LearnedManifold] * TAKEN_LEARNED if config.n_vae else 0)
+    steps = config.n_attacked * regular + config.n_attacked_on_manifold * on_manifold
     projected = PROJECTIONS * config.n_projected * PROJECTION_STEPS * PROJECTION
-    return config.n_test + attacked * steps + projected
+    return config.n_test + CORRECT * config.attack.restarts * config.attack.steps * steps + projected
 
 
 def vae_epoch_work(config: RunConfig) -> float:

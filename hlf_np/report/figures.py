@@ -17,6 +17,7 @@ from hlf_np.report.pictures import COLORS, KINDS, MARKERS, STYLE, Picture, Secti
 from hlf_np.training import Training
 
 DISTANCE_COLORS = {"regular": "#c8452f", "on_true_manifold": "#2e8b57", "clean": "#7a7a7a"}
+SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
 
 
 def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -81,12 +82,19 @@ def _distance_figure(results: Sequence[CellResult]) -> Figure:
     pooled = {
         kind: np.concatenate([r.distances[kind] for r in results if kind in r.distances]) for kind in DISTANCE_COLORS
     }
-    farthest = max(float(np.concatenate(list(pooled.values())).max()), 1e-6)
+    farthest = max(float(np.quantile(np.concatenate(list(pooled.values())), SHOWN)), 1e-6)
     bins: list[float] = np.linspace(0, farthest, 41).tolist()
     for kind, distances in pooled.items():
         if len(distances):
             weights = np.full(len(distances), 1 / len(distances))
-            axes.hist(distances, bins, weights=weights, color=DISTANCE_COLORS[kind], alpha=0.6, label=labels[kind])
+            axes.hist(
+                np.minimum(distances, farthest),
+                bins,
+                weights=weights,
+                color=DISTANCE_COLORS[kind],
+                alpha=0.6,
+                label=labels[kind],
+            )
     axes.set_xlabel("L2 distance to the true manifold")
     axes.set_ylabel("share of images")
     _legend(figure)
@@ -135,7 +143,7 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
             "distances",
             "How far successful adversarial examples and clean test images are from the true manifold of their letter,"
             f" for {len(projected)} normally trained models. The nearest image of the same font and letter is found by"
-            " gradient descent, so distances are upper bounds.",
+            " gradient descent, so distances are upper bounds; the last bar holds all that are larger.",
             "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther out.",
             lambda: _distance_figure(projected),
         )
