@@ -16,7 +16,7 @@ MEASUREMENTS = {
     "regular_success": "Success rate of regular attacks",
     "on_true_manifold_success": "Success rate of attacks on the true manifold",
     "on_learned_manifold_success": "Success rate of attacks on the learned manifold",
-    "learned_labels_kept": "Labels kept by attacks on the learned manifold, by the oracle",
+    "learned_labels_kept": "Share of images attacked on the learned manifold that keep their label, by the oracle",
 }
 ANY_RESTART = {
     "regular_success_worst": "Success rate of regular attacks, any restart",
