@@ -50,7 +50,9 @@ configurations = st.builds(
     architecture=st.sampled_from(list(DEFAULTS.values())),
     epochs=st.integers(0, 99),
     batch_size=st.integers(1, 999),
-    adam=st.builds(AdamConfig, learning_rate=fractions, betas=st.tuples(fractions, fractions), decay=fractions),
+    adam=st.builds(
+        AdamConfig, learning_rate=fractions, betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)), decay=fractions
+    ),
     training_attack=some_attacks,
     attack=some_attacks,
     epsilon=fractions,
