@@ -30,7 +30,7 @@ from hlf_np.learners import Learner, learner
 from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
-from hlf_np.spaces import ImageBall, Space, Transformations, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
 
 
 class Training(StrEnum):
@@ -68,6 +68,7 @@ SPACES: dict[Training, tuple[type[Space], ...]] = {
     Training.NORMAL: (),
     Training.ADVERSARIAL: (ImageBall,),
     Training.ON_TRUE_MANIFOLD_ADVERSARIAL: (TrueManifold,),
+    Training.ON_LEARNED_MANIFOLD_ADVERSARIAL: (LearnedManifold,),
     Training.ADVERSARIAL_TRANSFORMATIONS: (Transformations,),
     Training.RANDOM_TRANSFORMATIONS: (Transformations,),
     Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: (ImageBall, TrueManifold),
@@ -113,8 +114,6 @@ def perturbations(
     ------
     UserError : if a space is missing.
     """
-    if training not in SPACES:
-        raise UserError(f"training {training} needs a learned manifold, which there is none of yet: leave it out")
     needed = SPACES[training]
     attack = replace(attack, stop_early=variant is Variant.WEAK)
     fraction = 1.0 if variant is Variant.FULL else 0.5
@@ -195,7 +194,8 @@ def train(
     seed : of the order of the images, and of random starts and perturbations.
     config : all settings at once; then no other setting is used.
     progress : called after each epoch.
-    space : where to perturb, if the training needs more than an image: a `TrueManifold` or `Transformations`.
+    space : where to perturb, if the training needs more than an image: a `TrueManifold`, `LearnedManifold` or
+        `Transformations`.
         Also an `ImageBall` of another size than the paper's. Several, for trainings in several spaces.
     variant : "half", "full" or "weak", see `Variant`.
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +25,7 @@ from hlf_np.experiments.claims import evaluate_claims
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.run import run_grid
 from hlf_np.experiments.store import CellResult, Examples, Measurements, open_store
+from hlf_np.manifolds import VaeConfig
 from hlf_np.models import Architecture, Kind
 from hlf_np.report.figures import draw
 from hlf_np.report.page import page
@@ -41,7 +42,12 @@ TINY = RunConfig(
     n_test=60,
     n_attacked=40,
     n_attacked_on_manifold=30,
+    n_projected=10,
+    vae=VaeConfig(channels=(2, 2), latent_dimensions=3, epochs=1),
+    n_vae=10,
+    n_oracle=0,
 )
+KINDS = ("regular", "on_true_manifold", "on_learned_manifold")  # of attacks that are measured
 
 
 def start(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
@@ -119,16 +125,22 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def made_up(
-    training: Training = Training.NORMAL, n_train: int = 250, seed: int = 0, examples: int = 0, **measured: float
+    training: Training = Training.NORMAL,
+    n_train: int = 250,
+    seed: int = 0,
+    examples: int = 0,
+    distances: Mapping[str, Any] | None = None,
+    **measured: float,
 ) -> CellResult:
-    """A cell's result with given measurements and random pictures."""
+    """A cell's result with given measurements and distances, and random pictures."""
     random = np.random.default_rng([n_train, seed])
     images = random.random((2, examples, 28, 28, 1), np.float32)
     labels = np.arange(examples)
     return CellResult(
         Cell(training, n_train, seed),
         Measurements(**{"test_error": 0.5, "seconds": 1.0} | measured),
-        Examples(images[0], images[1], labels, (labels + 1) % 10),
+        {kind: Examples(images[0], images[1], labels, (labels + 1) % 10) for kind in KINDS},
+        {kind: np.asarray(found, np.float32) for kind, found in (distances or {}).items()},
     )
 
 
@@ -150,6 +162,8 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
             regular_success_worst=random.random(),
             on_true_manifold_success=random.random(),
             on_true_manifold_success_worst=random.random(),
+            on_learned_manifold_success=random.random(),
+            on_learned_manifold_success_worst=random.random(),
             **settings,
         )
         for size in sizes

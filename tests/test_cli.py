@@ -14,13 +14,20 @@ import pytest
 from helpers import command, main, numbers, rows, smoke_run, start, tree
 from PIL import Image
 
-from hlf_np import cli, models
+from hlf_np import attacks, cli, models
+from hlf_np.attacks import Attack
 from hlf_np.data import load_fonts
-from hlf_np.training import Training
+from hlf_np.experiments.store import stored_config
+from hlf_np.manifolds import stored_vaes
+from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
+from hlf_np.spaces import LearnedManifold
+from hlf_np.training import Training, TrainingConfig, train
 
 HEADER = [  # the contract's columns
     *("dataset", "training", "n_train", "seed", "test_error", "regular_success"),
     *("on_true_manifold_success", "on_learned_manifold_success", "regular_success_worst"),
+    *("on_true_manifold_success_worst", "on_learned_manifold_success_worst", "learned_labels_kept"),
+    *("regular_distance", "on_true_manifold_distance", "clean_distance"),
 ]
 
 
@@ -93,6 +100,9 @@ def test_smoke_run_leaves_what_the_contract_promises(smoke):
         assert row["dataset"] == "fonts"
         assert 0 <= float(row["test_error"]) <= 1
         assert 0 <= float(row["regular_success"]) <= float(row["regular_success_worst"]) <= 1
+        assert 0 <= float(row["on_learned_manifold_success"]) <= float(row["on_learned_manifold_success_worst"]) <= 1
+        assert float(row["clean_distance"]) < float(row["regular_distance"])
+        assert row["learned_labels_kept"] == ""  # smoke trains no oracle
         assert float(row["seconds"]) > 0
         assert (folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz").exists()
 
@@ -123,12 +133,12 @@ def test_smoke_run_prints_its_table(smoke):
 @pytest.mark.slow
 def test_the_same_command_again_computes_nothing_and_says_the_same(smoke, tmp_path):
     folder = shutil.copytree(smoke[0], tmp_path / "results")
-    before, times = tree(folder), {p: p.stat().st_mtime_ns for p in folder.glob("[cm]*/*.npz")}
-    assert len(times) == 2 * len(rows(folder))
+    before, times = tree(folder), {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")}
+    assert len(times) == 2 * len(rows(folder)) + 10  # cells, models and VAEs
     done = command("run", "--preset", "smoke", "--out", folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("Report")[0] == smoke[1].stdout.split("Report")[0]
-    assert {p: p.stat().st_mtime_ns for p in folder.glob("[cm]*/*.npz")} == times
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")} == times
     assert tree(folder) == before  # results.csv, the report and its figures too
 
 
@@ -211,7 +221,8 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     model = models.load(tmp_path / "new" / "model.npz")
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
-    assert found.startswith(f"test error                         {1 - right.mean():.4f}  (80 images)")
+    assert found.startswith(f"test error                             {1 - right.mean():.4f}  (80 images)")
+    assert "learned" not in found
     for lines in (found.split("\n")[1:3], found.split("\n")[3:5]):
         average, worst = (float(line.split("restart")[1].split()[0]) for line in lines)
         assert 0 < average <= worst <= 1
@@ -239,10 +250,12 @@ def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["pgd", "fgsm", "cw"])
-@pytest.mark.parametrize("space", ["image", "true-manifold", "transformations"])
+@pytest.mark.parametrize("space", ["image", "true-manifold", "learned-manifold", "transformations"])
 def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
     path, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "found.npz"
     settings = ("--images", 25, "--steps", 5, "--step-size", 0.05, "--objective", "margin", "--norm", "l2")
+    if space == "learned-manifold":
+        settings += ("--manifolds", smoke[0] / "manifolds")
     code, output, errors = main("attack", path, "--attack", method, "--space", space, *settings, "--out", out)
     assert (code, errors) == (0, "")
     model, test = models.load(path), load_fonts(0, 25).test
@@ -272,6 +285,55 @@ def test_train_knows_trainings_and_variants(tmp_path, training):
         states[name] = models.load(out).state_dict()["0.weight"]
     assert (states["half"] != states["full"]).any()
     assert (states["half"] != states["normal"]).any()
+
+
+def test_train_knows_the_learned_manifold_of_a_run(smoke, tmp_path):
+    given = ("--training", "on_learned_manifold_adversarial", "--n-train", 20, "--epochs", 1)
+    code, _, errors = main("train", *given, "--manifolds", smoke[0] / "manifolds", "--out", tmp_path / "m.npz")
+    assert (code, errors) == (0, "")
+    expected = models.cnn(seed=0)
+    space = LearnedManifold(stored_vaes(smoke[0] / "manifolds", 10))
+    train(expected, load_fonts(20, 0).train, given[1], epochs=1, space=space)
+    for name, array in models.load(tmp_path / "m.npz").state_dict().items():
+        np.testing.assert_array_equal(array, expected.state_dict()[name])
+
+
+def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_path):
+    folder = smoke[0]
+    settings = stored_config(folder)
+    row = rows(folder)[-1]
+    model = folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz"
+    manifolds = shutil.copytree(folder / "manifolds", tmp_path / "manifolds")
+    config = OracleConfig(models.Architecture(models.Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=2))
+    oracle = train_oracle(load_fonts(200, 0).train, config, folder=manifolds)
+    counts = ("--n-test", settings.n_test, "--n-attacked", settings.n_attacked, "--n-attacked-on-manifold", 50)
+    code, output, errors = main("evaluate", model, *counts, "--restarts", 2, "--manifolds", manifolds)
+    assert (code, errors) == (0, "")
+    found = {
+        line.rsplit("  ", 1)[0].strip(): float(line.split("  ")[-1].split()[0]) for line in output.splitlines()[3:]
+    }
+
+    classifier, test = models.load(model), load_fonts(0, 50).test
+    attacked = test.take(np.flatnonzero(classifier.predict(test.images) == test.labels))
+    result = attacks.run(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)), Attack(restarts=2))
+    assert found["on learned manifold, mean restart"] == pytest.approx(result.restart_success.mean(), abs=6e-5)
+    assert found["on learned manifold, any restart"] == pytest.approx(result.success.mean(), abs=6e-5)
+    kept = labels_kept(oracle, result.images, attacked.labels)
+    assert found["labels kept on it, by the oracle"] == pytest.approx(kept, abs=6e-5)
+
+
+def test_vaes_are_chosen_at_the_command_line(tmp_path):
+    grid = ("--preset", "smoke", "--trainings", "normal", "--sizes", 20)
+    chosen = ("--vae-channels", "2,3", "--vae-images", 20)
+    assert main("run", *grid, *chosen, "--out", tmp_path / "small")[0] == 0
+    assert [vae.config.channels for vae in stored_vaes(tmp_path / "small" / "manifolds", 10)] == [(2, 3)] * 10
+    (row,) = rows(tmp_path / "small")
+    assert 0 <= float(row["on_learned_manifold_success"]) <= float(row["on_learned_manifold_success_worst"]) <= 1
+    assert main("run", *grid, "--vae-images", 0, "--out", tmp_path / "none")[0] == 0
+    (without,) = rows(tmp_path / "none")
+    assert not (tmp_path / "none" / "manifolds").exists()
+    empty = {name for name in row if row[name] and not without[name]}
+    assert empty == {"on_learned_manifold_success", "on_learned_manifold_success_worst"}
 
 
 def test_fonts_draws_its_sheets(tmp_path):

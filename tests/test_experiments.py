@@ -6,29 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY, command, compute, made_up, numbers
+from helpers import TINY, command, compute, made_up, numbers, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
 from hlf_np.attacks import Attack, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
-from hlf_np.experiments.config import PRESETS, TRAININGS, Cell, Preset, RunConfig
-from hlf_np.experiments.run import (
-    check_grid,
-    evaluate,
-    fonts_of,
-    load_dataset,
-    run_cell,
-    run_grid,
-    spaces_of,
-    total_work,
-    training_config,
-)
+from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
+from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.groundwork import Groundwork, fonts_of, lay_groundwork, load_dataset, spaces_of
+from hlf_np.experiments.run import check_grid, run_cell, run_grid, training_config
 from hlf_np.experiments.store import open_store
+from hlf_np.experiments.work import total_work
+from hlf_np.manifolds import VaeConfig
+from hlf_np.manifolds.distance import project
+from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.models import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import ImageBall, Transformations, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.training import Training, TrainingConfig, train
 
 # --- configuration --------------------------------------------------------------------------------------------
@@ -54,7 +50,9 @@ configurations = st.builds(
     architecture=st.sampled_from(list(DEFAULTS.values())),
     epochs=st.integers(0, 99),
     batch_size=st.integers(1, 999),
-    adam=st.builds(AdamConfig, learning_rate=fractions, betas=st.tuples(fractions, fractions), decay=fractions),
+    adam=st.builds(
+        AdamConfig, learning_rate=fractions, betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)), decay=fractions
+    ),
     training_attack=some_attacks,
     attack=some_attacks,
     epsilon=fractions,
@@ -62,6 +60,16 @@ configurations = st.builds(
     n_test=st.integers(1000, 160_000),
     n_attacked=st.integers(1, 1000),
     n_attacked_on_manifold=st.integers(1, 1000),
+    n_projected=st.integers(0, 1000),
+    vae=st.builds(
+        VaeConfig,
+        channels=st.lists(st.integers(1, 99), min_size=1, max_size=4).map(tuple),
+        latent_dimensions=st.integers(1, 99),
+        reconstruction_weight=fractions,
+        epochs=st.integers(0, 99),
+    ),
+    n_vae=st.integers(1, 96_000),
+    n_oracle=st.integers(0, 960_000),
 )
 
 
@@ -82,7 +90,7 @@ def test_every_preset_has_the_papers_recipe(preset):
     assert config.epsilon == 0.3
     assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
     assert config.attack.stop_early
-    assert set(config.trainings) == set(Training) - {"on_learned_manifold_adversarial"}
+    assert set(config.trainings) == set(Training)
     assert config.latent_epsilon == 0.3
 
 
@@ -119,6 +127,10 @@ def test_paper_preset_has_the_papers_grid():
         ({"n_attacked": 0}, "n_attacked must be between 1 and 60"),
         ({"n_attacked": 61}, "n_attacked must be between 1 and 60"),
         ({"n_attacked_on_manifold": 61}, "n_attacked_on_manifold must be between 1 and 60"),
+        ({"n_projected": -1}, "n_projected must be at least 0, not -1"),
+        ({"n_vae": -1}, "n_vae must be at least 0, not -1"),
+        ({"n_oracle": -1}, "n_oracle must be at least 0, not -1"),
+        ({"n_vae": 0, "trainings": tuple(Training)}, "on_learned_manifold_adversarial needs VAEs"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(changes, message):
@@ -133,10 +145,11 @@ def test_grids_beyond_the_data_are_refused():
     with pytest.raises(UserError, match="n_test must be between 1 and 160000, not 160001"):
         check_grid(replace(TINY, n_test=160_001))
 
-
-def test_grids_in_spaces_that_there_are_not_are_refused():
-    with pytest.raises(UserError, match="on_learned_manifold_adversarial needs a learned manifold"):
-        check_grid(replace(TINY, trainings=tuple(Training)))
+    check_grid(replace(TINY, n_vae=96_000, n_oracle=960_000))
+    with pytest.raises(UserError, match="n_vae must be between 0 and 96000, not 96001"):
+        check_grid(replace(TINY, n_vae=96_001))
+    with pytest.raises(UserError, match="n_oracle must be between 0 and 960000, not 960001"):
+        check_grid(replace(TINY, n_oracle=960_001))
 
 
 # --- the grid -------------------------------------------------------------------------------------------------
@@ -179,13 +192,14 @@ def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
         )
         assert (done.returncode, done.stderr) == (0, "")
     first = numbers(tmp_path / "1")
-    assert len(first) == 12
-    assert len({row["train_loss"] for row in first}) == 12
+    assert len(first) == 14
+    assert len({row["train_loss"] for row in first}) == 14
     assert numbers(tmp_path / "2") == first
     assert numbers(tmp_path / "5") == first
-    for model in (tmp_path / "1" / "models").iterdir():
-        for threads in (2, 5):
-            assert (tmp_path / str(threads) / "models" / model.name).read_bytes() == model.read_bytes()
+    for folder in ("models", "manifolds"):
+        found = tree(tmp_path / "1" / folder)
+        assert len(found) >= 10
+        assert tree(tmp_path / "2" / folder) == tree(tmp_path / "5" / folder) == found
 
 
 # --- a cell ---------------------------------------------------------------------------------------------------
@@ -197,8 +211,9 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def spaces():
-    return spaces_of(TINY, fonts_of(TINY))
+def spaces(tmp_path_factory):
+    with open_store(tmp_path_factory.mktemp("spaces"), TINY) as store:
+        return lay_groundwork(TINY, store, lambda what, done: None).spaces
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +226,7 @@ def learned(dataset):
 
 def test_measurements_are_what_they_say(learned, dataset, spaces):
     config = replace(TINY, attack=Attack(2, 0.01, restarts=2))
-    measurements, examples = evaluate(learned, dataset.test, config, spaces)
+    measurements, examples, _ = evaluate(learned, dataset.test, config, spaces)
     images, labels = dataset.test.images, dataset.test.labels
     right = learned.predict(images) == labels
     assert measurements.test_error == pytest.approx(1 - right.sum() / 60)
@@ -232,22 +247,77 @@ def test_measurements_are_what_they_say(learned, dataset, spaces):
     assert measurements.on_true_manifold_success == pytest.approx(result.restart_success.mean())
     assert measurements.on_true_manifold_success_worst == pytest.approx(result.success.mean())
     assert 0 < measurements.on_true_manifold_success < measurements.on_true_manifold_success_worst < 1
-    assert math.isnan(measurements.on_learned_manifold_success)
 
-    assert 0 < len(examples.labels) <= TINY.n_examples
-    assert len(set(examples.labels.tolist())) == len(examples.labels)  # one of each class
-    for original in examples.originals:
-        assert any((original == image).all() for image in images[: TINY.n_attacked])
-    np.testing.assert_array_equal(learned.predict(examples.originals), examples.labels)
-    np.testing.assert_array_equal(learned.predict(examples.adversarial), examples.predictions)
-    assert (examples.predictions != examples.labels).all()
-    assert np.abs(examples.adversarial - examples.originals).max() <= 0.3 + 1e-6
+    (manifold,) = (space for space in spaces if isinstance(space, LearnedManifold))
+    result = attacks.pgd(
+        learned, images[attacked], labels[attacked], manifold, steps=2, step_size=0.01, restarts=2, seed=0
+    )
+    assert measurements.on_learned_manifold_success == pytest.approx(result.restart_success.mean())
+    assert measurements.on_learned_manifold_success_worst == pytest.approx(result.success.mean())
+    assert measurements.on_learned_manifold_success > 0  # reconstructions of hardly trained VAEs
+    assert math.isnan(measurements.learned_labels_kept)
+
+    assert set(examples) == {"regular", "on_true_manifold", "on_learned_manifold"}
+    for kind, found in examples.items():
+        assert 0 < len(found.labels) <= TINY.n_examples
+        assert len(set(found.labels.tolist())) == len(found.labels)  # one of each class
+        for original in found.originals:
+            assert any((original == image).all() for image in images[: TINY.n_attacked])
+        np.testing.assert_array_equal(learned.predict(found.originals), found.labels)
+        np.testing.assert_array_equal(learned.predict(found.adversarial), found.predictions)
+        assert (found.predictions != found.labels).all()
+        assert (np.abs(found.adversarial - found.originals).max() <= 0.3 + 1e-6) == (kind == "regular")
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+def test_distances_are_those_of_the_first_successful_examples_to_the_manifold_of_their_originals(
+    learned, dataset, spaces
+):
+    config = replace(TINY, attack=Attack(3, 0.05), n_projected=4)
+    measurements, _, distances = evaluate(learned, dataset.test, config, spaces)
+    manifold = TrueManifold(fonts_of(TINY))
+    right = learned.predict(dataset.test.images) == dataset.test.labels
+    for kind, space, count in (
+        ("regular", ImageBall(0.3), TINY.n_attacked),
+        ("on_true_manifold", manifold, TINY.n_attacked_on_manifold),
+    ):
+        attacked = dataset.test.take(np.flatnonzero(right[:count]))
+        result = attacks.run(learned, attacked, space, config.attack)
+        fooled = np.flatnonzero(result.success)[:4]
+        part = attacked.take(fooled)
+        found = project(result.images[fooled], manifold.chart(part.images, part.labels, part.codes))
+        np.testing.assert_array_equal(distances[kind], found.distances)
+        assert getattr(measurements, f"{kind}_distance") == pytest.approx(found.distances.mean())
+    assert len(distances["clean"]) == 4
+    assert measurements.clean_distance == pytest.approx(distances["clean"].mean())
+    assert measurements.clean_distance < 1e-3
+    assert measurements.regular_distance > 10 * measurements.on_true_manifold_distance
+
+
+def test_without_a_true_manifold_there_are_no_distances(learned, dataset):
+    measurements, _, distances = evaluate(learned, dataset.test, TINY, [ImageBall(0.3)])
+    assert distances == {}
+    assert math.isnan(measurements.regular_distance)
+    assert math.isnan(measurements.clean_distance)
+    assert math.isnan(measurements.on_true_manifold_success)
+
+
+def test_the_oracle_judges_every_image_attacked_on_the_learned_manifold(learned, dataset, spaces):
+    (manifold,) = (space for space in spaces if isinstance(space, LearnedManifold))
+    oracle = models.cnn(widths=(4, 8), hidden_units=12, seed=1)
+    train(oracle, dataset.train, config=TrainingConfig(epochs=4, batch_size=20))
+    measurements, *_ = evaluate(learned, dataset.test, TINY, spaces, oracle)
+    right = np.flatnonzero(learned.predict(dataset.test.images) == dataset.test.labels)
+    attacked = dataset.test.take(right[right < TINY.n_attacked_on_manifold])
+    result = attacks.run(learned, attacked, manifold, TINY.attack)
+    assert measurements.learned_labels_kept == labels_kept(oracle, result.images, attacked.labels)
+    assert 0 < measurements.learned_labels_kept < 1
+    assert not result.success.all()  # else those that failed would not be missed
+
+
+@pytest.mark.parametrize("training", Training)
 def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset, spaces, training):
     cell = Cell(training, 20, 3)
-    result, found = run_cell(TINY, cell, dataset, spaces, lambda what, done: None)
+    result, found = run_cell(TINY, cell, Groundwork(dataset, spaces), lambda what, done: None)
     expected = models.Model(TINY.architecture, seed=3)
     config = training_config(TINY, training, spaces)
     log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=config)
@@ -270,12 +340,15 @@ def test_settings_of_a_run_reach_its_trainings():
 
 def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset, spaces):
     wrong = dataset.test.take(np.flatnonzero(learned.predict(dataset.test.images) != dataset.test.labels))
-    measurements, examples = evaluate(learned, wrong, TINY, spaces)
+    measurements, examples, distances = evaluate(learned, wrong, TINY, spaces)
     assert measurements.test_error == 1
     assert math.isnan(measurements.regular_success)
     assert math.isnan(measurements.regular_success_worst)
     assert math.isnan(measurements.on_true_manifold_success)
-    assert len(examples.labels) == 0
+    assert math.isnan(measurements.on_learned_manifold_success)
+    assert math.isnan(measurements.regular_distance)
+    assert [len(found.labels) for found in examples.values()] == [0, 0, 0]
+    assert {kind: len(found) for kind, found in distances.items()} == {"regular": 0, "on_true_manifold": 0, "clean": 10}
 
 
 def test_models_of_other_classes_are_refused(dataset, spaces):

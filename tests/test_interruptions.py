@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from helpers import Killed, command, compute, numbers, start, tree, wait_until
+from helpers import TINY, Killed, command, compute, numbers, start, tree, wait_until
 
-from hlf_np.experiments.config import Cell
+from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.training import Training
 
 TRAININGS = ("--trainings", "normal,on_true_manifold_adversarial")
@@ -31,8 +31,10 @@ def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     assert tree(copy) == before
 
 
-def test_a_run_stopped_at_any_of_its_writes_can_be_continued(finished, tmp_path, monkeypatch):
-    replace, expected = os.replace, numbers(finished)
+def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypatch):
+    config = RunConfig(**vars(TINY) | {"trainings": (Training.ON_LEARNED_MANIFOLD_ADVERSARIAL,)})
+    compute(tmp_path / "whole", config)
+    replace, expected = os.replace, numbers(tmp_path / "whole")
     stopped = 0
     while True:  # at the first write, at the second of a new run, ...
         folder, writes = tmp_path / str(stopped), 0
@@ -46,15 +48,15 @@ def test_a_run_stopped_at_any_of_its_writes_can_be_continued(finished, tmp_path,
 
         monkeypatch.setattr("os.replace", stop)
         try:
-            compute(folder)
+            compute(folder, config)
         except Killed:
             monkeypatch.setattr("os.replace", replace)
-            compute(folder)
+            compute(folder, config)
             assert numbers(folder) == expected
             stopped += 1
         else:
             break
-    assert stopped == 1 + 2 * 4 + 1  # config.json, a model and a cell for each, results.csv
+    assert stopped == 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
 
 
 def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finished):

@@ -19,6 +19,8 @@ def workplace(tmp_path_factory):
     shutil.copytree(finished, place / "damaged")
     damaged = place / "damaged" / "cells" / "normal-100-0.npz"
     damaged.write_bytes(damaged.read_bytes()[:-50])
+    (vae,) = (place / "damaged" / "manifolds").glob("vae-4-*.npz")
+    vae.write_bytes(vae.read_bytes()[:-50])
     (place / "unstarted").mkdir()
     shutil.copy(finished / "config.json", place / "unstarted")
     content = json.loads((finished / "config.json").read_text())
@@ -48,7 +50,11 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --out", "requires an argument"),
     ("run --preset bogus", "unknown preset 'bogus': use one of smoke, quick, standard, paper"),
     ("run --trainings bogus --out new", "unknown training 'bogus': use one of normal, adversarial"),
-    ("run --trainings on_learned_manifold_adversarial --out new", "needs a learned manifold"),
+    ("run --trainings on_learned_manifold_adversarial --vae-images 0 --out new", "needs VAEs"),
+    ("run --vae-images 96001 --out new", "n_vae must be between 0 and 96000, not 96001"),
+    ("run --vae-channels 64,wide --out new", "'64,wide' is not a list of whole numbers"),
+    ("run --vae-channels 0 --out new", "channels and image sizes must be at least 1, not 0"),
+    ("run --vae-channels 1,1,1,1,1 --out new", "needs square images of at least 32 pixels"),
     ("run --trainings normal,normal --out new", "each of them once"),
     ("run --trainings , --out new", "unknown training ''"),
     ("run --dataset mnist --out new", "unknown dataset 'mnist'"),
@@ -109,6 +115,10 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --rule bogus", "unknown rule 'bogus': use one of adam, sign"),
     ("attack model.npz --attack bogus", "unknown attack 'bogus': use one of pgd, fgsm, cw"),
     ("attack model.npz --space bogus", "unknown space 'bogus': use one of image, true-manifold, transformations"),
+    ("attack model.npz --space learned-manifold", "needs the VAEs of a run: give their folder with --manifolds"),
+    ("attack model.npz --space learned-manifold --manifolds done", "'done' holds 0 VAEs of class 0"),
+    (f"evaluate model.npz {SMALL} --manifolds damaged/manifolds", "' is not a VAE file, or damaged: delete it"),
+    (f"evaluate model.npz {SMALL} --manifolds missing", "'missing' holds 0 VAEs of class 0"),
     ("attack model.npz --objective bogus", "unknown objective 'bogus': use one of cross-entropy, margin"),
     ("attack model.npz --space true-manifold --epsilon 0", "epsilon must be a positive number, not 0"),
     ("attack model.npz --steps -1", "steps must be at least 0, not -1"),
@@ -120,7 +130,8 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --out empty", "cannot write 'empty' (Is a directory)"),
     ("train --training bogus", "unknown training 'bogus': use one of normal, adversarial"),
     ("train --variant bogus", "unknown variant 'bogus': use one of half, full, weak"),
-    ("train --training on_learned_manifold_adversarial --n-train 20", "needs a learned manifold"),
+    ("train --training on_learned_manifold_adversarial --n-train 20", "give their folder with --manifolds"),
+    ("train --manifolds empty --n-train 20", "'empty' holds 0 VAEs of class 0 instead of one"),
     ("train --architecture bogus", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
     ("train --difficulty bogus", "unknown difficulty 'bogus'"),
     ("train --epochs -1", "epochs must be at least 0, not -1"),

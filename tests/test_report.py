@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,22 +17,30 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from hlf_np import models
+from hlf_np.data import load_fonts
 from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.config import PRESETS, Preset
 from hlf_np.experiments.store import Store, stored_config
+from hlf_np.manifolds import stored_vaes
+from hlf_np.manifolds.oracle import OracleConfig, train_oracle
 from hlf_np.report.curves import curves, table
-from hlf_np.report.figures import _curve_figure, draw
-from hlf_np.training import Training
+from hlf_np.report.figures import _curve_figure, _error_figure, draw
+from hlf_np.report.gallery import gallery_figure
+from hlf_np.report.manifolds import draw_manifolds
+from hlf_np.report.pictures import Section
+from hlf_np.training import Training, TrainingConfig
 
 pytestmark = pytest.mark.filterwarnings("error")  # a run would print them
 
 VOID = {"meta", "link", "img", "br"}  # HTML's elements without an end
 MEASUREMENTS = {  # by the captions of their tables
     "Test error": "test_error",
-    "Regular success rate (mean over restarts)": "regular_success",
-    "Regular success rate (any restart)": "regular_success_worst",
-    "On-manifold success rate (mean over restarts)": "on_true_manifold_success",
-    "On-manifold success rate (any restart)": "on_true_manifold_success_worst",
+    "Success rate of regular attacks": "regular_success",
+    "Success rate of regular attacks, any restart": "regular_success_worst",
+    "Success rate of attacks on the true manifold": "on_true_manifold_success",
+    "Success rate of attacks on the true manifold, any restart": "on_true_manifold_success_worst",
+    "Success rate of attacks on the learned manifold": "on_learned_manifold_success",
+    "Success rate of attacks on the learned manifold, any restart": "on_learned_manifold_success_worst",
 }
 
 
@@ -123,7 +133,7 @@ def test_unmeasured_numbers_are_dashes_and_averages_leave_them_out():
         made_up(n_train=10, seed=1, regular_success=math.nan),
         made_up(n_train=20, seed=0, regular_success=math.nan),
     ]
-    found = Page(report(results)).tables["Regular success rate (mean over restarts)"]
+    found = Page(report(results)).tables["Success rate of regular attacks"]
     assert found == [["Training", "10", "20"], ["Normal", "0.250", "\u2013"]]
     lines = table(results).split("\n")
     assert [line.split()[1:] for line in lines if line.startswith("Normal")][1] == ["0.250", "-"]
@@ -181,7 +191,7 @@ def test_the_same_results_give_the_same_bytes():
 def test_figures_on_the_page_are_those_in_the_folder(smoke):
     text = (smoke / "report.html").read_text()
     store = Store(smoke, stored_config(smoke))
-    pictures = draw(store.results(), LETTERS)
+    pictures = [*draw(store.results(), LETTERS), *draw_manifolds(store)]
     assert {f"{picture.name}.png" for picture in pictures} == {path.name for path in (smoke / "figures").iterdir()}
     for picture in pictures:
         assert (smoke / "figures" / f"{picture.name}.png").read_bytes() == picture.png
@@ -213,14 +223,99 @@ def test_curves_are_means_and_ranges_over_seeds():
     np.testing.assert_allclose(curve.high, [0.9, 0.8])
 
 
+def test_success_against_error_has_a_panel_for_each_kind_of_attack_that_was_measured():
+    figure = _error_figure([made_up(test_error=0.2, regular_success=0.9, on_learned_manifold_success=0.4)])
+    assert [axes.get_title() for axes in figure.axes] == ["regular", "on the learned manifold"]
+    places = [axes.collections[0].get_offsets().tolist() for axes in figure.axes]
+    assert places == [[[0.2, 0.9]], [[0.2, 0.4]]]
+
+
+def test_legends_of_all_trainings_lie_outside_of_the_axes():
+    results = [made_up(training, size, test_error=0.3) for training in Training for size in (10, 20)]
+    figure = _curve_figure(results, "test_error", "test error")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    legend, (axes,) = figure.legends[0].get_window_extent(renderer), figure.axes
+    assert len(figure.legends[0].get_texts()) == len(Training)
+    assert legend.y1 <= axes.get_tightbbox(renderer).y0
+
+
+def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
+    examples = made_up(examples=3).examples
+    none = made_up(examples=0).examples
+    figure = gallery_figure({**examples, "on_true_manifold": none["on_true_manifold"]}, LETTERS)
+    assert [axes.get_title("left") for axes in figure.axes] == ["Regular attacks", "Attacks on the learned manifold"]
+    for axes, kind in zip(figure.axes, ("regular", "on_learned_manifold"), strict=True):
+        words = [text.get_text() for text in axes.texts]
+        assert words == ["original", "adversarial", "difference", "A", "\u2192 B", "B", "\u2192 C", "C", "\u2192 D"]
+        sheet, found = axes.images[0].get_array(), examples[kind]
+        differences = found.adversarial - found.originals
+        for column in range(3):
+            rows = [sheet[top : top + 28, 31 * column :][:, :28] for top in (10, 48, 86)]
+            np.testing.assert_array_equal(rows[0], found.originals[column, ..., 0])
+            np.testing.assert_array_equal(rows[1], found.adversarial[column, ..., 0])
+            scaled = differences[column, ..., 0] / np.abs(differences[column]).max()
+            np.testing.assert_allclose(2 * rows[2] - 1, scaled, atol=1e-6)
+
+
+def test_distances_are_drawn_for_normal_training_only():
+    distances = {"regular": [0.5, 0.7], "on_true_manifold": [0.01], "clean": [0.0, 0.0]}
+    results = [made_up(n_train=n, distances=distances) for n in (10, 20)]
+    (picture,) = (p for p in draw(results, LETTERS) if p.section is Section.DISTANCES)
+    assert "for 2 normally trained models" in picture.caption
+    for others in ([made_up(Training.ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
+        assert Section.DISTANCES not in {p.section for p in draw(others, LETTERS)}
+    page = report([made_up()])
+    assert "No distance was measured." in page
+    assert "This run learned no manifold." in page
+
+
+def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_path):
+    stored = stored_config(smoke)
+    reconstructions, samples = draw_manifolds(Store(smoke, stored))
+    with Image.open(io.BytesIO(reconstructions.png)) as image:
+        sheet = np.asarray(image) / 255
+    assert sheet.shape == (6 * 58 + 2, 10 * 58 + 2)  # ten classes, images of 28 pixels twice as large
+    test, vaes = load_fonts(0, 30).test, stored_vaes(smoke / "manifolds", 10)
+    for label, vae in enumerate(vaes):
+        image = test.images[test.labels == label][:1]
+        for row, expected in enumerate((image, vae.decode(vae.encode(image)))):
+            place = sheet[2 + 58 * row :: 2, 2 + 58 * label :: 2][:28, :28]
+            np.testing.assert_allclose(place, expected[0, ..., 0], atol=0.5 / 255 + 1e-6)
+    assert f"each was trained on {stored.n_vae} images for {stored.vae.epochs} epochs" in reconstructions.caption
+    assert "oracle" not in reconstructions.caption
+    assert samples.png != reconstructions.png
+    assert draw_manifolds(Store(tmp_path, stored)) == []
+
+
+def test_the_caption_says_how_far_the_oracle_can_be_trusted(smoke, tmp_path):
+    store = Store(tmp_path, replace(stored_config(smoke), n_oracle=50))
+    shutil.copytree(smoke / "manifolds", store.manifolds)
+    config = OracleConfig(models.Architecture(models.Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=3))
+    oracle = train_oracle(load_fonts(400, 0).train, config, folder=store.manifolds)
+    test = load_fonts(0, 1000).test
+    right = (oracle.predict(test.images) == test.labels).mean()
+    caption = draw_manifolds(store)[0].caption
+    assert f"trained on 50 images; it assigns {right:.3f} of 1000 clean test images to their class" in caption
+    vaes, wrong = stored_vaes(store.manifolds, 10), 0
+    for label in range(10):
+        images = test.images[test.labels == label]
+        wrong += (oracle.predict(vaes[label].decode(vaes[label].encode(images))) != label).sum()
+    said = float(re.search(r"and ([0-9.]+) of their reconstructions", caption)[1])
+    assert said == pytest.approx(1 - wrong / 1000, abs=0.003)  # codes in the box only
+
+
 def test_galleries_show_examples_that_fooled_the_stored_model(smoke):
     store = Store(smoke, stored_config(smoke))
-    shown = 0
+    shown = {}
     for result in store.results():
-        examples, model = result.examples, models.load(store.model_path(result.cell))
-        np.testing.assert_array_equal(model.predict(examples.originals), examples.labels)
-        np.testing.assert_array_equal(model.predict(examples.adversarial), examples.predictions)
-        assert (examples.predictions != examples.labels).all()
-        assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon + 1e-6
-        shown += len(examples.labels)
-    assert shown > 0
+        model = models.load(store.model_path(result.cell))
+        for kind, examples in result.examples.items():
+            np.testing.assert_array_equal(model.predict(examples.originals), examples.labels)
+            np.testing.assert_array_equal(model.predict(examples.adversarial), examples.predictions)
+            assert (examples.predictions != examples.labels).all()
+            if kind == "regular":
+                assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon + 1e-6
+            shown[kind] = shown.get(kind, 0) + len(examples.labels)
+    assert shown.keys() == {"regular", "on_true_manifold", "on_learned_manifold"}
+    assert min(shown.values()) > 0

@@ -72,7 +72,8 @@ def test_places_that_cannot_be_written_are_refused_before_and_when_writing(tmp_p
 
 
 def test_cells_come_back_as_they_were_saved(tmp_path):
-    saved = made_up(Training.ADVERSARIAL, 20, 0, examples=3, test_error=1 / 3, regular_success=0.1)
+    measured = {"test_error": 1 / 3, "regular_success": 0.1}
+    saved = made_up(Training.ADVERSARIAL, 20, 0, 3, {"regular": [1, 2.5], "clean": []}, **measured)
     with open_store(tmp_path, TINY) as store:
         assert not store.has(saved.cell)
         store.save(saved, models.Model(TINY.architecture))
@@ -83,8 +84,13 @@ def test_cells_come_back_as_they_were_saved(tmp_path):
     for name, value in vars(saved.measurements).items():
         found = getattr(loaded.measurements, name)
         assert found == value or (math.isnan(found) and math.isnan(value)), name
-    for name, array in vars(saved.examples).items():
-        np.testing.assert_array_equal(getattr(loaded.examples, name), array, strict=True)
+    assert loaded.examples.keys() == saved.examples.keys()
+    for kind, examples in saved.examples.items():
+        for name, array in vars(examples).items():
+            np.testing.assert_array_equal(getattr(loaded.examples[kind], name), array, strict=True)
+    assert loaded.distances.keys() == saved.distances.keys()
+    for kind, distances in saved.distances.items():
+        np.testing.assert_array_equal(loaded.distances[kind], distances, strict=True)
 
 
 def test_what_was_not_measured_is_empty_in_the_table(tmp_path):
@@ -114,7 +120,10 @@ def test_damaged_cells_are_refused_with_one_clear_line_or_read_unchanged(copy):
             except UserError as error:
                 messages.append(str(error))
             else:  # the bit was not part of the content
-                np.testing.assert_array_equal(found.examples.adversarial, expected.examples.adversarial)
+                for kind, examples in expected.examples.items():
+                    np.testing.assert_array_equal(found.examples[kind].adversarial, examples.adversarial)
+                for kind, distances in expected.distances.items():
+                    np.testing.assert_array_equal(found.distances[kind], distances)
                 assert str(found.measurements) == str(expected.measurements)
         for length in (0, 1, len(intact) // 2, len(intact) - 1):
             path.write_bytes(intact[:length])

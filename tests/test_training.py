@@ -12,16 +12,15 @@ from hlf_np import UserError, training
 from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
+from hlf_np.manifolds import VaeConfig, class_vaes
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import ImageBall, Transformations, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.training import Perturbation, Training, TrainingConfig, Variant, perturbations, perturbed_batch, train
 
 FAST = TrainingConfig(epochs=3, batch_size=25, adam=AdamConfig(learning_rate=0.005))
 ATTACK = Attack(steps=2, step_size=0.05, stop_early=False)
 SHARE = Perturbation(ImageBall(0.1), ATTACK)
 ADVERSARIAL = replace(FAST, perturbations=(SHARE,))
-LEARNED = Training.ON_LEARNED_MANIFOLD_ADVERSARIAL
-AVAILABLE = [training for training in Training if training is not LEARNED]
 
 
 def random():
@@ -29,8 +28,9 @@ def random():
 
 
 @pytest.fixture(scope="module")
-def spaces(fonts):
-    return ImageBall(0.1), TrueManifold(fonts), Transformations(fonts.box)
+def spaces(fonts, split):
+    vaes = class_vaes(split, 10, VaeConfig(channels=(2, 2), latent_dimensions=3, epochs=1))
+    return ImageBall(0.1), TrueManifold(fonts), Transformations(fonts.box), LearnedManifold(vaes)
 
 
 def weights_after(split, config=FAST, seed=0, model=None):
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_bits_at_any_number_of_threads(split, confi
     assert differ(weights_after(split, config, seed=1), single)
 
 
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize("name", Training)
 def test_every_training_is_decided_by_its_seed(split, spaces, name):
     config = replace(FAST, epochs=1, perturbations=perturbations(name, spaces, ATTACK))
     first = weights_after(split, config)
@@ -241,6 +241,7 @@ KINDS = {  # where each training perturbs, by the protocol
     "normal": [],
     "adversarial": [ImageBall],
     "on_true_manifold_adversarial": [TrueManifold],
+    "on_learned_manifold_adversarial": [LearnedManifold],
     "adversarial_transformations": [Transformations],
     "random_transformations": [Transformations],
     "regular_and_on_true_manifold_adversarial": [ImageBall, TrueManifold],
@@ -248,7 +249,7 @@ KINDS = {  # where each training perturbs, by the protocol
 
 
 @pytest.mark.parametrize("variant", Variant)
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize("name", Training)
 def test_trainings_perturb_where_and_as_much_as_they_say(spaces, name, variant):
     shares = perturbations(name, spaces[::-1], ATTACK, variant)
     assert [type(share.space) for share in shares] == KINDS[name]
@@ -264,7 +265,7 @@ def test_the_papers_attack_is_the_default():
     assert share == Perturbation(ImageBall(0.3), Attack(steps=40, step_size=0.005, rule="adam", stop_early=False), 0.5)
 
 
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize("name", Training)
 def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
     seen = []
 
@@ -291,11 +292,6 @@ def test_trainings_without_their_space_are_refused(split, model, name, needed):
     with pytest.raises(UserError, match=rf"{name} needs to know its space: give space={needed}\("):
         train(model, split, name, epochs=1)
     assert_same_arrays(model.state_dict(), before)
-
-
-def test_training_on_a_learned_manifold_is_refused(split, model, spaces):
-    with pytest.raises(UserError, match="on_learned_manifold_adversarial needs a learned manifold"):
-        train(model, split, LEARNED, epochs=1, space=spaces)
 
 
 def test_training_on_the_true_manifold_needs_codes(split, model, spaces):

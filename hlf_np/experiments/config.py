@@ -11,12 +11,11 @@ from hlf_np.attacks import Attack
 from hlf_np.checks import check_count
 from hlf_np.data.fonts import Difficulty, prototypes_digest
 from hlf_np.errors import UserError
+from hlf_np.manifolds import VaeConfig
 from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.training import TRAINING_ATTACK, Training
-
-# All but the one that needs a learned manifold, which runs do not make yet.
-TRAININGS = tuple(training for training in Training if training is not Training.ON_LEARNED_MANIFOLD_ADVERSARIAL)
+from hlf_np.spaces import LearnedManifold
+from hlf_np.training import SPACES, TRAINING_ATTACK, Training
 
 
 class Preset(StrEnum):
@@ -58,15 +57,21 @@ class RunConfig:
     epsilon : size of the regular perturbations, L_inf; latent_epsilon : of the manifolds' codes and of
         transformations.
     n_test : test images for the test error; n_attacked : the first of them, attacked where classified
-        correctly; n_attacked_on_manifold : likewise on the manifold.
-    n_examples : regular adversarial examples kept for the gallery.
+        correctly; n_attacked_on_manifold : likewise on the manifolds.
+    n_examples : adversarial examples of each kind kept for the gallery.
+    n_projected : images of each kind, at most, whose distance to the true manifold is measured.
+    vae : of the learned manifold; n_vae : images of each class that its VAEs are trained on, 0 for no learned
+        manifold. They are the first of all training images, whatever the sizes in the grid: the paper's
+        manifold is learned from all data, so that only the classifier's data varies.
+    n_oracle : images that the judge of labels is trained on, 0 for none. It is not needed without a
+        learned manifold.
     """
 
     dataset: str = "fonts"
     difficulty: Difficulty = Difficulty.HARD
     data_seed: int = 0
     prototypes: str = field(default_factory=prototypes_digest)
-    trainings: tuple[Training, ...] = TRAININGS
+    trainings: tuple[Training, ...] = tuple(Training)
     sizes: tuple[int, ...] = (250, 500, 1000, 2000)
     seeds: int = 1
     architecture: Architecture = DEFAULTS[Kind.CNN]
@@ -81,7 +86,11 @@ class RunConfig:
     n_attacked: int = 1000
     n_attacked_on_manifold: int = 2500
     n_examples: int = 10
+    n_projected: int = 200
     attack_seed: int = 0
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    n_vae: int = 10_000
+    n_oracle: int = 100_000
 
     def __post_init__(self) -> None:
         if self.dataset != "fonts":
@@ -96,6 +105,11 @@ class RunConfig:
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
+        for name in ("n_projected", "n_vae", "n_oracle"):
+            check_count(name, getattr(self, name), least=0)
+        for training in self.trainings:
+            if LearnedManifold in SPACES[training] and not self.n_vae:
+                raise UserError(f"training {training} needs VAEs: train them on some images, or leave it out")
 
     def cells(self) -> Iterator[Cell]:
         """The grid, small models first, so that a broken setting shows early."""
@@ -121,6 +135,7 @@ class RunConfig:
                 "adam": AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])}),
                 "training_attack": Attack(**values["training_attack"]),
                 "attack": Attack(**values["attack"]),
+                "vae": VaeConfig.from_json(values["vae"]),
             }
         )
 
@@ -137,8 +152,12 @@ PRESETS = {
         n_attacked=50,
         n_attacked_on_manifold=50,
         n_examples=4,
+        n_projected=20,
+        vae=VaeConfig(channels=(4, 8), epochs=4),
+        n_vae=200,
+        n_oracle=0,
     ),
-    Preset.QUICK: RunConfig(n_attacked_on_manifold=1000),
+    Preset.QUICK: RunConfig(n_attacked_on_manifold=1000, vae=VaeConfig(epochs=4), n_vae=5000, n_oracle=20_000),
     Preset.STANDARD: RunConfig(sizes=(250, 500, 1000, 2500, 5000, 10_000), seeds=3, n_test=40_000),
     Preset.PAPER: RunConfig(
         sizes=(

@@ -6,6 +6,7 @@ and go on.
     DIR/config.json      everything that made the run
     DIR/cells/*.npz      a cell's measurements and some adversarial examples
     DIR/models/*.npz     its trained model
+    DIR/manifolds/*.npz  the VAEs of the learned manifold, and the oracle that judges labels
     DIR/results.csv      all cells; made from cells/, as are claims.json, report.html and figures/
 """
 
@@ -19,9 +20,9 @@ import math
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ COLUMNS = (
     "regular_success_worst",
     "on_true_manifold_success_worst",
     "on_learned_manifold_success_worst",
+    "learned_labels_kept",
+    "regular_distance",
+    "on_true_manifold_distance",
+    "clean_distance",
     "train_loss",
     "seconds",
 )
@@ -53,11 +58,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Measurements:
-    """The numbers of a cell, each a fraction; NaN where it was not or cannot be measured.
+    """The numbers of a cell; NaN where one was not or cannot be measured.
 
     test_error : of all test images.
     regular_success : of attacks in image space, averaged over restarts; `_worst`: any restart.
     on_true_manifold_success, on_learned_manifold_success : likewise on the manifold, with `_worst`.
+    learned_labels_kept : the share of all images attacked on the learned manifold that the oracle still
+        assigns to their class after the attack.
+    regular_distance, on_true_manifold_distance : mean L2 distance of successful adversarial examples to the
+        true manifold of their font and class; clean_distance : of test images.
     train_loss : mean cross-entropy of the last epoch.
     seconds : training and attacks together.
     """
@@ -69,6 +78,10 @@ class Measurements:
     regular_success_worst: float = math.nan
     on_true_manifold_success_worst: float = math.nan
     on_learned_manifold_success_worst: float = math.nan
+    learned_labels_kept: float = math.nan
+    regular_distance: float = math.nan
+    on_true_manifold_distance: float = math.nan
+    clean_distance: float = math.nan
     train_loss: float = math.nan
     seconds: float = math.nan
 
@@ -85,9 +98,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class CellResult:
+    """What is known of a finished cell.
+
+    examples : for the gallery, by where they were sought: "regular", "on_true_manifold", "on_learned_manifold".
+    distances : behind the means in `measurements`, one of each image, by the same names and "clean".
+    """
+
     cell: Cell
     measurements: Measurements
-    examples: Examples
+    examples: Mapping[str, Examples]
+    distances: Mapping[str, Floats]
 
 
 class Store:
@@ -95,6 +115,11 @@ class Store:
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder, self.config = folder, config
+
+    @property
+    def manifolds(self) -> Path:
+        """The folder of the VAEs and the oracle."""
+        return self.folder / "manifolds"
 
     def model_path(self, cell: Cell) -> Path:
         return self.folder / "models" / f"{cell.name}.npz"
@@ -108,9 +133,16 @@ class Store:
     def save(self, result: CellResult, model: Model) -> None:
         """Store a finished cell; the model first, so that a cell that is there is complete."""
         model.save(self.model_path(result.cell))
-        measurements = np.array(json.dumps(asdict(result.measurements)))
+        content = {
+            "measurements": asdict(result.measurements),
+            "examples": list(result.examples),
+            "distances": list(result.distances),
+        }
+        entries: dict[str, Any] = {f"distances/{kind}": distances for kind, distances in result.distances.items()}
+        for kind, examples in result.examples.items():
+            entries |= {f"examples/{kind}/{name}": array for name, array in asdict(examples).items()}
         with replace_file(self._cell_path(result.cell)) as stream:
-            np.savez_compressed(stream, measurements=measurements, **asdict(result.examples))
+            np.savez_compressed(stream, content=np.array(json.dumps(content)), **entries)
 
     def load(self, cell: Cell) -> CellResult:
         """A finished cell.
@@ -122,8 +154,13 @@ class Store:
         path = self._cell_path(cell)
         try:
             arrays = read_arrays(path)
-            measurements = Measurements(**json.loads(str(arrays.pop("measurements"))))
-            return CellResult(cell, measurements, Examples(**arrays))
+            content = json.loads(str(arrays.pop("content")))
+            examples = {
+                kind: Examples(*(arrays[f"examples/{kind}/{entry.name}"] for entry in fields(Examples)))
+                for kind in content["examples"]
+            }
+            distances = {kind: arrays[f"distances/{kind}"] for kind in content["distances"]}
+            return CellResult(cell, Measurements(**content["measurements"]), examples, distances)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
 

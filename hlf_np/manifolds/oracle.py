@@ -61,6 +61,17 @@ def train_oracle(
     return oracle
 
 
+def stored_oracle(folder: Path) -> Model | None:
+    """The oracle that `train_oracle` left in a folder, if any."""
+    paths = list(folder.glob("oracle-*.npz"))
+    return load(paths[0]) if paths else None
+
+
+def has_oracle(folder: Path) -> bool:
+    """Whether `train_oracle` has left an oracle in a folder."""
+    return any(folder.glob("oracle-*.npz"))
+
+
 def labels_kept(oracle: Model, images: Floats, labels: Integers) -> float:
     """The share of images (N, H, W, C) that the oracle assigns to their labels (N,); NaN if there are none."""
     return float((oracle.predict(images) == labels).mean()) if len(labels) else math.nan

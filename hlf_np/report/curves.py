@@ -11,6 +11,19 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.experiments.store import CellResult
 from hlf_np.training import Training
 
+MEASUREMENTS = {
+    "test_error": "Test error",
+    "regular_success": "Success rate of regular attacks",
+    "on_true_manifold_success": "Success rate of attacks on the true manifold",
+    "on_learned_manifold_success": "Success rate of attacks on the learned manifold",
+    "learned_labels_kept": "Share of images attacked on the learned manifold that keep their label, by the oracle",
+}
+ANY_RESTART = {
+    "regular_success_worst": "Success rate of regular attacks, any restart",
+    "on_true_manifold_success_worst": "Success rate of attacks on the true manifold, any restart",
+    "on_learned_manifold_success_worst": "Success rate of attacks on the learned manifold, any restart",
+}
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -35,6 +48,11 @@ def values(results: Sequence[CellResult], training: Training, measurement: str, 
     return array[np.isfinite(array)]
 
 
+def has(results: Sequence[CellResult], measurement: str) -> bool:
+    """Whether any cell has the measurement."""
+    return any(np.isfinite(getattr(r.measurements, measurement)) for r in results)
+
+
 def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
     """One curve for each training that has the measurement, in the order of `Training`."""
     found = []
@@ -56,17 +74,11 @@ def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
 
 
 def table(results: Sequence[CellResult]) -> str:
-    """Test error and success rates by training and N, for the terminal; what nothing measured is left out."""
+    """Test error and success rates by training and N, for the terminal; what was not measured is left out."""
     sizes = sorted({r.cell.n_train for r in results})
     width = max(len(result.cell.training.label) for result in results) + 2
     lines = []
-    for measurement, title in (
-        ("test_error", "Test error"),
-        ("regular_success", "Success rate of regular attacks (mean over restarts)"),
-        ("regular_success_worst", "Success rate of regular attacks (any restart)"),
-        ("on_true_manifold_success", "Success rate of attacks on the true manifold (mean over restarts)"),
-        ("on_true_manifold_success_worst", "Success rate of attacks on the true manifold (any restart)"),
-    ):
+    for measurement, title in MEASUREMENTS.items():
         rows = []
         for training in Training:
             cells = [values(results, training, measurement, size) for size in sizes]

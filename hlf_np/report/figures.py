@@ -1,12 +1,8 @@
-"""Figures of a run, as PNG files."""
+"""Figures of a run: curves, clouds and histograms of its numbers, and examples."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,48 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from hlf_np.experiments.store import CellResult, Examples
-from hlf_np.files import replace_file
-from hlf_np.report.curves import curves
+from hlf_np.experiments.store import CellResult
+from hlf_np.report.curves import curves, has
+from hlf_np.report.gallery import gallery_figure
+from hlf_np.report.pictures import COLORS, KINDS, MARKERS, STYLE, Picture, Section, png_of
 from hlf_np.training import Training
 
-COLORS = {
-    Training.NORMAL: "#3b6fb6",
-    Training.ADVERSARIAL: "#c8452f",
-    Training.ON_TRUE_MANIFOLD_ADVERSARIAL: "#2e8b57",
-    Training.ON_LEARNED_MANIFOLD_ADVERSARIAL: "#8fbf3f",
-    Training.ADVERSARIAL_TRANSFORMATIONS: "#8a5fbf",
-    Training.RANDOM_TRANSFORMATIONS: "#7a7a7a",
-    Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: "#d9a021",
-}
-MARKERS = dict(zip(COLORS, "osD^vPX", strict=True))
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report: the name of its file, a caption, a description in words, and the PNG itself."""
-
-    name: str
-    caption: str
-    description: str
-    png: bytes
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    # without the program's version, the same numbers give the same file
-    figure.savefig(stream, format="png", bbox_inches="tight", metadata={"Software": None})
-    return stream.getvalue()
+DISTANCE_COLORS = {"regular": "#c8452f", "on_true_manifold": "#2e8b57", "clean": "#7a7a7a"}
+SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
 
 
 def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -71,13 +33,15 @@ def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_xlabel("training images N")
 
 
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:  # nothing may have been measured
-        axes.legend(title="Training")
+def _legend(figure: Figure) -> None:
+    """Below the axes, where seven trainings hide nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:  # nothing may have been measured
+        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=9)
 
 
 def _curve_figure(results: Sequence[CellResult], measurement: str, label: str) -> Figure:
-    figure = Figure(figsize=(5.6, 3.8))
+    figure = Figure(figsize=(6.4, 3.8), layout="tight")
     axes = figure.subplots()
     for curve in curves(results, measurement):
         color = COLORS[curve.training]
@@ -86,51 +50,54 @@ def _curve_figure(results: Sequence[CellResult], measurement: str, label: str) -
     _size_axis(axes, sorted({r.cell.n_train for r in results}))
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(label)
-    _legend(axes)
+    _legend(figure)
     return figure
 
 
 def _error_figure(results: Sequence[CellResult]) -> Figure:
-    figure = Figure(figsize=(5.6, 3.8))
-    axes = figure.subplots()
-    for training in Training:
-        cells = [r.measurements for r in results if r.cell.training is training]
-        if cells:
-            x, y = [m.test_error for m in cells], [m.regular_success for m in cells]
-            axes.scatter(x, y, color=COLORS[training], marker=MARKERS[training], label=training.label)
-    axes.set_xlabel("test error")
-    axes.set_ylabel("regular success rate")
-    axes.set_ylim(0, 1.03)
-    axes.set_xlim(0, 1)
-    _legend(axes)
+    """Success against test error, a panel for each kind of attack."""
+    kinds = [kind for kind in KINDS if has(results, f"{kind}_success")] or ["regular"]
+    figure = Figure(figsize=(1 + 3.4 * len(kinds), 3.8), layout="tight")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        for training in Training:
+            cells = [r.measurements for r in results if r.cell.training is training]
+            if cells:
+                x, y = [m.test_error for m in cells], [getattr(m, f"{kind}_success") for m in cells]
+                axes.scatter(x, y, color=COLORS[training], marker=MARKERS[training], label=training.label)
+        axes.set_title(KINDS[kind], fontsize=11)
+        axes.set_xlabel("test error")
+        axes.set_ylim(0, 1.03)
+        axes.set_xlim(0, 1)
+    panels[0].set_ylabel("success rate")
+    _legend(figure)
     return figure
 
 
-def _gallery_figure(examples: Examples, classes: Sequence[str]) -> Figure:
-    """Originals, adversarial images and the differences between them, one column each."""
-    count = len(examples.labels)
-    figure = Figure(figsize=(0.95 * max(count, 2) + 1, 3.6))
-    grid = figure.subplots(3, count, squeeze=False)
-    differences = examples.adversarial - examples.originals
-    for column in range(count):
-        scale = max(float(np.abs(differences[column]).max()), 1e-6)
-        for row, (image, low) in enumerate(
-            (
-                (examples.originals[column], 0.0),
-                (examples.adversarial[column], 0.0),
-                (differences[column] / scale, -1.0),
+def _distance_figure(results: Sequence[CellResult]) -> Figure:
+    """Histograms over all images of these cells."""
+    figure = Figure(figsize=(6.4, 3.4), layout="tight")
+    axes = figure.subplots()
+    labels = KINDS | {"clean": "clean test images"}
+    pooled = {
+        kind: np.concatenate([r.distances[kind] for r in results if kind in r.distances]) for kind in DISTANCE_COLORS
+    }
+    farthest = max(float(np.quantile(np.concatenate(list(pooled.values())), SHOWN)), 1e-6)
+    bins: list[float] = np.linspace(0, farthest, 41).tolist()
+    for kind, distances in pooled.items():
+        if len(distances):
+            weights = np.full(len(distances), 1 / len(distances))
+            axes.hist(
+                np.minimum(distances, farthest),
+                bins,
+                weights=weights,
+                color=DISTANCE_COLORS[kind],
+                alpha=0.6,
+                label=labels[kind],
             )
-        ):
-            axes = grid[row, column]
-            axes.imshow(image[..., 0], cmap="gray", vmin=low, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-        grid[0, column].set_title(classes[int(examples.labels[column])], fontsize=11)
-        grid[1, column].set_title(f"\u2192 {classes[int(examples.predictions[column])]}", fontsize=11)
-    for row, label in enumerate(("original", "adversarial", "difference")):
-        grid[row, 0].set_ylabel(label, fontsize=9)
-    figure.subplots_adjust(wspace=0.08, hspace=0.42)
+    axes.set_xlabel("L2 distance to the true manifold")
+    axes.set_ylabel("share of images")
+    _legend(figure)
     return figure
 
 
@@ -138,52 +105,60 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
     """All figures that these results allow."""
     pictures = []
 
-    def add(name: str, caption: str, description: str, make: Callable[[], Figure]) -> None:
+    def add(section: Section, name: str, caption: str, description: str, make: Callable[[], Figure]) -> None:
         with mpl.rc_context(STYLE):
-            pictures.append(Picture(name, caption, description, _png(make())))
+            pictures.append(Picture(section, name, caption, description, png_of(make())))
 
     add(
+        Section.CURVES,
         "test_error",
         "Sample complexity: test error against the number of training images. Lines are means over seeds, bands"
         " reach from the lowest to the highest.",
         "Test error against the number of training images, one line per training.",
         lambda: _curve_figure(results, "test_error", "test error"),
     )
+    for kind, words in KINDS.items():
+        name = f"{kind}_success"
+        if kind == "regular" or has(results, name):
+            attacks = "regular attacks" if kind == "regular" else f"attacks {words}"
+            add(
+                Section.CURVES,
+                name,
+                f"How often {attacks} succeed on correctly classified test images (mean over restarts).",
+                f"Success rate of {attacks} against the number of training images, one line per training.",
+                lambda name=name: _curve_figure(results, name, "success rate"),  # type: ignore[misc]
+            )
     add(
-        "regular_success",
-        "How often regular attacks succeed on correctly classified test images (mean over restarts).",
-        "Success rate of regular attacks against the number of training images, one line per training.",
-        lambda: _curve_figure(results, "regular_success", "regular success rate"),
-    )
-    add(
-        "on_true_manifold_success",
-        "How often attacks along the true manifold succeed on correctly classified test images (mean over restarts).",
-        "Success rate of on-manifold attacks against the number of training images, one line per training.",
-        lambda: _curve_figure(results, "on_true_manifold_success", "on-manifold success rate"),
-    )
-    add(
+        Section.SCATTER,
         "success_against_error",
-        "Regular success rate against test error, one point per model. Claim 4 expects a flat cloud under"
-        " normal training.",
-        "Scatter plot of regular success rate against test error, coloured by training.",
+        "Success rates against test error, one point per model. Claim 4 expects a flat cloud of regular success"
+        " under normal training, claim 3 a rising one of on-manifold success under every training.",
+        "Scatter plots of the success rate of each kind of attack against test error, coloured by training.",
         lambda: _error_figure(results),
     )
+    projected = [r for r in results if r.cell.training is Training.NORMAL and any(map(len, r.distances.values()))]
+    if projected:
+        add(
+            Section.DISTANCES,
+            "distances",
+            "How far successful adversarial examples and clean test images are from the true manifold of their letter,"
+            f" for {len(projected)} normally trained models. The nearest image of the same font and letter is found by"
+            " gradient descent, so distances are upper bounds; the last bar holds all that are larger.",
+            "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther out.",
+            lambda: _distance_figure(projected),
+        )
     for training in Training:
-        shown = [r for r in results if r.cell.training is training and len(r.examples.labels)]
+        shown = [r for r in results if r.cell.training is training and any(len(e.labels) for e in r.examples.values())]
         if shown:
             last = shown[-1]
             add(
+                Section.GALLERY,
                 f"examples_{training}",
-                f"Regular adversarial examples of a model ({last.cell}): the original and its label, the adversarial"
-                " image and the model's label for it, the difference (grey is 0, scaled to its largest value).",
-                "Letters, their adversarial versions, which look the same but noisier, and the noise between them.",
-                lambda last=last: _gallery_figure(last.examples, classes),  # type: ignore[misc]
+                f"Adversarial examples of a model ({last.cell}): the original and its label, the adversarial"
+                " image and the model's label for it, the difference (grey is 0, scaled to its largest value). On the"
+                " learned manifold an attack starts from the reconstruction of the original, not from itself.",
+                "Letters, their adversarial versions, and the differences: noise for regular attacks, moved strokes"
+                " for attacks on a manifold.",
+                lambda last=last: gallery_figure(last.examples, classes),  # type: ignore[misc]
             )
     return pictures
-
-
-def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
-    """`figures/NAME.png` for each picture."""
-    for picture in pictures:
-        with replace_file(folder / "figures" / f"{picture.name}.png") as stream:
-            stream.write(picture.png)

@@ -12,12 +12,9 @@ from string import Template
 from hlf_np.experiments.claims import Claim
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.store import CellResult
-from hlf_np.report.curves import values
-from hlf_np.report.figures import Picture
+from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, values
+from hlf_np.report.pictures import Picture, Section
 from hlf_np.training import Training
-
-CURVES = ("test_error", "regular_success", "on_true_manifold_success")
-SCATTER = ("success_against_error",)
 
 
 def page(
@@ -29,22 +26,16 @@ def page(
 ) -> str:
     """The whole page as a string."""
     template = Template(resources.files("hlf_np.report").joinpath("template.html").read_text(encoding="utf-8"))
-    galleries = [p for p in pictures if p.name not in CURVES + SCATTER]
+    curves = {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
         setting=html.escape(_setting(config, len(results))),
-        curves="\n".join(_figure(p) for p in pictures if p.name in CURVES),
-        scatter="\n".join(_figure(p) for p in pictures if p.name in SCATTER),
-        galleries="\n".join(_figure(p) for p in galleries) or "<p>No attack succeeded.</p>",
-        tables="\n".join(
-            (
-                _table(results, "test_error", "Test error"),
-                _table(results, "regular_success", "Regular success rate (mean over restarts)"),
-                _table(results, "regular_success_worst", "Regular success rate (any restart)"),
-                _table(results, "on_true_manifold_success", "On-manifold success rate (mean over restarts)"),
-                _table(results, "on_true_manifold_success_worst", "On-manifold success rate (any restart)"),
-            )
-        ),
+        curves="\n".join(curves.get(name, "") + _table(results, name, title) for name, title in MEASUREMENTS.items()),
+        any_restart="\n".join(_table(results, name, title) for name, title in ANY_RESTART.items()),
+        scatter=_figures(pictures, Section.SCATTER),
+        distances=_figures(pictures, Section.DISTANCES) or "<p>No distance was measured.</p>",
+        manifold=_figures(pictures, Section.MANIFOLD) or "<p>This run learned no manifold.</p>",
+        galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         claims="\n".join(_claim(claim) for claim in claims),
         duration=_duration(sum(r.measurements.seconds for r in results)),
         command=html.escape(command),
@@ -54,14 +45,24 @@ def page(
 
 def _setting(config: RunConfig, cells: int) -> str:
     attack = config.attack
+    learned = (
+        f" The learned manifold is that of ten autoencoders, one for each letter, trained on {config.n_vae} images each"
+        f" whatever N is; attacks stay within {config.latent_epsilon} of their codes."
+        if config.n_vae
+        else ""
+    )
     return (
         f"Dataset: letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty}). {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
         f" projected Adam within an L-infinity ball of radius {config.epsilon}, {attack.restarts} restarts, on the"
         f" correctly classified among {config.n_attacked} test images; on the true manifold, within"
         f" {config.latent_epsilon} of the affine parameters, among {config.n_attacked_on_manifold}; test error from"
-        f" {config.n_test} images."
+        f" {config.n_test} images.{learned}"
     )
+
+
+def _figures(pictures: Sequence[Picture], section: Section) -> str:
+    return "\n".join(_figure(picture) for picture in pictures if picture.section is section)
 
 
 def _figure(picture: Picture) -> str:
@@ -73,6 +74,8 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(results: Sequence[CellResult], measurement: str, title: str) -> str:
+    if not has(results, measurement):
+        return ""
     sizes = sorted({r.cell.n_train for r in results})
     head = "".join(f'<th scope="col">{size}</th>' for size in sizes)
     rows = []
@@ -92,8 +95,9 @@ def _claim(claim: Claim) -> str:
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
         found += f" The {claim.statistic_name} is {claim.statistic:.3f} (95 % interval {low:.3f} to {high:.3f})."
-    statement = html.escape(claim.statement)
-    return f'<div class="claim"><p><strong>{claim.number}. {statement}</strong><br>{html.escape(found)}</p></div>'
+    lines = [f"<strong>{claim.number}. {html.escape(claim.statement)}</strong>"]
+    lines += [html.escape(line) for line in (found, *claim.details)]
+    return f'<div class="claim"><p>{"<br>".join(lines)}</p></div>'
 
 
 def _duration(seconds: float) -> str:

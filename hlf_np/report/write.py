@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from hlf_np.experiments.claims import evaluate_claims
 from hlf_np.experiments.store import CellResult, Store
 from hlf_np.files import write_text
-from hlf_np.report.figures import draw, write_pictures
+from hlf_np.report.figures import draw
+from hlf_np.report.manifolds import draw_manifolds
 from hlf_np.report.page import page
+from hlf_np.report.pictures import write_pictures
 
 
 def write_report(store: Store, results: Sequence[CellResult], classes: Sequence[str]) -> None:
@@ -17,7 +19,7 @@ def write_report(store: Store, results: Sequence[CellResult], classes: Sequence[
     claims = evaluate_claims(results)
     store.write_csv(results)
     store.write_json("claims.json", [claim.as_json() for claim in claims])
-    pictures = draw(results, classes)
+    pictures = [*draw(results, classes), *draw_manifolds(store)]
     write_pictures(pictures, store.folder)
     command = json.loads((store.folder / "config.json").read_text())["command"]
     write_text(store.folder / "report.html", page(store.config, command, results, claims, pictures))

@@ -1,0 +1,61 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hlf_np.errors import UserError
+
+if TYPE_CHECKING:
+    from hlf_np.manifolds import Vae
+
+
+class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 250,500")
+
+
+def option(*names: str, **settings: Any) -> Callable[..., Any]:
+    """An option whose help tells its default."""
+    return click.option(*names, show_default=True, **settings)
+
+
+def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
+    """An option for a file or folder."""
+    return option(name, type=click.Path(path_type=Path), default=Path(default), help=help)
+
+
+threads_option = click.option("--threads", type=int, help="Threads of the kernels. [default: one per core]")
+seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
+difficulty_option = option("--difficulty", default="hard", help="Of FONTS: easy, moderate or hard.")
+manifolds_option = click.option(
+    "--manifolds",
+    type=click.Path(path_type=Path),
+    help="Folder `manifolds` of a run's results: the VAEs of the learned manifold. [default: none]",
+)
+
+
+def learned_vaes(folder: Path | None) -> tuple[Vae, ...]:
+    """The VAEs in the folder of `manifolds_option`; none without a folder."""
+    from hlf_np.data.fonts import LETTERS
+    from hlf_np.manifolds import stored_vaes
+
+    return stored_vaes(folder, len(LETTERS)) if folder else ()
+
+
+def named(what: str, name: str, choices: dict[str, Any]) -> Any:
+    """One of several things by its name."""
+    if name not in choices:
+        raise UserError(f"unknown {what} {name!r}: use one of {', '.join(choices)}")
+    return choices[name]

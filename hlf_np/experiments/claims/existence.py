@@ -1,0 +1,96 @@
+"""Claims 1 and 2: where adversarial examples are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
+from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR
+from hlf_np.experiments.statistics import mean_interval, superiority
+from hlf_np.experiments.store import CellResult
+
+FEWEST_IMAGES = 5  # of each kind, for a cell to count
+FARTHER = 0.75  # regular examples "leave the manifold" if at least so many are farther from it than others
+RARE = 0.01  # adversarial examples "exist" if more images than these have one
+
+
+def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
+    """Claim 1: regular adversarial examples are farther from the true manifold than images that are on it.
+
+    The statistic is the chance that a successful regular example is farther away than an image known to lie on
+    the manifold, averaged over the models of all trainings. Both kinds of the latter are compared, on-manifold
+    adversarial examples and clean images, and the smaller chance counts: the distance is found by descent, so
+    that even images on the manifold may seem to be a little off it. The claim is supported if the interval lies above
+    0.75, refuted if below.
+    """
+    statement = "Regular adversarial examples leave the manifold."
+    name = "chance that a regular adversarial example is farther from the true manifold than an image on it"
+    kinds = (REGULAR, ON_TRUE_MANIFOLD, "clean")
+    cells = [r for r in results if all(len(r.distances.get(kind, ())) >= FEWEST_IMAGES for kind in kinds)]
+    effects = np.array(
+        [min(superiority(r.distances[REGULAR], r.distances[other]) for other in kinds[1:]) for r in cells]
+    )
+    means = {kind: [float(np.mean(r.distances[kind])) for r in cells] for kind in kinds}
+    data = {"cells": [r.cell.name for r in cells], "chance": effects.tolist(), "mean_distance": means}
+    if len(cells) < FEWEST_CELLS:
+        return Claim(1, statement, too_few(len(cells), "models with distances"), name, data=data)
+    low, high = mean_interval(effects)
+    if low > FARTHER:
+        verdict = SUPPORTED
+    elif high < FARTHER:
+        verdict = REFUTED
+    else:
+        verdict = f"undecided: the interval holds {FARTHER}"
+    regular, on_manifold, clean = (np.mean(means[kind]) for kind in kinds)
+    details = (
+        f"Mean L2 distances to the manifold: regular adversarial examples {regular:.2f}, on-manifold ones"
+        f" {on_manifold:.2f}, clean images {clean:.2f}.",
+    )
+    return Claim(1, statement, verdict, name, float(effects.mean()), (low, high), details, data)
+
+
+def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
+    """Claim 2: attacks along the manifold succeed, and what they find still shows its class.
+
+    On the true manifold the label holds by construction, and the statistic is the success rate, averaged over
+    restarts and the models of all trainings. Without one it is a bound for the learned manifold: of the images
+    attacked, a share s succeeds (any restart), and a share k keeps its class by the oracle's judgement; so at
+    least s + k - 1 do both. The claim is supported if the interval lies above 0.01, refuted if below; a low
+    bound refutes nothing.
+    """
+    statement = "Adversarial examples on the manifold exist."
+    cells, (rates,) = measured(results, f"{ON_TRUE_MANIFOLD}_success")
+    learned, (successes, kept) = measured(results, f"{ON_LEARNED_MANIFOLD}_success_worst", "learned_labels_kept")
+    bounds = successes + kept - 1
+    data = {
+        "cells": [r.cell.name for r in cells],
+        "on_true_manifold_success": rates.tolist(),
+        "learned_cells": [r.cell.name for r in learned],
+        "on_learned_manifold_success_worst": successes.tolist(),
+        "learned_labels_kept": kept.tolist(),
+    }
+    details: tuple[str, ...] = ()
+    if len(learned):
+        details = (
+            f"On the learned manifold {successes.mean():.3f} of the attacked images are misclassified; the oracle"
+            f" assigns {kept.mean():.3f} to their class, so at least {max(bounds.mean(), 0):.3f} are adversarial"
+            " examples of unchanged label.",
+        )
+    name = "success rate of attacks on the true manifold"
+    by_construction = bool(cells)
+    if not by_construction:
+        name, cells, rates = "least share of images with an adversarial example of unchanged label", learned, bounds
+    if len(cells) < FEWEST_CELLS:
+        return Claim(
+            2, statement, too_few(len(cells), "models attacked on the manifold"), name, None, None, details, data
+        )
+    low, high = mean_interval(rates)
+    if low > RARE:
+        verdict = SUPPORTED
+    elif high < RARE and by_construction:
+        verdict = REFUTED
+    else:
+        verdict = f"undecided: the interval is not wholly above {RARE}"
+    return Claim(2, statement, verdict, name, float(rates.mean()), (low, high), details, data)

@@ -1,0 +1,89 @@
+"""Measuring a model: its test error, the attacks on it, and what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hlf_np import attacks
+from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.attacks import AttackResult, SuccessRate
+from hlf_np.checks import check_labels
+from hlf_np.data.dataset import Split
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.store import Examples, Measurements
+from hlf_np.manifolds.distance import project
+from hlf_np.manifolds.oracle import labels_kept
+from hlf_np.models import Model
+from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
+
+REGULAR, ON_TRUE_MANIFOLD, ON_LEARNED_MANIFOLD = "regular", "on_true_manifold", "on_learned_manifold"
+# The attacks that are measured, by what their columns begin with.
+MEASURED: dict[type[Space], str] = {
+    ImageBall: REGULAR,
+    TrueManifold: ON_TRUE_MANIFOLD,
+    LearnedManifold: ON_LEARNED_MANIFOLD,
+}
+Found = tuple[Measurements, Mapping[str, Examples], Mapping[str, Floats]]
+
+
+def evaluate(
+    model: Model, test: Split, config: RunConfig, spaces: Sequence[Space], oracle: Model | None = None
+) -> Found:
+    """Attack a model in all spaces that are measured.
+
+    Parameters
+    ----------
+    test : all count for the test error; the first of them are attacked, where classified correctly.
+    oracle : judges the labels of adversarial examples on the learned manifold.
+
+    Returns
+    -------
+    Measurements, examples and distances, as in `CellResult`.
+    """
+    check_labels(test.labels, model.classes, len(test))
+    correct = model.predict(test.images) == test.labels
+    measured: dict[str, float] = {"test_error": float(1 - correct.mean())}
+    examples: dict[str, Examples] = {}
+    to_project: dict[str, tuple[Floats, Split]] = {}  # images, and what they were before
+    manifold = next((space for space in spaces if isinstance(space, TrueManifold)), None)
+    for space in spaces:
+        kind = MEASURED.get(type(space))
+        if kind is None:
+            continue
+        count = config.n_attacked if kind == REGULAR else config.n_attacked_on_manifold
+        attacked = test.take(np.flatnonzero(correct[:count]))
+        result = attacks.run(model, attacked, space, config.attack, config.attack_seed)
+        rate = SuccessRate.of(result)
+        measured |= {f"{kind}_success": rate.average, f"{kind}_success_worst": rate.worst}
+        examples[kind] = _examples(model, attacked, result, config.n_examples)
+        if kind == ON_LEARNED_MANIFOLD:
+            if oracle is not None:
+                measured["learned_labels_kept"] = labels_kept(oracle, result.images, attacked.labels)
+            continue
+        successful = np.flatnonzero(result.success)[: config.n_projected]
+        to_project[kind] = result.images[successful], attacked.take(successful)
+    distances: dict[str, Floats] = {}
+    if manifold is not None:
+        clean = test.take(slice(0, config.n_projected))
+        for kind, (images, originals) in {**to_project, "clean": (clean.images, clean)}.items():
+            # from the codes of the originals: where an adversarial example came from is the best guess
+            chart = manifold.chart(originals.images, originals.labels, originals.codes)
+            distances[kind] = project(images, chart).distances
+    means = {f"{kind}_distance": float(found.mean()) for kind, found in distances.items() if len(found)}
+    return Measurements(**measured, **means), examples, distances
+
+
+def _examples(model: Model, attacked: Split, result: AttackResult, count: int) -> Examples:
+    """The first successful adversarial example of every class, up to a number."""
+    shown = first_of_each_class(attacked.labels, result.success)[:count]
+    images = result.images[shown]
+    return Examples(attacked.images[shown], images, attacked.labels[shown], model.predict(images))
+
+
+def first_of_each_class(labels: Integers, allowed: Booleans) -> Integers:
+    """Indices of the first allowed image of every class that has one."""
+    candidates = np.flatnonzero(allowed)
+    _, first = np.unique(labels[candidates], return_index=True)
+    return candidates[first]
