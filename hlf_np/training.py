@@ -21,7 +21,6 @@ import numpy as np
 from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack
-from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
@@ -264,4 +263,4 @@ def _perturbed(model: Model, part: Split, share: Perturbation, random: np.random
         return attacks.run(model, part, share.space, share.attack, int(random.integers(2**31))).images
     chart = share.space.chart(part.images, part.labels, part.codes)
     codes = share.space.uniform_codes(random, chart)
-    return np.clip(chart.decode(Tensor(codes)).data, 0, 1)
+    return np.clip(chart.decoded(codes), 0, 1)

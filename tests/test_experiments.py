@@ -100,7 +100,7 @@ def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
     assert config.epochs == 20
     assert config.attack == Attack(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
     assert config.n_attacked == 1000
-    assert config.n_attacked_on_manifold == (1000 if preset is Preset.QUICK else 2500)
+    assert config.n_attacked_on_manifold == (500 if preset is Preset.QUICK else 2500)
 
 
 def test_paper_preset_has_the_papers_grid():

@@ -239,7 +239,7 @@ def run(
             kept = _ascent(model, chart, labels, space, attack, codes)
         best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
         restart_success[restart] = kept.success
-    final = np.clip(chart.decode(Tensor(best.codes)).data, 0, 1)
+    final = np.clip(chart.decoded(best.codes), 0, 1)
     logits = model.logits(final)
     success = logits.argmax(axis=1) != labels
     losses = attack.objective.of(Tensor(logits), labels).data

@@ -113,7 +113,7 @@ def carlini_wagner(
         found = _minimise(model, chart.take(rows), labels[rows], space, settings)
         best[rows], iterations[rows] = found.codes, found.iterations
     best = space.project(chart, best)  # moves failures only
-    final = np.clip(chart.decode(Tensor(best)).data, 0, 1)
+    final = np.clip(chart.decoded(best), 0, 1)
     logits = model.logits(final)
     success = logits.argmax(axis=1) != labels
     losses = Objective.CROSS_ENTROPY.of(Tensor(logits), labels).data

@@ -157,7 +157,13 @@ PRESETS = {
         n_vae=200,
         n_oracle=0,
     ),
-    Preset.QUICK: RunConfig(n_attacked_on_manifold=1000, vae=VaeConfig(epochs=4), n_vae=5000, n_oracle=20_000),
+    Preset.QUICK: RunConfig(
+        trainings=tuple(t for t in Training if t is not Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL),
+        n_attacked_on_manifold=500,
+        vae=VaeConfig(epochs=4),
+        n_vae=5000,
+        n_oracle=20_000,
+    ),
     Preset.STANDARD: RunConfig(sizes=(250, 500, 1000, 2500, 5000, 10_000), seeds=3, n_test=40_000),
     Preset.PAPER: RunConfig(
         sizes=(

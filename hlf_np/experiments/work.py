@@ -15,9 +15,9 @@ from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, Tr
 from hlf_np.training import SPACES, Training
 
 # Of one image in one step of an attack.
-STEP: dict[type[Space], float] = {ImageBall: 2, TrueManifold: 5, Transformations: 5, LearnedManifold: 15}
+STEP: dict[type[Space], float] = {ImageBall: 2, TrueManifold: 2.2, Transformations: 2.2, LearnedManifold: 5}
 TRAINING, PROJECTION = 3.0, 0.5  # of one image in an update, in one step of a projection
-VAE, ORACLE = 13.0, 9.0  # of training them on one image
+VAE, ORACLE = 3.0, 9.0  # of training them on one image
 PROJECTIONS, PROJECTION_STEPS = 3, 100  # regular, on-manifold and clean images
 CORRECT = 0.6  # of the images, the rest is not attacked
 TAKEN_TRUE, TAKEN_LEARNED = 0.3, 0.5  # of the steps of an attack on a manifold, until the label changes

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from hlf_np.arrays import Floats
-from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import classes_of, fonts_of
@@ -65,7 +64,7 @@ def _judge(oracle: Model | None, vaes: Sequence[Vae], test: Split, config: RunCo
     if oracle is None:
         return ""
     chart = LearnedManifold(vaes).chart(test.images, test.labels, None)
-    reconstructions = chart.decode(Tensor(chart.start)).data
+    reconstructions = chart.decoded(chart.start)
     right, reconstructed = (labels_kept(oracle, images, test.labels) for images in (test.images, reconstructions))
     return (
         f" Labels kept: the share of attacked images that an oracle assigns to their class after the attack. It is a"

@@ -67,6 +67,12 @@ class LearnedChart(Chart):
         back = np.argsort(np.concatenate(groups))  # where each row has gone
         return take(concatenate(decoded), back)
 
+    def decoded(self, codes: Floats) -> Floats:
+        images = np.empty((len(codes), *self.vaes[0].config.image_shape), np.float32)
+        for label in np.unique(self.labels):
+            images[self.labels == label] = self.vaes[label].decode(codes[self.labels == label])
+        return images
+
     def compiled(self, model: Model) -> Compiled:
         shape = (1, 1, self.start.shape[1])
         programs = [model.program_behind(vae.decoder, shape) for vae in self.vaes]

@@ -95,6 +95,10 @@ class Chart(ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """The images (N, H, W, C) of codes (N, ...), differentiably."""
 
+    def decoded(self, codes: Floats) -> Floats:
+        """The same images where no gradient is needed."""
+        return self.decode(Tensor(codes)).data
+
     def compiled(self, model: Model) -> Compiled | None:
         """How to attack a model here in compiled programs; None if only the autodiff can."""
         return None
