@@ -269,8 +269,8 @@ class Graph:
         apart = norm if self.training else None  # a batch norm of its own
         image = isinstance(layer, TransposedConvolution) and norm is None and not rectified
         target = self.value(*shape.target, rectified and apart is None, narrow=image)
-        if sigmoid and not target.narrow:
-            raise UserError('there is no compiled sigmoid but behind an image of few channels: use engine="autodiff"')
+        if sigmoid != target.narrow:
+            raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
         own = (shape.kernel, shape.stride, shape.padding, shape.transposed, sigmoid)
         node = Affine(source, target, layer, None if apart else norm, *own)
         self.nodes.append(node)
