@@ -174,3 +174,14 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
 
 class Killed(BaseException):
     """As sudden as a signal."""
+
+
+def with_and_without_compilation(run_python, folder, code):
+    """The arrays that `code`, which saves them as {out!r}, finds with compiled kernels and with plain Python."""
+    results = []
+    for disabled in ("0", "1"):
+        out = str(folder / f"{disabled}.npz")
+        run_python(code(out), NUMBA_DISABLE_JIT=disabled)
+        with np.load(out) as stored:
+            results.append(dict(stored))
+    return results

@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from helpers import with_and_without_compilation
 
 from hlf_np import models
 from hlf_np.attacks import Attack, Engine, run
@@ -179,11 +180,6 @@ np.savez({out!r}, images=result.images, loss=result.loss)
 @pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
 def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
     """Plain Python and NumPy check every access; the compiled kernels do not."""
-    results = []
-    for disabled in ("0", "1"):
-        out = str(tmp_path / f"{disabled}.npz")
-        run_python(CODE.format(name=name, out=out), NUMBA_DISABLE_JIT=disabled)
-        with np.load(out) as stored:
-            results.append(dict(stored))
+    results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
     np.testing.assert_allclose(results[0]["images"], results[1]["images"], atol=1e-4)
     np.testing.assert_allclose(results[0]["loss"], results[1]["loss"], rtol=1e-3)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import with_and_without_compilation
 from test_program import MODELS, sample
 
 from hlf_np.autodiff import Tensor
@@ -144,11 +145,8 @@ np.savez({out!r}, loss, errors, divergences, *(array for _, array in vae.named_a
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
 def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
-    results = []
-    for disabled in ("0", "1"):
-        out = str(tmp_path / f"{disabled}.npz")
-        run_python(CODE.format(name=name, out=out), NUMBA_DISABLE_JIT=disabled)
-        with np.load(out) as stored:
-            results.append([stored[key] for key in stored.files])
-    for compiled, interpreted in zip(*results, strict=True):
-        np.testing.assert_allclose(compiled, interpreted, rtol=1e-3, atol=1e-4)
+    results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
+    compiled, interpreted = results
+    assert compiled.keys() == interpreted.keys()
+    for key, array in compiled.items():
+        np.testing.assert_allclose(array, interpreted[key], rtol=1e-3, atol=1e-4)

@@ -71,6 +71,15 @@ def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at,
             _outer_tile_1(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
 
 
+@njit(cache=True)
+def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
+    """All of C, as `panels`: A's rows lie side by side in groups of `group`."""
+    for column in range(0, columns, PANEL):
+        for number in range(groups.size):
+            at = c_at + (column * groups.size + number * PANEL) * group
+            outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, False)
+
+
 def panels(matrix: Array) -> Array:
     """A matrix (K, N) in the order in which `product` reads it, (panels, K, PANEL): zeros fill the last panel.
 
@@ -147,7 +156,7 @@ def _products(  # type: ignore[no-untyped-def]
 def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
     threads, parts = framed.shape[0], (count + chunk - 1) // chunk
-    size, rows = dw.size // parts, groups.size * group
+    size = dw.size // parts
     for thread in prange(threads):
         source = framed[thread]
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
@@ -158,13 +167,10 @@ def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, f
             direct = columns == out_channels
             if not direct:
                 _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
-            for column in range(0, columns, PANEL):
-                for number in range(groups.size):
-                    at = part * size + column * rows + number * group * PANEL
-                    outer_product(
-                        source, groups[number], windows, gradients if direct else wide[thread], column, columns, pixels,
-                        images * out_height * out_width, dw, at, group, False,
-                    )  # fmt: skip
+            outer_products(
+                source, groups, group, windows, gradients if direct else wide[thread], columns, pixels,
+                images * out_height * out_width, dw, part * size,
+            )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)

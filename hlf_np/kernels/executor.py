@@ -24,9 +24,9 @@ JOIN = 2
 MAX_POOL, AVERAGE_POOL = 3, 4
 # the same, then g_rows (output gradient), and of the input gradient: windows, segments, t_rows, rows per image; gates
 MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 5, 6
-# blocks, distance to the next image's, order; of the image: rows, row, origin, distances of rows and images; sigmoid
+# blocks, distance to the next image's, order; of the image: rows, row, origin, distances of rows and images
 FROM_BLOCKS = 7
-# the same but the last, then of the gradient: origin, distances of rows and images
+# the same, then of the gradient: origin, distances of rows and images
 BLOCKS_GRADIENT = 8
 # parameters, distance to the next image's, plane, distance, rows, columns, positions and bounds among the weights,
 # slopes, distance, image origin, distances of rows and images
@@ -100,16 +100,15 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _from_blocks(op, tables, work, images):  # type: ignore[no-untyped-def]
-    """An image of few channels from its blocks, and its sigmoid if asked."""
-    blocks, step, order, rows, row, origin, row_step, image_step, sigmoid = op[1:10]
+    """An image of few channels: the sigmoid of what lies in blocks."""
+    blocks, step, order, rows, row, origin, row_step, image_step = op[1:9]
     for image in range(images):
         source = work[blocks + image * step :]
         for i in range(rows):
             target, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
             for k in range(row):
                 target[k] = source[of_row[k]]
-            if sigmoid:
-                _sigmoid(target, row)
+            _sigmoid(target, row)
 
 
 @njit(cache=True)

@@ -66,6 +66,12 @@ def windows(layout: Layout, kernel: tuple[int, int], stride: int, padding: int) 
     return layout.pixels(rows, columns)
 
 
+def window_segments(layout: Layout, kernel: tuple[int, int]) -> tuple[Integers, int]:
+    """Where the contiguous pieces of a window begin, relative to it, and their length: rows, or all if they join."""
+    starts, length = np.arange(kernel[0]) * layout.row, kernel[1] * layout.channels
+    return (starts[:1], kernel[0] * length) if length == layout.row else (starts, length)
+
+
 @dataclass(frozen=True)
 class Taps:
     """Along one axis: the input pixels of one phase, and the weights and output pixels that they meet.

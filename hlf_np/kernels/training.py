@@ -15,8 +15,9 @@ gradients are arranged like the parameters.
 import numpy as np
 from numba import njit, prange
 
-from hlf_np.kernels.convolution import copy, outer_product
-from hlf_np.kernels.executor import OPERATIONS, load
+from hlf_np.kernels.convolution import outer_product, outer_products
+from hlf_np.kernels.elementwise import adam_update
+from hlf_np.kernels.executor import OPERATIONS, fetch, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
 from hlf_np.kernels.normalization import (
@@ -28,7 +29,6 @@ from hlf_np.kernels.normalization import (
     normalize,
     statistics,
 )
-from hlf_np.kernels.tile import PANEL
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -73,13 +73,10 @@ VALUES_PER_BLOCK = 4096  # of the update
 @njit(cache=True)
 def _weight_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to weights."""
-    groups, group, columns = op[2], op[3], op[7]
-    for panel in range((columns + PANEL - 1) // PANEL):
-        for number in range(groups):
-            outer_product(
-                work, tables[op[1] + number], tables[op[4] :], work, panel * PANEL, columns, tables[op[6] :],
-                images * op[5], work, op[8] + (panel * groups + number) * group * PANEL, group, False,
-            )  # fmt: skip
+    outer_products(
+        work, tables[op[1] : op[1] + op[2]], op[3], tables[op[4] :], work, op[7], tables[op[6] :], images * op[5],
+        work, op[8],
+    )  # fmt: skip
 
 
 @njit(cache=True)
@@ -210,7 +207,7 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
             )
             if stage == stages.shape[0] - 1:
                 for image in range(here):
-                    copy(work[part, slots[2, 2] + image * slots[2, 4] :], results[first + image], results.shape[1])
+                    fetch(results[first + image], slots[2], work[part], image)
         _close(ops[end:behind], weights, work, parts, count, images, gradients)
     for thread in prange(threads):
         for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
@@ -221,22 +218,13 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
 def update_kernel(weights, gradients, first, second, settings, to, source):  # type: ignore[no-untyped-def]
     """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
 
-    gradients, first, second : (P,), the latter Adam's moments; settings : weight decay, beta1, beta2, rate,
-    1 / sqrt(1 - beta2^t), epsilon.
+    gradients, first, second : (P,), the latter Adam's moments; settings : see `adam_update`.
     to, source : positions of copies among the weights and of what they copy.
     """
-    decay, beta1, beta2, rate, correction, epsilon = (
-        settings[0], settings[1], settings[2], settings[3], settings[4], settings[5],
-    )  # fmt: skip
-    one, size = np.float32(1), first.size
+    size = first.size
     for block in prange((size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
         begin, end = block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, size)
-        w, g, m, v = weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end]
-        for k in range(g.size):
-            gradient = g[k] + decay * w[k]
-            m[k] = beta1 * m[k] + (one - beta1) * gradient
-            v[k] = beta2 * v[k] + (one - beta2) * gradient * gradient
-            w[k] -= rate * m[k] / (np.sqrt(v[k]) * correction + epsilon)
+        adam_update(weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end], settings)
     for block in prange((to.size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
         for k in range(block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, to.size)):
             weights[to[k]] = weights[source[k]]

@@ -19,7 +19,7 @@ import numpy as np
 from hlf_np.arrays import Array, Integers
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
-from hlf_np.kernels.layout import Layout, taps, windows
+from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
 from hlf_np.programs.graph import Affine, Graph, Value
 
@@ -116,18 +116,19 @@ class Builder:
         shape = (*node.kernel, node.big.stride, node.small.stride)
         return panels(_fill(shape, numbers.transpose(2, 3, 1, 0)).reshape(-1, node.small.stride))
 
-    def forward(self, node: Affine, numbers: Integers, weights: int, starts: int | None) -> list[Operation]:
-        """The layer itself. `weights` : where its `matrix` is; `starts` : where its `biases` are, if it has any."""
+    def forward(self, node: Affine, numbers: Integers, weights: int | None, starts: int | None) -> list[Operation]:
+        """The layer itself. `weights` : where its `matrix` is, if it reads that; `starts` : where its `biases` are."""
         finish = RELU if node.target.rectified else PLAIN
         source, target = node.source.buffer, node.target.buffer
         if not node.transposed:
+            assert weights is not None
             start = self.zeros(target.channels) if starts is None else starts
             return [self._gather(node, source, target, weights, start, finish, target)]
         if not node.big.narrow:
             return self._scatter(node, numbers, source, target, starts, finish, target)
         assert finish == PLAIN, "an image of few channels is not rectified"
         operation, blocks, order = self.blocks(node, numbers, source, starts)
-        places = (self.table(order), *_rows_of(target), int(node.sigmoid))
+        places = (self.table(order), *_rows_of(target))
         return [operation, (executor.FROM_BLOCKS, blocks.base, blocks.image, *places)]
 
     def gradient(self, node: Affine, numbers: Integers, weights: int | None) -> list[Operation]:
@@ -158,9 +159,7 @@ class Builder:
         self, node: Affine, big: Layout, small: Layout, weights: int, start: int, finish: int, gates: Layout
     ) -> Operation:
         """From the big to the small side, one row for each small pixel."""
-        segments, length = np.arange(node.kernel[0]) * big.row, node.kernel[1] * big.channels
-        if length == big.row:  # whole rows of the image: one segment
-            segments, length = segments[:1], node.kernel[0] * length
+        segments, length = window_segments(big, node.kernel)
         rows = self.table(windows(big, node.kernel, node.stride, node.padding))
         product = (rows, small.height * small.width, self.table(segments), segments.size, length, weights, start)
         targets, gated = self.table(small.all_pixels()), self.table(gates.all_pixels())

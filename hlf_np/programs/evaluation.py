@@ -69,14 +69,12 @@ class Program:
         numbers = self._numbers()
         builder.buffers(graph)
         forward: list[Operation] = []
-        matrices: dict[Affine, int] = {}
         for node in graph.nodes:
             if isinstance(node, Affine):
                 weight, bias = numbers[node]
                 starts = builder.place_rows(node.biases(bias), node.target.stride)
-                if not node.transposed:
-                    matrices[node] = builder.place(builder.matrix(node, weight))
-                forward += builder.forward(node, weight, matrices.get(node, -1), starts)
+                matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
+                forward += builder.forward(node, weight, matrix, starts)
             elif isinstance(node, Pool):
                 forward.append(pooling.pool(builder, node))
             elif isinstance(node, Join):
@@ -131,8 +129,16 @@ class Program:
 
     def pack(self) -> Floats:
         """The network's present weights, in the order and form that the operations expect."""
+        return self.pack_into(aligned((self.weights,)))
+
+    @property
+    def weights(self) -> int:
+        """How many numbers `pack` gives."""
+        return self._sources.size
+
+    def pack_into(self, weights: Floats) -> Floats:
+        """The same, into an array (W,)."""
         arrays = [array.ravel() for node in self._affine for array in node.folded()]
-        weights = aligned((self._sources.size,))
         np.take(np.concatenate([np.zeros(1, np.float32), *arrays]), self._sources, out=weights, mode="clip")
         at, constants = self._constants
         weights[at : at + constants.size] = constants
@@ -184,7 +190,9 @@ def ascend(programs: Sequence[Program], settings: Settings, box: Box, tasks: Tas
         out.origin, out.image, gradient.origin, gradient.image, first.output.channels,
     )  # fmt: skip
     order = np.argsort(tasks.groups, kind="stable")
-    weights = np.stack([one.pack() for one in programs])
+    weights = aligned((len(programs), first.weights))
+    for row, one in zip(weights, programs, strict=True):
+        one.pack_into(row)
     attack.attack_kernel(
         weights, program, settings, box, (tasks.origins, tasks.sources, tasks.starts, tasks.labels), kept, order,
         _parts(np.bincount(tasks.groups, minlength=len(programs)), numba.get_num_threads()), IMAGES,

@@ -85,7 +85,6 @@ class Affine:
     stride: int
     padding: int
     transposed: bool = False
-    sigmoid: bool = False  # behind it
 
     @property
     def big(self) -> Value:
@@ -271,7 +270,7 @@ class Graph:
         target = self.value(*shape.target, rectified and apart is None, narrow=image)
         if sigmoid != target.narrow:
             raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
-        own = (shape.kernel, shape.stride, shape.padding, shape.transposed, sigmoid)
+        own = (shape.kernel, shape.stride, shape.padding, shape.transposed)
         node = Affine(source, target, layer, None if apart else norm, *own)
         self.nodes.append(node)
         source.readers += 1

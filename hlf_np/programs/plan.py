@@ -6,7 +6,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.kernels import training as kernels
-from hlf_np.kernels.layout import Layout, windows
+from hlf_np.kernels.layout import Layout, window_segments, windows
 from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PANEL
 from hlf_np.programs import pooling
@@ -144,9 +144,7 @@ class Plan:
         big, small = node.big.buffer, node.small.gradient
         if node.transposed:
             big, small = node.big.gradient, node.small.buffer
-        groups, group = np.arange(node.kernel[0]) * big.row, node.kernel[1] * big.channels
-        if group == big.row:
-            groups, group = groups[:1], node.kernel[0] * group
+        groups, group = window_segments(big, node.kernel)
         pixels, b_steps = small.height * small.width, self.builder.table(small.all_pixels())
         a_steps = self.builder.table(windows(big, node.kernel, node.stride, node.padding))
         at, bias = self.at[id(node.layer.parameters["weight"].data)], "bias" in node.layer.parameters
