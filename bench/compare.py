@@ -62,10 +62,10 @@ def _model(architecture: str) -> Any:
     return makers[architecture]()
 
 
-def _vae() -> Any:
+def _vae(batch_size: int = 25) -> Any:
     from hlf_np.manifolds.vae import Vae, VaeConfig
 
-    return Vae(VaeConfig(latent_dimensions=LATENTS))
+    return Vae(VaeConfig(latent_dimensions=LATENTS, batch_size=batch_size))
 
 
 def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,18 +125,8 @@ def ours(name: str, threads: int) -> Task | None:
         space = LearnedManifold([_vae()])
         return lambda: attacks.run(model, split, space, attack)
     if name.startswith("train-vae"):
-        vae, count = _vae(), int(name.split("-")[-1])
-        config = vae.config
-        program = VaeTraining(
-            vae,
-            vae.encoder,
-            vae.decoder,
-            config.image_shape,
-            LATENTS,
-            config.reconstruction_weight,
-            AdamConfig(),
-            count,
-        )
+        count = int(name.split("-")[-1])
+        program = VaeTraining(_vae(count))
         images, noise = _images(count)[0], np.random.default_rng(1).standard_normal((count, LATENTS), np.float32)
         return lambda: program.step(images, noise, 0.01)
     if name == "warp-1000":

@@ -75,10 +75,7 @@ def train_vae(
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
-    program = VaeTraining(
-        vae, vae.encoder, vae.decoder, config.image_shape, config.latent_dimensions, config.reconstruction_weight,
-        config.adam, config.batch_size,
-    )  # fmt: skip
+    program = VaeTraining(vae)
     for epoch in range(config.epochs):
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below

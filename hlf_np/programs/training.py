@@ -10,6 +10,7 @@ them to where the layers keep them: the arrays of all layers become views of one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -22,6 +23,9 @@ from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Graph, Value
 from hlf_np.programs.plan import Plan
+
+if TYPE_CHECKING:
+    from hlf_np.manifolds.vae import Vae
 
 
 class TrainingProgram(ABC):
@@ -127,28 +131,18 @@ class ClassifierTraining(TrainingProgram):
 class VaeTraining(TrainingProgram):
     """Training a variational autoencoder; see `manifolds.vae`.
 
-    network : holds the encoder and the decoder; image_shape : (H, W, C), latents : L.
-    weight : lambda, of the summed absolute error.
+    vae : everything, Adam's settings too, is as its config says.
     """
 
-    def __init__(
-        self,
-        network: Layer,
-        encoder: Layer,
-        decoder: Layer,
-        image_shape: tuple[int, int, int],
-        latents: int,
-        weight: float,
-        config: AdamConfig,
-        batch_size: int,
-    ) -> None:
-        self.weight = weight
-        noise = Value(1, 1, latents)
-        graph = Graph(encoder, image_shape, training=True)
+    def __init__(self, vae: Vae) -> None:
+        config = vae.config
+        self.weight = config.reconstruction_weight
+        noise = Value(1, 1, config.latent_dimensions)
+        graph = Graph(vae.encoder, config.image_shape, training=True)
         self.posterior = graph.output
         codes = graph.reparameterized(self.posterior, noise)
-        graph.output = graph.sequence(decoder, codes)
-        super().__init__(network, graph, noise, config, batch_size)
+        graph.output = graph.sequence(vae.decoder, codes)
+        super().__init__(vae, graph, noise, config.adam, config.batch_size)
 
     def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
         """One step of Adam on a batch.
