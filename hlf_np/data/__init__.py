@@ -2,5 +2,6 @@
 
 from hlf_np.data.dataset import Codes, Dataset, Split
 from hlf_np.data.fonts import Fonts, load_fonts
+from hlf_np.data.idx import load_idx
 
-__all__ = ["Codes", "Dataset", "Fonts", "Split", "load_fonts"]
+__all__ = ["Codes", "Dataset", "Fonts", "Split", "load_fonts", "load_idx"]

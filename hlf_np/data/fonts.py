@@ -85,8 +85,20 @@ class Fonts:
     seed: int = 0
 
     @property
+    def name(self) -> str:
+        return "fonts"
+
+    @property
     def classes(self) -> int:
         return int(self.prototypes.shape[1])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return LETTERS[: self.classes]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (int(self.prototypes.shape[2]), int(self.prototypes.shape[3]), 1)
 
     @property
     def box(self) -> Box:
@@ -100,6 +112,11 @@ class Fonts:
     @property
     def test_size(self) -> int:
         return TEST_REPEATS * len(self.prototypes) * self.classes
+
+    @property
+    def class_size(self) -> int:
+        """How many training images each class has."""
+        return TRAIN_REPEATS * len(self.prototypes)
 
     def labels(self, indices: Integers) -> Integers:
         """The classes of images, (N,)."""
@@ -153,7 +170,11 @@ class Fonts:
             check_count(name, count, least=0, most=most)
         train = self.split(np.arange(n_train))
         test = self.split(np.arange(self.train_size, self.train_size + n_test))
-        return Dataset("fonts", LETTERS[: self.classes], train, test)
+        return Dataset(self.name, self.class_names, train, test)
+
+    def of_each_class(self, count: int) -> Split:
+        """The first `count` training images of each class."""
+        return self.split(np.arange(count * self.classes))  # every tenth image is of the same class
 
 
 def prototypes_path() -> Path:
