@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hlf_np.cli.options import WholeNumbers, option, path_option, threads_option
+from hlf_np.cli.options import WholeNumbers, chosen_source, data_options, option, path_option, threads_option
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @option("--preset", default="quick", help="How large: smoke, quick, standard or paper.")
-@option("--dataset", default="fonts", help="The images.")
-@click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
+@data_options
 @click.option(
     "--trainings",
     help="Separated by commas: normal, adversarial, on_true_manifold_adversarial, on_learned_manifold_adversarial,"
-    " adversarial_transformations, random_transformations, regular_and_on_true_manifold_adversarial. [default: all]",
+    " adversarial_transformations, random_transformations, regular_and_on_true_manifold_adversarial."
+    " [default: the preset's, those that need the true manifold on FONTS only]",
 )
 @click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
 @click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 )
 @path_option("--out", "results", "Folder of the results.")
 @threads_option
-def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
+def run(
+    preset: str,
+    dataset: str,
+    dataset_name: str | None,
+    difficulty: str | None,
+    out: Path,
+    threads: int | None,
+    **choices: Any,
+) -> None:
     """Train and attack a grid of models and write a report.
 
     Can be stopped at any instant; the same command goes on where it stopped.
@@ -45,19 +53,21 @@ def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
     use_threads(threads)
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.groundwork import classes_of
+    from hlf_np.experiments.groundwork import fit
     from hlf_np.experiments.run import check_grid, run_grid
     from hlf_np.experiments.store import open_store
     from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
     from hlf_np.report.write import write_report
 
-    config = _choose(PRESETS[check_choice("preset", preset, Preset)], choices)
-    check_grid(config)
+    chosen = PRESETS[check_choice("preset", preset, Preset)]
+    source = chosen_source(dataset, dataset_name, difficulty)
+    config = _choose(fit(chosen, source), choices)
+    check_grid(config, source)
     with open_store(out, config) as store:
         with _progress(total_work(config, store)) as progress:
             results = run_grid(config, store, progress)
-        write_report(store, results, classes_of(config))
+        write_report(store, results)
     click.echo(table(results))
     click.echo(f"\nReport: {out / 'report.html'}")
 
@@ -65,12 +75,9 @@ def run(preset: str, out: Path, threads: int | None, **choices: Any) -> None:
 def _choose(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
     """A preset with what the user chose."""
     from hlf_np.checks import check_choice
-    from hlf_np.data.fonts import Difficulty
     from hlf_np.training import Training
 
     chosen = {name: value for name, value in choices.items() if value is not None}
-    if "difficulty" in chosen:
-        chosen["difficulty"] = check_choice("difficulty", chosen["difficulty"], Difficulty)
     if "trainings" in chosen:
         names = [name.strip() for name in chosen["trainings"].split(",")]
         chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)
@@ -105,7 +112,6 @@ def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
 def report(folder: Path) -> None:
     """Make the report of a results folder again."""
-    from hlf_np.experiments.groundwork import classes_of
     from hlf_np.experiments.store import open_store, stored_config
     from hlf_np.report.write import write_report
 
@@ -114,5 +120,5 @@ def report(folder: Path) -> None:
         results = store.results()
         if not results:
             raise UserError(f"{str(folder)!r} holds no finished model yet: repeat the command that made it")
-        write_report(store, results, classes_of(config))
+        write_report(store, results)
     click.echo(f"Report: {folder / 'report.html'}")

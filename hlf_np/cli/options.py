@@ -11,6 +11,7 @@ import click
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
+    from hlf_np.experiments.source import Source
     from hlf_np.manifolds import Vae
 
 
@@ -38,7 +39,16 @@ def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
 
 threads_option = click.option("--threads", type=int, help="Threads of the kernels. [default: one per core]")
 seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
-difficulty_option = option("--difficulty", default="hard", help="Of FONTS: easy, moderate or hard.")
+dataset_option = option(
+    "--dataset",
+    default="fonts",
+    help="fonts; or a folder of IDX files (MNIST, EMNIST, Fashion-MNIST), or NIST's gzip.zip.",
+)
+dataset_name_option = click.option(
+    "--dataset-name",
+    help="Which one, of several in a folder, such as emnist-letters. [default: the only one, or emnist-digits]",
+)
+difficulty_option = click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
 manifolds_option = click.option(
     "--manifolds",
     type=click.Path(path_type=Path),
@@ -46,12 +56,28 @@ manifolds_option = click.option(
 )
 
 
-def learned_vaes(folder: Path | None) -> tuple[Vae, ...]:
-    """The VAEs in the folder of `manifolds_option`; none without a folder."""
-    from hlf_np.data.fonts import LETTERS
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what the images are; `chosen_source` takes them."""
+    for add in (difficulty_option, dataset_name_option, dataset_option):
+        command = add(command)
+    return command
+
+
+def chosen_source(dataset: str, dataset_name: str | None, difficulty: str | None) -> Source:
+    """The images that `data_options` describe."""
+    from hlf_np.checks import check_choice
+    from hlf_np.data.fonts import Difficulty
+    from hlf_np.experiments.source import open_source
+
+    chosen = None if difficulty is None else check_choice("difficulty", difficulty, Difficulty)
+    return open_source(dataset, dataset_name, chosen)
+
+
+def learned_vaes(folder: Path | None, classes: int) -> tuple[Vae, ...]:
+    """The VAEs of all classes in the folder of `manifolds_option`; none without a folder."""
     from hlf_np.manifolds import stored_vaes
 
-    return stored_vaes(folder, len(LETTERS)) if folder else ()
+    return stored_vaes(folder, classes) if folder else ()
 
 
 def named(what: str, name: str, choices: dict[str, Any]) -> Any:

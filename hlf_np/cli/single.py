@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hlf_np.cli.options import (
-    difficulty_option,
+    chosen_source,
+    data_options,
     learned_vaes,
     manifolds_option,
     named,
@@ -22,6 +23,10 @@ from hlf_np.cli.options import (
 )
 from hlf_np.errors import UserError
 
+if TYPE_CHECKING:
+    from hlf_np.experiments.source import Source
+    from hlf_np.models import Model
+
 
 @click.command()
 @option("--training", default="normal", help="How, as in `run --trainings`.")
@@ -30,7 +35,7 @@ from hlf_np.errors import UserError
 @option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
 @option("--epochs", default=20)
 @manifolds_option
-@difficulty_option
+@data_options
 @seed_option
 @path_option("--out", "model.npz", "File of the trained model.")
 @threads_option
@@ -41,32 +46,35 @@ def train(
     architecture: str,
     epochs: int,
     manifolds: Path | None,
-    difficulty: str,
+    dataset: str,
+    dataset_name: str | None,
+    difficulty: str | None,
     seed: int,
     out: Path,
     threads: int | None,
 ) -> None:
-    """Train one model on FONTS and save it."""
+    """Train one model and save it."""
     from hlf_np.threads import use_threads
 
     use_threads(threads)
     from hlf_np import models
     from hlf_np import training as trainings
     from hlf_np.checks import check_choice
-    from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
+    from hlf_np.experiments.config import RunConfig
+    from hlf_np.experiments.groundwork import fit, spaces_of
     from hlf_np.files import check_writable
-    from hlf_np.spaces import LearnedManifold, Space, Transformations, TrueManifold
+    from hlf_np.spaces import LearnedManifold
 
     check_writable(out)
     name = check_choice("training", training, trainings.Training)
     if LearnedManifold in trainings.SPACES[name] and not manifolds:
         raise UserError(f"training {name} needs the VAEs of a run: give their folder with --manifolds")
-    model = models.Model(models.DEFAULTS[check_choice("architecture", architecture, models.Kind)], seed)
-    fonts = Fonts(load_prototypes(), check_choice("difficulty", difficulty, Difficulty))
-    split = fonts.dataset(n_train, 0).train
-    spaces: list[Space] = [TrueManifold(fonts), Transformations(fonts.box)]
-    if vaes := learned_vaes(manifolds):
-        spaces.append(LearnedManifold(vaes))
+    kind = models.DEFAULTS[check_choice("architecture", architecture, models.Kind)]
+    source = chosen_source(dataset, dataset_name, difficulty)
+    config = replace(fit(RunConfig(), source), trainings=(name,))
+    split = source.dataset(n_train, 0).train
+    spaces = spaces_of(config, source, learned_vaes(manifolds, len(source.class_names)))
+    model = models.Model(replace(kind, classes=len(source.class_names), image_shape=source.image_shape), seed)
 
     def show(entry: trainings.EpochLog) -> None:
         click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
@@ -78,23 +86,25 @@ def train(
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@option("--n-test", default=10_000, help="Test images for the test error.")
+@click.option("--n-test", type=int, help="Test images for the test error. [default: 10000, or all there are]")
 @option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
 @option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
 @option("--restarts", default=5, help="Of each attack.")
 @option("--epsilon", default=0.3, help="Size of the regular perturbations.")
 @manifolds_option
-@difficulty_option
+@data_options
 @threads_option
 def evaluate(
     model: Path,
-    n_test: int,
+    n_test: int | None,
     n_attacked: int,
     n_attacked_on_manifold: int,
     restarts: int,
     epsilon: float,
     manifolds: Path | None,
-    difficulty: str,
+    dataset: str,
+    dataset_name: str | None,
+    difficulty: str | None,
     threads: int | None,
 ) -> None:
     """Test error of a saved model, and success rates of regular and of on-manifold attacks."""
@@ -102,16 +112,17 @@ def evaluate(
 
     use_threads(threads)
     from hlf_np import models
-    from hlf_np.checks import check_choice
-    from hlf_np.data.fonts import Difficulty
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.evaluation import evaluate as measure
-    from hlf_np.experiments.groundwork import fonts_of, load_dataset, spaces_of
+    from hlf_np.experiments.groundwork import fit, load_dataset, spaces_of
     from hlf_np.manifolds.oracle import stored_oracle
 
     classifier = models.load(model)
-    config = RunConfig(
-        difficulty=check_choice("difficulty", difficulty, Difficulty),
+    source = chosen_source(dataset, dataset_name, difficulty)
+    _check_classes(classifier, source)
+    n_test = min(10_000, source.test_size) if n_test is None else n_test
+    config = replace(
+        fit(RunConfig(), source),
         n_test=n_test,
         n_attacked=min(n_attacked, n_test),
         n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
@@ -119,16 +130,16 @@ def evaluate(
         n_projected=0,
     )
     config = replace(config, attack=replace(config.attack, restarts=restarts))
-    fonts = fonts_of(config)
-    vaes = learned_vaes(manifolds)
+    vaes = learned_vaes(manifolds, len(source.class_names))
     oracle = stored_oracle(manifolds) if manifolds else None
-    test = load_dataset(config, fonts).test
-    found, *_ = measure(classifier, test, config, spaces_of(config, fonts, vaes), oracle)
+    test = load_dataset(config, source).test
+    found, *_ = measure(classifier, test, config, spaces_of(config, source, vaes), oracle)
     click.echo(f"test error                             {found.test_error:.4f}  ({n_test} images)")
     click.echo(f"regular success, mean restart          {found.regular_success:.4f}  (epsilon {epsilon})")
     click.echo(f"regular success, any restart           {found.regular_success_worst:.4f}")
-    click.echo(f"on true manifold, mean restart         {found.on_true_manifold_success:.4f}")
-    click.echo(f"on true manifold, any restart          {found.on_true_manifold_success_worst:.4f}")
+    if config.has_true_manifold:
+        click.echo(f"on true manifold, mean restart         {found.on_true_manifold_success:.4f}")
+        click.echo(f"on true manifold, any restart          {found.on_true_manifold_success_worst:.4f}")
     if vaes:
         click.echo(f"on learned manifold, mean restart      {found.on_learned_manifold_success:.4f}")
         click.echo(f"on learned manifold, any restart       {found.on_learned_manifold_success_worst:.4f}")
@@ -149,7 +160,7 @@ def evaluate(
 @option("--rule", default="adam", help="Of pgd: adam or sign.")
 @option("--restarts", default=1, help="Of pgd.")
 @manifolds_option
-@difficulty_option
+@data_options
 @seed_option
 @path_option("--out", "adversarial.npz", "File of the examples.")
 @threads_option
@@ -161,7 +172,9 @@ def attack(
     epsilon: float,
     norm: str,
     manifolds: Path | None,
-    difficulty: str,
+    dataset: str,
+    dataset_name: str | None,
+    difficulty: str | None,
     out: Path,
     threads: int | None,
     **settings: Any,
@@ -177,21 +190,23 @@ def attack(
 
     from hlf_np import attacks, models
     from hlf_np.checks import check_choice, check_count
-    from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
+    from hlf_np.data.fonts import Fonts
     from hlf_np.files import check_writable, replace_file
     from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 
     check_writable(out)
     classifier = models.load(model)
-    fonts = Fonts(load_prototypes(), check_choice("difficulty", difficulty, Difficulty))
-    test = fonts.dataset(0, check_count("images", images)).test
+    source = chosen_source(dataset, dataset_name, difficulty)
+    _check_classes(classifier, source)
+    test = source.dataset(0, check_count("images", images)).test
     size: dict[str, Any] = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
-    where: dict[str, Any] = {
-        "image": ImageBall(**size),
-        "true-manifold": TrueManifold(fonts, **size),
-        "transformations": Transformations(fonts.box, **size),
-    }
-    if vaes := learned_vaes(manifolds):
+    where: dict[str, Any] = {"image": ImageBall(**size)}
+    if isinstance(source, Fonts):
+        where["true-manifold"] = TrueManifold(source, **size)
+    elif space == "true-manifold":
+        raise UserError("space true-manifold needs the true manifold, which only FONTS has: choose another")
+    where["transformations"] = Transformations(source.box, **size)
+    if vaes := learned_vaes(manifolds, len(source.class_names)):
         where["learned-manifold"] = LearnedManifold(vaes, **size)
     elif space == "learned-manifold":
         raise UserError("space learned-manifold needs the VAEs of a run: give their folder with --manifolds")
@@ -216,3 +231,12 @@ def attack(
     fooled = result.success[correct].sum()
     click.echo(f"{correct.sum()} of {images} images are classified correctly; {fooled} of them no longer are")
     click.echo(f"Saved {out}")
+
+
+def _check_classes(model: Model, source: Source) -> None:
+    """Refuse a model of more classes than there are; the check of labels refuses one of fewer."""
+    if model.classes > len(source.class_names):
+        raise UserError(
+            f"the model tells {model.classes} classes apart, {source.name} has {len(source.class_names)}:"
+            " give the dataset that it was trained on"
+        )

@@ -180,8 +180,9 @@ def _recognise(path: Path, contents: dict[str, tuple[Content, Content]]) -> str:
     for (name, _), (*_, labels) in CHECKSUMS.items():
         if labels in checksums:
             return name
-    folder = re.sub("[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-")
-    return folder if _may_be_named(folder) and not folder.startswith(EMNIST) else UNKNOWN
+    place = path.resolve()
+    own = re.sub("[^a-z0-9]+", "-", (place.name if place.is_dir() else place.stem).lower()).strip("-")
+    return own if _may_be_named(own) and not own.startswith(EMNIST) else UNKNOWN
 
 
 def _verify(name: str, pairs: dict[str, Pair], contents: dict[str, tuple[Content, Content]]) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from hlf_np.attacks import Attack
 from hlf_np.checks import check_count
-from hlf_np.data.fonts import Difficulty, prototypes_digest
+from hlf_np.data.fonts import LETTERS, Difficulty, prototypes_digest
 from hlf_np.errors import UserError
 from hlf_np.manifolds import VaeConfig
 from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import LearnedManifold
+from hlf_np.spaces import LearnedManifold, TrueManifold
 from hlf_np.training import SPACES, TRAINING_ATTACK, Training
 
 
@@ -48,7 +48,10 @@ class Cell:
 class RunConfig:
     """Everything that determines the numbers of a run.
 
-    dataset : its name; difficulty, data_seed : of FONTS; prototypes : the digest of its prototypes.
+    dataset : its name in the results, "fonts" or another; classes : the names of its classes.
+    data_seed : of the parameters of FONTS, or of the order in which images of files are taken.
+    difficulty : of FONTS; prototypes : the digest of its prototypes.
+    path, digest : of the files of another dataset, see `IdxSource`; empty for FONTS.
     trainings, sizes, seeds : the grid; one model for each training, number of training images, and seed
         below `seeds`.
     architecture, epochs, batch_size, adam : of every model.
@@ -59,18 +62,23 @@ class RunConfig:
     n_test : test images for the test error; n_attacked : the first of them, attacked where classified
         correctly; n_attacked_on_manifold : likewise on the manifolds.
     n_examples : adversarial examples of each kind kept for the gallery.
-    n_projected : images of each kind, at most, whose distance to the true manifold is measured.
-    vae : of the learned manifold; n_vae : images of each class that its VAEs are trained on, 0 for no learned
-        manifold. They are the first of all training images, whatever the sizes in the grid: the paper's
-        manifold is learned from all data, so that only the classifier's data varies.
+    n_projected : images of each kind, at most, whose distance to the manifold is measured.
+    n_neighbours : without a true manifold, among how many images their nearest neighbours are sought, which stand
+        for it: the first of all training images, whatever the sizes in the grid.
+    vae : of the learned manifold; n_vae : images of each class that its VAEs are trained on, fewer where a class
+        has not so many, 0 for no learned manifold. They are the first of all training images, whatever the sizes
+        in the grid: the paper's manifold is learned from all data, so that only the classifier's data varies.
     n_oracle : images that the judge of labels is trained on, 0 for none. It is not needed without a
         learned manifold.
     """
 
     dataset: str = "fonts"
+    classes: tuple[str, ...] = LETTERS
     difficulty: Difficulty = Difficulty.HARD
     data_seed: int = 0
     prototypes: str = field(default_factory=prototypes_digest)
+    path: str = ""
+    digest: str = ""
     trainings: tuple[Training, ...] = tuple(Training)
     sizes: tuple[int, ...] = (250, 500, 1000, 2000)
     seeds: int = 1
@@ -87,14 +95,15 @@ class RunConfig:
     n_attacked_on_manifold: int = 2500
     n_examples: int = 10
     n_projected: int = 200
+    n_neighbours: int = 20_000
     attack_seed: int = 0
     vae: VaeConfig = field(default_factory=VaeConfig)
     n_vae: int = 10_000
     n_oracle: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.dataset != "fonts":
-            raise UserError(f"unknown dataset {self.dataset!r}: use fonts")
+        if (self.dataset == "fonts") == bool(self.path):
+            raise UserError(f"unknown dataset {self.dataset!r}: use fonts, or a folder of IDX files")
         if not self.trainings or len(set(self.trainings)) < len(self.trainings):
             raise UserError("give at least one training, each of them once")
         if not self.sizes or len(set(self.sizes)) < len(self.sizes):
@@ -105,11 +114,17 @@ class RunConfig:
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
-        for name in ("n_projected", "n_vae", "n_oracle"):
+        for name in ("n_projected", "n_neighbours", "n_vae", "n_oracle"):
             check_count(name, getattr(self, name), least=0)
         for training in self.trainings:
             if LearnedManifold in SPACES[training] and not self.n_vae:
                 raise UserError(f"training {training} needs VAEs: train them on some images, or leave it out")
+            if TrueManifold in SPACES[training] and not self.has_true_manifold:
+                raise UserError(f"training {training} needs the true manifold, which only FONTS has: leave it out")
+
+    @property
+    def has_true_manifold(self) -> bool:
+        return self.dataset == "fonts"
 
     def cells(self) -> Iterator[Cell]:
         """The grid, small models first, so that a broken setting shows early."""
@@ -128,6 +143,7 @@ class RunConfig:
         return cls(
             **values
             | {
+                "classes": tuple(values["classes"]),
                 "difficulty": Difficulty(values["difficulty"]),
                 "trainings": tuple(Training(name) for name in values["trainings"]),
                 "sizes": tuple(values["sizes"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,23 +14,60 @@ from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.store import Examples, Measurements
-from hlf_np.manifolds.distance import project
+from hlf_np.manifolds.distance import project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.models import Model
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
 
 REGULAR, ON_TRUE_MANIFOLD, ON_LEARNED_MANIFOLD = "regular", "on_true_manifold", "on_learned_manifold"
+CLEAN = "clean"
 # The attacks that are measured, by what their columns begin with.
 MEASURED: dict[type[Space], str] = {
     ImageBall: REGULAR,
     TrueManifold: ON_TRUE_MANIFOLD,
     LearnedManifold: ON_LEARNED_MANIFOLD,
 }
+NEIGHBOURS = 50  # that span the subspace
 Found = tuple[Measurements, Mapping[str, Examples], Mapping[str, Floats]]
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """What stands for the manifold where distances to it are measured.
+
+    words : what that is; others : what regular examples are compared with.
+    suffix : of the names of its distances; on_manifold : the attack whose examples are compared.
+    """
+
+    words: str
+    others: str
+    suffix: str
+    on_manifold: str
+
+    @property
+    def kinds(self) -> tuple[str, str, str]:
+        """Of images that are measured: regular examples, on-manifold ones, clean images."""
+        return (REGULAR, self.on_manifold, CLEAN)
+
+    def key(self, kind: str) -> str:
+        """The name of a kind's distances in `CellResult.distances`; with `_distance`, of their mean."""
+        return kind + self.suffix
+
+
+TRUE = Yardstick("the true manifold", "an image on it", "", ON_TRUE_MANIFOLD)
+SUBSPACE = Yardstick(
+    "the subspace of its nearest training images", "one on the learned manifold", "_subspace", ON_LEARNED_MANIFOLD
+)
+YARDSTICKS = (TRUE, SUBSPACE)
+
+
 def evaluate(
-    model: Model, test: Split, config: RunConfig, spaces: Sequence[Space], oracle: Model | None = None
+    model: Model,
+    test: Split,
+    config: RunConfig,
+    spaces: Sequence[Space],
+    oracle: Model | None = None,
+    neighbours: Floats | None = None,
 ) -> Found:
     """Attack a model in all spaces that are measured.
 
@@ -37,6 +75,8 @@ def evaluate(
     ----------
     test : all count for the test error; the first of them are attacked, where classified correctly.
     oracle : judges the labels of adversarial examples on the learned manifold.
+    neighbours : training images (M, H, W, C) to measure distances by where no true manifold is among the spaces;
+        without them none are.
 
     Returns
     -------
@@ -47,7 +87,6 @@ def evaluate(
     measured: dict[str, float] = {"test_error": float(1 - correct.mean())}
     examples: dict[str, Examples] = {}
     to_project: dict[str, tuple[Floats, Split]] = {}  # images, and what they were before
-    manifold = next((space for space in spaces if isinstance(space, TrueManifold)), None)
     for space in spaces:
         kind = MEASURED.get(type(space))
         if kind is None:
@@ -58,21 +97,38 @@ def evaluate(
         rate = SuccessRate.of(result)
         measured |= {f"{kind}_success": rate.average, f"{kind}_success_worst": rate.worst}
         examples[kind] = _examples(model, attacked, result, config.n_examples)
-        if kind == ON_LEARNED_MANIFOLD:
-            if oracle is not None:
-                measured["learned_labels_kept"] = labels_kept(oracle, result.images, attacked.labels)
-            continue
+        if kind == ON_LEARNED_MANIFOLD and oracle is not None:
+            measured["learned_labels_kept"] = labels_kept(oracle, result.images, attacked.labels)
         successful = np.flatnonzero(result.success)[: config.n_projected]
         to_project[kind] = result.images[successful], attacked.take(successful)
-    distances: dict[str, Floats] = {}
-    if manifold is not None:
-        clean = test.take(slice(0, config.n_projected))
-        for kind, (images, originals) in {**to_project, "clean": (clean.images, clean)}.items():
-            # from the codes of the originals: where an adversarial example came from is the best guess
-            chart = manifold.chart(originals.images, originals.labels, originals.codes)
-            distances[kind] = project(images, chart).distances
+    clean = test.take(slice(0, config.n_projected))
+    to_project[CLEAN] = clean.images, clean
+    distances = _distances(to_project, spaces, neighbours)
     means = {f"{kind}_distance": float(found.mean()) for kind, found in distances.items() if len(found)}
     return Measurements(**measured, **means), examples, distances
+
+
+def _distances(
+    found: Mapping[str, tuple[Floats, Split]], spaces: Sequence[Space], neighbours: Floats | None
+) -> dict[str, Floats]:
+    """The distance (N,) to the manifold of each kind of images and originals (N, H, W, C), by what is known of it."""
+    manifold = next((space for space in spaces if isinstance(space, TrueManifold)), None)
+    if manifold is None and neighbours is None:
+        return {}
+    yardstick = SUBSPACE if manifold is None else TRUE
+    distances = {}
+    for kind in yardstick.kinds:
+        if kind not in found:
+            continue
+        images, originals = found[kind]
+        if manifold is not None:
+            # from the codes of the originals: where an adversarial example came from is the best guess
+            chart = manifold.chart(originals.images, originals.labels, originals.codes)
+            distances[yardstick.key(kind)] = project(images, chart).distances
+        elif neighbours is not None:
+            count = min(NEIGHBOURS, len(neighbours))
+            distances[yardstick.key(kind)] = subspace_distances(images, originals.images, neighbours, count)
+    return distances
 
 
 def _examples(model: Model, attacked: Split, result: AttackResult, count: int) -> Examples:

@@ -3,26 +3,30 @@
 The learned manifold and the oracle are trained once per results folder and kept in it, file by file, so that a
 run which was stopped goes on with the VAE it was at. They are trained on the first images of the whole
 training set, whatever the number of images in a cell: as in the paper, they stand for what is known about
-the data, not for what a classifier has seen of it.
+the data, not for what a classifier has seen of it. So do the images that stand for the manifold where it is neither
+known nor learned: those among which nearest neighbours are sought.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from hlf_np.arrays import Floats
 from hlf_np.data.dataset import Dataset
-from hlf_np.data.fonts import LETTERS, Fonts, load_prototypes
+from hlf_np.data.fonts import Fonts, load_prototypes
+from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.source import IdxSource, Source, open_idx
 from hlf_np.experiments.store import Store
 from hlf_np.experiments.work import oracle_epoch_work, vae_epoch_work
 from hlf_np.manifolds import Vae, VaeLog, class_vaes
 from hlf_np.manifolds.oracle import OracleConfig, train_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
-from hlf_np.training import EpochLog
+from hlf_np.training import SPACES, EpochLog
 
 # Called with what goes on and how much work (in image passes) has been done since the last call.
 Progress = Callable[[str, float], None]
@@ -30,70 +34,114 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Groundwork:
-    """What every cell needs; oracle : None if nobody judges labels."""
+    """What every cell needs.
+
+    oracle : None if nobody judges labels.
+    neighbours : images (M, H, W, C) that stand for the manifold where distances to it are measured; None where the
+        true one is known.
+    """
 
     dataset: Dataset
     spaces: tuple[Space, ...]
     oracle: Model | None = None
+    neighbours: Floats | None = None
+
+
+def source_of(config: RunConfig) -> Source:
+    """Where a run's images come from.
+
+    Raises
+    ------
+    UserError : if they are files, and are missing, damaged, or no longer those of the configuration.
+    """
+    if config.has_true_manifold:
+        return fonts_of(config)
+    source = open_idx(Path(config.path), config.dataset, config.data_seed)
+    if source.stored.digest != config.digest:
+        raise UserError(f"{config.path!r} holds other images than this run began with: put those back, or start anew")
+    return source
 
 
 def fonts_of(config: RunConfig) -> Fonts:
-    """The generator of a run's images."""
+    """The generator of a run on FONTS."""
     return Fonts(load_prototypes(), config.difficulty, config.data_seed)
 
 
-def classes_of(config: RunConfig) -> tuple[str, ...]:
-    """The names of the dataset's classes."""
-    return LETTERS
-
-
-def spaces_of(config: RunConfig, fonts: Fonts, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
-    """The spaces that models are trained and attacked in: whoever adds a space to runs adds it here."""
-    learned = (LearnedManifold(vaes, epsilon=config.latent_epsilon),) if vaes else ()
-    return (
-        ImageBall(config.epsilon),
-        TrueManifold(fonts, epsilon=config.latent_epsilon),
-        *learned,
-        Transformations(fonts.box, epsilon=config.latent_epsilon),
+def fit(config: RunConfig, source: Source) -> RunConfig:
+    """A configuration, such as a preset, made one of this source: no more images than it has, and no training that
+    needs the true manifold where that is not known."""
+    if isinstance(source, Fonts):
+        described: dict[str, Any] = {"difficulty": source.difficulty}
+    else:
+        assert isinstance(source, IdxSource)
+        described = {"path": str(source.path), "digest": source.stored.digest, "prototypes": ""}
+        described["trainings"] = tuple(t for t in config.trainings if TrueManifold not in SPACES[t])
+    most = {"n_vae": source.class_size, "n_oracle": source.train_size, "n_neighbours": source.train_size}
+    most |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
+    return replace(
+        config,
+        dataset=source.name,
+        data_seed=source.seed,
+        classes=source.class_names,
+        sizes=tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
+        vae=replace(config.vae, image_shape=source.image_shape),
+        **described,
+        **{name: min(getattr(config, name), bound) for name, bound in most.items()},
     )
 
 
-def load_dataset(config: RunConfig, fonts: Fonts) -> Dataset:
+def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
+    """The spaces that models are trained and attacked in: whoever adds a space to runs adds it here."""
+    known = (TrueManifold(source, epsilon=config.latent_epsilon),) if isinstance(source, Fonts) else ()
+    learned = (LearnedManifold(vaes, epsilon=config.latent_epsilon),) if vaes else ()
+    return (
+        ImageBall(config.epsilon),
+        *known,
+        *learned,
+        Transformations(source.box, epsilon=config.latent_epsilon),
+    )
+
+
+def load_dataset(config: RunConfig, source: Source) -> Dataset:
     """As many images as the largest cell needs.
 
     Raises
     ------
     UserError : if the dataset is too small.
     """
-    return fonts.dataset(max(config.sizes), config.n_test)
+    return source.dataset(max(config.sizes), config.n_test)
 
 
 def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groundwork:
     """Load the images, and train the VAEs and the oracle or take those that the results folder has."""
-    fonts = fonts_of(config)
+    source = source_of(config)
     vaes: tuple[Vae, ...] = ()
     oracle = None
     if config.n_vae:
-        vaes = _vaes(config, fonts, store, progress)
+        vaes = _vaes(config, source, store, progress)
         if config.n_oracle:
-            oracle = _oracle(config, fonts, store, progress)
-    return Groundwork(load_dataset(config, fonts), spaces_of(config, fonts, vaes), oracle)
+            oracle = _oracle(config, source, store, progress)
+    neighbours = None if config.has_true_manifold else source.dataset(config.n_neighbours, 0).train.images
+    return Groundwork(load_dataset(config, source), spaces_of(config, source, vaes), oracle, neighbours)
 
 
-def _vaes(config: RunConfig, fonts: Fonts, store: Store, progress: Progress) -> tuple[Vae, ...]:
+def _vaes(config: RunConfig, source: Source, store: Store, progress: Progress) -> tuple[Vae, ...]:
     def epoch_done(entry: VaeLog) -> None:
         progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", vae_epoch_work(config))
 
     progress("VAEs: training", 0)
-    split = fonts.split(np.arange(config.n_vae * fonts.classes))  # every tenth image is of the same class
-    return class_vaes(split, fonts.classes, config.vae, folder=store.manifolds, progress=epoch_done)
+    split = source.of_each_class(config.n_vae)
+    return class_vaes(split, len(config.classes), config.vae, folder=store.manifolds, progress=epoch_done)
 
 
-def _oracle(config: RunConfig, fonts: Fonts, store: Store, progress: Progress) -> Model:
+def _oracle(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
     settings = OracleConfig()
+    architecture = replace(settings.architecture, classes=len(config.classes), image_shape=source.image_shape)
+    settings = replace(settings, architecture=architecture)
 
     def epoch_done(entry: EpochLog) -> None:
         progress(f"oracle: epoch {entry.epoch}/{settings.training.epochs}", oracle_epoch_work(config))
 
     progress("oracle: training", 0)
-    return train_oracle(fonts.split(np.arange(config.n_oracle)), settings, folder=store.manifolds, progress=epoch_done)
+    split = source.dataset(config.n_oracle, 0).train
+    return train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)

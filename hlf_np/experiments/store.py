@@ -51,6 +51,9 @@ COLUMNS = (
     "regular_distance",
     "on_true_manifold_distance",
     "clean_distance",
+    "regular_subspace_distance",
+    "on_learned_manifold_subspace_distance",
+    "clean_subspace_distance",
     "train_loss",
     "seconds",
 )
@@ -67,6 +70,9 @@ class Measurements:
         assigns to their class after the attack.
     regular_distance, on_true_manifold_distance : mean L2 distance of successful adversarial examples to the
         true manifold of their font and class; clean_distance : of test images.
+    regular_subspace_distance, on_learned_manifold_subspace_distance, clean_subspace_distance : where there is no true
+        manifold, likewise to the subspace that the nearest training images span around the original. It goes through
+        the original, so that of clean images is 0.
     train_loss : mean cross-entropy of the last epoch.
     seconds : training and attacks together.
     """
@@ -82,6 +88,9 @@ class Measurements:
     regular_distance: float = math.nan
     on_true_manifold_distance: float = math.nan
     clean_distance: float = math.nan
+    regular_subspace_distance: float = math.nan
+    on_learned_manifold_subspace_distance: float = math.nan
+    clean_subspace_distance: float = math.nan
     train_loss: float = math.nan
     seconds: float = math.nan
 
@@ -101,7 +110,7 @@ class CellResult:
     """What is known of a finished cell.
 
     examples : for the gallery, by where they were sought: "regular", "on_true_manifold", "on_learned_manifold".
-    distances : behind the means in `measurements`, one of each image, by the same names and "clean".
+    distances : behind the means in `measurements`, one of each image, by the names of those without `_distance`.
     """
 
     cell: Cell

@@ -6,7 +6,6 @@ the estimate of the time left depends on them.
 
 from __future__ import annotations
 
-from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import count_vaes
@@ -35,9 +34,10 @@ def epoch_work(config: RunConfig, cell: Cell) -> float:
 def evaluation_work(config: RunConfig, cell: Cell) -> float:
     """The cost of testing and attacking; normally trained models give in to regular attacks after a few steps."""
     regular = STEP[ImageBall] * (0.1 if cell.training is Training.NORMAL else 0.6)
-    on_manifold = STEP[TrueManifold] * TAKEN_TRUE + (STEP[LearnedManifold] * TAKEN_LEARNED if config.n_vae else 0)
+    on_manifold = STEP[TrueManifold] * TAKEN_TRUE if config.has_true_manifold else 0
+    on_manifold += STEP[LearnedManifold] * TAKEN_LEARNED if config.n_vae else 0
     steps = config.n_attacked * regular + config.n_attacked_on_manifold * on_manifold
-    projected = PROJECTIONS * config.n_projected * PROJECTION_STEPS * PROJECTION
+    projected = PROJECTIONS * config.n_projected * (PROJECTION_STEPS * PROJECTION if config.has_true_manifold else 1)
     return config.n_test + CORRECT * config.attack.restarts * config.attack.steps * steps + projected
 
 
@@ -56,7 +56,7 @@ def total_work(config: RunConfig, store: Store) -> float:
     missing = [cell for cell in config.cells() if not store.has(cell)]
     work = sum(config.epochs * epoch_work(config, cell) + evaluation_work(config, cell) for cell in missing)
     if missing and config.n_vae:
-        work += (len(LETTERS) - count_vaes(store.manifolds)) * config.vae.epochs * vae_epoch_work(config)
+        work += (len(config.classes) - count_vaes(store.manifolds)) * config.vae.epochs * vae_epoch_work(config)
         if not has_oracle(store.manifolds):
             work += OracleConfig().training.epochs * oracle_epoch_work(config)
     return work

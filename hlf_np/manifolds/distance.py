@@ -88,7 +88,7 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
 
 
 def nearest_neighbours(images: Floats, among: Floats, count: int = 50) -> Integers:
-    """The indices (N, count), in no order, of the images `among` (M, ...) that are nearest to each image in L2."""
+    """The indices (N, count), ascending, of the images `among` (M, ...) that are nearest to each image in L2."""
     check_count("count", count, most=len(among))
     points, others = flat_rows(images), flat_rows(among)
     squares = np.square(others).sum(axis=1)
@@ -97,7 +97,7 @@ def nearest_neighbours(images: Floats, among: Floats, count: int = 50) -> Intege
         batch = slice(first, first + IMAGES_PER_BATCH)
         # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, and ||a||^2 is the same for every b
         distances = squares - 2 * (points[batch] @ others.T)
-        found[batch] = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        found[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
     return found
 
 

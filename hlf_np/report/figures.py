@@ -10,13 +10,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from hlf_np.experiments.evaluation import (
+    CLEAN,
+    ON_LEARNED_MANIFOLD,
+    ON_TRUE_MANIFOLD,
+    REGULAR,
+    SUBSPACE,
+    TRUE,
+    YARDSTICKS,
+    Yardstick,
+)
 from hlf_np.experiments.store import CellResult
 from hlf_np.report.curves import curves, has
 from hlf_np.report.gallery import gallery_figure
 from hlf_np.report.pictures import COLORS, KINDS, MARKERS, STYLE, Picture, Section, png_of
 from hlf_np.training import Training
 
-DISTANCE_COLORS = {"regular": "#c8452f", "on_true_manifold": "#2e8b57", "clean": "#7a7a7a"}
+DISTANCE_COLORS = {
+    REGULAR: "#c8452f",
+    ON_TRUE_MANIFOLD: "#2e8b57",
+    ON_LEARNED_MANIFOLD: "#8fbf3f",
+    CLEAN: "#7a7a7a",
+}
+HOW_MEASURED = {
+    TRUE: "The nearest image of the same font and letter is found by gradient descent, so distances are upper bounds",
+    SUBSPACE: "The subspace is spanned by the nearest neighbours around the original, and goes through it: clean images"
+    " are at distance 0 by construction",
+}
 SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
 
 
@@ -74,14 +94,13 @@ def _error_figure(results: Sequence[CellResult]) -> Figure:
     return figure
 
 
-def _distance_figure(results: Sequence[CellResult]) -> Figure:
+def _distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figure:
     """Histograms over all images of these cells."""
     figure = Figure(figsize=(6.4, 3.4), layout="tight")
     axes = figure.subplots()
-    labels = KINDS | {"clean": "clean test images"}
-    pooled = {
-        kind: np.concatenate([r.distances[kind] for r in results if kind in r.distances]) for kind in DISTANCE_COLORS
-    }
+    labels = KINDS | {CLEAN: "clean test images"}
+    found = {kind: [r.distances.get(yardstick.key(kind), np.empty(0)) for r in results] for kind in yardstick.kinds}
+    pooled = {kind: np.concatenate(distances) for kind, distances in found.items()}
     farthest = max(float(np.quantile(np.concatenate(list(pooled.values())), SHOWN)), 1e-6)
     bins: list[float] = np.linspace(0, farthest, 41).tolist()
     for kind, distances in pooled.items():
@@ -95,7 +114,7 @@ def _distance_figure(results: Sequence[CellResult]) -> Figure:
                 alpha=0.6,
                 label=labels[kind],
             )
-    axes.set_xlabel("L2 distance to the true manifold")
+    axes.set_xlabel(f"L2 distance to {yardstick.words}")
     axes.set_ylabel("share of images")
     _legend(figure)
     return figure
@@ -138,14 +157,15 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
     )
     projected = [r for r in results if r.cell.training is Training.NORMAL and any(map(len, r.distances.values()))]
     if projected:
+        yardstick = next(y for y in YARDSTICKS if any(y.key(CLEAN) in r.distances for r in projected))
         add(
             Section.DISTANCES,
             "distances",
-            "How far successful adversarial examples and clean test images are from the true manifold of their letter,"
-            f" for {len(projected)} normally trained models. The nearest image of the same font and letter is found by"
-            " gradient descent, so distances are upper bounds; the last bar holds all that are larger.",
+            f"How far successful adversarial examples and clean test images are from {yardstick.words}, for"
+            f" {len(projected)} normally trained models. {HOW_MEASURED[yardstick]}; the last bar holds all that are"
+            " larger.",
             "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther out.",
-            lambda: _distance_figure(projected),
+            lambda: _distance_figure(projected, yardstick),
         )
     for training in Training:
         shown = [r for r in results if r.cell.training is training and any(len(e.labels) for e in r.examples.values())]
@@ -157,7 +177,7 @@ def draw(results: Sequence[CellResult], classes: Sequence[str]) -> list[Picture]
                 f"Adversarial examples of a model ({last.cell}): the original and its label, the adversarial"
                 " image and the model's label for it, the difference (grey is 0, scaled to its largest value). On the"
                 " learned manifold an attack starts from the reconstruction of the original, not from itself.",
-                "Letters, their adversarial versions, and the differences: noise for regular attacks, moved strokes"
+                "Images, their adversarial versions, and the differences: noise for regular attacks, moved strokes"
                 " for attacks on a manifold.",
                 lambda last=last: gallery_figure(last.examples, classes),  # type: ignore[misc]
             )

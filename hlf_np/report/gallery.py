@@ -48,7 +48,8 @@ def _block(axes: Axes, examples: Examples, classes: Sequence[str], columns: int)
     axes.set_axis_off()
     for row, name in enumerate(ROWS):
         axes.text(-2, row * height + HEAD + found.shape[2] / 2, name, rotation=90, ha="right", va="center", fontsize=9)
+    size = 11 if max(map(len, classes)) < 4 else 6  # words are wider than a tile
     for column, (label, prediction) in enumerate(zip(examples.labels, examples.predictions, strict=True)):
         centre = column * width + found.shape[3] / 2
         for row, words in enumerate((classes[int(label)], f"\u2192 {classes[int(prediction)]}")):
-            axes.text(centre, row * height + HEAD - 2, words, ha="center", va="bottom", fontsize=11)
+            axes.text(centre, row * height + HEAD - 2, words, ha="center", va="bottom", fontsize=size)

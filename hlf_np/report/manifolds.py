@@ -1,4 +1,4 @@
-"""The learned manifold to look at: are its images letters, and does it keep them apart?"""
+"""The learned manifold to look at: do its images show their classes, and does it keep them apart?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hlf_np.arrays import Floats
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.groundwork import classes_of, fonts_of
+from hlf_np.experiments.groundwork import source_of
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import Vae, count_vaes, stored_vaes
 from hlf_np.manifolds.oracle import labels_kept, stored_oracle
@@ -26,25 +26,26 @@ SCALE = 2
 
 def draw_manifolds(store: Store) -> list[Picture]:
     """Reconstructions and samples of a run's VAEs, once all of them are trained."""
-    classes = classes_of(store.config)
+    classes = store.config.classes
     if count_vaes(store.manifolds) < len(classes):
         return []
     vaes = stored_vaes(store.manifolds, len(classes))
-    test = fonts_of(store.config).dataset(0, JUDGED).test
+    source = source_of(store.config)
+    test = source.dataset(0, min(JUDGED, source.test_size)).test
     return [
         Picture(
             Section.MANIFOLD,
             "vae_reconstructions",
             f"{_learned(store.config, classes)} Rows of test images, which they were not trained on, and below each its"
             f" reconstruction.{_judge(stored_oracle(store.manifolds), vaes, test, store.config)}",
-            "A sheet of letters, in every second row blurred versions of the letters above.",
+            "A sheet of images, in every second row blurred versions of the images above.",
             png_of(grid(_reconstructions(vaes, test), scale=SCALE)),
         ),
         Picture(
             Section.MANIFOLD,
             "vae_samples",
             "Images of the learned manifold: decoded from codes drawn from N(0, I), one column for each class.",
-            "A sheet of letters that the autoencoders made up, one column for each letter.",
+            "A sheet of images that the autoencoders made up, one column for each class.",
             png_of(grid(_samples(vaes), scale=SCALE)),
         ),
     ]
@@ -52,9 +53,11 @@ def draw_manifolds(store: Store) -> list[Picture]:
 
 def _learned(config: RunConfig, classes: Sequence[str]) -> str:
     """How the manifold was learned."""
+    up_to = "" if config.has_true_manifold else "up to "  # classes of FONTS are equally frequent
     return (
         f"The learned manifold is the images of {len(classes)} variational autoencoders, one for each class, with"
-        f" {config.vae.latent_dimensions} latents; each was trained on {config.n_vae} images for {config.vae.epochs}"
+        f" {config.vae.latent_dimensions} latents; each was trained on {up_to}{config.n_vae} images for"
+        f" {config.vae.epochs}"
         " epochs."
     )
 
@@ -78,6 +81,7 @@ def _reconstructions(vaes: Sequence[Vae], test: Split) -> Floats:
     columns = []
     for label, vae in enumerate(vaes):
         images = test.images[test.labels == label][:IMAGES]
+        images = np.concatenate([images, np.zeros_like(test.images, shape=(IMAGES - len(images), *images.shape[1:]))])
         pairs = np.stack([images, vae.decode(vae.encode(images))], axis=1)  # (IMAGES, 2, H, W, C)
         columns.append(pairs.reshape(-1, *images.shape[1:]).mean(axis=-1))
     return np.stack(columns, axis=1)

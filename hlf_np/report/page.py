@@ -45,18 +45,25 @@ def page(
 
 def _setting(config: RunConfig, cells: int) -> str:
     attack = config.attack
+    data, most = f"{config.dataset}, {len(config.classes)} classes, whose true manifold nobody knows", "up to "
+    on_manifold = ""
+    if config.has_true_manifold:
+        data, most = f"letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty})", ""
+        on_manifold = (
+            f"; on the true manifold, within {config.latent_epsilon} of the affine parameters, among"
+            f" {config.n_attacked_on_manifold}"
+        )
     learned = (
-        f" The learned manifold is that of ten autoencoders, one for each letter, trained on {config.n_vae} images each"
-        f" whatever N is; attacks stay within {config.latent_epsilon} of their codes."
+        f" The learned manifold is that of {len(config.classes)} autoencoders, one for each class, trained on"
+        f" {most}{config.n_vae} images each whatever N is; attacks stay within {config.latent_epsilon} of their codes."
         if config.n_vae
         else ""
     )
     return (
-        f"Dataset: letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty}). {cells} models"
+        f"Dataset: {data}. {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
         f" projected Adam within an L-infinity ball of radius {config.epsilon}, {attack.restarts} restarts, on the"
-        f" correctly classified among {config.n_attacked} test images; on the true manifold, within"
-        f" {config.latent_epsilon} of the affine parameters, among {config.n_attacked_on_manifold}; test error from"
+        f" correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
         f" {config.n_test} images.{learned}"
     )
 

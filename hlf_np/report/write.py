@@ -14,12 +14,12 @@ from hlf_np.report.page import page
 from hlf_np.report.pictures import write_pictures
 
 
-def write_report(store: Store, results: Sequence[CellResult], classes: Sequence[str]) -> None:
+def write_report(store: Store, results: Sequence[CellResult]) -> None:
     """results.csv, claims.json, figures/ and report.html."""
     claims = evaluate_claims(results)
     store.write_csv(results)
     store.write_json("claims.json", [claim.as_json() for claim in claims])
-    pictures = [*draw(results, classes), *draw_manifolds(store)]
+    pictures = [*draw(results, store.config.classes), *draw_manifolds(store)]
     write_pictures(pictures, store.folder)
     command = json.loads((store.folder / "config.json").read_text())["command"]
     write_text(store.folder / "report.html", page(store.config, command, results, claims, pictures))
