@@ -86,7 +86,7 @@ def evaluate(
     correct = model.predict(test.images) == test.labels
     measured: dict[str, float] = {"test_error": float(1 - correct.mean())}
     examples: dict[str, Examples] = {}
-    to_project: dict[str, tuple[Floats, Split]] = {}  # images, and what they were before
+    to_project: dict[str, tuple[Floats, Split, Space]] = {}  # images, what they were before, and where they were sought
     for space in spaces:
         kind = MEASURED.get(type(space))
         if kind is None:
@@ -100,18 +100,22 @@ def evaluate(
         if kind == ON_LEARNED_MANIFOLD and oracle is not None:
             measured["learned_labels_kept"] = labels_kept(oracle, result.images, attacked.labels)
         successful = np.flatnonzero(result.success)[: config.n_projected]
-        to_project[kind] = result.images[successful], attacked.take(successful)
+        to_project[kind] = result.images[successful], attacked.take(successful), space
     clean = test.take(slice(0, config.n_projected))
-    to_project[CLEAN] = clean.images, clean
+    to_project[CLEAN] = clean.images, clean, ImageBall(config.epsilon)
     distances = _distances(to_project, spaces, neighbours)
     means = {f"{kind}_distance": float(found.mean()) for kind, found in distances.items() if len(found)}
     return Measurements(**measured, **means), examples, distances
 
 
 def _distances(
-    found: Mapping[str, tuple[Floats, Split]], spaces: Sequence[Space], neighbours: Floats | None
+    found: Mapping[str, tuple[Floats, Split, Space]], spaces: Sequence[Space], neighbours: Floats | None
 ) -> dict[str, Floats]:
-    """The distance (N,) to the manifold of each kind of images and originals (N, H, W, C), by what is known of it."""
+    """The distance (N,) of each kind of images (N, H, W, C) to what stands for the manifold.
+
+    The subspace of neighbours goes through the image that the attack started from. On the learned manifold that is the
+    reconstruction of the original: how good it is, is another question.
+    """
     manifold = next((space for space in spaces if isinstance(space, TrueManifold)), None)
     if manifold is None and neighbours is None:
         return {}
@@ -120,14 +124,15 @@ def _distances(
     for kind in yardstick.kinds:
         if kind not in found:
             continue
-        images, originals = found[kind]
+        images, originals, space = found[kind]
         if manifold is not None:
             # from the codes of the originals: where an adversarial example came from is the best guess
             chart = manifold.chart(originals.images, originals.labels, originals.codes)
             distances[yardstick.key(kind)] = project(images, chart).distances
         elif neighbours is not None:
-            count = min(NEIGHBOURS, len(neighbours))
-            distances[yardstick.key(kind)] = subspace_distances(images, originals.images, neighbours, count)
+            around = space.chart(originals.images, originals.labels, originals.codes)
+            starts, count = around.decoded(around.start), min(NEIGHBOURS, len(neighbours))
+            distances[yardstick.key(kind)] = subspace_distances(images, starts, neighbours, count)
     return distances
 
 

@@ -71,8 +71,8 @@ class Measurements:
     regular_distance, on_true_manifold_distance : mean L2 distance of successful adversarial examples to the
         true manifold of their font and class; clean_distance : of test images.
     regular_subspace_distance, on_learned_manifold_subspace_distance, clean_subspace_distance : where there is no true
-        manifold, likewise to the subspace that the nearest training images span around the original. It goes through
-        the original, so that of clean images is 0.
+        manifold, likewise to the subspace that the nearest training images span around the image that the attack
+        started from: the original, or its reconstruction. So that of clean images is 0.
     train_loss : mean cross-entropy of the last epoch.
     seconds : training and attacks together.
     """

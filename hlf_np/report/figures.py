@@ -34,8 +34,8 @@ DISTANCE_COLORS = {
 }
 HOW_MEASURED = {
     TRUE: "The nearest image of the same font and letter is found by gradient descent, so distances are upper bounds",
-    SUBSPACE: "The subspace is spanned by the nearest neighbours around the original, and goes through it: clean images"
-    " are at distance 0 by construction",
+    SUBSPACE: "It goes through the image that the attack started from, the original or, on the learned manifold, its"
+    " reconstruction; so clean images are at distance 0 by construction",
 }
 SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
 

@@ -25,9 +25,9 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     that even images on the manifold may seem to be a little off it. The claim is supported if the interval lies above
     0.75, refuted if below.
 
-    Where there is no true manifold, distances are to the subspace of nearest training images around the original, and
-    the on-manifold examples are those of the learned manifold. Clean images are at distance 0 by construction then,
-    so it is those examples that count.
+    Where there is no true manifold, distances are to the subspace of nearest training images around the image that the
+    attack started from, and the on-manifold examples are those of the learned manifold. Clean images are at distance 0
+    by construction then, so it is those examples that count.
     """
     statement = "Regular adversarial examples leave the manifold."
     yardstick = next((y for y in YARDSTICKS if _measured_by(y, results)), TRUE)
