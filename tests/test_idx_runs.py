@@ -251,12 +251,13 @@ def test_claim_1_compares_with_the_learned_manifold(results, verdict):
     assert claim.verdict.split(":")[0] == verdict
     if claim.statistic is not None:
         assert "subspace" in claim.statistic_name
+        assert "however good those are" in claim.details[1]
         assert claim.data["mean_distance"].keys() == {name.removesuffix("_distance") for name in SUBSPACE}
 
 
 def test_the_figure_of_distances_says_what_they_are_to():
     (picture,) = (p for p in draw(in_subspace(8, 1.12, 0.58), "0123456789") if p.section is Section.DISTANCES)
-    assert "from the subspace of its nearest training images" in picture.caption
+    assert "from the subspace of nearest training images" in picture.caption
     assert "true" not in picture.caption
 
 

@@ -56,7 +56,7 @@ class Yardstick:
 
 TRUE = Yardstick("the true manifold", "an image on it", "", ON_TRUE_MANIFOLD)
 SUBSPACE = Yardstick(
-    "the subspace of its nearest training images", "one on the learned manifold", "_subspace", ON_LEARNED_MANIFOLD
+    "the subspace of nearest training images", "one on the learned manifold", "_subspace", ON_LEARNED_MANIFOLD
 )
 YARDSTICKS = (TRUE, SUBSPACE)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
-from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, TRUE, YARDSTICKS, Yardstick
+from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, SUBSPACE, TRUE, YARDSTICKS, Yardstick
 from hlf_np.experiments.statistics import mean_interval, superiority
 from hlf_np.experiments.store import CellResult
 
@@ -49,10 +49,15 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     else:
         verdict = f"undecided: the interval holds {FARTHER}"
     regular, on_manifold, clean = (np.mean(means[key]) for key in keys)
-    details = (
+    details: tuple[str, ...] = (
         f"Mean L2 distances to the manifold: regular adversarial examples {regular:.2f}, on-manifold ones"
         f" {on_manifold:.2f}, clean images {clean:.2f}.",
     )
+    if yardstick is SUBSPACE:
+        details += (
+            "The subspace goes through the image that an attack starts from: clean images are at distance 0 by"
+            " construction, examples on the learned manifold are measured from reconstructions, however good those are.",
+        )
     return Claim(1, statement, verdict, name, float(effects.mean()), (low, high), details, data)
 
 
