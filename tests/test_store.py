@@ -164,6 +164,20 @@ def test_another_configuration_is_refused_by_name(copy, changes, named):
     assert tree(copy) == before
 
 
+def test_results_of_before_there_was_a_setting_are_found_at_its_default(copy):
+    settings = copy / "config.json"
+    content = json.loads(settings.read_text())
+    for name in ("classes", "path", "digest", "n_neighbours"):
+        assert content["run"].pop(name) == json.loads(json.dumps(vars(TINY)[name]))
+    settings.write_text(json.dumps(content))
+    before = tree(copy)
+    assert stored_config(copy) == TINY
+    compute(copy)
+    assert tree(copy) == before
+    with pytest.raises(UserError, match=r"another configuration \(other n_neighbours\)"):
+        compute(copy, RunConfig(**vars(TINY) | {"n_neighbours": 9}))
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "cells", "results.csv"])
 def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path, name):
     (tmp_path / name).write_text("mine")

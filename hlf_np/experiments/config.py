@@ -143,7 +143,7 @@ class RunConfig:
         return cls(
             **values
             | {
-                "classes": tuple(values["classes"]),
+                "classes": tuple(values.get("classes", LETTERS)),
                 "difficulty": Difficulty(values["difficulty"]),
                 "trainings": tuple(Training(name) for name in values["trainings"]),
                 "sizes": tuple(values["sizes"]),

@@ -234,7 +234,8 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
             leftover.unlink()
         expected = json.loads(_json(config.as_json()))
         if settings.exists():
-            found = _read_settings(settings)
+            # a setting that an older version did not have was at its default
+            found = json.loads(_json(RunConfig().as_json())) | _read_settings(settings)
             if found != expected:
                 names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
                 raise UserError(

@@ -56,7 +56,7 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     if yardstick is SUBSPACE:
         details += (
             "The subspace goes through the image that an attack starts from: clean images are at distance 0 by"
-            " construction, examples on the learned manifold are measured from reconstructions, however good those are.",
+            " construction, and examples on the learned manifold start from reconstructions, however good those are.",
         )
     return Claim(1, statement, verdict, name, float(effects.mean()), (low, high), details, data)
 
