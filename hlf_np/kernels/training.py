@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import outer_product, outer_products
-from hlf_np.kernels.elementwise import adam_update
+from hlf_np.kernels.adam import adam_update
 from hlf_np.kernels.executor import OPERATIONS, fetch, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
