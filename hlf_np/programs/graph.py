@@ -108,6 +108,10 @@ class Affine:
             return bias.reshape(self.target.channels, -1).T
         return bias[None]
 
+    def arrays(self) -> list[Floats]:
+        """Everything that the layer and its batch norm own."""
+        return [array for layer in (self.layer, self.norm) if layer for _, array in layer.named_arrays()]
+
     def folded(self) -> Folded:
         """Weights with the batch norm folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
         weight = self.layer.parameters["weight"].data
