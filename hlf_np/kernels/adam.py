@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def adam_update(parameter, gradient, first, second, settings):  # type: ignore[no-untyped-def]
     """One step of Adam in place; settings: weight decay, beta1, beta2, rate, 1 / sqrt(1 - beta2^t), epsilon."""
     decay, beta1, beta2, rate, correction, epsilon = (

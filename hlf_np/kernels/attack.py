@@ -23,7 +23,7 @@ _ADAM_EPSILON = np.float32(1e-8)
 _run = OPERATIONS.call
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
     """Bring a code (D,) back into the ball around its origin, then into the box."""
     if norm == LINF:
@@ -41,7 +41,7 @@ def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no
             code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
     """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
     one = np.float32(1)

@@ -36,7 +36,7 @@ WARP_GRADIENT = 10
 FIELDS = 15
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pool(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """The largest or the mean value of every window."""
     kind, windows, rows, segments, count, c_rows, channels = op[:7]
@@ -50,7 +50,7 @@ def _pool(op, tables, work, first, end):  # type: ignore[no-untyped-def]
             work[to + c] = value if kind == MAX_POOL else value / np.float32(count)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pool_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """Gradients of `_pool`: to the first pixel that attains the maximum, or to all alike."""
     kind, windows, rows, segments, count, c_rows, channels, g_rows, t_windows, t_segments, t_rows, t_count, gates = op[
@@ -80,7 +80,7 @@ def _pool_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def
                     work[to + c] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _sigmoid(x, count):  # type: ignore[no-untyped-def]
     """x = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2 in place, as vectors, unlike a call of exp.
 
