@@ -10,8 +10,10 @@ from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
+from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import sample
+from hlf_np.kernels.winograd import winograd
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
 # a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
@@ -33,51 +35,9 @@ BLOCKS_GRADIENT = 8
 WARP = 9
 # parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
 WARP_GRADIENT = 10
+# patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, scratch, lines
+WINOGRAD = 11
 FIELDS = 15
-
-
-@njit(cache=True, error_model="numpy")
-def _pool(op, tables, work, first, end):  # type: ignore[no-untyped-def]
-    """The largest or the mean value of every window."""
-    kind, windows, rows, segments, count, c_rows, channels = op[:7]
-    for pixel in range(rows * first, rows * end):
-        window, to = tables[windows + pixel], tables[c_rows + pixel]
-        for c in range(channels):
-            value = work[window + tables[segments] + c]
-            for s in range(1, count):
-                other = work[window + tables[segments + s] + c]
-                value = max(value, other) if kind == MAX_POOL else value + other
-            work[to + c] = value if kind == MAX_POOL else value / np.float32(count)
-
-
-@njit(cache=True, error_model="numpy")
-def _pool_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
-    """Gradients of `_pool`: to the first pixel that attains the maximum, or to all alike."""
-    kind, windows, rows, segments, count, c_rows, channels, g_rows, t_windows, t_segments, t_rows, t_count, gates = op[
-        :13
-    ]
-    for pixel in range(t_count * first, t_count * end):
-        to = tables[t_rows + pixel]
-        work[to : to + channels] = 0
-    for pixel in range(rows * first, rows * end):
-        window, at, gradient = tables[windows + pixel], tables[c_rows + pixel], tables[g_rows + pixel]
-        target = tables[t_windows + pixel]
-        for c in range(channels):
-            g = work[gradient + c]
-            if kind == MAX_POOL_GRADIENT:
-                for s in range(count):
-                    if work[window + tables[segments + s] + c] == work[at + c]:
-                        work[target + tables[t_segments + s] + c] += g
-                        break
-            else:
-                for s in range(count):
-                    work[target + tables[t_segments + s] + c] += g / np.float32(count)
-    if gates >= 0:
-        for pixel in range(t_count * first, t_count * end):
-            to, gate = tables[t_rows + pixel], tables[gates + pixel]
-            for c in range(channels):
-                if not work[gate + c] > 0:
-                    work[to + c] = 0
 
 
 @njit(cache=True, error_model="numpy")
@@ -192,6 +152,13 @@ def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-u
                 op[8], work, tables[op[9] + skipped :], op[10], op[2] * (end - first), op[11],
                 tables[op[12] + skipped :],
             )  # fmt: skip
+        elif kind == WINOGRAD:
+            skipped = op[2] * first
+            winograd(
+                work, tables[op[1] + skipped :], op[3], op[4], weights, op[5], op[6], op[7], op[8],
+                tables[op[9] + 4 * skipped :], tables[op[10] + 4 * skipped :], op[11], op[12], tables[op[13] :],
+                op[2] * (end - first),
+            )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * first, op[2] * end):
                 copy(work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :], op[4])
@@ -202,9 +169,9 @@ def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-u
                 for c in range(op[5]):
                     joined[c] = max(a[c] + b[c], np.float32(0))
         elif kind in (MAX_POOL, AVERAGE_POOL):
-            _pool(op, tables, work, first, end)
+            pool(op, kind == MAX_POOL, tables, work, first, end)
         elif kind in (MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT):
-            _pool_gradient(op, tables, work, first, end)
+            pool_gradient(op, kind == MAX_POOL_GRADIENT, tables, work, first, end)
         elif kind == FROM_BLOCKS:
             _from_blocks(op, tables, work, first, end)
         elif kind == BLOCKS_GRADIENT:

@@ -26,7 +26,7 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import Grid
 from hlf_np.layers import Layer, Sequential
-from hlf_np.programs import pooling
+from hlf_np.programs import pooling, winograd
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Affine, Graph, Join, Node, Pool
 
@@ -143,7 +143,7 @@ class _Part:
         self.begin = builder.weights
         numbers, first = {}, 1
         for layer in _affine(nodes):
-            weight, bias = (np.arange(array.size).reshape(array.shape) for array in layer.folded())
+            weight, bias = (np.arange(array.size).reshape(array.shape) for array in layer.prepared())
             numbers[layer] = layer.as_convolution(weight + first), bias + first + weight.size
             first += weight.size + bias.size
         self.forward: list[Operation] = []
@@ -151,15 +151,20 @@ class _Part:
             if isinstance(node, Affine):
                 weight, bias = numbers[node]
                 starts = builder.place_rows(node.biases(bias), node.target.stride)
-                matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
-                self.forward += builder.forward(node, weight, matrix, starts)
+                if node.winograd:
+                    self.forward.append(winograd.convolution(builder, node, weight, starts))
+                else:
+                    matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
+                    self.forward += builder.forward(node, weight, matrix, starts)
             elif isinstance(node, Pool):
                 self.forward.append(pooling.pool(builder, node))
             elif isinstance(node, Join):
                 self.forward.append(pooling.join(builder, node))
         self.backward: list[Operation] = []
         for node in reversed(nodes):
-            if isinstance(node, Affine):
+            if isinstance(node, Affine) and node.winograd:
+                self.backward.append(winograd.gradient(builder, node, numbers[node][0]))
+            elif isinstance(node, Affine):
                 self.backward += builder.gradient(node, numbers[node][0], None)
             elif isinstance(node, Pool):
                 self.backward.append(pooling.pool_gradient(builder, node))
@@ -182,7 +187,7 @@ class _Arranged:
         present = [array.ravel() for node in self.nodes for array in node.arrays()]
         arrays = np.concatenate([np.zeros(1, np.float32), *present])
         if not np.array_equal(arrays, self.arrays):
-            folded = [array.ravel() for node in self.nodes for array in node.folded()]
+            folded = [array.ravel() for node in self.nodes for array in node.prepared()]
             numbered = np.concatenate([np.zeros(1, np.float32), *folded])
             np.take(numbered, self.sources, out=self.target[: self.sources.size], mode="clip")
             self.arrays = arrays
