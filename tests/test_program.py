@@ -25,8 +25,8 @@ MODELS = {
     "resnet": lambda: models.resnet(widths=(8, 16, 24)),
     "resnet that narrows": lambda: models.resnet(widths=(16, 16), blocks=(1, 2), image_shape=(9, 9, 3)),
     "vgg": lambda: models.vgg(widths=(6, 16, 20, 8)),
-    "vgg of many channels": lambda: models.vgg(widths=(33, 40, 17), image_shape=(22, 21, 1)),
-    "resnet of many channels": lambda: models.resnet(widths=(32, 40), blocks=(1, 1), image_shape=(13, 11, 1)),
+    "vgg of many channels": lambda: models.vgg(widths=(33, 40), image_shape=(11, 10, 1)),
+    "resnet of many channels": lambda: models.resnet(widths=(32, 40), blocks=(1, 1), image_shape=(9, 7, 1)),
 }
 
 
