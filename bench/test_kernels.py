@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
-from hlf_np.kernels.elementwise import column_moments, normalization_gradients, scale_columns
 from hlf_np.kernels.warp import warp_images, warp_matrix_gradient, warp_with_slopes
 
 RANDOM = np.random.default_rng(0)
@@ -34,18 +33,6 @@ def test_gradient_to_the_weights(benchmark, size):
     side, channels, out_channels = SIZES[size]
     gradient = normal(100, side // 2, side // 2, out_channels)
     benchmark(convolve_weight_gradient, normal(100, side, side, channels), gradient, (4, 4), 2, 1)
-
-
-def test_batch_norm_and_relu(benchmark):
-    rows, weight = normal(100 * 14 * 14, 16), np.ones(16, np.float32)
-
-    def forward_and_backward():
-        mean, variance = column_moments(rows)
-        scale = 1 / np.sqrt(variance + np.float32(1e-5))
-        y = scale_columns(rows, scale, -mean * scale, True)
-        return normalization_gradients(rows, rows, y, mean, scale, weight, True)
-
-    benchmark(forward_and_backward)
 
 
 @pytest.mark.parametrize("gradient", [False, True])

@@ -83,7 +83,7 @@ def _data(count: int) -> Split:
 def _kernels(single_peak: float) -> Iterator[Measurement]:
     """The products of the CNN's program, one by one, on one thread."""
     program = models.cnn().program
-    weights, work = program.pack(), np.zeros(program.work, np.float32)
+    weights, work = program.pack()[0], np.zeros(program.work, np.float32)
     lanes = IMAGES
     for direction, operations in (("forward", program.forward), ("backward", program.backward)):
         for index in range(len(operations)):
@@ -93,7 +93,7 @@ def _kernels(single_peak: float) -> Iterator[Measurement]:
 
             def repeat(operation: np.ndarray = operation) -> None:
                 for _ in range(100):
-                    executor.run_operations(operation, program.tables, weights, work, lanes)
+                    executor.run_operations(operation, program.tables, weights, work, 0, lanes)
 
             rate = 100 * flop / _seconds(repeat)
             name = f"{direction} {rows * lanes} x {segments * length} x {columns}"

@@ -144,14 +144,12 @@ class BatchNorm(Layer):
             "running_var": np.ones(channels, np.float32),
         }
 
-    def __call__(self, x: Tensor, training: bool = False, rectify: bool = False) -> Tensor:
-        """`rectify` applies the ReLU behind it too."""
+    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         weight, bias = self._parameter("weight", training), self._parameter("bias", training)
         if not training:
             statistics = self.buffers["running_mean"], self.buffers["running_var"]
-            y = operations.normalize(x, weight, bias, *statistics, self.epsilon)
-            return operations.relu(y) if rectify else y
-        y, mean, variance = operations.batch_norm(x, weight, bias, self.epsilon, rectify)
+            return operations.normalize(x, weight, bias, *statistics, self.epsilon)
+        y, mean, variance = operations.batch_norm(x, weight, bias, self.epsilon)
         count = x.data.size // x.shape[-1]
         unbiased = variance * (count / max(1, count - 1))
         for name, batch in (("running_mean", mean), ("running_var", unbiased)):
@@ -243,15 +241,8 @@ class Sequential(Layer):
         return {str(index): layer for index, layer in enumerate(self.layers)}
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        position = 0
-        while position < len(self.layers):
-            layer, position = self.layers[position], position + 1
-            if isinstance(layer, BatchNorm):  # computed together with the ReLU behind it
-                rectify = position < len(self.layers) and isinstance(self.layers[position], ReLU)
-                x = layer(x, training, rectify)
-                position += rectify
-            else:
-                x = layer(x, training)
+        for layer in self.layers:
+            x = layer(x, training)
         return x
 
 

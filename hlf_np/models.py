@@ -180,7 +180,7 @@ class Model:
     def __init__(self, architecture: Architecture, seed: int = 0) -> None:
         self.architecture = architecture
         self.network = build(architecture, generator(seed, "initialisation"))
-        self._behind: dict[Layer, Program] = {}
+        self._behind: dict[tuple[Layer, ...], Program] = {}
 
     @property
     def classes(self) -> int:
@@ -200,11 +200,11 @@ class Model:
         """The same behind a warp of images of one channel."""
         return Program(self.network, self.image_shape, warped=True)
 
-    def program_behind(self, decoder: Layer, code_shape: tuple[int, int, int]) -> Program:
-        """The same behind a decoder; compiled once for each."""
-        if decoder not in self._behind:
-            self._behind[decoder] = Program(Sequential(decoder, self.network), code_shape)
-        return self._behind[decoder]
+    def program_behind(self, decoders: tuple[Layer, ...], code_shape: tuple[int, int, int]) -> Program:
+        """The same behind decoders, one for each group of codes; compiled once for each such tuple."""
+        if decoders not in self._behind:
+            self._behind[decoders] = Program(self.network, code_shape, fronts=decoders)
+        return self._behind[decoders]
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""

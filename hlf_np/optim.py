@@ -10,7 +10,7 @@ from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_positive
 from hlf_np.errors import UserError
-from hlf_np.kernels.elementwise import adam_update
+from hlf_np.kernels.adam import adam_update
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ MODELS = {
     "resnet": lambda: models.resnet(widths=(8, 16, 24)),
     "resnet that narrows": lambda: models.resnet(widths=(16, 16), blocks=(1, 2), image_shape=(9, 9, 3)),
     "vgg": lambda: models.vgg(widths=(6, 16, 20, 8)),
+    "vgg of many channels": lambda: models.vgg(widths=(33, 40), image_shape=(11, 10, 1)),
+    "resnet of many channels": lambda: models.resnet(widths=(32, 40), blocks=(1, 1), image_shape=(9, 7, 1)),
 }
 
 
@@ -147,6 +149,36 @@ def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name
         results.append(run(model, split, space, Attack(steps=4, step_size=0.05)))
     np.testing.assert_array_equal(results[0].images, results[1].images)
     np.testing.assert_array_equal(results[0].loss, results[1].loss)
+
+
+def test_an_image_behind_a_decoder_is_attacked_the_same_in_any_company():
+    """Lanes of several classes share a workspace, and move up as others are finished."""
+    model, space, split = settled("cnn"), fronts()["learned"], load_fonts(0, 3 * IMAGES + 1).test
+    attack = Attack(steps=12, step_size=0.1, rule="sign", start="image")
+    together = run(model, split, space, attack)
+    assert len(set(together.iterations.tolist())) > 2
+    for index in (0, 5, IMAGES, len(split) - 1):
+        alone = run(model, split.take(np.array([index])), space, attack)
+        np.testing.assert_array_equal(alone.images[0], together.images[index])
+        assert alone.iterations[0] == together.iterations[index]
+        assert alone.loss[0] == together.loss[index]
+
+
+def test_decoders_and_classifier_may_change_between_attacks():
+    model, space, split = models.cnn(), fronts()["learned"], load_fonts(0, 20).test
+    attack = Attack(steps=2, step_size=0.05)
+    before = run(model, split, space, attack)
+    np.testing.assert_array_equal(run(model, split, space, attack).images, before.images)
+    vae = space.vaes[split.labels[0]]
+    vae.decoder.layers[0].parameters["weight"].data *= 1.5
+    after = run(model, split, space, attack)
+    changed = (after.images != before.images).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(changed, split.labels == split.labels[0])
+    codes = space.chart(split.images, split.labels, None).start + after.perturbations
+    for image, code, label in zip(after.images, codes, split.labels, strict=True):
+        np.testing.assert_allclose(image, space.vaes[label].decode(code[None])[0], rtol=0, atol=1e-6)
+    model.network.layers[0].parameters["weight"].data *= 1.5
+    assert (run(model, split, space, attack).loss != after.loss).all()
 
 
 def test_a_compiled_model_follows_its_weights():

@@ -210,7 +210,7 @@ def _compiled_ascent(
     )
     tasks = Tasks(flat_rows(chart.start), flat_rows(codes), labels, compiled.groups, compiled.sources)
     ascend(
-        compiled.programs, settings, (lower, upper), tasks,
+        compiled.program, settings, (lower, upper), tasks,
         (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss),
     )  # fmt: skip
     return kept

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy
-from hlf_np.kernels.executor import OPERATIONS, load, workspace
+from hlf_np.kernels.executor import OPERATIONS, load, run_fronts, workspace
 from hlf_np.kernels.losses import softmax_loss
 
 ADAM, STEEPEST = 0, 1
@@ -23,7 +23,7 @@ _ADAM_EPSILON = np.float32(1e-8)
 _run = OPERATIONS.call
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
     """Bring a code (D,) back into the ball around its origin, then into the box."""
     if norm == LINF:
@@ -41,7 +41,7 @@ def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no
             code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
     """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
     one = np.float32(1)
@@ -71,8 +71,10 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
     """Work through the tasks of these numbers on this thread's lanes."""
     (
         run,
+        front,
         forward,
         backward,
+        front_backward,
         tables,
         size,
         slots,
@@ -87,14 +89,14 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
     ) = program
     steps, step_size, rule, norm, epsilon, stop_early = settings
     lower, upper = box
-    origins, sources, codes, labels = tasks
+    origins, sources, codes, labels, groups = tasks
     kept_codes, kept_success, kept_iterations, kept_loss = kept
     dimensions = codes.shape[1]
     work = workspace(size)
     current = np.empty((lanes, dimensions), np.float32)  # each lane's code
     gradient = np.empty(dimensions, np.float32)
     first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
-    task, iteration = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+    task, group, iteration = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
     finished = np.zeros(lanes, np.bool_)
     active, upcoming = 0, 0
     while True:
@@ -103,14 +105,15 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
             copy(codes[t], current[active], dimensions)
             load(sources[t], slots[1], work, active)
             first[active, :], second[active, :] = 0, 0
-            task[active], iteration[active] = t, 0
+            task[active], group[active], iteration[active] = t, groups[t], 0
             active += 1
             upcoming += 1
         if active == 0:
             break
         for lane in range(active):
             load(current[lane], slots[0], work, lane)
-        _run(run, forward, tables, weights, work, active)
+        run_fronts(run, front, tables, weights, work, group, active)
+        _run(run, forward, tables, weights[0], work, 0, active)
         all_finished = True
         for lane in range(active):
             t = task[lane]
@@ -126,7 +129,8 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
             finished[lane] = iteration[lane] == steps or (stop_early and changed)
             all_finished = all_finished and finished[lane]
         if not all_finished:
-            _run(run, backward, tables, weights, work, active)
+            _run(run, backward, tables, weights[0], work, 0, active)
+            run_fronts(run, front_backward, tables, weights, work, group, active)
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
@@ -135,29 +139,28 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
                     gradient[k] = blocks[gradient_order[k]]
                 _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
                 _project(current[lane], origins[task[lane]], lower, upper, norm, epsilon)
-        lane = 0
-        while lane < active:  # a finished lane takes over the last one's task; free lanes are filled above
-            if finished[lane]:
-                active -= 1
-                if lane < active:
+        going = 0
+        for lane in range(active):  # the others move up, in order; free lanes are filled above
+            if not finished[lane]:
+                if going < lane:
                     for rows_of_lanes in (current, first, second):
-                        copy(rows_of_lanes[active], rows_of_lanes[lane], dimensions)
-                    load(sources[task[active]], slots[1], work, lane)
-                    task[lane], iteration[lane], finished[lane] = task[active], iteration[active], finished[active]
-            else:
-                lane += 1
+                        copy(rows_of_lanes[lane], rows_of_lanes[going], dimensions)
+                    load(sources[task[lane]], slots[1], work, going)
+                    task[going], group[going], iteration[going] = task[lane], group[lane], iteration[lane]
+                going += 1
+        active = going
 
 
 @njit(cache=True, parallel=True)
-def attack_kernel(weights, program, settings, box, tasks, kept, order, parts, most):  # type: ignore[no-untyped-def]
+def attack_kernel(weights, program, settings, box, tasks, kept, order, most, parts):  # type: ignore[no-untyped-def]
     """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
 
-    weights : (G, ...) of programs that differ in nothing else; order : the tasks' numbers, parts : (P, 3), for each
-    part of the work the first of them, the one behind the last, and their program; most : lanes of a workspace.
+    weights : (G, W), see `programs.evaluation`; order : the tasks' numbers, those of a group side by side; most : lanes
+    of a workspace.
     """
-    for part in prange(parts.shape[0]):
-        begin, end, group = parts[part, 0], parts[part, 1], parts[part, 2]
-        if begin < end:
-            rounds = (end - begin + most - 1) // most  # as many lanes as keep all of them busy in the last round too
-            lanes = (end - begin + rounds - 1) // rounds
-            _attack_part(order[begin:end], weights[group], program, settings, box, tasks, kept, lanes)
+    n = order.size
+    for part in prange(parts):
+        own = order[part * n // parts : (part + 1) * n // parts]
+        rounds = (own.size + most - 1) // most  # as many lanes as keep all of them busy in the last round too
+        if rounds:
+            _attack_part(own, weights, program, settings, box, tasks, kept, (own.size + rounds - 1) // rounds)

@@ -10,8 +10,10 @@ from numba import njit, prange
 
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
+from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import sample
+from hlf_np.kernels.winograd import winograd
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
 # a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
@@ -33,54 +35,12 @@ BLOCKS_GRADIENT = 8
 WARP = 9
 # parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
 WARP_GRADIENT = 10
+# patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, scratch, lines
+WINOGRAD = 11
 FIELDS = 15
 
 
-@njit(cache=True)
-def _pool(op, tables, work, images):  # type: ignore[no-untyped-def]
-    """The largest or the mean value of every window."""
-    kind, windows, rows, segments, count, c_rows, channels = op[:7]
-    for pixel in range(rows * images):
-        window, to = tables[windows + pixel], tables[c_rows + pixel]
-        for c in range(channels):
-            value = work[window + tables[segments] + c]
-            for s in range(1, count):
-                other = work[window + tables[segments + s] + c]
-                value = max(value, other) if kind == MAX_POOL else value + other
-            work[to + c] = value if kind == MAX_POOL else value / np.float32(count)
-
-
-@njit(cache=True)
-def _pool_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
-    """Gradients of `_pool`: to the first pixel that attains the maximum, or to all alike."""
-    kind, windows, rows, segments, count, c_rows, channels, g_rows, t_windows, t_segments, t_rows, t_count, gates = op[
-        :13
-    ]
-    for pixel in range(t_count * images):
-        to = tables[t_rows + pixel]
-        work[to : to + channels] = 0
-    for pixel in range(rows * images):
-        window, at, gradient = tables[windows + pixel], tables[c_rows + pixel], tables[g_rows + pixel]
-        target = tables[t_windows + pixel]
-        for c in range(channels):
-            g = work[gradient + c]
-            if kind == MAX_POOL_GRADIENT:
-                for s in range(count):
-                    if work[window + tables[segments + s] + c] == work[at + c]:
-                        work[target + tables[t_segments + s] + c] += g
-                        break
-            else:
-                for s in range(count):
-                    work[target + tables[t_segments + s] + c] += g / np.float32(count)
-    if gates >= 0:
-        for pixel in range(t_count * images):
-            to, gate = tables[t_rows + pixel], tables[gates + pixel]
-            for c in range(channels):
-                if not work[gate + c] > 0:
-                    work[to + c] = 0
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _sigmoid(x, count):  # type: ignore[no-untyped-def]
     """x = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2 in place, as vectors, unlike a call of exp.
 
@@ -99,23 +59,23 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _from_blocks(op, tables, work, images):  # type: ignore[no-untyped-def]
+def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """An image of few channels: the sigmoid of what lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step = op[1:9]
-    for image in range(images):
+    for image in range(first, end):
         source = work[blocks + image * step :]
+        _sigmoid(source, step)  # whole vectors, as rows of pixels are not
         for i in range(rows):
             target, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
             for k in range(row):
                 target[k] = source[of_row[k]]
-            _sigmoid(target, row)
 
 
 @njit(cache=True)
-def _blocks_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
+def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient in front of the sigmoid from that to its result, which lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step, g_origin, g_row_step, g_image_step = op[1:12]
-    for image in range(images):
+    for image in range(first, end):
         source = work[blocks + image * step :]
         for i in range(rows):
             y, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
@@ -125,7 +85,7 @@ def _blocks_gradient(op, tables, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _warp(op, weights, work, images):  # type: ignore[no-untyped-def]
+def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
     """Images of one channel, warped by six parameters; see `kernels.warp` and `operations.affine_matrix`.
 
     Among the weights: x, y of every pixel, each filled up to whole vectors; the last column and line; half the columns
@@ -135,7 +95,7 @@ def _warp(op, weights, work, images):  # type: ignore[no-untyped-def]
     slopes, slope_step, origin, row_step, image_step = op[9:14]
     x, y, most, half = weights[at:], weights[at + filled :], weights[at + 2 * filled :], weights[at + 2 * filled + 2 :]
     one = np.float32(1)
-    for image in range(images):
+    for image in range(first, end):
         own = work[slopes + image * slope_step :]
         u, v, hx, hy, scale, angle = work[codes + image * code_step : codes + image * code_step + 6]
         c, n = np.cos(angle), np.sin(angle)
@@ -151,12 +111,12 @@ def _warp(op, weights, work, images):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _warp_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
+def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient to the parameters from that to the image, which lies in blocks."""
     codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
     x, y, half = weights[at:], weights[at + filled :], weights[at + 2 * filled + 2 :]
     zero = np.float32(0)
-    for image in range(images):
+    for image in range(first, end):
         source, own = work[blocks + image * block_step :], work[slopes + image * slope_step :]
         columns, lines = own[LANES + filled :], own[LANES + 2 * filled :]
         a, b, d_u, c_, d, d_v = zero, zero, zero, zero, zero, zero  # sums of the flow times x, y, 1
@@ -180,41 +140,65 @@ def _warp_gradient(op, tables, weights, work, images):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def run_operations(ops, tables, weights, work, images):  # type: ignore[no-untyped-def]
-    """A list of operations on the first `images` lanes."""
+def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
+    """A list of operations on the lanes from `first` to before `end`."""
     for index in range(ops.shape[0]):
         op = ops[index]
         kind = op[0]
         if kind == PRODUCT:
+            skipped = op[2] * first
             product(
-                work, tables[op[1] :], tables[op[3] : op[3] + op[4]], op[5], weights, op[6],
-                weights, op[7], op[8], work, tables[op[9] :], op[10], op[2] * images, op[11], tables[op[12] :],
+                work, tables[op[1] + skipped :], tables[op[3] : op[3] + op[4]], op[5], weights, op[6], weights, op[7],
+                op[8], work, tables[op[9] + skipped :], op[10], op[2] * (end - first), op[11],
+                tables[op[12] + skipped :],
+            )  # fmt: skip
+        elif kind == WINOGRAD:
+            skipped = op[2] * first
+            winograd(
+                work, tables[op[1] + skipped :], op[3], op[4], weights, op[5], op[6], op[7], op[8],
+                tables[op[9] + 4 * skipped :], tables[op[10] + 4 * skipped :], op[11], op[12], tables[op[13] :],
+                op[2] * (end - first),
             )  # fmt: skip
         elif kind == COPY:
-            for pixel in range(op[2] * images):
+            for pixel in range(op[2] * first, op[2] * end):
                 copy(work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :], op[4])
         elif kind == JOIN:
-            for pixel in range(op[2] * images):
+            for pixel in range(op[2] * first, op[2] * end):
                 a, b = work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :]
                 joined = work[tables[op[4] + pixel] :]
                 for c in range(op[5]):
                     joined[c] = max(a[c] + b[c], np.float32(0))
         elif kind in (MAX_POOL, AVERAGE_POOL):
-            _pool(op, tables, work, images)
+            pool(op, kind == MAX_POOL, tables, work, first, end)
         elif kind in (MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT):
-            _pool_gradient(op, tables, work, images)
+            pool_gradient(op, kind == MAX_POOL_GRADIENT, tables, work, first, end)
         elif kind == FROM_BLOCKS:
-            _from_blocks(op, tables, work, images)
+            _from_blocks(op, tables, work, first, end)
         elif kind == BLOCKS_GRADIENT:
-            _blocks_gradient(op, tables, work, images)
+            _blocks_gradient(op, tables, work, first, end)
         elif kind == WARP:
-            _warp(op, weights, work, images)
+            _warp(op, weights, work, first, end)
         elif kind == WARP_GRADIENT:
-            _warp_gradient(op, tables, weights, work, images)
+            _warp_gradient(op, tables, weights, work, first, end)
 
 
-OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer)
+OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer, integer)
 _run = OPERATIONS.call
+
+
+@njit(cache=True)
+def run_fronts(run, ops, tables, weights, work, groups, active):  # type: ignore[no-untyped-def]
+    """A list of operations with the weights of each lane's group; lanes of the same group should lie side by side.
+
+    run : the address of `run_operations`; weights : (G, W); groups : (L,), of the lanes.
+    """
+    first = 0
+    while first < active:
+        end = first + 1
+        while end < active and groups[end] == groups[first]:
+            end += 1
+        _run(run, ops, tables, weights[groups[first]], work, first, end)
+        first = end
 
 
 @njit(cache=True)
@@ -242,16 +226,24 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def evaluation_kernel(run, forward, tables, weights, size, slots, inputs, outputs, lanes, parts):  # type: ignore[no-untyped-def]
-    """Outputs (N, E) of inputs (N, D); `run` is the address of `run_operations`, slots : where both belong, (2, 5)."""
+def evaluation_kernel(  # type: ignore[no-untyped-def]
+    run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes, parts
+):
+    """Outputs (N, E) of inputs (N, D).
+
+    run : the address of `run_operations`; front, forward : the operations, and weights : (G, W), see
+    `programs.evaluation`; slots : (2, 5), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
+    a group side by side; groups : (N,), of the inputs.
+    """
     n = inputs.shape[0]
     for part in prange(parts):
         work = workspace(size)
         end = (part + 1) * n // parts
         for first in range(part * n // parts, end, lanes):
-            images = min(lanes, end - first)
-            for lane in range(images):
-                load(inputs[first + lane], slots[0], work, lane)
-            _run(run, forward, tables, weights, work, images)
-            for lane in range(images):
-                fetch(outputs[first + lane], slots[1], work, lane)
+            own = order[first : min(first + lanes, end)]
+            for lane in range(own.size):
+                load(inputs[own[lane]], slots[0], work, lane)
+            run_fronts(run, front, tables, weights, work, groups[own], own.size)
+            _run(run, forward, tables, weights[0], work, 0, own.size)
+            for lane in range(own.size):
+                fetch(outputs[own[lane]], slots[1], work, lane)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
     """Cross-entropy of an image's logits, its gradient put into place, and the class that is predicted."""
     largest, predicted = work[at], 0

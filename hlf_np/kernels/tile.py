@@ -22,6 +22,7 @@ vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narro
 stores of the sums go through stack slots which LLVM's `mem2reg` pass turns into registers.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -88,8 +89,8 @@ def _reference_tile(vectors: int) -> Tile:
     return tile
 
 
-class _Emitter:
-    """Writes the instructions that both tiles are made of: a block of sums in registers."""
+class Emitter:
+    """Writes the instructions that tiles are made of: vectors, and a block of sums in registers."""
 
     def __init__(self, context: Any, build: Any, number: Any, vectors: int) -> None:
         self.context, self.build, self.vectors = context, build, vectors
@@ -123,6 +124,15 @@ class _Emitter:
         lane = self.build.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return self.build.shuffle_vector(lane, undefined, everywhere)
+
+    def combined(self, matrix: tuple[tuple[int, ...], ...], given: list[Any]) -> list[Any]:
+        """The products of a matrix and vectors; its entries are -1, 0 and 1, and every row has a 1."""
+        results = []
+        for row in matrix:
+            added, subtracted = ([v for entry, v in zip(row, given, strict=True) if entry == sign] for sign in (1, -1))
+            result = functools.reduce(self.build.fadd, added)
+            results.append(functools.reduce(self.build.fsub, subtracted, result))
+        return results
 
     def begin(self, initial: list[Any]) -> None:
         """Every row's sums start with these vectors."""
@@ -165,6 +175,26 @@ class _Emitter:
             totals = [self.at(finished, self.build.add(begin, self.constant(v))) for v in range(self.vectors)]
             yield loop.index, totals
 
+    def asked(self, finish: Any) -> tuple[Any, ...]:
+        """Which of ADD, RELU and GATE a number asks for."""
+        zero = self.constant(0)
+        flags = (self.build.and_(finish, self.constant(flag)) for flag in (ADD, RELU, GATE))
+        return tuple(self.build.icmp_signed("!=", flag, zero) for flag in flags)
+
+    def finish(self, total: Any, asked: tuple[Any, ...], target: Any, gate: Any) -> None:
+        """What happens to a vector of sums, in the slot `total`, before it is stored at `target`."""
+        build = self.build
+        added, rectified, gated = asked
+        with build.if_then(added):
+            build.store(build.fadd(build.load(total), self.load(target)), total)
+        with build.if_then(rectified):
+            value = build.load(total)
+            build.store(build.select(build.fcmp_ordered("<", value, self.zero), self.zero, value), total)
+        with build.if_then(gated):
+            opened = build.fcmp_ordered(">", self.load(gate), self.zero)
+            build.store(build.select(opened, build.load(total), self.zero), total)
+        self.store(build.load(total), target)
+
 
 def _compiled_tile(vectors: int) -> Tile:
     """The tile as an LLVM function body; see `make_tile` for the arguments."""
@@ -181,7 +211,7 @@ def _compiled_tile(vectors: int) -> Tile:
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = _Emitter(context, build, number, vectors)
+            e = Emitter(context, build, number, vectors)
             a, a_rows, segments, b, start, c, c_rows, gates = (
                 e.array(signature.args[i], values[i]) for i in (0, 1, 2, 5, 8, 10, 11, 16)
             )
@@ -208,25 +238,14 @@ def _compiled_tile(vectors: int) -> Tile:
 
                 e.repeat(length, step)
 
-            def asked(flag: int) -> Any:
-                return build.icmp_signed("!=", build.and_(finish, e.constant(flag)), e.constant(0))
-
-            added, rectified, gated = asked(ADD), asked(RELU), asked(GATE)
+            asked = e.asked(finish)
             with e.finished_rows(count) as (m, totals):
                 row = build.add(first, m)
                 target = e.at(c.data, build.add(build.load(e.at(c_rows.data, row)), column))
                 gate = e.at(c.data, build.add(build.load(e.at(gates.data, row)), column))
                 for v, total in enumerate(totals):
                     ahead = e.constant(v * LANES)
-                    with build.if_then(added):
-                        build.store(build.fadd(build.load(total), e.load(e.at(target, ahead))), total)
-                    with build.if_then(rectified):
-                        value = build.load(total)
-                        build.store(build.select(build.fcmp_ordered("<", value, e.zero), e.zero, value), total)
-                    with build.if_then(gated):
-                        opened = build.fcmp_ordered(">", e.load(e.at(gate, ahead)), e.zero)
-                        build.store(build.select(opened, build.load(total), e.zero), total)
-                    e.store(build.load(total), e.at(target, ahead))
+                    e.finish(total, asked, e.at(target, ahead), e.at(gate, ahead))
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
@@ -258,7 +277,7 @@ def _compiled_outer_tile(vectors: int) -> Tile:
         number = a.dtype
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = _Emitter(context, build, number, vectors)
+            e = Emitter(context, build, number, vectors)
             a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 7))
             column, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[8])
             depth, rows, add = values[6], values[9], values[10]

@@ -15,8 +15,8 @@ gradients are arranged like the parameters.
 import numpy as np
 from numba import njit, prange
 
+from hlf_np.kernels.adam import adam_update
 from hlf_np.kernels.convolution import outer_product, outer_products
-from hlf_np.kernels.elementwise import adam_update
 from hlf_np.kernels.executor import OPERATIONS, fetch, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
@@ -121,7 +121,7 @@ def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[n
         op = ops[index]
         kind = op[0]
         if kind < BIAS_SUMS:
-            _run_operations(run, ops[index : index + 1], tables, weights, work, images)
+            _run_operations(run, ops[index : index + 1], tables, weights, work, 0, images)
         elif kind == BIAS_SUMS:
             bias_sums(op, tables, work, images)
         elif kind == MOMENTS:

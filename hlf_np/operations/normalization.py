@@ -4,12 +4,9 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
-from hlf_np.kernels.elementwise import column_moments, normalization_gradients, scale_columns
 
 
-def batch_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5, rectify: bool = False
-) -> tuple[Tensor, Floats, Floats]:
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Floats, Floats]:
     """Batch normalisation with the batch's own statistics (training mode).
 
     Per channel, over all M = N H W positions::
@@ -24,7 +21,6 @@ def batch_norm(
     Parameters
     ----------
     x : (..., C); weight, bias : (C,).
-    rectify : return relu(y) instead, which saves two passes over memory; g then counts only where that is positive.
 
     Returns
     -------
@@ -32,18 +28,26 @@ def batch_norm(
 
     Source: Ioffe and Szegedy, 2015.
     """
-    rows = np.ascontiguousarray(x.data).reshape(-1, x.shape[-1])  # (M, C)
-    average, variance = column_moments(rows)
+    rows = x.data.reshape(-1, x.shape[-1])  # (M, C)
+    average = _mean(rows)
+    centred = rows - average
+    variance = _mean(np.square(centred))
     scale = 1 / np.sqrt(variance + rows.dtype.type(epsilon))
-    factor = weight.data * scale
-    y = scale_columns(rows, factor, bias.data - average * factor, rectify)
+    normalised = centred * scale
 
     def backward(g: Floats) -> tuple[Floats, Floats, Floats]:
-        g = np.ascontiguousarray(g).reshape(rows.shape)
-        d_x, d_weight, d_bias = normalization_gradients(g, rows, y, average, scale, weight.data, rectify)
-        return d_x.reshape(x.shape), d_weight, d_bias
+        g = g.reshape(rows.shape)
+        g_mean, slope = _mean(g), _mean(g * normalised)
+        d_x = weight.data * scale * (g - g_mean - normalised * slope)
+        return d_x.reshape(x.shape), slope * len(rows), g_mean * len(rows)
 
+    y = normalised * weight.data + bias.data
     return Tensor.result(y.reshape(x.shape), (x, weight, bias), backward), average, variance
+
+
+def _mean(rows: Floats) -> Floats:
+    """Of every column of (M, C); summed in double precision, as thousands of terms are added one by one."""
+    return np.asarray(rows.mean(axis=0, dtype=np.float64), rows.dtype)
 
 
 def normalize(

@@ -21,6 +21,7 @@ from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
+from hlf_np.kernels.winograd import scratch
 from hlf_np.programs.graph import Affine, Graph, Value
 
 Operation = tuple[int, ...]  # a row for the executor
@@ -39,6 +40,7 @@ class Builder:
         self._reserved = {"tables": 0, "weights": 0, "work": 0}
         self._placed: list[tuple[int, Integers]] = []
         self._zeros: dict[int, int] = {}
+        self.room = 0  # where Winograd's convolutions work
         self.input_blocks, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)  # see `_image_gradient`
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -98,6 +100,8 @@ class Builder:
     def buffers(self, graph: Graph) -> None:
         """Lay out all values and their gradients."""
         graph.share_gradients()
+        reduced = (node for node in graph.nodes if isinstance(node, Affine) and node.winograd)
+        self.room = self.reserve("work", max((scratch(n.big.stride, n.small.stride) for n in reduced), default=0))
         for value in graph.values:
             value.buffer = self.buffer(value, value.frame)
         for value in reversed(graph.values):  # a shared buffer is that of a later value

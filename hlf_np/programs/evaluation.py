@@ -3,14 +3,18 @@
 In evaluation mode little is left of a network: products of gathered rows (`kernels.convolution` explains how a
 convolution and its gradient are such products), pooling, and the joins of residual blocks. A `Program` holds these as
 rows of numbers for `kernels.executor`, laid out by `builder`. Everything but the weights depends on the architecture
-alone; `pack` collects the weights anew after each training step.
+alone; `pack` collects the weights anew when they have changed.
+
+In front of a network there may be others, one for each *group* of inputs: the decoders of ten classes, in front of one
+classifier. They differ in their weights alone, so their operations are the same. Each lane takes its group's weights,
+lanes of the same group together; the network behind them takes all lanes at once. A warp is such a front, too, with
+constants instead of weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
@@ -21,10 +25,10 @@ from hlf_np.kernels.buffers import aligned
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import Grid
-from hlf_np.layers import Layer
-from hlf_np.programs import pooling
+from hlf_np.layers import Layer, Sequential
+from hlf_np.programs import pooling, winograd
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
-from hlf_np.programs.graph import Affine, Graph, Join, Pool
+from hlf_np.programs.graph import Affine, Graph, Join, Node, Pool
 
 IMAGES = 12  # lanes of a workspace: whole tiles, even where an image is a single row, and everything fits the cache
 
@@ -39,7 +43,7 @@ class Tasks:
     """What is attacked: one row for each image.
 
     origins : (T, D), the codes around which the space lies; starts : (T, D); labels : (T,).
-    groups : (T,), which of the programs; sources : (T, E), the images that are warped, E = 0 for none.
+    groups : (T,), of each; sources : (T, E), the images that are warped, E = 0 for none.
     """
 
     origins: Floats
@@ -54,95 +58,143 @@ class Program:
 
     Parameters
     ----------
-    network : its layers must be those of `models`, or a decoder's with a model's behind it.
+    network : its layers must be those of `models`, or a VAE's.
     input_shape : (H, W, C) of images, (1, 1, L) of codes.
     warped : whether the inputs are six parameters that warp an image (H, W, 1).
+    fronts : networks in front, one for each group of inputs, that differ in nothing but their weights.
 
     Raises
     ------
     UserError : for a layer that has no compiled form.
     """
 
-    def __init__(self, network: Layer, input_shape: tuple[int, int, int], warped: bool = False) -> None:
-        graph, builder = Graph(network, input_shape), Builder(IMAGES)
-        self._affine = [node for node in graph.nodes if isinstance(node, Affine)]
-        numbers = self._numbers()
+    def __init__(
+        self,
+        network: Layer,
+        input_shape: tuple[int, int, int],
+        warped: bool = False,
+        fronts: Sequence[Layer] = (Sequential(),),
+    ) -> None:
+        graphs, builder = [Graph(front, input_shape) for front in fronts], Builder(IMAGES)
+        graph = graphs[0]
+        in_front = len(graph.nodes)
+        graph.output = graph.sequence(network, graph.output)
         builder.buffers(graph)
-        forward: list[Operation] = []
-        for node in graph.nodes:
-            if isinstance(node, Affine):
-                weight, bias = numbers[node]
-                starts = builder.place_rows(node.biases(bias), node.target.stride)
-                matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
-                forward += builder.forward(node, weight, matrix, starts)
-            elif isinstance(node, Pool):
-                forward.append(pooling.pool(builder, node))
-            elif isinstance(node, Join):
-                forward.append(pooling.join(builder, node))
-        backward: list[Operation] = []
-        for node in reversed(graph.nodes):
-            if isinstance(node, Affine):
-                backward += builder.gradient(node, numbers[node][0], None)
-            elif isinstance(node, Pool):
-                backward.append(pooling.pool_gradient(builder, node))
-            elif isinstance(node, Join):
-                backward += pooling.join_gradient(builder, node)
+        front, common = _Part(builder, graph.nodes[:in_front]), _Part(builder, graph.nodes[in_front:])
         self.output = graph.output
         self.slots = np.array([slot(graph.input), np.zeros(5, np.int64)])
         self.gradient, order = builder.input_blocks, builder.input_order
         if not graph.input.narrow:
             self.gradient, order = graph.input.gradient, np.arange(graph.input.channels)
-        self._constants: tuple[int, Floats] = (0, np.zeros(0, np.float32))
         if warped:
-            front = WarpFront(builder, graph.input.buffer, self.gradient, order)
-            forward, backward = [front.forward, *forward], [*backward, front.backward]
-            self.slots, self.gradient, order, self._constants = (
-                front.slots, front.gradient, np.arange(6), front.constants
-            )  # fmt: skip
+            warp = WarpFront(builder, graph.input.buffer, self.gradient, order)
+            front.forward, front.backward = [warp.forward], [warp.backward]
+            self.slots, self.gradient, order = warp.slots, warp.gradient, np.arange(6)
         self.gradient_order = order.astype(np.uint64)  # unsigned: no index counts from behind
-        self.forward, self.backward = as_rows(forward, executor.FIELDS), as_rows(backward, executor.FIELDS)
-        self.tables, self.work, self._sources = builder.tables, builder.work, builder.sources
+        self.front, self.forward, self.backward, self.front_backward = (
+            as_rows(ops, executor.FIELDS) for ops in (front.forward, common.forward, common.backward, front.backward)
+        )
+        self.tables, self.work = builder.tables, builder.work
+        self._weights = aligned((len(fronts), builder.weights))
+        if warped:
+            self._weights[0, warp.at : warp.at + warp.constants.size] = warp.constants
+        self._arranged = [_Arranged(_affine(graph.nodes[in_front:]), common.sources, self._weights[0, common.begin :])]
+        self._arranged += [
+            _Arranged(_affine(other.nodes[:in_front]), front.sources, row)
+            for other, row in zip(graphs, self._weights, strict=True)
+        ]
         # a multiply and an add each, forward and in the gradient
-        self.operations_per_step = 4 * sum(node.multiply_adds for node in self._affine)
+        self.operations_per_step = 4 * sum(node.multiply_adds for node in _affine(graph.nodes))
 
-    def _numbers(self) -> dict[Affine, tuple[Integers, Integers]]:
-        """Of each layer the numbers of its weights (O, C, kh, kw) and of its bias (O,), from 1."""
-        numbers, first = {}, 1
-        for node in self._affine:
-            weight, bias = (np.arange(array.size).reshape(array.shape) for array in node.folded())
-            numbers[node] = node.as_convolution(weight + first), bias + first + weight.size
-            first += weight.size + bias.size
-        return numbers
-
-    def evaluate(self, inputs: Floats) -> Floats:
-        """Outputs (N, ...), flat, of inputs (N, ...), float32; of a network that warps nothing."""
+    def evaluate(self, inputs: Floats, groups: Integers | None = None) -> Floats:
+        """Outputs (N, ...), flat, of inputs (N, ...), float32, each of a group (N,); not of a network behind a warp."""
         slots = np.array([self.slots[0], slot(self.output)])
         outputs = np.empty((len(inputs), int(slots[1, 0] * slots[1, 1])), np.float32)
+        groups = np.zeros(len(inputs), np.int64) if groups is None else groups
         threads = numba.get_num_threads()
         rounds = max(1, -(-len(inputs) // (threads * IMAGES)))  # all lanes are busy in the last round too
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
-            executor.OPERATIONS.address, self.forward, self.tables, self.pack(), self.work, slots,
-            flat_rows(np.ascontiguousarray(inputs)), outputs, lanes, threads,
+            executor.OPERATIONS.address, self.front, self.forward, self.tables, self.pack(), self.work, slots,
+            np.argsort(groups, kind="stable"), groups, flat_rows(np.ascontiguousarray(inputs)), outputs, lanes, threads,
         )  # fmt: skip
         return outputs
 
     def pack(self) -> Floats:
-        """The network's present weights, in the order and form that the operations expect."""
-        return self.pack_into(aligned((self.weights,)))
+        """The present weights, in the order and form that the operations expect, (G, W).
 
-    @property
-    def weights(self) -> int:
-        """How many numbers `pack` gives."""
-        return self._sources.size
+        A row holds the weights of a group's front; the first, behind them, also those of the network.
+        """
+        for arranged in self._arranged:
+            arranged.update()
+        return self._weights
 
-    def pack_into(self, weights: Floats) -> Floats:
-        """The same, into an array (W,)."""
-        arrays = [array.ravel() for node in self._affine for array in node.folded()]
-        np.take(np.concatenate([np.zeros(1, np.float32), *arrays]), self._sources, out=weights, mode="clip")
-        at, constants = self._constants
-        weights[at : at + constants.size] = constants
-        return weights
+
+class _Part:
+    """The operations of some nodes.
+
+    Attributes
+    ----------
+    begin : where their weights begin; sources : for each place from there on the number of the weight that belongs
+        there, from 1 in the order of the nodes, 0 for none.
+    """
+
+    def __init__(self, builder: Builder, nodes: Sequence[Node]) -> None:
+        self.begin = builder.weights
+        numbers, first = {}, 1
+        for layer in _affine(nodes):
+            weight, bias = (np.arange(array.size).reshape(array.shape) for array in layer.prepared())
+            numbers[layer] = layer.as_convolution(weight + first), bias + first + weight.size
+            first += weight.size + bias.size
+        self.forward: list[Operation] = []
+        for node in nodes:
+            if isinstance(node, Affine):
+                weight, bias = numbers[node]
+                starts = builder.place_rows(node.biases(bias), node.target.stride)
+                if node.winograd:
+                    self.forward.append(winograd.convolution(builder, node, weight, starts))
+                else:
+                    matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
+                    self.forward += builder.forward(node, weight, matrix, starts)
+            elif isinstance(node, Pool):
+                self.forward.append(pooling.pool(builder, node))
+            elif isinstance(node, Join):
+                self.forward.append(pooling.join(builder, node))
+        self.backward: list[Operation] = []
+        for node in reversed(nodes):
+            if isinstance(node, Affine) and node.winograd:
+                self.backward.append(winograd.gradient(builder, node, numbers[node][0]))
+            elif isinstance(node, Affine):
+                self.backward += builder.gradient(node, numbers[node][0], None)
+            elif isinstance(node, Pool):
+                self.backward.append(pooling.pool_gradient(builder, node))
+            elif isinstance(node, Join):
+                self.backward += pooling.join_gradient(builder, node)
+        self.sources = builder.sources[self.begin :]
+
+
+@dataclass
+class _Arranged:
+    """The weights of some nodes, arranged in `target`, and what they were when that was done."""
+
+    nodes: Sequence[Affine]
+    sources: Integers
+    target: Floats
+    arrays: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def update(self) -> None:
+        """Arrange the present weights, unless that has been done."""
+        present = [array.ravel() for node in self.nodes for array in node.arrays()]
+        arrays = np.concatenate([np.zeros(1, np.float32), *present])
+        if not np.array_equal(arrays, self.arrays):
+            folded = [array.ravel() for node in self.nodes for array in node.prepared()]
+            numbered = np.concatenate([np.zeros(1, np.float32), *folded])
+            np.take(numbered, self.sources, out=self.target[: self.sources.size], mode="clip")
+            self.arrays = arrays
+
+
+def _affine(nodes: Sequence[Node]) -> list[Affine]:
+    return [node for node in nodes if isinstance(node, Affine)]
 
 
 class WarpFront:
@@ -159,7 +211,7 @@ class WarpFront:
         plane = self._buffer(builder, Layout(builder.images, image.height + 3, width, 1))
         slopes = self._buffer(builder, Layout(builder.images, 1, 1, LANES + 3 * filled))
         at = builder.reserve("weights", constants.size)
-        self.constants = at, constants
+        self.at, self.constants = at, constants
         self.slots = np.array(
             [
                 (1, 6, code.base, 0, code.image),
@@ -180,32 +232,17 @@ class WarpFront:
         return replace(layout, base=builder.reserve("work", layout.size))
 
 
-def ascend(programs: Sequence[Program], settings: Settings, box: Box, tasks: Tasks, kept: Kept) -> None:
-    """Attack all tasks; `kept` is updated in place. The programs differ in nothing but their weights."""
-    first = programs[0]
-    out, gradient = first.output.buffer, first.output.gradient
-    program = (
-        executor.OPERATIONS.address, first.forward, first.backward, first.tables, first.work, first.slots,
-        first.gradient.origin, first.gradient.image, first.gradient_order,
-        out.origin, out.image, gradient.origin, gradient.image, first.output.channels,
+def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: Kept) -> None:
+    """Attack all tasks; `kept` is updated in place."""
+    out, gradient = program.output.buffer, program.output.gradient
+    places = (
+        executor.OPERATIONS.address, program.front, program.forward, program.backward, program.front_backward,
+        program.tables, program.work, program.slots,
+        program.gradient.origin, program.gradient.image, program.gradient_order,
+        out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
     )  # fmt: skip
-    order = np.argsort(tasks.groups, kind="stable")
-    weights = aligned((len(programs), first.weights))
-    for row, one in zip(weights, programs, strict=True):
-        one.pack_into(row)
     attack.attack_kernel(
-        weights, program, settings, box, (tasks.origins, tasks.sources, tasks.starts, tasks.labels), kept, order,
-        _parts(np.bincount(tasks.groups, minlength=len(programs)), numba.get_num_threads()), IMAGES,
+        program.pack(), places, settings, box,
+        (tasks.origins, tasks.sources, tasks.starts, tasks.labels, tasks.groups), kept,
+        np.argsort(tasks.groups, kind="stable"), IMAGES, numba.get_num_threads(),
     )  # fmt: skip
-
-
-def _parts(counts: Integers, threads: int) -> Integers:
-    """(P, 3) parts of about equal work: first task, the one behind the last, group; `counts` : tasks of each group."""
-    share = max(1, -(-int(counts.sum()) // threads))
-    parts, first = [], 0
-    for group, count in enumerate(counts):
-        pieces = -(-int(count) // share)
-        bounds = [first + piece * int(count) // max(1, pieces) for piece in range(pieces + 1)]
-        parts += [(begin, end, group) for begin, end in pairwise(bounds)]
-        first += int(count)
-    return np.array(parts, np.int64).reshape(-1, 3)

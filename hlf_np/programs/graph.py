@@ -12,7 +12,7 @@ whose only window is the whole image; one that is unflattened to an image is the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from hlf_np.arrays import Array, Floats
 from hlf_np.errors import UserError
 from hlf_np.kernels.layout import Layout, convolved, frame_for_gradient
 from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, padded
+from hlf_np.kernels.winograd import SIDE, transformed
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -75,6 +76,7 @@ class Affine:
     """A convolution, its transpose, or a fully connected layer, and the batch norm folded into it.
 
     kernel, stride, padding : of the convolution from the big to the small side.
+    winograd : computed in Winograd's form, see `kernels.winograd`.
     """
 
     source: Value
@@ -85,6 +87,7 @@ class Affine:
     stride: int
     padding: int
     transposed: bool = False
+    winograd: bool = False
 
     @property
     def big(self) -> Value:
@@ -108,6 +111,10 @@ class Affine:
             return bias.reshape(self.target.channels, -1).T
         return bias[None]
 
+    def arrays(self) -> list[Floats]:
+        """Everything that the layer and its batch norm own."""
+        return [array for layer in (self.layer, self.norm) if layer for _, array in layer.named_arrays()]
+
     def folded(self) -> Folded:
         """Weights with the batch norm folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
         weight = self.layer.parameters["weight"].data
@@ -123,6 +130,11 @@ class Affine:
         scale, shift = (np.repeat(part, count // len(part)) for part in (scale, shift))  # of a channel, for its pixels
         return (weight.reshape(count, -1) * scale[:, None]).reshape(weight.shape), bias * scale + shift
 
+    def prepared(self) -> Folded:
+        """The same, in the form in which they are read."""
+        weight, bias = self.folded()
+        return (transformed(weight) if self.winograd else weight), bias
+
     @property
     def covers(self) -> bool:
         """Whether the only window is the whole image, as of a fully connected layer."""
@@ -133,6 +145,18 @@ class Affine:
         """Of one forward pass; the gradient to the input takes as many."""
         pixels = self.small.height * self.small.width
         return pixels * self.small.channels * math.prod(self.kernel) * self.big.channels
+
+    @property
+    def reducible(self) -> bool:
+        """Whether Winograd's form pays: many channels, and not a few patches that lie half beyond the image."""
+        shape = self.kernel == (3, 3) and self.stride == 1 and self.padding == 1 and not self.transposed
+        many = min(self.big.stride, self.small.stride) >= 2 * LANES
+        return shape and many and min(self.big.height, self.big.width) > SIDE
+
+    @property
+    def patch_frame(self) -> int:
+        """How far patches of 4x4 pixels, one for each 2x2 outputs, lie beyond the image."""
+        return 1 + max(self.big.height % 2, self.big.width % 2)
 
     @property
     def pairs(self) -> bool:
@@ -272,13 +296,14 @@ class Graph:
             raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
         own = (shape.kernel, shape.stride, shape.padding, shape.transposed)
         node = Affine(source, target, layer, None if apart else norm, *own)
+        node = replace(node, winograd=not self.training and node.reducible)
         self.nodes.append(node)
         source.readers += 1
         if node.transposed:
             source.frame = max(source.frame, self._reach(node))
             target.gradient_frame = max(target.gradient_frame, node.padding)
         else:
-            source.frame = max(source.frame, node.padding)
+            source.frame = max(source.frame, node.patch_frame if node.winograd else node.padding)
             reach = 0 if self.training and source.is_input else self._reach(node)
             target.gradient_frame = max(target.gradient_frame, reach)
         if node.pairs:  # half of a pair may lie beside the image
@@ -296,6 +321,8 @@ class Graph:
         if node.big.narrow:
             # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
             return max(node.block_window)
+        if node.winograd:
+            return node.patch_frame
         sizes = zip((node.big.height, node.big.width), node.kernel, strict=True)
         return 0 if node.covers else max(frame_for_gradient(n, k, node.stride, node.padding) for n, k in sizes)
 

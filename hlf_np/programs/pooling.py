@@ -13,7 +13,7 @@ from hlf_np.programs.graph import Join, Pool
 
 
 def pool(builder: Builder, node: Pool) -> Operation:
-    """Pooling itbuilder."""
+    """The pooling itself."""
     layout, to = node.source.buffer, node.target.buffer
     starts = builder.table(windows(layout, (node.kernel, node.kernel), node.stride, 0))
     positions = builder.table(_positions(layout, node.kernel))

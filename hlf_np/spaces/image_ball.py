@@ -19,7 +19,8 @@ class _ImageChart(Chart):
         return codes
 
     def compiled(self, model: Model) -> Compiled:
-        return Compiled.single(model.program, len(self.start))
+        count = len(self.start)
+        return Compiled(model.program, np.zeros(count, np.int64), np.zeros((count, 0), np.float32))
 
     def take(self, rows: Integers) -> _ImageChart:
         return _ImageChart(self.start[rows], self.lower, self.upper)

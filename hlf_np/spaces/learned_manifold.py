@@ -32,17 +32,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_labels
+from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Codes
 from hlf_np.errors import UserError
+from hlf_np.layers import Sequential
 from hlf_np.manifolds.vae import Vae
 from hlf_np.models import Model
 from hlf_np.operations import concatenate, take
+from hlf_np.programs.evaluation import Program
 from hlf_np.spaces.space import Chart, Compiled, Norm, Space
 
 BOUND = 2.0  # codes stay in [-BOUND, BOUND]
@@ -52,41 +55,38 @@ BOUND = 2.0  # codes stay in [-BOUND, BOUND]
 class LearnedChart(Chart):
     """Codes (N, L) of images, each decoded by the VAE of its class.
 
-    vaes : one per class; labels : (N,), the class of each code.
+    space : whose VAEs they are, one per class; labels : (N,), the class of each code.
     """
 
-    vaes: Sequence[Vae]
+    space: LearnedManifold
     labels: Integers
 
     def decode(self, codes: Tensor) -> Tensor:
-        present = np.unique(self.labels)
+        vaes, present = self.space.vaes, np.unique(self.labels)
         if not len(present):
-            return Tensor(np.empty((0, *self.vaes[0].config.image_shape), np.float32))
+            return Tensor(np.empty((0, *self.space.image_shape), np.float32))
         groups = [np.flatnonzero(self.labels == label) for label in present]
-        decoded = [self.vaes[label].decoder(take(codes, rows)) for label, rows in zip(present, groups, strict=True)]
+        decoded = [vaes[label].decoder(take(codes, rows)) for label, rows in zip(present, groups, strict=True)]
         back = np.argsort(np.concatenate(groups))  # where each row has gone
         return take(concatenate(decoded), back)
 
     def decoded(self, codes: Floats) -> Floats:
-        images = np.empty((len(codes), *self.vaes[0].config.image_shape), np.float32)
-        for label in np.unique(self.labels):
-            images[self.labels == label] = self.vaes[label].decode(codes[self.labels == label])
-        return images
+        return self.space.decoder.evaluate(codes, self.labels).reshape(len(codes), *self.space.image_shape)
 
     def compiled(self, model: Model) -> Compiled:
-        shape = (1, 1, self.start.shape[1])
-        programs = [model.program_behind(vae.decoder, shape) for vae in self.vaes]
-        return Compiled(programs, self.labels, np.zeros((len(self.labels), 0), np.float32))
+        decoders = tuple(vae.decoder for vae in self.space.vaes)
+        program = model.program_behind(decoders, self.space.code_shape)
+        return Compiled(program, self.labels, np.zeros((len(self.labels), 0), np.float32))
 
     def take(self, rows: Integers) -> LearnedChart:
-        return LearnedChart(self.start[rows], self.lower, self.upper, self.vaes, self.labels[rows])
+        return LearnedChart(self.start[rows], self.lower, self.upper, self.space, self.labels[rows])
 
 
 @dataclass(frozen=True)
 class LearnedManifold(Space):
     """Perturbations of the latent codes of class-specific VAEs: ||zeta|| <= epsilon, z + zeta in [-2, 2]^L.
 
-    vaes : one per class, in the order of the labels; all of the same `latent_dimensions`.
+    vaes : one per class, in the order of the labels; all of the same sizes.
     epsilon, norm : of the perturbation of z. The paper uses 0.3 for L_inf and for L2.
     """
 
@@ -97,8 +97,31 @@ class LearnedManifold(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len({vae.config.latent_dimensions for vae in self.vaes}) != 1:
-            raise UserError("a learned manifold needs one VAE for each class, all of the same latent_dimensions")
+        sizes = {(vae.config.latent_dimensions, vae.config.channels, vae.config.image_shape) for vae in self.vaes}
+        if len(sizes) != 1:
+            raise UserError(
+                "a learned manifold needs one VAE for each class, all of the same latent_dimensions, channels and"
+                " image_shape"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.vaes[0].config.image_shape
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """Of codes as images of one pixel."""
+        return 1, 1, self.vaes[0].config.latent_dimensions
+
+    @cached_property
+    def encoder(self) -> Program:
+        """From images to means and log variances (2 L,), by the VAE of each group."""
+        return Program(Sequential(), self.image_shape, fronts=[vae.encoder for vae in self.vaes])
+
+    @cached_property
+    def decoder(self) -> Program:
+        """From codes to images, by the VAE of each group."""
+        return Program(Sequential(), self.code_shape, fronts=[vae.decoder for vae in self.vaes])
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> LearnedChart:
         """The space around the reconstructions of images; `codes`, of the true manifold, are not used.
@@ -107,9 +130,8 @@ class LearnedManifold(Space):
         ------
         UserError : for bad images, or labels of classes that have no VAE.
         """
+        check_images(images, self.image_shape)
         check_labels(labels, len(self.vaes), len(images))
-        start = np.empty((len(images), self.vaes[0].config.latent_dimensions), np.float32)
-        for label in np.unique(labels):
-            start[labels == label] = self.vaes[label].encode(images[labels == label])
+        means = self.encoder.evaluate(images, labels)[:, : self.code_shape[2]]
         bound = np.array([BOUND], np.float32)
-        return LearnedChart(np.clip(start, -bound, bound), -bound, bound, self.vaes, labels)
+        return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)

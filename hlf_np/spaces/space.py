@@ -9,7 +9,6 @@ is all that an attack needs to know.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -61,22 +60,14 @@ def per_row(values: Floats, like: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Compiled programs from codes to logits.
+    """A compiled program from codes to logits.
 
-    programs : they differ in their weights alone; groups : (N,), which of them is each row's.
-    sources : (N, E), the images that are warped, E = 0 for none.
+    groups : (N,), of each row; sources : (N, E), the images that are warped, E = 0 for none.
     """
 
-    programs: Sequence[Program]
+    program: Program
     groups: Integers
     sources: Floats
-
-    @classmethod
-    def single(cls, program: Program, count: int, sources: Floats | None = None) -> Compiled:
-        """One program for all `count` rows."""
-        return cls(
-            [program], np.zeros(count, np.int64), np.zeros((count, 0), np.float32) if sources is None else sources
-        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class Chart(ABC):
         return self.decode(Tensor(codes)).data
 
     def compiled(self, model: Model) -> Compiled | None:
-        """How to attack a model here in compiled programs; None if only the autodiff can."""
+        """How to attack a model here in a compiled program; None if only the autodiff can."""
         return None
 
     @abstractmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.models import Model
@@ -26,7 +28,7 @@ class WarpChart(Chart):
     def compiled(self, model: Model) -> Compiled | None:
         if self.images.shape[3] > 1:
             return None
-        return Compiled.single(model.warp_program, len(self.start), flat_rows(self.images))
+        return Compiled(model.warp_program, np.zeros(len(self.start), np.int64), flat_rows(self.images))
 
     def take(self, rows: Integers) -> WarpChart:
         return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])
