@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from hlf_np.experiments.claims import (
     regular_robustness,
 )
 from hlf_np.training import Training
+
+NORMAL, ADVERSARIAL, TRANSFORMED = Training.NORMAL, Training.ADVERSARIAL, Training.ADVERSARIAL_TRANSFORMATIONS
 
 
 def cells(errors, successes, training=Training.NORMAL):
@@ -74,14 +77,63 @@ def test_only_normal_training_with_measured_success_counts():
     unmeasured = cells(np.linspace(0, 1, 30), [math.nan] * 30)
     claim = regular_robustness(flat + steep + unmeasured)
     assert claim.verdict == "supported"
-    assert len(claim.data["cells"]) == FEWEST_CELLS
+    assert len(claim.data["regular_success"]["normal"]["cells"]) == FEWEST_CELLS
     assert regular_robustness(flat[1:] + steep + unmeasured).verdict.startswith("undecided")
 
 
 def test_statistic_can_be_computed_again_from_the_data_beside_it():
     claim = regular_robustness(line(12, 0.2, noise=0.05))
-    errors, successes = claim.data["test_error"], claim.data["regular_success"]
+    entry = claim.data["regular_success"]["normal"]
+    errors, successes = entry["test_error"], entry["success"]
     assert claim.statistic == pytest.approx(np.polyfit(errors, successes, 1)[0] * (max(errors) - min(errors)))
+
+
+def moving(changes, count=12, noise=0.005):
+    """For each training cells whose regular success changes by so much over errors from 0.1 to 0.6."""
+    return [
+        replace(result, cell=replace(result.cell, training=training))
+        for training, change in changes.items()
+        for result in line(count, change, noise)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("results", "verdict"),
+    [
+        (moving({NORMAL: 0, TRANSFORMED: 0.02}), "supported"),
+        (moving({NORMAL: 0, TRANSFORMED: 0.4}), "refuted"),  # any training may refute it
+        (moving({NORMAL: 0, TRANSFORMED: -0.4}), "refuted"),
+        (moving({NORMAL: 0, ADVERSARIAL: 0.4, Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: 0.4}), "supported"),
+        (moving({NORMAL: 0}) + moving({TRANSFORMED: 0.1}, noise=0.1), "undecided"),
+        (moving({NORMAL: 0}) + moving({TRANSFORMED: 0}, count=5), "undecided"),
+        (moving({ADVERSARIAL: 0}), "undecided"),
+    ],
+)
+def test_regular_success_must_be_flat_in_every_training_without_regular_attacks(results, verdict):
+    claim = regular_robustness(results)
+    assert claim.verdict.split(":")[0] == verdict
+
+
+def test_the_change_of_each_training_is_told_and_the_largest_is_the_statistic():
+    claim = regular_robustness(moving({NORMAL: 0.01, TRANSFORMED: -0.05, ADVERSARIAL: 0.4}, noise=0))
+    assert claim.statistic == pytest.approx(-0.05)
+    assert claim.details == (
+        "Normal: success changes by 0.010 (0.010 to 0.010) over test errors from 0.100 to 0.600; slope 0.02 (0.02 to"
+        " 0.02), rank correlation 1.00.",
+        "Adversarial, beside the verdict: success changes by 0.400 (0.400 to 0.400) over test errors from 0.100 to"
+        " 0.600; slope 0.80 (0.80 to 0.80), rank correlation 1.00.",
+        "Adversarial transformations: success changes by -0.050 (-0.050 to -0.050) over test errors from 0.100 to"
+        " 0.600; slope -0.10 (-0.10 to -0.10), rank correlation -1.00.",
+    )
+
+
+@pytest.mark.parametrize(("largest", "verdict"), [(0.44, "undecided"), (0.46, "supported")])
+def test_errors_of_nearly_the_same_size_do_not_show_whether_success_moves_with_them(largest, verdict):
+    claim = regular_robustness(cells(np.linspace(0.3, largest, 12), [0.9] * 12))
+    assert claim.verdict.split(":")[0] == verdict
+    if verdict == "undecided":
+        assert claim.verdict == "undecided: the test errors of training normal differ too little (0.300 to 0.440)"
+        assert claim.statistic is None
 
 
 # --- the price of adversarial training ------------------------------------------------------------------------
@@ -116,6 +168,8 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_told():
     claim = regular_robustness(results)
     assert claim.data["data_factor"] == found
     assert f"needs {found['factor']:.2f} times the training images" in claim.details[0]
+    (first, value), *_, (last, largest) = found["by_size"]
+    assert f"from 250 to 2000: {value:.2f} at N = {first}, {largest:.2f} at N = {last}." in claim.details[0]
 
 
 @pytest.mark.parametrize(
@@ -259,9 +313,6 @@ def following(slopes, count=12, noise=0.01, column="on_true_manifold_success"):
     ]
 
 
-NORMAL, ADVERSARIAL = Training.NORMAL, Training.ADVERSARIAL
-
-
 @pytest.mark.parametrize(
     ("results", "verdict"),
     [
@@ -341,6 +392,8 @@ def test_there_are_four_claims_and_those_without_measurements_are_undecided(resu
             assert claim.interval is not None
         else:
             assert claim.verdict.startswith("undecided: ")
+        for words in (claim.meaning, claim.confirmed_if, claim.refuted_if):
+            assert len(words) > 40
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")

@@ -7,10 +7,12 @@ A claim is *supported* or *refuted* only by an interval that allows no other con
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, Claim
+from hlf_np.experiments.claims.data_factor import data_factor, factors_by_size
 from hlf_np.experiments.claims.existence import leaving_the_manifold, on_manifold_examples
-from hlf_np.experiments.claims.generalization import data_factor, on_manifold_robustness, regular_robustness
+from hlf_np.experiments.claims.generalization import on_manifold_robustness, regular_robustness
 from hlf_np.experiments.store import CellResult
 
 __all__ = [
@@ -18,18 +20,19 @@ __all__ = [
     "Claim",
     "data_factor",
     "evaluate_claims",
+    "factors_by_size",
     "leaving_the_manifold",
     "on_manifold_examples",
     "on_manifold_robustness",
     "regular_robustness",
 ]
+_JUDGES = (leaving_the_manifold, on_manifold_examples, on_manifold_robustness, regular_robustness)
 
 
-def evaluate_claims(results: Sequence[CellResult]) -> list[Claim]:
-    """All four claims."""
+def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResult] = ()) -> list[Claim]:
+    """All four claims, each beside what the same rule says of the published numbers, where it says anything."""
+    ours, theirs = ([judge(cells) for judge in _JUDGES] for cells in (results, published))
     return [
-        leaving_the_manifold(results),
-        on_manifold_examples(results),
-        on_manifold_robustness(results),
-        regular_robustness(results),
+        claim if paper.statistic is None else replace(claim, published=paper)
+        for claim, paper in zip(ours, theirs, strict=True)
     ]

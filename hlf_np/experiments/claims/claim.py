@@ -20,23 +20,34 @@ SUPPORTED, REFUTED = "supported", "refuted"
 class Claim:
     """A claim, what was found about it, and from what.
 
-    statistic, interval : a number and its 95 % bootstrap interval; None where there is nothing to compute.
+    meaning : what it says, in plain words.
+    statistic_name : what is computed to judge it; confirmed_if, refuted_if : of what outcome it would be
+        supported, of what refuted.
+    statistic, interval : the number and its 95 % bootstrap interval; None where there is nothing to compute.
     verdict : "supported", "refuted", or "undecided: " and why.
     details : further findings, a sentence each.
     data : all numbers behind it.
+    published : the same claim, judged by the paper's own numbers; None where those are not known.
     """
 
     number: int
     statement: str
-    verdict: str
-    statistic_name: str = ""
+    meaning: str
+    statistic_name: str
+    confirmed_if: str
+    refuted_if: str
+    verdict: str = "undecided: nothing was measured"
     statistic: float | None = None
     interval: Interval | None = None
     details: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    published: Claim | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain types; of what was published only the findings, the rest is the same."""
+        found = ("verdict", "statistic", "interval", "details")
+        published = self.published and {name: getattr(self.published, name) for name in found}
+        return asdict(self) | {"published": published}
 
 
 def too_few(found: int, what: str) -> str:

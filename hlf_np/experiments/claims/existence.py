@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,29 @@ from hlf_np.experiments.store import CellResult
 FEWEST_IMAGES = 5  # of each kind, for a cell to count
 FARTHER = 0.75  # regular examples "leave the manifold" if at least so many are farther from it than others
 RARE = 0.01  # adversarial examples "exist" if more images than these have one
+
+LEAVING = Claim(
+    1,
+    "Regular adversarial examples leave the manifold.",
+    "The images of a dataset fill a small part of all possible images: its manifold. Noise that fools a classifier is"
+    " no way in which these images differ from one another, so an image with such noise is none that the data could"
+    " hold. To see this, the distances of adversarial examples to the manifold are measured.",
+    "chance that a regular adversarial example is farther from the manifold than an image on it",
+    f"nearly all regular examples are farther away than images on the manifold: the interval lies above {FARTHER}"
+    " (0.5 is no difference, 1 complete separation)",
+    f"regular examples are about as near as images on the manifold: the interval lies below {FARTHER}",
+)
+EXISTENCE = Claim(
+    2,
+    "Adversarial examples on the manifold exist.",
+    "An attack may also move along the manifold: turn, shift or shear an image a little, or change its code in an"
+    " autoencoder. What it ends with is an image that the data could hold and still shows its class, and yet the"
+    " classifier is wrong about it.",
+    "success rate of attacks on the true manifold",
+    f"more than a few attacks succeed while the label holds: the interval lies above {RARE}",
+    f"such attacks hardly ever succeed although the label holds by construction: the interval lies below {RARE}",
+)
+UNREFUTABLE = "never on a learned manifold: a low bound may be the autoencoders' or the oracle's fault"
 
 
 def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
@@ -29,9 +53,7 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     attack started from, and the on-manifold examples are those of the learned manifold. Clean images are at distance 0
     by construction then, so it is those examples that count.
     """
-    statement = "Regular adversarial examples leave the manifold."
     yardstick = next((y for y in YARDSTICKS if _measured_by(y, results)), TRUE)
-    name = f"chance that a regular adversarial example is farther from {yardstick.words} than {yardstick.others}"
     keys = [yardstick.key(kind) for kind in yardstick.kinds]
     cells = _measured_by(yardstick, results)
     effects = np.array(
@@ -39,8 +61,10 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     )
     means = {key: [float(np.mean(r.distances[key])) for r in cells] for key in keys}
     data = {"cells": [r.cell.name for r in cells], "chance": effects.tolist(), "mean_distance": means}
+    name = f"chance that a regular adversarial example is farther from {yardstick.words} than {yardstick.others}"
+    claim = replace(LEAVING, statistic_name=name, data=data)
     if len(cells) < FEWEST_CELLS:
-        return Claim(1, statement, too_few(len(cells), "models with distances"), name, data=data)
+        return replace(claim, verdict=too_few(len(cells), "models with distances"))
     low, high = mean_interval(effects)
     if low > FARTHER:
         verdict = SUPPORTED
@@ -58,7 +82,7 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
             "The subspace goes through the image that an attack starts from: clean images are at distance 0 by"
             " construction, and examples on the learned manifold start from reconstructions, however good those are.",
         )
-    return Claim(1, statement, verdict, name, float(effects.mean()), (low, high), details, data)
+    return replace(claim, verdict=verdict, statistic=float(effects.mean()), interval=(low, high), details=details)
 
 
 def _measured_by(yardstick: Yardstick, results: Sequence[CellResult]) -> list[CellResult]:
@@ -76,7 +100,6 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
     least s + k - 1 do both. The claim is supported if the interval lies above 0.01, refuted if below; a low
     bound refutes nothing.
     """
-    statement = "Adversarial examples on the manifold exist."
     cells, (rates,) = measured(results, f"{ON_TRUE_MANIFOLD}_success")
     learned, (successes, kept) = measured(results, f"{ON_LEARNED_MANIFOLD}_success_worst", "learned_labels_kept")
     bounds = successes + kept - 1
@@ -94,14 +117,14 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
             f" assigns {kept.mean():.3f} to their class, so at least {max(bounds.mean(), 0):.3f} are adversarial"
             " examples of unchanged label.",
         )
-    name = "success rate of attacks on the true manifold"
+    claim = replace(EXISTENCE, details=details, data=data)
     by_construction = bool(cells)
     if not by_construction:
-        name, cells, rates = "least share of images with an adversarial example of unchanged label", learned, bounds
+        name = "least share of images with an adversarial example of unchanged label"
+        claim = replace(claim, statistic_name=name, refuted_if=UNREFUTABLE)
+        cells, rates = learned, bounds
     if len(cells) < FEWEST_CELLS:
-        return Claim(
-            2, statement, too_few(len(cells), "models attacked on the manifold"), name, None, None, details, data
-        )
+        return replace(claim, verdict=too_few(len(cells), "models attacked on the manifold"))
     low, high = mean_interval(rates)
     if low > RARE:
         verdict = SUPPORTED
@@ -109,4 +132,4 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
         verdict = REFUTED
     else:
         verdict = f"undecided: the interval is not wholly above {RARE}"
-    return Claim(2, statement, verdict, name, float(rates.mean()), (low, high), details, data)
+    return replace(claim, verdict=verdict, statistic=float(rates.mean()), interval=(low, high))

@@ -1,0 +1,87 @@
+"""What adversarial training costs in data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hlf_np.arrays import Floats
+from hlf_np.experiments.claims.claim import FEWEST_CELLS
+from hlf_np.experiments.statistics import interval, slope
+from hlf_np.experiments.store import CellResult
+from hlf_np.training import Training
+
+COMPARED = (Training.NORMAL, Training.ADVERSARIAL)
+
+
+def data_factor(results: Sequence[CellResult], fewest: int = FEWEST_CELLS) -> dict[str, Any] | None:
+    """How many times the images of normal training adversarial training needs for the same test error.
+
+    Errors are taken to fall as a power of N, the same power for both trainings: on logarithmic axes two parallel
+    lines, log error = height - power log N. A training whose line is higher by h needs exp(h / power) times the
+    images. Where the curves are not parallel it is an average over all N that were observed; `factors_by_size`
+    has it for each. None if either training has fewer models than `fewest`, or it is not certain that the errors
+    fall.
+    """
+    points = [_points(results, training) for training in COMPARED]
+    if any(len(found) < fewest for found in points):
+        return None
+    if not np.isfinite(_power(*points)) or interval(_power, *points)[0] <= 0:
+        return None
+    low, high = interval(_log_factor, *points)
+    factor, low, high = (float(np.exp(logarithm)) for logarithm in (_log_factor(*points), low, high))
+    sizes = [r.cell.n_train for r in results if r.cell.training in COMPARED]
+    return {
+        "factor": factor,
+        "interval": (low, high),
+        "sizes": (min(sizes), max(sizes)),
+        "by_size": factors_by_size(results),
+    }
+
+
+def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
+    """The factor at each N of adversarial training: N over the fewest images with which normal training is as good.
+
+    These are interpolated in the curve of mean errors on logarithmic axes. An N whose error lies outside of
+    that curve is left out.
+    """
+    normal, adversarial = (_curve(_points(results, training)) for training in COMPARED)
+    if len(normal) < 2:
+        return []
+    best = np.minimum.accumulate(normal[:, 1])  # so far; a larger N may do worse by chance
+    inside = (adversarial[:, 1] >= best[-1]) & (adversarial[:, 1] <= best[0])
+    log_n, log_error = adversarial[inside].T
+    needed = np.interp(-log_error, -best, normal[:, 0])
+    return [(round(float(np.exp(n))), float(np.exp(n - least))) for n, least in zip(log_n, needed, strict=True)]
+
+
+def _points(results: Sequence[CellResult], training: Training) -> Floats:
+    """(n, 2): log N and log error of its models."""
+    found = [
+        (r.cell.n_train, r.measurements.test_error)
+        for r in results
+        if r.cell.training is training and r.measurements.test_error > 0
+    ]
+    return np.log(np.array(found, np.float64).reshape(-1, 2))
+
+
+def _curve(points: Floats) -> Floats:
+    """(sizes, 2): log N, ascending, and the logarithm of the mean error."""
+    sizes = np.unique(points[:, 0])
+    means = [np.log(np.exp(points[points[:, 0] == size, 1]).mean()) for size in sizes]
+    return np.stack([sizes, np.array(means)], axis=1)
+
+
+def _power(*samples: Floats) -> float:
+    """By which the errors fall, the same in all samples of points (n, 2), log N and log error."""
+    inside = np.concatenate([points - points.mean(axis=0) for points in samples])
+    return -slope(inside[:, 0], inside[:, 1])
+
+
+def _log_factor(normal: Floats, adversarial: Floats) -> float:
+    """NaN unless the errors fall."""
+    power = _power(normal, adversarial)
+    log_n, log_error = adversarial.mean(axis=0) - normal.mean(axis=0)
+    return float(log_n + log_error / power) if power > 0 else float("nan")
