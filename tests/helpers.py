@@ -24,11 +24,12 @@ from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.claims import evaluate_claims
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.store import CellResult, Examples, Measurements, open_store
+from hlf_np.experiments.store import CellResult, Examples, Measurements, open_store, versions
 from hlf_np.manifolds import VaeConfig
 from hlf_np.models import Architecture, Kind
 from hlf_np.report.figures import draw
 from hlf_np.report.page import page
+from hlf_np.report.published import published
 from hlf_np.training import Training
 
 # A grid that takes a moment: two trainings, two sizes, one seed.
@@ -145,8 +146,10 @@ def made_up(
 
 
 def report(results: list[CellResult], config: RunConfig = TINY, command: str = "python -m hlf_np run") -> str:
-    """The page of results."""
-    return page(config, command, results, evaluate_claims(results), draw(results, LETTERS))
+    """The page of results, beside the paper's where the configuration is the paper's."""
+    paper = published(config)
+    claims, pictures = evaluate_claims(results, paper), draw(results, LETTERS, paper)
+    return page(config, command, versions(), results, claims, pictures)
 
 
 def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[CellResult]:

@@ -256,7 +256,7 @@ def test_claim_1_compares_with_the_learned_manifold(results, verdict):
 
 
 def test_the_figure_of_distances_says_what_they_are_to():
-    (picture,) = (p for p in draw(in_subspace(8, 1.12, 0.58), "0123456789") if p.section is Section.DISTANCES)
+    (picture,) = (p for p in draw(in_subspace(8, 1.12, 0.58), "0123456789") if p.section is Section.CLAIM_1)
     assert "from the subspace of nearest training images" in picture.caption
     assert "true" not in picture.caption
 

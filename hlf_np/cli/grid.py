@@ -58,6 +58,7 @@ def run(
     from hlf_np.experiments.store import open_store
     from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
+    from hlf_np.report.published import published
     from hlf_np.report.write import write_report
 
     chosen = PRESETS[check_choice("preset", preset, Preset)]
@@ -68,7 +69,7 @@ def run(
         with _progress(total_work(config, store)) as progress:
             results = run_grid(config, store, progress)
         write_report(store, results)
-    click.echo(table(results))
+    click.echo(table(results, published(config)))
     click.echo(f"\nReport: {out / 'report.html'}")
 
 

@@ -48,6 +48,11 @@ def values(results: Sequence[CellResult], training: Training, measurement: str, 
     return array[np.isfinite(array)]
 
 
+def mean(column: Floats) -> float:
+    """NaN if there is nothing."""
+    return float(column.mean()) if column.size else float("nan")
+
+
 def has(results: Sequence[CellResult], measurement: str) -> bool:
     """Whether any cell has the measurement."""
     return any(np.isfinite(getattr(r.measurements, measurement)) for r in results)
@@ -73,8 +78,11 @@ def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
     return found
 
 
-def table(results: Sequence[CellResult]) -> str:
-    """Test error and success rates by training and N, for the terminal; what was not measured is left out."""
+def table(results: Sequence[CellResult], published: Sequence[CellResult] = ()) -> str:
+    """Test error and success rates by training and N, for the terminal; what was not measured is left out.
+
+    Below each training are the published numbers for the same N, if there are any.
+    """
     sizes = sorted({r.cell.n_train for r in results})
     width = max(len(result.cell.training.label) for result in results) + 2
     lines = []
@@ -83,8 +91,14 @@ def table(results: Sequence[CellResult]) -> str:
         for training in Training:
             cells = [values(results, training, measurement, size) for size in sizes]
             if any(cell.size for cell in cells):
-                row = "".join(f"{cell.mean():>10.3f}" if cell.size else f"{'-':>10}" for cell in cells)
-                rows.append(f"{training.label:<{width}}{row}")
+                rows.append(_line(training.label, cells, width))
+                paper = [values(published, training, measurement, size) for size in sizes]
+                if any(cell.size for cell in paper):
+                    rows.append(_line("  paper", paper, width))
         if rows:
             lines += [title, " " * width + "".join(f"{f'N={size}':>10}" for size in sizes), *rows, ""]
     return "\n".join(lines).rstrip()
+
+
+def _line(name: str, cells: Sequence[Floats], width: int) -> str:
+    return f"{name:<{width}}" + "".join(f"{cell.mean():>10.3f}" if cell.size else f"{'-':>10}" for cell in cells)

@@ -23,7 +23,7 @@ def gallery_figure(examples: Mapping[str, Examples], classes: Sequence[str]) -> 
     figure = Figure(figsize=(0.85 * max(most, 3) + 1, 3.6 * len(shown)), layout="tight")
     blocks = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axes, kind in zip(blocks, shown, strict=True):
-        axes.set_title("Regular attacks" if kind == "regular" else f"Attacks {KINDS[kind]}", loc="left", fontsize=12)
+        axes.set_title("Regular attacks" if kind == "regular" else f"Attacks {KINDS[kind]}", loc="left", fontsize=15)
         _block(axes, examples[kind], classes, most)
     return figure
 
@@ -47,8 +47,8 @@ def _block(axes: Axes, examples: Examples, classes: Sequence[str], columns: int)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     for row, name in enumerate(ROWS):
-        axes.text(-2, row * height + HEAD + found.shape[2] / 2, name, rotation=90, ha="right", va="center", fontsize=9)
-    size = 11 if max(map(len, classes)) < 4 else 6  # words are wider than a tile
+        axes.text(-2, row * height + HEAD + found.shape[2] / 2, name, rotation=90, ha="right", va="center", fontsize=11)
+    size = 14 if max(map(len, classes)) < 4 else 8  # words are wider than a tile
     for column, (label, prediction) in enumerate(zip(examples.labels, examples.predictions, strict=True)):
         centre = column * width + found.shape[3] / 2
         for row, words in enumerate((classes[int(label)], f"\u2192 {classes[int(prediction)]}")):

@@ -5,40 +5,56 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from string import Template
+from typing import Any
 
-from hlf_np.experiments.claims import Claim
+import numpy as np
+
+from hlf_np.experiments.claims import Claim, data_factor
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.store import CellResult
-from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, values
+from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, mean, values
 from hlf_np.report.pictures import Picture, Section
+from hlf_np.report.published import DISTANCES, beside, differences, published, published_name
 from hlf_np.training import Training
+
+_COMPARED = 'Rows and dashed lines called "paper" are the published means of five models. '
 
 
 def page(
     config: RunConfig,
     command: str,
+    versions: Mapping[str, str],
     results: Sequence[CellResult],
     claims: Sequence[Claim],
     pictures: Sequence[Picture],
 ) -> str:
     """The whole page as a string."""
     template = Template(resources.files("hlf_np.report").joinpath("template.html").read_text(encoding="utf-8"))
+    paper = published(config)
+    compared = beside(paper, results)
     curves = {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
+        summary="\n".join(_summary(claim) for claim in claims),
         setting=html.escape(_setting(config, len(results))),
-        curves="\n".join(curves.get(name, "") + _table(results, name, title) for name, title in MEASUREMENTS.items()),
+        claims="\n".join(
+            _claim(claim, _figures(pictures, Section(f"claim {claim.number}")), _beside(claim, config, results, paper))
+            for claim in claims
+        ),
+        differences=f"<p>{html.escape(_COMPARED + differences(config))}</p>" if compared else "",
+        curves="\n".join(
+            curves.get(name, "") + _table(results, name, title, compared) for name, title in MEASUREMENTS.items()
+        ),
         any_restart="\n".join(_table(results, name, title) for name, title in ANY_RESTART.items()),
-        scatter=_figures(pictures, Section.SCATTER),
-        distances=_figures(pictures, Section.DISTANCES) or "<p>No distance was measured.</p>",
         manifold=_figures(pictures, Section.MANIFOLD) or "<p>This run learned no manifold.</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
-        claims="\n".join(_claim(claim) for claim in claims),
         duration=_duration(sum(r.measurements.seconds for r in results)),
+        seconds=_table(results, "seconds", "Seconds for a model", digits=1),
         command=html.escape(command),
+        versions=html.escape(", ".join(f"{name} {version}" for name, version in versions.items())),
         config=html.escape(json.dumps(config.as_json(), indent=2)),
     )
 
@@ -80,31 +96,122 @@ def _figure(picture: Picture) -> str:
     )
 
 
-def _table(results: Sequence[CellResult], measurement: str, title: str) -> str:
+def _table(
+    results: Sequence[CellResult],
+    measurement: str,
+    title: str,
+    published: Sequence[CellResult] = (),
+    digits: int = 3,
+) -> str:
+    """Means by training and N; below each training, what was published for the same N and how far ours is from it."""
     if not has(results, measurement):
         return ""
     sizes = sorted({r.cell.n_train for r in results})
     head = "".join(f'<th scope="col">{size}</th>' for size in sizes)
-    rows = []
+    bodies = []
     for training in Training:
-        cells = [values(results, training, measurement, size) for size in sizes]
-        if any(cell.size for cell in cells):
-            numbers = "".join(f"<td>{cell.mean():.3f}</td>" if cell.size else "<td>\u2013</td>" for cell in cells)
-            rows.append(f'<tr><th scope="row">{training.label}</th>{numbers}</tr>')
+        ours, papers = (
+            [mean(values(cells, training, measurement, size)) for size in sizes] for cells in (results, published)
+        )
+        if np.isfinite(ours).any():
+            rows = _row(training.label, [_number(value, digits) for value in ours])
+            differences = np.subtract(ours, papers)
+            if np.isfinite(differences).any():
+                rows += _row("paper", [_number(value, digits) for value in papers], "beside")
+                rows += _row("difference", [_number(value, digits, "+") for value in differences], "beside")
+            bodies.append(f"<tbody>{rows}</tbody>")
     return (
         f'<div class="scroll"><table><caption>{title} by number of training images</caption>'
-        f'<thead><tr><th scope="col">Training</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<thead><tr><th scope="col">Training</th>{head}</tr></thead>{"".join(bodies)}</table></div>'
     )
 
 
-def _claim(claim: Claim) -> str:
-    found = f"{claim.verdict.capitalize()}."
+def _row(name: str, cells: Sequence[str], kind: str = "own") -> str:
+    return f'<tr class="{kind}"><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _number(value: float, digits: int, sign: str = "-") -> str:
+    return f"{value:{sign}.{digits}f}" if np.isfinite(value) else "\u2013"
+
+
+def _badge(verdict: str) -> str:
+    """The verdict's first word, framed."""
+    word = verdict.split(":")[0]
+    return f'<span class="badge {word}">{word.capitalize()}</span>'
+
+
+def _summary(claim: Claim) -> str:
+    link = f'<a href="#claim-{claim.number}">{html.escape(claim.statement)}</a>'
+    return f"<li>{link} {_badge(claim.verdict)}</li>"
+
+
+def _claim(claim: Claim, figures: str, paper: Iterable[str]) -> str:
+    """A section: what the claim says, its figures, what was found, and what the paper's numbers say."""
+    details = "".join(f"<li>{html.escape(line)}</li>" for line in claim.details)
+    beside = "".join(f"<li>{html.escape(line)}</li>" for line in paper)
+    return f"""<section class="claim" id="claim-{claim.number}">
+<h2>Claim {claim.number}. {html.escape(claim.statement)}</h2>
+<p>{html.escape(claim.meaning)}</p>
+{figures}
+<div class="finding">
+<p>{_badge(claim.verdict)} {html.escape(_found(claim))}</p>
+<dl>
+<dt>Supported if</dt><dd>{html.escape(claim.confirmed_if)}.</dd>
+<dt>Refuted if</dt><dd>{html.escape(claim.refuted_if)}.</dd>
+</dl>
+</div>
+{f"<ul>{details}</ul>" if details else ""}
+{f"<h3>In the paper</h3><ul>{beside}</ul>" if beside else ""}
+</section>"""
+
+
+def _found(claim: Claim) -> str:
+    """The statistic, and why nothing is decided where that is so."""
+    reason = claim.verdict.partition(": ")[2]
+    sentences = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
-        found += f" The {claim.statistic_name} is {claim.statistic:.3f} (95 % interval {low:.3f} to {high:.3f})."
-    lines = [f"<strong>{claim.number}. {html.escape(claim.statement)}</strong>"]
-    lines += [html.escape(line) for line in (found, *claim.details)]
-    return f'<div class="claim"><p>{"<br>".join(lines)}</p></div>'
+        sentences += [f"The {claim.statistic_name} is {claim.statistic:.3f} (95 % interval {low:.3f} to {high:.3f})."]
+    else:
+        sentences += [f"What would decide it is the {claim.statistic_name}."]
+    return " ".join(sentences)
+
+
+def _beside(
+    claim: Claim, config: RunConfig, results: Sequence[CellResult], paper: Sequence[CellResult]
+) -> Iterator[str]:
+    """What the paper's own numbers say of a claim."""
+    if claim.published is not None and claim.published.statistic is not None and claim.published.interval is not None:
+        low, high = claim.published.interval
+        yield (
+            f"By the same rule, the paper's own numbers for all of its N give {claim.published.statistic:.3f}"
+            f" ({low:.3f} to {high:.3f}): {claim.published.verdict}."
+        )
+    if claim.number == 1 and paper and published_name(config) in DISTANCES:
+        mean_distance, low, high = DISTANCES[published_name(config)]
+        yield (
+            f"On the poster, regular adversarial examples are at a mean distance of {mean_distance}, nine of ten"
+            f" between {low} and {high}."
+        )
+    if claim.number == 4 and paper:
+        yield from _price_beside(data_factor(beside(paper, results), fewest=2), data_factor(paper))
+
+
+def _price_beside(same: Mapping[str, Any] | None, whole: Mapping[str, Any] | None) -> Iterator[str]:
+    """The data factor of the paper's numbers: for the N of this run, and for all."""
+    if same is not None:
+        yield (
+            f"The paper's numbers for the same N, from {same['sizes'][0]} to {same['sizes'][1]}, give a data factor of"
+            f" {same['factor']:.2f}."
+        )
+    if whole is not None:
+        (low, high), (fewest, most) = whole["interval"], whole["sizes"]
+        turned = same is not None and same["factor"] < 1 < whole["factor"]
+        conclusion = ": with few images adversarial training helps, its price shows with many" if turned else ""
+        yield (
+            f"For all of its N, from {fewest} to {most}, they give {whole['factor']:.2f} ({low:.2f} to"
+            f" {high:.2f}){conclusion}."
+        )
 
 
 def _duration(seconds: float) -> str:

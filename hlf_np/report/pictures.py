@@ -45,37 +45,56 @@ KINDS = {  # of attacks that are measured, as a person would write them
 class Section(StrEnum):
     """Where on the page a picture belongs."""
 
+    CLAIM_1 = "claim 1"
+    CLAIM_2 = "claim 2"
+    CLAIM_3 = "claim 3"
+    CLAIM_4 = "claim 4"
     CURVES = "curves"
-    SCATTER = "scatter"
-    DISTANCES = "distances"
-    MANIFOLD = "manifold"
     GALLERY = "gallery"
+    MANIFOLD = "manifold"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: its section, the name of its file, a caption, a description in words, the PNG itself."""
+    """A figure of the report: its section, the name of its files, a caption, a description in words, the files.
+
+    pdf : of a drawing; a sheet of pixels has none.
+    """
 
     section: Section
     name: str
     caption: str
     description: str
     png: bytes
+    pdf: bytes | None = None
 
 
-def png_of(figure: Figure | Image.Image) -> bytes:
-    """A figure of Matplotlib or a sheet of Pillow as a PNG file."""
+def png_of(sheet: Image.Image) -> bytes:
+    """A sheet of Pillow as a PNG file."""
     stream = io.BytesIO()
-    if isinstance(figure, Figure):
-        # without the program's version, the same numbers give the same file
-        figure.savefig(stream, format="png", bbox_inches="tight", metadata={"Software": None})
-    else:
-        figure.save(stream, format="png")
+    sheet.save(stream, format="png")
     return stream.getvalue()
 
 
+def drawing(section: Section, name: str, caption: str, description: str, figure: Figure) -> Picture:
+    """A figure of Matplotlib as a picture; the same numbers give the same files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # once is enough for both files
+    box = figure.get_tightbbox().padded(0.1)  # in inches
+    # without the program's version and the time
+    anonymous = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}
+    files = []
+    for kind, names in anonymous.items():
+        stream = io.BytesIO()
+        figure.savefig(stream, format=kind, bbox_inches=box, metadata=dict.fromkeys(names))
+        files.append(stream.getvalue())
+    return Picture(section, name, caption, description, *files)
+
+
 def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
-    """`figures/NAME.png` for each picture."""
+    """`figures/NAME.png` for each picture, and `figures/NAME.pdf` for each drawing."""
     for picture in pictures:
-        with replace_file(folder / "figures" / f"{picture.name}.png") as stream:
-            stream.write(picture.png)
+        for ending, content in (("png", picture.png), ("pdf", picture.pdf)):
+            if content is not None:
+                with replace_file(folder / "figures" / f"{picture.name}.{ending}") as stream:
+                    stream.write(content)

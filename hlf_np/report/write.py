@@ -12,14 +12,17 @@ from hlf_np.report.figures import draw
 from hlf_np.report.manifolds import draw_manifolds
 from hlf_np.report.page import page
 from hlf_np.report.pictures import write_pictures
+from hlf_np.report.published import published
 
 
 def write_report(store: Store, results: Sequence[CellResult]) -> None:
     """results.csv, claims.json, figures/ and report.html."""
-    claims = evaluate_claims(results)
+    paper = published(store.config)
+    claims = evaluate_claims(results, paper)
     store.write_csv(results)
     store.write_json("claims.json", [claim.as_json() for claim in claims])
-    pictures = [*draw(results, store.config.classes), *draw_manifolds(store)]
+    pictures = [*draw(results, store.config.classes, paper), *draw_manifolds(store)]
     write_pictures(pictures, store.folder)
-    command = json.loads((store.folder / "config.json").read_text())["command"]
-    write_text(store.folder / "report.html", page(store.config, command, results, claims, pictures))
+    record = json.loads((store.folder / "config.json").read_text())
+    text = page(store.config, record["command"], record["versions"], results, claims, pictures)
+    write_text(store.folder / "report.html", text)

@@ -1,0 +1,166 @@
+"""Drawings of a run's numbers: curves, clouds of points, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from hlf_np.experiments.claims import FEWEST_CELLS
+from hlf_np.experiments.claims.existence import RARE
+from hlf_np.experiments.evaluation import CLEAN, ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR, Yardstick
+from hlf_np.experiments.statistics import slope
+from hlf_np.experiments.store import CellResult
+from hlf_np.report.curves import curves
+from hlf_np.report.pictures import COLORS, KINDS, MARKERS
+from hlf_np.report.published import beside
+from hlf_np.training import Training
+
+DISTANCE_COLORS = {
+    REGULAR: "#c8452f",
+    ON_TRUE_MANIFOLD: "#2e8b57",
+    ON_LEARNED_MANIFOLD: "#8fbf3f",
+    CLEAN: "#7a7a7a",
+}
+WIDTH = 5.4  # inches; narrow enough to be read on a phone
+SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
+PAPER: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}  # of the published curves
+SHARES = (0.001, 0.01, 0.1, 1)  # ticks
+FACTORS = (0.25, 0.5, 1, 2, 4, 8)  # ticks
+
+
+def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at every size, and a number where there is room for one."""
+    room = np.log(sizes[-1] / sizes[0]) / 8  # of the width, for one number
+    labels, last = [""] * len(sizes), -np.inf
+    for position, size in enumerate(sizes):
+        if np.log(size) - last >= room:
+            labels[position], last = str(size), np.log(size)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, labels)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("training images N")
+
+
+def _legend(figure: Figure) -> None:
+    """Below the axes, where seven trainings hide nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:  # nothing may have been measured
+        figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=9)
+
+
+def curve_figure(
+    results: Sequence[CellResult], measurement: str, label: str, published: Sequence[CellResult] = ()
+) -> Figure:
+    """A measurement against N, one line for each training, and the published lines where they go along."""
+    figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
+    axes = figure.subplots()
+    for curve in curves(results, measurement):
+        color = COLORS[curve.training]
+        axes.plot(curve.sizes, curve.mean, color=color, marker=MARKERS[curve.training], label=curve.training.label)
+        axes.fill_between(curve.sizes, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+    papers = curves(beside(published, results), measurement)
+    for curve in papers:
+        axes.plot(curve.sizes, curve.mean, color=COLORS[curve.training], marker=MARKERS[curve.training], **PAPER)
+    if papers:
+        axes.plot([], [], color="#555555", label="paper", **PAPER)
+    _size_axis(axes, sorted({r.cell.n_train for r in results}))
+    axes.set_ylim(0, 1.03)
+    axes.set_ylabel(label)
+    _legend(figure)
+    return figure
+
+
+def error_figure(results: Sequence[CellResult], kind: str) -> Figure:
+    """Success of a kind of attack against test error, with the line whose slope the claims are about."""
+    figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
+    axes = figure.subplots()
+    for training in Training:
+        cells = [r.measurements for r in results if r.cell.training is training]
+        points = np.array([(m.test_error, getattr(m, f"{kind}_success")) for m in cells]).reshape(-1, 2)
+        x, y = points[np.isfinite(points).all(axis=1)].T
+        if not len(x):
+            continue
+        axes.scatter(x, y, color=COLORS[training], marker=MARKERS[training], label=training.label, alpha=0.8)
+        if len(x) >= FEWEST_CELLS and np.ptp(x) > 0:
+            ends = np.array([x.min(), x.max()])
+            axes.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=COLORS[training], linewidth=1)
+    axes.set_xlabel("test error")
+    axes.set_ylabel("success rate" if kind == "regular" else f"success rate {KINDS[kind]}")
+    axes.set_xlim(0, None)
+    axes.set_ylim(0, 1.03)
+    _legend(figure)
+    return figure
+
+
+def distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figure:
+    """Histograms over all images of these cells."""
+    figure = Figure(figsize=(WIDTH, 3.1), layout="tight")
+    axes = figure.subplots()
+    labels = KINDS | {CLEAN: "clean test images"}
+    found = {kind: [r.distances.get(yardstick.key(kind), np.empty(0)) for r in results] for kind in yardstick.kinds}
+    pooled = {kind: np.concatenate(distances) for kind, distances in found.items()}
+    farthest = max(float(np.quantile(np.concatenate(list(pooled.values())), SHOWN)), 1e-6)
+    bins: list[float] = np.linspace(0, farthest, 41).tolist()
+    for kind, distances in pooled.items():
+        if len(distances):
+            weights = np.full(len(distances), 1 / len(distances))
+            axes.hist(
+                np.minimum(distances, farthest),
+                bins,
+                weights=weights,
+                color=DISTANCE_COLORS[kind],
+                alpha=0.6,
+                label=labels[kind],
+            )
+    axes.set_xlabel(f"L2 distance to {yardstick.words}")
+    axes.set_yscale("log")  # clean images fill one bar
+    axes.set_yticks(SHARES, [f"{share:g}" for share in SHARES])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(SHARES[0] / 2, 1.3)
+    axes.set_ylabel("share of images")
+    _legend(figure)
+    return figure
+
+
+def existence_figure(results: Sequence[CellResult], kind: str) -> Figure:
+    """A row for each training with the success rates of its models."""
+    found = [
+        (training, [getattr(r.measurements, f"{kind}_success") for r in results if r.cell.training is training])
+        for training in reversed(Training)
+    ]
+    rows = [(training, rates) for training, rates in found if np.isfinite(rates).any()]
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * len(rows)), layout="tight")
+    axes = figure.subplots()
+    for row, (training, rates) in enumerate(rows):
+        axes.scatter(rates, [row] * len(rates), color=COLORS[training], marker=MARKERS[training], alpha=0.6)
+    axes.axvline(RARE, color="#555555", linestyle=":")
+    axes.set_yticks(range(len(rows)), [training.label for training, _ in rows], fontsize=9)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"success rate {KINDS[kind]}")
+    return figure
+
+
+def factor_figure(ours: Sequence[tuple[int, float]], papers: Sequence[tuple[int, float]]) -> Figure:
+    """What adversarial training costs at each N, by the paper's numbers too."""
+    figure = Figure(figsize=(WIDTH, 2.9), layout="tight")
+    axes = figure.subplots()
+    color, marker = COLORS[Training.ADVERSARIAL], MARKERS[Training.ADVERSARIAL]
+    axes.plot(*zip(*ours, strict=True), color=color, marker=marker, label="this run")
+    if papers:
+        axes.plot(*zip(*papers, strict=True), color=color, marker=marker, label="paper", **PAPER)
+    axes.axhline(1, color="#555555", linestyle=":")
+    _size_axis(axes, sorted({size for size, _ in (*ours, *papers)}))
+    axes.set_yscale("log")
+    axes.set_yticks(FACTORS, [f"{factor:g}x" for factor in FACTORS])
+    axes.yaxis.set_minor_locator(NullLocator())
+    values = [factor for _, factor in (*ours, *papers)]
+    axes.set_ylim(min(0.45, *values) / 1.1, max(2.2, *values) * 1.1)
+    axes.set_ylabel("images needed")
+    _legend(figure)
+    return figure

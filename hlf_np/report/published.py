@@ -1,0 +1,77 @@
+"""The paper's numbers, to see a run's beside them.
+
+`published.csv` holds what the figures of D. Stutz, M. Hein, B. Schiele, *Disentangling Adversarial Robustness and
+Generalization*, CVPR 2019, arXiv 1812.00740, show: test errors and success rates by dataset, architecture, training
+and N, each the mean of five models. They were read off the source of the curves on the authors' poster, to four or
+five digits. An empty field is a number that was not published.
+
+They are comparable in shape and order, not to the digit; `differences` says why.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+from hlf_np.data.fonts import Difficulty
+from hlf_np.experiments.config import Cell, RunConfig
+from hlf_np.experiments.store import CellResult, Measurements
+from hlf_np.models import DEFAULTS
+from hlf_np.training import Training
+
+SOURCE = (
+    "D. Stutz, M. Hein, B. Schiele, CVPR 2019, arXiv 1812.00740: means of five models, read off the poster's curves"
+)
+# Of regular adversarial examples in the poster's histograms: the mean, and the quantiles 0.05 and 0.95. On FONTS to the
+# true manifold, on EMNIST to the subspace of 50 neighbours.
+DISTANCES = {"fonts": (1.07, 0.35, 1.86), "emnist_digits": (1.12, 1.04, 1.18)}
+MEASURED = ("test_error", "regular_success", "on_true_manifold_success", "on_learned_manifold_success")
+
+
+def published(config: RunConfig) -> list[CellResult]:
+    """What the paper has for a run's dataset and architecture, if it attacks within the paper's bounds.
+
+    Each result is a mean of five models, under seed 0; measurements that were not published are NaN.
+    """
+    paper = RunConfig()
+    same = (
+        config.architecture == DEFAULTS[config.architecture.kind]
+        and (config.epsilon, config.latent_epsilon) == (paper.epsilon, paper.latent_epsilon)
+        and (config.dataset != "fonts" or config.difficulty is Difficulty.HARD)
+    )
+    if not same:
+        return []
+    text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
+    return [
+        CellResult(
+            Cell(Training(row["training"]), int(row["n_train"]), seed=0),
+            Measurements(**{column: float(row[column] or "nan") for column in MEASURED}),
+            examples={},
+            distances={},
+        )
+        for row in csv.DictReader(text.splitlines())
+        if (row["dataset"], row["architecture"]) == (published_name(config), config.architecture.kind)
+    ]
+
+
+def published_name(config: RunConfig) -> str:
+    """A run's dataset, by the name that it has among the published numbers."""
+    return config.dataset.replace("-", "_")
+
+
+def beside(published: Sequence[CellResult], results: Iterable[CellResult]) -> list[CellResult]:
+    """The published results of a run's trainings, between its smallest and its largest N."""
+    cells = [result.cell for result in results]
+    low, high = min(cell.n_train for cell in cells), max(cell.n_train for cell in cells)
+    trainings = {cell.training for cell in cells}
+    return [r for r in published if low <= r.cell.n_train <= high and r.cell.training in trainings]
+
+
+def differences(config: RunConfig) -> str:
+    """Why a run's numbers are not the paper's."""
+    fonts = " its letters came from other font files," if config.dataset == "fonts" else ""
+    return (
+        f"Expect the paper's shapes and orders, not its digits:{fonts} its manifold was learned by VAE-GANs instead of"
+        " VAEs, and its random transformations were drawn around 0, here around the identity."
+    )
