@@ -205,9 +205,7 @@ def _compiled_ascent(
         np.float32(space.epsilon),
         attack.stop_early,
     )
-    lower, upper = (
-        np.ascontiguousarray(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper)
-    )
+    lower, upper = (np.array(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper))
     tasks = Tasks(flat_rows(chart.start), flat_rows(codes), labels, compiled.groups, compiled.sources)
     ascend(
         compiled.program, settings, (lower, upper), tasks,

@@ -4,9 +4,6 @@
 layer as such products; `warp` samples images under affine maps. Everything else in the package is plain
 NumPy.
 
-Loops that divide are compiled with `error_model="numpy"`: a division by zero then gives infinity, as the processor
-would have it. By default it raises an error, and a loop that may end at any number becomes no vector instructions.
-
 Numba's on-disk cache notices a change in a function's own file only: after editing `tile.py`, run `make
 clean`.
 """

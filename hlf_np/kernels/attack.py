@@ -11,8 +11,22 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.executor import OPERATIONS, load, run_fronts, workspace
+from hlf_np.kernels.linking import (
+    Linked,
+    boolean,
+    booleans,
+    floats,
+    integer,
+    matrix,
+    rows,
+    single,
+    table,
+    together,
+    unsigned,
+)  # fmt: skip
 from hlf_np.kernels.losses import softmax_loss
 
 ADAM, STEEPEST = 0, 1
@@ -23,7 +37,7 @@ _ADAM_EPSILON = np.float32(1e-8)
 _run = OPERATIONS.call
 
 
-@njit(cache=True, error_model="numpy")
+@inner
 def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
     """Bring a code (D,) back into the ball around its origin, then into the box."""
     if norm == LINF:
@@ -41,7 +55,7 @@ def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no
             code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
 
 
-@njit(cache=True, error_model="numpy")
+@inner
 def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
     """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
     one = np.float32(1)
@@ -66,8 +80,8 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
             code[k] += scale * gradient[k]
 
 
-@njit(cache=True)
-def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
+@inner
+def attack_part(order, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
     """Work through the tasks of these numbers on this thread's lanes."""
     (
         run,
@@ -151,16 +165,26 @@ def _attack_part(order, weights, program, settings, box, tasks, kept, lanes):  #
         active = going
 
 
+_program = together(
+    (integer, *[rows] * 4, table, integer, rows, integer, integer, unsigned, *[integer] * 5)
+)  # in the order in which `attack_part` unpacks it; so are the others
+_settings = together((integer, single, integer, integer, single, boolean))
+_tasks, _kept = together((matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))
+PART = Linked(attack_part, table, matrix, _program, _settings, together((floats, floats)), _tasks, _kept, integer)
+_attack_part = PART.call
+
+
 @njit(cache=True, parallel=True)
-def attack_kernel(weights, program, settings, box, tasks, kept, order, most, parts):  # type: ignore[no-untyped-def]
+def attack_kernel(run_part, weights, program, settings, box, tasks, kept, order, most, parts):  # type: ignore[no-untyped-def]
     """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
 
-    weights : (G, W), see `programs.evaluation`; order : the tasks' numbers, those of a group side by side; most : lanes
-    of a workspace.
+    run_part : the address of `attack_part`; weights : (G, W), see `programs.evaluation`.
+    order : the tasks' numbers, those of a group side by side; most : lanes of a workspace.
     """
     n = order.size
     for part in prange(parts):
         own = order[part * n // parts : (part + 1) * n // parts]
         rounds = (own.size + most - 1) // most  # as many lanes as keep all of them busy in the last round too
         if rounds:
-            _attack_part(own, weights, program, settings, box, tasks, kept, (own.size + rounds - 1) // rounds)
+            lanes = (own.size + rounds - 1) // rounds
+            _attack_part(run_part, own, weights, program, settings, box, tasks, kept, lanes)

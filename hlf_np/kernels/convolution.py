@@ -24,8 +24,9 @@ results have the same bits at any number of threads.
 import numpy as np
 from numba import njit, prange
 
-from hlf_np.arrays import Array, Floats, flat_rows
+from hlf_np.arrays import Array, Floats
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
 
@@ -35,7 +36,7 @@ _outer_tile_1 = make_outer_tile(1)
 _outer_tile_2 = make_outer_tile(2)
 
 
-@njit(cache=True)
+@inner
 def product(  # type: ignore[no-untyped-def]
     a, a_rows, segments, length, b, b_at, start, start_at, columns, c, c_rows, c_panel, rows, finish, gates
 ):  # fmt: skip
@@ -60,7 +61,7 @@ def product(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
 
 
-@njit(cache=True)
+@inner
 def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
     """One panel of C = A B, where A's rows lie side by side; see `make_outer_tile`."""
     for row in range(0, rows, TILE_ROWS):
@@ -71,7 +72,7 @@ def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at,
             _outer_tile_1(a, a_at + row, a_steps, b, column, b_steps, depth, c, at, count, add)
 
 
-@njit(cache=True)
+@inner
 def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
     """All of C, as `panels`: A's rows lie side by side in groups of `group`."""
     for column in range(0, columns, PANEL):
@@ -93,7 +94,7 @@ def panels(matrix: Array) -> Array:
     return np.ascontiguousarray(filled.reshape(depth, count, PANEL).transpose(1, 0, 2))
 
 
-@njit(cache=True)
+@inner
 def copy(source, target, count):  # type: ignore[no-untyped-def]
     """target[:count] = source[:count].
 
@@ -104,7 +105,7 @@ def copy(source, target, count):  # type: ignore[no-untyped-def]
         target[k] = source[k]
 
 
-@njit(cache=True)
+@inner
 def _frame(images, count, height, width, channels, frame, result):  # type: ignore[no-untyped-def]
     """Copy the first `count` of the flat `images` into `result`, each inside the frame of zeros that is there."""
     row = width * channels
@@ -115,7 +116,7 @@ def _frame(images, count, height, width, channels, frame, result):  # type: igno
             copy(images[(n * height + i) * row :], result[target:], row)
 
 
-@njit(cache=True)
+@inner
 def _change_width(values, rows, width, new_width, result):  # type: ignore[no-untyped-def]
     """Copy rows of `width` numbers as rows of `new_width`: cut, or zeros behind; all flat."""
     for row in range(rows):
@@ -171,16 +172,6 @@ def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, f
                 source, groups, group, windows, gradients if direct else wide[thread], columns, pixels,
                 images * out_height * out_width, dw, part * size,
             )  # fmt: skip
-
-
-@njit(cache=True, parallel=True)
-def _add_parts(parts, total):  # type: ignore[no-untyped-def]
-    """total = parts[0] + parts[1] + ..., in this order for every number."""
-    for k in prange(total.size):
-        value = parts[0, k]
-        for part in range(1, parts.shape[0]):
-            value += parts[part, k]
-        total[k] = value
 
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
@@ -261,14 +252,13 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     if gradient.shape[:3] != (n, g.out_height, g.out_width):
         raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
     parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
-    dw = empty((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)
+    dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
     _weight_gradient(
         _flat(x), _flat(gradient), dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
         *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),
     )  # fmt: skip
-    total = empty(dw.shape[1:], x.dtype)
-    _add_parts(flat_rows(dw), total.reshape(-1))
+    total = dw.sum(axis=0)  # in this order
     total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)
     return np.ascontiguousarray(total.reshape(*kernel, channels, out_channels).transpose(3, 2, 0, 1))

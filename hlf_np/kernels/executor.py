@@ -8,6 +8,7 @@ else about the network, so it is compiled once for all of them.
 import numpy as np
 from numba import njit, prange
 
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
 from hlf_np.kernels.pooling import pool, pool_gradient
@@ -40,7 +41,7 @@ WINOGRAD = 11
 FIELDS = 15
 
 
-@njit(cache=True, error_model="numpy")
+@inner
 def _sigmoid(x, count):  # type: ignore[no-untyped-def]
     """x = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2 in place, as vectors, unlike a call of exp.
 
@@ -58,7 +59,7 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
         x[k] = np.float32(0.5) + np.float32(0.5) * t
 
 
-@njit(cache=True)
+@inner
 def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """An image of few channels: the sigmoid of what lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step = op[1:9]
@@ -71,7 +72,7 @@ def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
                 target[k] = source[of_row[k]]
 
 
-@njit(cache=True)
+@inner
 def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient in front of the sigmoid from that to its result, which lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step, g_origin, g_row_step, g_image_step = op[1:12]
@@ -84,7 +85,7 @@ def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-d
                 g[k] = source[of_row[k]] * y[k] * (np.float32(1) - y[k])
 
 
-@njit(cache=True)
+@inner
 def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
     """Images of one channel, warped by six parameters; see `kernels.warp` and `operations.affine_matrix`.
 
@@ -110,7 +111,7 @@ def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
             copy(values[i * width :], work[origin + image * image_step + i * row_step :], width)
 
 
-@njit(cache=True)
+@inner
 def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient to the parameters from that to the image, which lies in blocks."""
     codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
@@ -139,7 +140,7 @@ def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-un
         gradient[5] = s * (c_ * (c - hy * n) - a * (n + hx * c) - b * (hx * n + c) - d * (n + hy * c))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
     """A list of operations on the lanes from `first` to before `end`."""
     for index in range(ops.shape[0]):
@@ -186,7 +187,7 @@ OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer, intege
 _run = OPERATIONS.call
 
 
-@njit(cache=True)
+@inner
 def run_fronts(run, ops, tables, weights, work, groups, active):  # type: ignore[no-untyped-def]
     """A list of operations with the weights of each lane's group; lanes of the same group should lie side by side.
 
@@ -201,7 +202,7 @@ def run_fronts(run, ops, tables, weights, work, groups, active):  # type: ignore
         first = end
 
 
-@njit(cache=True)
+@inner
 def workspace(size):  # type: ignore[no-untyped-def]
     """Zeros that begin at a whole cache line: a vector that straddles two lines takes two loads."""
     buffer = np.zeros(size + LANES, np.float32)
@@ -209,7 +210,7 @@ def workspace(size):  # type: ignore[no-untyped-def]
     return buffer[first : first + size]
 
 
-@njit(cache=True)
+@inner
 def load(values, slot, work, lane):  # type: ignore[no-untyped-def]
     """Put values (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
@@ -217,7 +218,7 @@ def load(values, slot, work, lane):  # type: ignore[no-untyped-def]
         copy(values[i * width :], work[origin + lane * image + i * row :], width)
 
 
-@njit(cache=True)
+@inner
 def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
     """The other way round."""
     rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]

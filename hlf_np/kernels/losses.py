@@ -1,10 +1,11 @@
 """Losses and their gradients for one image; all arrays are parts of a workspace."""
 
 import numpy as np
-from numba import njit
+
+from hlf_np.kernels.compiling import inner
 
 
-@njit(cache=True, error_model="numpy")
+@inner
 def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
     """Cross-entropy of an image's logits, its gradient put into place, and the class that is predicted."""
     largest, predicted = work[at], 0
@@ -22,7 +23,7 @@ def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
     return np.log(total) - (work[at + label] - largest), predicted
 
 
-@njit(cache=True)
+@inner
 def absolute_error(y, x, g, count, scale):  # type: ignore[no-untyped-def]
     """The summed absolute difference of sigmoids y and images x; g = scale times the gradient before the sigmoid."""
     total = np.float32(0)
@@ -34,7 +35,7 @@ def absolute_error(y, x, g, count, scale):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True)
+@inner
 def divergence(posterior, latents):  # type: ignore[no-untyped-def]
     """The KL to N(0, I) of a Gaussian with a posterior's means and log variances."""
     total = np.float32(0)
@@ -44,14 +45,14 @@ def divergence(posterior, latents):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True)
+@inner
 def reparameterize(posterior, noise, codes, latents):  # type: ignore[no-untyped-def]
     """codes = mean + exp(log_variance / 2) * noise."""
     for k in range(latents):
         codes[k] = posterior[k] + np.exp(np.float32(0.5) * posterior[latents + k]) * noise[k]
 
 
-@njit(cache=True)
+@inner
 def reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, scale):  # type: ignore[no-untyped-def]
     """d_posterior from d_codes, plus scale times the gradient of the KL: mean and (exp(log_variance) - 1) / 2."""
     half = np.float32(0.5)

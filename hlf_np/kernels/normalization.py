@@ -7,14 +7,15 @@ are repeated for each pixel of a row, so that the inner loops are long and becom
 import math
 
 import numpy as np
-from numba import njit
+
+from hlf_np.kernels.compiling import inner
 
 # The statistics of a batch norm, each repeated for a row of pixels.
 MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5
 STATISTICS_ROWS = 6
 
 
-@njit(cache=True)
+@inner
 def _fold(rows, channels, totals):  # type: ignore[no-untyped-def]
     """Add the sums of each pixel of a row to those of the channels."""
     for first in range(0, rows.size, channels):
@@ -23,7 +24,7 @@ def _fold(rows, channels, totals):  # type: ignore[no-untyped-def]
             totals[c] += pixel[c]
 
 
-@njit(cache=True)
+@inner
 def moments(op, tables, work, images):  # type: ignore[no-untyped-def]
     """Mean of each channel over a part's pixels, and the sum of squared distances from it: two passes, so that nothing
     cancels; single precision within an image, double beyond."""
@@ -54,7 +55,7 @@ def moments(op, tables, work, images):  # type: ignore[no-untyped-def]
             to[c] = total[c]
 
 
-@njit(cache=True)
+@inner
 def normalize(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """y = x * factor + offset, and its positive part if asked."""
     x_rows, rows, row, at, y_rows, rectify = op[1], op[2], op[3], op[4], op[5], op[6]
@@ -67,7 +68,7 @@ def normalize(op, tables, weights, work, images):  # type: ignore[no-untyped-def
             y[k] = least if value < least else value
 
 
-@njit(cache=True)
+@inner
 def norm_sums(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """A part's gradients to weight and bias: sums of g * xhat, xhat = (x - mean) * scale, and of g."""
     x_rows, rows, row, channels, at, g_rows, to = op[1], op[2], op[3], op[4], op[5], op[6], op[7]
@@ -87,7 +88,7 @@ def norm_sums(op, tables, weights, work, images):  # type: ignore[no-untyped-def
         work[to + c], work[to + channels + c] = total[0, c] * scale[c], total[1, c]
 
 
-@njit(cache=True)
+@inner
 def norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """d = factor * (g - mean(g) - (x - mean) * slope); see `operations.batch_norm`."""
     x_rows, rows, row, at, g_rows, d_rows = op[1], op[2], op[3], op[4], op[5], op[6]
@@ -99,7 +100,7 @@ def norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped
             d[k] = factor[k] * (g[k] - g_mean[k] - (x[k] - mean[k]) * slope[k])
 
 
-@njit(cache=True)
+@inner
 def bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to a bias: the sum of g."""
     g_rows, rows, row, channels, to = op[1], op[2], op[3], op[4], op[5]
@@ -112,7 +113,7 @@ def bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     _fold(sums, channels, work[to:])
 
 
-@njit(cache=True)
+@inner
 def statistics(op, weights, work, parts, count, images):  # type: ignore[no-untyped-def]
     """Mean and variance of the batch from those of its parts (Chan et al., 1979), and what follows from them."""
     pixels, channels, row, moments, at = op[1], op[2], op[3], op[4], op[5]
@@ -141,7 +142,7 @@ def statistics(op, weights, work, parts, count, images):  # type: ignore[no-unty
             weights[at + OFFSET * row + k] = bias[c] - mean * (weight[c] * scale)
 
 
-@njit(cache=True)
+@inner
 def norm_totals(op, weights, work, parts, count, gradients):  # type: ignore[no-untyped-def]
     """The gradients to weight and bias, and what that to the input needs of them."""
     pixels, channels, row, sums, at = op[1], op[2], op[3], op[4], op[5]

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np.kernels.adam import adam_update
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import outer_product, outer_products
 from hlf_np.kernels.executor import OPERATIONS, fetch, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
@@ -70,7 +71,7 @@ _run_operations = OPERATIONS.call
 VALUES_PER_BLOCK = 4096  # of the update
 
 
-@njit(cache=True)
+@inner
 def _weight_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to weights."""
     outer_products(
@@ -79,7 +80,7 @@ def _weight_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True)
+@inner
 def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
     for image in range(images):
         to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
@@ -89,7 +90,7 @@ def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
         work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
 
 
-@njit(cache=True)
+@inner
 def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
     """Forward, or backward with the gradient of the KL."""
     latents = op[1]
@@ -102,7 +103,7 @@ def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
             reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, share)
 
 
-@njit(cache=True)
+@inner
 def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
     scale = share * weights[op[12]]
     for image in range(images):
@@ -114,7 +115,7 @@ def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
         results[0], results[1] = total, divergence(work[op[14] + image * op[15] :], op[13])
 
 
-@njit(cache=True)
+@inner
 def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
     """A stage for one part; `run` is the address of `run_operations`, `share` = 1 / images in the batch."""
     for index in range(ops.shape[0]):
@@ -142,8 +143,8 @@ def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[n
             _reparameterize(op, work, images, share)
 
 
-@njit(cache=True)
-def _close(ops, weights, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+@inner
+def close(ops, weights, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
     """The end of a stage."""
     for index in range(ops.shape[0]):
         op = ops[index]
@@ -160,7 +161,7 @@ def _close(ops, weights, work, parts, count, images, gradients):  # type: ignore
                     total[k] += sums[k]
 
 
-@njit(cache=True)
+@inner
 def run_task(task, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
     """A panel of some rows of a gradient to weights, over all parts."""
     for part in range(parts):
@@ -170,14 +171,15 @@ def run_task(task, tables, work, parts, count, images, gradients):  # type: igno
         )  # fmt: skip
 
 
+CLOSE = Linked(close, rows, floats, matrix, integer, integer, integer, floats)
 STAGE = Linked(run_stage, integer, rows, table, floats, floats, integer, single)
 TASK = Linked(run_task, table, table, matrix, integer, integer, integer, floats)
-_run_stage, _run_task = STAGE.call, TASK.call
+_close, _run_stage, _run_task = CLOSE.call, STAGE.call, TASK.call
 
 
-def addresses() -> tuple[int, int, int]:
+def addresses() -> tuple[int, int, int, int]:
     """What `gradients_kernel` calls."""
-    return STAGE.address, OPERATIONS.address, TASK.address
+    return STAGE.address, OPERATIONS.address, CLOSE.address, TASK.address
 
 
 @njit(cache=True, parallel=True)
@@ -186,7 +188,7 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
 ):
     """Forward and backward.
 
-    addresses : of `run_stage`, `run_operations`, `run_task`.
+    addresses : of `run_stage`, `run_operations`, `close`, `run_task`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
     work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
     float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
@@ -208,10 +210,10 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
             if stage == stages.shape[0] - 1:
                 for image in range(here):
                     fetch(results[first + image], slots[2], work[part], image)
-        _close(ops[end:behind], weights, work, parts, count, images, gradients)
+        _close(addresses[2], ops[end:behind], weights, work, parts, count, images, gradients)
     for thread in prange(threads):
         for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
-            _run_task(addresses[2], tasks[index], tables, work, parts, count, images, gradients)
+            _run_task(addresses[3], tasks[index], tables, work, parts, count, images, gradients)
 
 
 @njit(cache=True, parallel=True)

@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import copy, panels, product
 from hlf_np.kernels.sampling import make_sampler
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, padded
@@ -34,7 +35,7 @@ IMAGES_PER_TILE = TILE_ROWS // 2  # of the gradient to matrices: two rows for ea
 sample = make_sampler()
 
 
-@njit(cache=True)
+@inner
 def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-def]
     """Put every `step`-th number of a flat image into a plane with one zero in front of each row and two behind, and as
     many rows above and below: positions brought inside [-1, size], the first of the zeros, then need no test."""
@@ -95,19 +96,19 @@ def _matrix_gradient(slopes, gradient, positions, zeros, one_segment, rows, half
                 d_matrices[first + row // 2, row % 2, k] = sums[row * PANEL + k] * half[row % 2]
 
 
-@njit(cache=True)
+@inner
 def _clamp(position, zero, most):  # type: ignore[no-untyped-def]
     """A position between zero and most; NaN becomes 0, and no index leaves the plane."""
     inside = position if position > zero else zero
     return inside if inside < most else most
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy")
 def _image_gradient(matrices, x, y, half, most, gradient, d_images):  # type: ignore[no-untyped-def]
     n, height, width, channels = d_images.shape
     row = width + 3
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for image in prange(n):
+    for image in range(n):
         a, b, u = matrices[image, 0, 0], matrices[image, 0, 1], matrices[image, 0, 2]
         c, d, v = matrices[image, 1, 0], matrices[image, 1, 1], matrices[image, 1, 2]
         for channel in range(channels):

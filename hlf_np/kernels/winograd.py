@@ -24,11 +24,11 @@ G g G' is the same numbers in another order: `TURNED`.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 from hlf_np.arrays import Floats
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import product
 from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, RELU, Emitter, Tile
 
@@ -42,6 +42,7 @@ TURNED = (3, 1, 2, 0)
 SIDE = 4  # of a patch
 ENTRIES = SIDE * SIDE
 BLOCK = 48  # patches handled together: four tiles for each panel of weights, and their entries stay in the cache
+APART = LANES  # more, from one entry to the next: a power of two apart, all would share a few lines of the cache
 
 
 def transformed(weight: Floats) -> Floats:
@@ -50,15 +51,9 @@ def transformed(weight: Floats) -> Floats:
     return (weight.reshape(-1, 9) @ wide.T).astype(weight.dtype).reshape(*weight.shape[:2], SIDE, SIDE)
 
 
-@njit(cache=True)
-def _apart(channels):  # type: ignore[no-untyped-def]
-    """Numbers from one entry's matrix to the next; were it a power of two, all would share a few lines of the cache."""
-    return BLOCK * channels + LANES
-
-
 def scratch(channels: int, columns: int) -> int:
     """How many numbers `winograd` needs to work in."""
-    return int(ENTRIES * (_apart(channels) + _apart(columns)))
+    return ENTRIES * (BLOCK * (channels + columns) + 2 * APART)
 
 
 def _reference_entries(a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
@@ -154,7 +149,7 @@ _entries: Tile = _reference_entries if _interpreted else _compiled_entries
 _outputs: Tile = _reference_outputs if _interpreted else _compiled_outputs
 
 
-@njit(cache=True)
+@inner
 def winograd(  # type: ignore[no-untyped-def]
     work, patches, row, channels, weights, at, start, zeros, columns, targets, gates, finish, scratch, lines, count
 ):  # fmt: skip
@@ -168,7 +163,7 @@ def winograd(  # type: ignore[no-untyped-def]
     (BLOCK, columns).
     """
     size = channels * ((columns + PANEL - 1) // PANEL) * PANEL
-    entry, sums_entry = _apart(channels), _apart(columns)
+    entry, sums_entry = BLOCK * channels + APART, BLOCK * columns + APART
     sums = scratch + ENTRIES * entry
     for first in range(0, count, BLOCK):
         several = min(BLOCK, count - first)

@@ -235,6 +235,9 @@ class WarpFront:
 def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: Kept) -> None:
     """Attack all tasks; `kept` is updated in place."""
     out, gradient = program.output.buffer, program.output.gradient
+    # copies: the compiled function takes contiguous arrays that may be written to, and users have others, too
+    origins, sources, starts = (np.array(values, order="C") for values in (tasks.origins, tasks.sources, tasks.starts))
+    labels, groups = np.array(tasks.labels), np.array(tasks.groups)
     places = (
         executor.OPERATIONS.address, program.front, program.forward, program.backward, program.front_backward,
         program.tables, program.work, program.slots,
@@ -242,7 +245,6 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
         out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
     )  # fmt: skip
     attack.attack_kernel(
-        program.pack(), places, settings, box,
-        (tasks.origins, tasks.sources, tasks.starts, tasks.labels, tasks.groups), kept,
-        np.argsort(tasks.groups, kind="stable"), IMAGES, numba.get_num_threads(),
+        attack.PART.address, program.pack(), places, settings, box, (origins, sources, starts, labels, groups), kept,
+        np.argsort(groups, kind="stable"), IMAGES, numba.get_num_threads(),
     )  # fmt: skip
