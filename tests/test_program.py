@@ -13,6 +13,7 @@ from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
 from hlf_np.errors import UserError
 from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
 from hlf_np.manifolds.vae import Vae, VaeConfig
+from hlf_np.operations import cross_entropy
 from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 
@@ -84,6 +85,17 @@ def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
 def attacked(model, space, attack):
     split = sample(model, 2 * IMAGES + 3)
     return [run(model, split, space, attack, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_program_judges_images_as_the_model_does(name):
+    """To the last bit: nobody looks at the images again after an attack."""
+    model, split = settled(name), sample(MODELS[name](), 2 * IMAGES + 3)
+    result = run(model, split, ImageBall(0.05), Attack(steps=2, step_size=0.02, restarts=2))
+    assert result.success.sum() > 0
+    np.testing.assert_array_equal(result.success, model.predict(result.images) != split.labels)
+    losses = cross_entropy(Tensor(model.logits(result.images)), split.labels).data
+    np.testing.assert_allclose(result.loss, losses, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["sign", "adam"])

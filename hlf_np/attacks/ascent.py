@@ -237,6 +237,10 @@ def run(
             kept = _ascent(model, chart, labels, space, attack, codes)
         best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
         restart_success[restart] = kept.success
+    if compiled and chart.codes_are_images and np.isfinite(best.loss).all():
+        # the program has judged these very images; `Model.logits` would find the same bits
+        perturbations = best.codes - chart.start
+        return AttackResult(best.codes, perturbations, best.success, best.iterations, best.loss, restart_success)
     final = np.clip(chart.decoded(best.codes), 0, 1)
     logits = model.logits(final)
     success = logits.argmax(axis=1) != labels

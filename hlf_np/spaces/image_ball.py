@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from hlf_np.spaces.space import Chart, Compiled, Space
 
 @dataclass(frozen=True)
 class _ImageChart(Chart):
+    codes_are_images: ClassVar[bool] = True
+
     def decode(self, codes: Tensor) -> Tensor:
         return codes
 

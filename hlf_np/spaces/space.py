@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -76,11 +76,13 @@ class Chart(ABC):
 
     start : the codes of the images, (N, ...) float32.
     lower, upper : the box that codes must stay in; they broadcast against `start`, and the start lies inside.
+    codes_are_images : whether decoding changes nothing.
     """
 
     start: Floats
     lower: Floats
     upper: Floats
+    codes_are_images: ClassVar[bool] = False
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
