@@ -184,7 +184,7 @@ PRESETS = {
     ),
     Preset.STANDARD: RunConfig(
         trainings=_MAIN,
-        sizes=(250, 500, 1000, 2500, 5000, 10_000),
+        sizes=(250, 500, 1000, 2500, 5000),
         seeds=2,
         n_test=40_000,
         n_attacked_on_manifold=1000,
