@@ -11,10 +11,13 @@ from string import Template
 
 from hlf_np.experiments.claims import Claim
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.store import CellResult
+from hlf_np.experiments.store import CellResult, failures
 from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, values
 from hlf_np.report.pictures import Picture, Section
+from hlf_np.spaces import Norm
 from hlf_np.training import Training
+
+_BALLS = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 
 
 def page(
@@ -29,7 +32,7 @@ def page(
     curves = {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
-        setting=html.escape(_setting(config, len(results))),
+        setting=html.escape(f"{_setting(config, len(results))} {failures(results)}".rstrip()),
         curves="\n".join(curves.get(name, "") + _table(results, name, title) for name, title in MEASUREMENTS.items()),
         any_restart="\n".join(_table(results, name, title) for name, title in ANY_RESTART.items()),
         scatter=_figures(pictures, Section.SCATTER),
@@ -62,8 +65,8 @@ def _setting(config: RunConfig, cells: int) -> str:
     return (
         f"Dataset: {data}. {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
-        f" projected Adam within an L-infinity ball of radius {config.epsilon}, {attack.restarts} restarts, on the"
-        f" correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
+        f" projected Adam within an {_BALLS[config.norm]} ball of radius {config.epsilon}, {attack.restarts} restarts,"
+        f" on the correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
         f" {config.n_test} images.{learned}"
     )
 
