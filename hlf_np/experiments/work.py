@@ -6,6 +6,7 @@ the time that a run takes depend on them.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from hlf_np.experiments.config import Cell, RunConfig
@@ -18,17 +19,17 @@ from hlf_np.training import SPACES, Training, Variant
 
 # Of one image in a step of an attack: passes through the classifier, and what the space costs besides.
 PASSES = 2
-SPACE: dict[type[Space], float] = {ImageBall: 0, TrueManifold: 0.2, Transformations: 0.2, LearnedManifold: 3}
-# The share of its steps that an attack takes until the label changes; of regular ones, on models not trained against
-# them.
-TAKEN: dict[type[Space], float] = {ImageBall: 0.1, TrueManifold: 0.3, Transformations: 0.3, LearnedManifold: 0.5}
-TAKEN_HARDENED = 0.7  # of regular ones, on models trained against them
-TRAINING = 3.0  # passes of one image in an update
+SPACE: dict[type[Space], float] = {ImageBall: 0, TrueManifold: 0.2, Transformations: 0.2, LearnedManifold: 2}
+IN_TRAINING = 1.2  # times as much, on the few images of half a batch
+# The share of its steps that an attack takes until the label changes; and where training was against such attacks.
+TAKEN: dict[type[Space], float] = {ImageBall: 0.12, TrueManifold: 0.33, LearnedManifold: 0.68}
+TAKEN_HARDENED: dict[type[Space], float] = {ImageBall: 0.6, TrueManifold: 0.6, LearnedManifold: 0.68}
+AGAINST: dict[type[Space], set[type[Space]]] = {TrueManifold: {TrueManifold, Transformations}}
+TRAINING = 5.0  # passes of one image in an update
 SLOWNESS = {Kind.CNN: 1.0, Kind.MLP: 1.0, Kind.RESNET: 1.0, Kind.VGG: 1.0}  # of a multiply-add in a pass
 AUTODIFF = 4.0  # times as slow is a step that no program knows
-PROJECTION, VAE, ORACLE = 0.5, 3.0, 9.0  # of one image in a step of a projection; of training them on one image
+PROJECTION, VAE, ORACLE = 0.65, 11.0, 11.0  # of one image in a step of a projection; of training them on one image
 PROJECTIONS, PROJECTION_STEPS = 3, 100  # regular, on-manifold and clean images
-CORRECT = 0.6  # of the images, the rest is not attacked
 
 
 @cache
@@ -49,23 +50,20 @@ def epoch_work(config: RunConfig, cell: Cell) -> float:
     work = TRAINING * pass_work(config.architecture)
     for space in spaces if cell.training is not Training.RANDOM_TRANSFORMATIONS else ():
         fraction = (1 if config.variant is Variant.FULL else 0.5) / len(spaces)
-        taken = _taken(cell, space) if config.variant is Variant.WEAK else 1
-        work += fraction * taken * config.training_attack.steps * step_work(config, space)
+        taken = TAKEN_HARDENED.get(space, 0.6) if config.variant is Variant.WEAK else 1
+        work += fraction * taken * config.training_attack.steps * IN_TRAINING * step_work(config, space)
     return cell.n_train * work
-
-
-def _taken(cell: Cell, space: type[Space]) -> float:
-    return TAKEN_HARDENED if space is ImageBall and ImageBall in SPACES[cell.training] else TAKEN[space]
 
 
 def evaluation_work(config: RunConfig, cell: Cell) -> float:
     """The cost of testing and attacking."""
-    surrogate = Cell(Training.NORMAL, config.n_transfer, 0)
 
-    def attack(space: type[Space], images: int, attacked: Cell = cell) -> float:
-        steps = CORRECT * images * config.attack.restarts * config.attack.steps
-        return steps * _taken(attacked, space) * step_work(config, space)
+    def attack(space: type[Space], images: int, training: Training = cell.training) -> float:
+        hardened = AGAINST.get(space, {space}) & set(SPACES[training])
+        steps = correct * images * config.attack.restarts * config.attack.steps
+        return steps * (TAKEN_HARDENED if hardened else TAKEN)[space] * step_work(config, space)
 
+    correct = max(0.1, 1 - 9 / math.sqrt(cell.n_train))  # of the images, the rest is not attacked
     images, on_manifold = config.n_attacked, config.n_attacked_on_manifold
     work = config.n_test * pass_work(config.architecture)
     work += attack(ImageBall, images) + (attack(TrueManifold, on_manifold) if config.has_true_manifold else 0)
@@ -73,9 +71,9 @@ def evaluation_work(config: RunConfig, cell: Cell) -> float:
     if config.n_vae:
         work += attack(LearnedManifold, on_manifold)
     if config.carlini_wagner:
-        work += AUTODIFF * CORRECT * images * config.carlini_wagner.iterations * step_work(config, ImageBall)
-    if config.n_transfer:
-        work += attack(ImageBall, images, surrogate) + attack(TrueManifold, on_manifold, surrogate)
+        work += AUTODIFF * correct * images * config.carlini_wagner.iterations * step_work(config, ImageBall)
+    if config.n_transfer:  # the surrogate is a normally trained model
+        work += attack(ImageBall, images, Training.NORMAL) + attack(TrueManifold, on_manifold, Training.NORMAL)
     return work
 
 
