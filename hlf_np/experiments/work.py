@@ -65,15 +65,17 @@ def evaluation_work(config: RunConfig, cell: Cell) -> float:
 
     correct = max(0.1, 1 - 9 / math.sqrt(cell.n_train))  # of the images, the rest is not attacked
     images, on_manifold = config.n_attacked, config.n_attacked_on_manifold
-    work = config.n_test * pass_work(config.architecture)
-    work += attack(ImageBall, images) + (attack(TrueManifold, on_manifold) if config.has_true_manifold else 0)
-    work += PROJECTIONS * config.n_projected * (PROJECTION_STEPS * PROJECTION if config.has_true_manifold else 1)
+    work = config.n_test * pass_work(config.architecture) + attack(ImageBall, images)
+    if config.has_true_manifold:
+        work += attack(TrueManifold, on_manifold)
+        work += PROJECTIONS * config.n_projected * PROJECTION_STEPS * PROJECTION
     if config.n_vae:
         work += attack(LearnedManifold, on_manifold)
     if config.carlini_wagner:
         work += AUTODIFF * correct * images * config.carlini_wagner.iterations * step_work(config, ImageBall)
     if config.n_transfer:  # the surrogate is a normally trained model
-        work += attack(ImageBall, images, Training.NORMAL) + attack(TrueManifold, on_manifold, Training.NORMAL)
+        work += attack(ImageBall, images, Training.NORMAL)
+        work += attack(TrueManifold, on_manifold, Training.NORMAL) if config.has_true_manifold else 0
     return work
 
 
