@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,10 @@ class Architecture:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**fields | {"kind": Kind(values["kind"])})
+
+    def with_widths(self, widths: tuple[int, ...]) -> Architecture:
+        """The same with other widths; each stage of a ResNet has as many blocks as its first."""
+        return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths))
 
     @property
     def smallest_image(self) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack
+from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
@@ -170,6 +171,13 @@ class EpochLog:
 Progress = Callable[[EpochLog], None]
 
 
+class DivergedError(UserError):
+    """A training that ended in numbers which are none."""
+
+    def __init__(self, problem: str, epoch: int) -> None:
+        super().__init__(f"{problem} in epoch {epoch}: lower the learning rate")
+
+
 def train(
     model: Model,
     split: Split,
@@ -204,7 +212,8 @@ def train(
 
     Raises
     ------
-    UserError : for bad data or settings, a missing space, or when the loss is no longer finite.
+    UserError : for bad data or settings, or a missing space.
+    DivergedError : when the loss or, in the end, the outputs are no longer finite.
     """
     if config is None:
         spaces = (space,) if isinstance(space, Space) else space
@@ -220,10 +229,14 @@ def train(
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells, below
             entry = _epoch(model, split, config, learns, seed, epoch)
         if not math.isfinite(entry.loss):
-            raise UserError(f"the loss became {entry.loss} in epoch {entry.epoch}: lower the learning rate")
+            raise DivergedError(f"the loss became {entry.loss}", entry.epoch)
         log.append(entry)
         if progress:
             progress(entry)
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits = model.forward(Tensor(split.images[: config.batch_size])).data
+    if not np.isfinite(logits).all():  # since the last loss was seen
+        raise DivergedError("the outputs are no longer finite", config.epochs)
     return log
 
 

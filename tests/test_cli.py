@@ -120,7 +120,8 @@ def test_smoke_run_leaves_what_the_contract_promises(smoke):
 
 def test_smoke_run_prints_its_table(smoke):
     folder, done = smoke
-    lines = done.stdout.split("\n")
+    announced, *lines = done.stdout.split("\n")
+    assert re.fullmatch(r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?\.", announced)
     assert lines[0] == "Test error"
     assert lines[1].split() == ["N=100", "N=200"]
     by_cell = {(Training(row["training"]).label, row["n_train"]): row for row in rows(folder)}
@@ -137,7 +138,9 @@ def test_the_same_command_again_computes_nothing_and_says_the_same(smoke, tmp_pa
     assert len(times) == 2 * len(rows(folder)) + 10  # cells, models and VAEs
     done = command("run", "--preset", "smoke", "--out", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("Report")[0] == smoke[1].stdout.split("Report")[0]
+    announced, table = smoke[1].stdout.split("Report")[0].split("\n", 1)
+    assert announced.startswith("14 models")
+    assert done.stdout.split("Report")[0] == table
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")} == times
     assert tree(folder) == before  # results.csv, the report and its figures too
 
@@ -191,7 +194,7 @@ def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkey
     monkeypatch.setattr(models.Model, "predict", lambda model, images: np.full(len(images), -1))
     code, output, errors = main("run", "--preset", "smoke", "--sizes", 10, "--out", tmp_path / "results")
     assert (code, errors) == (0, "")
-    lines = [line.split() for line in output.split("\n")]
+    _, *lines = [line.split() for line in output.split("\n")]
     assert lines[:3] == [["Test", "error"], ["N=10"], ["Normal", "1.000"]]
     assert {(row["test_error"], row["regular_success"]) for row in rows(tmp_path / "results")} == {("1.000000", "")}
     assert "No attack succeeded" in (tmp_path / "results" / "report.html").read_text()

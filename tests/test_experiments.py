@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
-from hlf_np.attacks import Attack, Rule, Start
+from hlf_np.attacks import Attack, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
 from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
@@ -24,8 +24,8 @@ from hlf_np.manifolds.distance import project
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.models import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
-from hlf_np.training import Training, TrainingConfig, train
+from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
+from hlf_np.training import Training, TrainingConfig, Variant, train
 
 # --- configuration --------------------------------------------------------------------------------------------
 
@@ -70,6 +70,10 @@ configurations = st.builds(
     ),
     n_vae=st.integers(1, 96_000),
     n_oracle=st.integers(0, 960_000),
+    variant=st.sampled_from(Variant),
+    norm=st.sampled_from(Norm),
+    carlini_wagner=st.none() | st.builds(CarliniWagner, iterations=st.integers(0, 999), confidence=st.floats(0, 9)),
+    n_transfer=st.integers(0, 960_000),
 )
 
 
@@ -79,6 +83,7 @@ def test_configurations_come_back_from_json(config):
     assert found == config
     assert type(found.architecture.kind) is Kind
     assert type(found.attack.rule) is Rule
+    assert (type(found.norm), type(found.variant)) == (Norm, Variant)
 
 
 @pytest.mark.parametrize("preset", Preset)
@@ -131,6 +136,7 @@ def test_paper_preset_has_the_papers_grid():
         ({"n_projected": -1}, "n_projected must be at least 0, not -1"),
         ({"n_vae": -1}, "n_vae must be at least 0, not -1"),
         ({"n_oracle": -1}, "n_oracle must be at least 0, not -1"),
+        ({"n_transfer": -1}, "n_transfer must be at least 0, not -1"),
         ({"n_vae": 0, "trainings": tuple(Training)}, "on_learned_manifold_adversarial needs VAEs"),
     ],
 )
@@ -151,6 +157,9 @@ def test_grids_beyond_the_data_are_refused():
         check_grid(replace(TINY, n_vae=96_001))
     with pytest.raises(UserError, match="n_oracle must be between 0 and 960000, not 960001"):
         check_grid(replace(TINY, n_oracle=960_001))
+    check_grid(replace(TINY, n_transfer=960_000))
+    with pytest.raises(UserError, match="n_transfer must be between 0 and 960000, not 960001"):
+        check_grid(replace(TINY, n_transfer=960_001))
 
 
 # --- the grid -------------------------------------------------------------------------------------------------

@@ -285,6 +285,8 @@ def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
         assert {name for name in row if not row[name]} == {
             *("on_true_manifold_success", "on_true_manifold_success_worst", "learned_labels_kept"),
             *("regular_distance", "on_true_manifold_distance", "clean_distance"),
+            *("carlini_wagner_success", "carlini_wagner_norm"),
+            *("regular_transfer_success", "on_true_manifold_transfer_success"),
         } | {name for name in SUBSPACE if not row[name]}
         assert float(row["clean_subspace_distance"]) == 0
         assert 0 <= float(row["on_learned_manifold_success"]) <= float(row["on_learned_manifold_success_worst"]) <= 1

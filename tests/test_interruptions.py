@@ -1,18 +1,25 @@
 """Runs that are stopped: whenever, and however, the same command ends in the same results."""
 
+import errno
+import itertools
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 import time
 
 import numpy as np
 import pytest
 from helpers import TINY, Killed, command, compute, numbers, start, tree, wait_until
 
+from hlf_np import UserError
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.training import Training
 
 TRAININGS = ("--trainings", "normal,on_true_manifold_adversarial")
+ONE_TRAINING = RunConfig(**vars(TINY) | {"trainings": (Training.ON_LEARNED_MANIFOLD_ADVERSARIAL,)})
+WRITES = 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
 GRID = ("run", "--preset", "smoke", *TRAININGS, "--sizes", "20,40", "--seeds", "2")  # eight cells
 
 
@@ -24,6 +31,14 @@ def uninterrupted(tmp_path_factory):
     return numbers(folder / "results")
 
 
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory, uninterrupted):
+    """How long such a run takes, now that its kernels have been compiled."""
+    started = time.monotonic()
+    assert command(*GRID, "--out", tmp_path_factory.mktemp("timed") / "results").returncode == 0
+    return time.monotonic() - started
+
+
 def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     before = tree(copy)
     monkeypatch.setattr("hlf_np.experiments.run.run_cell", None)
@@ -32,7 +47,7 @@ def test_finished_cells_are_not_computed_again(copy, monkeypatch):
 
 
 def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypatch):
-    config = RunConfig(**vars(TINY) | {"trainings": (Training.ON_LEARNED_MANIFOLD_ADVERSARIAL,)})
+    config = ONE_TRAINING
     compute(tmp_path / "whole", config)
     replace, expected = os.replace, numbers(tmp_path / "whole")
     stopped = 0
@@ -56,7 +71,37 @@ def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypat
             stopped += 1
         else:
             break
-    assert stopped == 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
+    assert stopped == WRITES
+
+
+def full(make, **place):
+    """A file on a disk that has no room left."""
+    handle, path = make(**place)
+    os.close(handle)
+    return os.open("/dev/full", os.O_WRONLY), path
+
+
+def read_only(make, **place):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")])
+def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_continued(tmp_path, monkeypatch, fault, reason):
+    compute(tmp_path / "whole", ONE_TRAINING)
+    make, expected = tempfile.mkstemp, numbers(tmp_path / "whole")
+    for last in range(WRITES):  # at the first file, at the second of a new run, ...
+        folder, writes = tmp_path / str(last), itertools.count()
+
+        def fail(last=last, writes=writes, **place):
+            return make(**place) if next(writes) < last else fault(make, **place)
+
+        monkeypatch.setattr("tempfile.mkstemp", fail)
+        with pytest.raises(UserError, match=rf"^cannot write '.*' \({reason}\): [a-z ]*$"):
+            compute(folder, ONE_TRAINING)
+        assert len(tree(folder)) == last
+        monkeypatch.setattr("tempfile.mkstemp", make)
+        compute(folder, ONE_TRAINING)
+        assert numbers(folder) == expected
 
 
 def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finished):
@@ -97,6 +142,27 @@ def test_a_run_killed_again_and_again_ends_in_the_same_results(tmp_path, uninter
 
 
 @pytest.mark.slow
+def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path, uninterrupted, seconds):
+    random = np.random.default_rng(0)
+    killed, ended = 0, 0
+    while killed < 20:
+        folder = tmp_path / str(ended)  # each run goes on until it ends; then another begins
+        process = start(*GRID, "--out", folder)
+        try:
+            _, errors = process.communicate(timeout=random.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+        else:
+            assert (process.returncode, errors) == (0, "")
+            ended += 1
+    assert command(*GRID, "--out", tmp_path / str(ended)).returncode == 0
+    for run in range(ended + 1):
+        assert numbers(tmp_path / str(run)) == uninterrupted
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_in_one_line_and_goes_on(tmp_path, uninterrupted, number):
     folder = tmp_path / "results"
@@ -105,7 +171,9 @@ def test_an_interrupted_run_says_so_in_one_line_and_goes_on(tmp_path, uninterrup
     wait_until(lambda: len(list(folder.glob("cells/*.npz"))) >= 2, process)
     process.send_signal(number)
     output, errors = process.communicate()
-    assert (process.returncode, output) == (130, "")
+    assert process.returncode == 130
+    assert output.startswith("8 models to train and attack: ")
+    assert output.count("\n") == 1
     assert errors.split("\n") == [
         "",
         "Interrupted: what is finished is stored; the same command goes on from there.",

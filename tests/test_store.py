@@ -167,7 +167,7 @@ def test_another_configuration_is_refused_by_name(copy, changes, named):
 def test_results_of_before_there_was_a_setting_are_found_at_its_default(copy):
     settings = copy / "config.json"
     content = json.loads(settings.read_text())
-    for name in ("classes", "path", "digest", "n_neighbours"):
+    for name in ("classes", "path", "digest", "n_neighbours", "norm", "variant", "carlini_wagner", "n_transfer"):
         assert content["run"].pop(name) == json.loads(json.dumps(vars(TINY)[name]))
     settings.write_text(json.dumps(content))
     before = tree(copy)

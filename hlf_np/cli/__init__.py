@@ -57,6 +57,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; do not complain at exit
         sys.exit(1)
+    except OSError as error:  # such as a full disk where kernels are cached
+        where = error.filename or "a file"
+        _fail(f"cannot read or write {where} ({error.strerror}): free some space or choose another place")
 
 
 def _fail(message: str) -> None:

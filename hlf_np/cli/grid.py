@@ -16,6 +16,7 @@ from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.config import RunConfig
+    from hlf_np.experiments.source import Source
 
 
 @click.command()
@@ -33,8 +34,15 @@ if TYPE_CHECKING:
 @click.option(
     "--vae-images", type=int, help="Of each class, to train its VAE; 0: no learned manifold. [default: the preset's]"
 )
+@click.option("--architecture", help="Of the models: cnn, mlp, resnet or vgg. [default: cnn]")
+@click.option("--channels", type=WholeNumbers(), help="Of its stages, or units of an MLP. [default: the paper's]")
+@click.option("--variant", help="Of adversarial trainings: half, full or weak, as in `train`. [default: half]")
+@click.option("--norm", help="Of perturbations: linf (up to 0.3) or l2 (up to 1.5, on manifolds 0.3). [default: linf]")
+@click.option("--carlini-wagner", is_flag=True, help="Also look for the smallest regular perturbations, in L2.")
+@click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of another, held-out model.")
 @path_option("--out", "results", "Folder of the results.")
 @threads_option
+@option("--jobs", default=1, help="Processes that share the threads, each with a model of its own.")
 def run(
     preset: str,
     dataset: str,
@@ -42,6 +50,7 @@ def run(
     difficulty: str | None,
     out: Path,
     threads: int | None,
+    jobs: int,
     **choices: Any,
 ) -> None:
     """Train and attack a grid of models and write a report.
@@ -50,12 +59,13 @@ def run(
     """
     from hlf_np.threads import use_threads
 
-    use_threads(threads)
-    from hlf_np.checks import check_choice
+    used = use_threads(threads)
+    from hlf_np.checks import check_choice, check_count
     from hlf_np.experiments.config import PRESETS, Preset
+    from hlf_np.experiments.estimate import announcement, measured_speed
     from hlf_np.experiments.groundwork import fit
     from hlf_np.experiments.run import check_grid, run_grid
-    from hlf_np.experiments.store import open_store
+    from hlf_np.experiments.store import failures, open_store
     from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
     from hlf_np.report.published import published
@@ -63,22 +73,46 @@ def run(
 
     chosen = PRESETS[check_choice("preset", preset, Preset)]
     source = chosen_source(dataset, dataset_name, difficulty)
-    config = _choose(fit(chosen, source), choices)
+    config = _choose(fit(chosen, source), source, choices)
     check_grid(config, source)
+    check_count("jobs", jobs, 1, 1024)
     with open_store(out, config) as store:
-        with _progress(total_work(config, store)) as progress:
-            results = run_grid(config, store, progress)
+        work = total_work(config, store)
+        if work > 0:
+            click.echo(announcement(config, store, measured_speed(config), used))
+        with _progress(work) as progress:
+            results = run_grid(config, store, progress, jobs)
         write_report(store, results)
     click.echo(table(results, published(config)))
+    if failed := failures(results):
+        click.echo(f"\n{failed}")
     click.echo(f"\nReport: {out / 'report.html'}")
 
 
-def _choose(config: RunConfig, choices: dict[str, Any]) -> RunConfig:
-    """A preset with what the user chose."""
+def _choose(config: RunConfig, source: Source, choices: dict[str, Any]) -> RunConfig:
+    """A preset, made one of the source, with what the user chose."""
+    from hlf_np.attacks import CarliniWagner
     from hlf_np.checks import check_choice
-    from hlf_np.training import Training
+    from hlf_np.experiments.config import EPSILONS, SURROGATE_IMAGES
+    from hlf_np.models import DEFAULTS, Kind
+    from hlf_np.spaces import Norm
+    from hlf_np.training import Training, Variant
 
     chosen = {name: value for name, value in choices.items() if value is not None}
+    architecture = config.architecture
+    if "architecture" in chosen:
+        papers = DEFAULTS[check_choice("architecture", chosen["architecture"], Kind)]
+        architecture = replace(papers, classes=architecture.classes, image_shape=architecture.image_shape)
+    if "channels" in chosen:
+        architecture = architecture.with_widths(chosen.pop("channels"))
+    chosen["architecture"] = architecture
+    if "variant" in chosen:
+        chosen["variant"] = check_choice("variant", chosen["variant"], Variant)
+    if "norm" in chosen:
+        chosen["norm"] = check_choice("norm", chosen["norm"], Norm)
+        chosen["epsilon"], chosen["latent_epsilon"] = EPSILONS[chosen["norm"]]
+    chosen["carlini_wagner"] = CarliniWagner() if chosen["carlini_wagner"] else None
+    chosen["n_transfer"] = min(SURROGATE_IMAGES, source.train_size) if chosen.pop("transfer") else 0
     if "trainings" in chosen:
         names = [name.strip() for name in chosen["trainings"].split(",")]
         chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from hlf_np.attacks import Attack
+from hlf_np.attacks import Attack, CarliniWagner
 from hlf_np.checks import check_count
 from hlf_np.data.fonts import LETTERS, Difficulty, prototypes_digest
 from hlf_np.errors import UserError
 from hlf_np.manifolds import VaeConfig
 from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import LearnedManifold, TrueManifold
-from hlf_np.training import SPACES, TRAINING_ATTACK, Training
+from hlf_np.spaces import LearnedManifold, Norm, TrueManifold
+from hlf_np.training import SPACES, TRAINING_ATTACK, Training, Variant
 
 
 class Preset(StrEnum):
@@ -25,6 +25,11 @@ class Preset(StrEnum):
     QUICK = "quick"
     STANDARD = "standard"
     PAPER = "paper"
+
+
+# The paper's sizes of regular perturbations and of those on manifolds.
+EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
+SURROGATE_IMAGES = 10_000  # that the paper's surrogate is trained on
 
 
 @dataclass(frozen=True, order=True)
@@ -55,9 +60,11 @@ class RunConfig:
     trainings, sizes, seeds : the grid; one model for each training, number of training images, and seed
         below `seeds`.
     architecture, epochs, batch_size, adam : of every model.
-    training_attack : the inner maximisation of every adversarial training.
+    training_attack, variant : the inner maximisation of every adversarial training, and how much it perturbs.
     attack : the attack that measures success rates.
-    epsilon : size of the regular perturbations, L_inf; latent_epsilon : of the manifolds' codes and of
+    norm : of regular perturbations and of those on manifolds, in trainings and in attacks; transformations
+        stay within L_inf, whose ball is a box of parameters.
+    epsilon : size of the regular perturbations; latent_epsilon : of the manifolds' codes and of
         transformations.
     n_test : test images for the test error; n_attacked : the first of them, attacked where classified
         correctly; n_attacked_on_manifold : likewise on the manifolds.
@@ -70,6 +77,9 @@ class RunConfig:
         in the grid: the paper's manifold is learned from all data, so that only the classifier's data varies.
     n_oracle : images that the judge of labels is trained on, 0 for none. It is not needed without a
         learned manifold.
+    carlini_wagner : the attack that looks for the smallest regular perturbations in L2; None to leave it out.
+    n_transfer : images that the surrogate is trained on, a model whose adversarial examples are shown to the others;
+        0 for none.
     """
 
     dataset: str = "fonts"
@@ -87,7 +97,9 @@ class RunConfig:
     batch_size: int = 100
     adam: AdamConfig = field(default_factory=AdamConfig)
     training_attack: Attack = TRAINING_ATTACK
+    variant: Variant = Variant.HALF
     attack: Attack = field(default_factory=lambda: Attack(restarts=5))
+    norm: Norm = Norm.LINF
     epsilon: float = 0.3
     latent_epsilon: float = 0.3
     n_test: int = 10_000
@@ -100,6 +112,8 @@ class RunConfig:
     vae: VaeConfig = field(default_factory=VaeConfig)
     n_vae: int = 10_000
     n_oracle: int = 100_000
+    carlini_wagner: CarliniWagner | None = None
+    n_transfer: int = 0
 
     def __post_init__(self) -> None:
         if (self.dataset == "fonts") == bool(self.path):
@@ -114,7 +128,7 @@ class RunConfig:
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
-        for name in ("n_projected", "n_neighbours", "n_vae", "n_oracle"):
+        for name in ("n_projected", "n_neighbours", "n_vae", "n_oracle", "n_transfer"):
             check_count(name, getattr(self, name), least=0)
         for training in self.trainings:
             if LearnedManifold in SPACES[training] and not self.n_vae:
@@ -143,15 +157,18 @@ class RunConfig:
         return cls(
             **values
             | {
-                "classes": tuple(values.get("classes", LETTERS)),
+                "classes": tuple(values["classes"]),
                 "difficulty": Difficulty(values["difficulty"]),
                 "trainings": tuple(Training(name) for name in values["trainings"]),
                 "sizes": tuple(values["sizes"]),
                 "architecture": Architecture.from_json(values["architecture"]),
                 "adam": AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])}),
                 "training_attack": Attack(**values["training_attack"]),
+                "variant": Variant(values["variant"]),
                 "attack": Attack(**values["attack"]),
+                "norm": Norm(values["norm"]),
                 "vae": VaeConfig.from_json(values["vae"]),
+                "carlini_wagner": values["carlini_wagner"] and CarliniWagner(**values["carlini_wagner"]),
             }
         )
 

@@ -13,6 +13,7 @@ from hlf_np.attacks import AttackResult, SuccessRate
 from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.further_attacks import smallest_perturbations, transfer_rate
 from hlf_np.experiments.store import Examples, Measurements
 from hlf_np.manifolds.distance import project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
@@ -28,6 +29,7 @@ MEASURED: dict[type[Space], str] = {
     LearnedManifold: ON_LEARNED_MANIFOLD,
 }
 NEIGHBOURS = 50  # that span the subspace
+TRANSFERRED = (REGULAR, ON_TRUE_MANIFOLD)
 Found = tuple[Measurements, Mapping[str, Examples], Mapping[str, Floats]]
 
 
@@ -68,6 +70,7 @@ def evaluate(
     spaces: Sequence[Space],
     oracle: Model | None = None,
     neighbours: Floats | None = None,
+    surrogate: Model | None = None,
 ) -> Found:
     """Attack a model in all spaces that are measured.
 
@@ -77,6 +80,7 @@ def evaluate(
     oracle : judges the labels of adversarial examples on the learned manifold.
     neighbours : training images (M, H, W, C) to measure distances by where no true manifold is among the spaces;
         without them none are.
+    surrogate : makes adversarial examples to be transferred to the model.
 
     Returns
     -------
@@ -97,6 +101,12 @@ def evaluate(
         rate = SuccessRate.of(result)
         measured |= {f"{kind}_success": rate.average, f"{kind}_success_worst": rate.worst}
         examples[kind] = _examples(model, attacked, result, config.n_examples)
+        if kind == REGULAR and config.carlini_wagner:
+            measured |= smallest_perturbations(model, attacked, config.carlini_wagner)
+        if surrogate is not None and kind in TRANSFERRED:
+            measured[f"{kind}_transfer_success"] = transfer_rate(
+                surrogate, model, test.take(slice(count)), space, config
+            )
         if kind == ON_LEARNED_MANIFOLD and oracle is not None:
             measured["learned_labels_kept"] = labels_kept(oracle, result.images, attacked.labels)
         successful = np.flatnonzero(result.success)[: config.n_projected]

@@ -1,7 +1,7 @@
-"""What all cells of a run share: images, spaces to perturb in, and an oracle of labels.
+"""What all cells of a run share: images, spaces to perturb in, an oracle of labels, a surrogate for transfer attacks.
 
-The learned manifold and the oracle are trained once per results folder and kept in it, file by file, so that a
-run which was stopped goes on with the VAE it was at. They are trained on the first images of the whole
+The learned manifold, the oracle and the surrogate are trained once per results folder and kept in it, file by file, so
+that a run which was stopped goes on with the VAE it was at. They are trained on the first images of the whole
 training set, whatever the number of images in a cell: as in the paper, they stand for what is known about
 the data, not for what a classifier has seen of it. So do the images that stand for the manifold where it is neither
 known nor learned: those among which nearest neighbours are sought.
@@ -9,7 +9,6 @@ known nor learned: those among which nearest neighbours are sought.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from hlf_np.data.dataset import Dataset
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.jobs import Progress
 from hlf_np.experiments.source import IdxSource, Source, open_idx
 from hlf_np.experiments.store import Store
-from hlf_np.experiments.work import oracle_epoch_work, vae_epoch_work
+from hlf_np.experiments.work import oracle_epoch_work, surrogate_epoch_work, vae_epoch_work
 from hlf_np.manifolds import Vae, VaeLog, class_vaes
-from hlf_np.manifolds.oracle import OracleConfig, train_oracle
+from hlf_np.manifolds.oracle import OracleConfig, Recipe, train_once, train_oracle
 from hlf_np.models import Model
+from hlf_np.random import generator
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
-from hlf_np.training import SPACES, EpochLog
-
-# Called with what goes on and how much work (in image passes) has been done since the last call.
-Progress = Callable[[str, float], None]
+from hlf_np.training import SPACES, EpochLog, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,14 @@ class Groundwork:
     oracle : None if nobody judges labels.
     neighbours : images (M, H, W, C) that stand for the manifold where distances to it are measured; None where the
         true one is known.
+    surrogate : None if no attack is transferred.
     """
 
     dataset: Dataset
     spaces: tuple[Space, ...]
     oracle: Model | None = None
     neighbours: Floats | None = None
+    surrogate: Model | None = None
 
 
 def source_of(config: RunConfig) -> Source:
@@ -84,6 +84,7 @@ def fit(config: RunConfig, source: Source) -> RunConfig:
         data_seed=source.seed,
         classes=source.class_names,
         sizes=tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
+        architecture=replace(config.architecture, classes=len(source.class_names), image_shape=source.image_shape),
         vae=replace(config.vae, image_shape=source.image_shape),
         **described,
         **{name: min(getattr(config, name), bound) for name, bound in most.items()},
@@ -92,10 +93,11 @@ def fit(config: RunConfig, source: Source) -> RunConfig:
 
 def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
     """The spaces that models are trained and attacked in: whoever adds a space to runs adds it here."""
-    known = (TrueManifold(source, epsilon=config.latent_epsilon),) if isinstance(source, Fonts) else ()
-    learned = (LearnedManifold(vaes, epsilon=config.latent_epsilon),) if vaes else ()
+    size: dict[str, Any] = {"epsilon": config.latent_epsilon, "norm": config.norm}
+    known = (TrueManifold(source, **size),) if isinstance(source, Fonts) else ()
+    learned = (LearnedManifold(vaes, **size),) if vaes else ()
     return (
-        ImageBall(config.epsilon),
+        ImageBall(config.epsilon, config.norm),
         *known,
         *learned,
         Transformations(source.box, epsilon=config.latent_epsilon),
@@ -113,7 +115,7 @@ def load_dataset(config: RunConfig, source: Source) -> Dataset:
 
 
 def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groundwork:
-    """Load the images, and train the VAEs and the oracle or take those that the results folder has."""
+    """Load the images, and train the VAEs, oracle and surrogate or take those that the results folder has."""
     source = source_of(config)
     vaes: tuple[Vae, ...] = ()
     oracle = None
@@ -122,7 +124,8 @@ def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groun
         if config.n_oracle:
             oracle = _oracle(config, source, store, progress)
     neighbours = None if config.has_true_manifold else source.dataset(config.n_neighbours, 0).train.images
-    return Groundwork(load_dataset(config, source), spaces_of(config, source, vaes), oracle, neighbours)
+    surrogate = _surrogate(config, source, store, progress) if config.n_transfer else None
+    return Groundwork(load_dataset(config, source), spaces_of(config, source, vaes), oracle, neighbours, surrogate)
 
 
 def _vaes(config: RunConfig, source: Source, store: Store, progress: Progress) -> tuple[Vae, ...]:
@@ -145,3 +148,16 @@ def _oracle(config: RunConfig, source: Source, store: Store, progress: Progress)
     progress("oracle: training", 0)
     split = source.dataset(config.n_oracle, 0).train
     return train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
+
+
+def _surrogate(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
+    """A normally trained model like those of the grid, from a seed that none of them has."""
+
+    def epoch_done(entry: EpochLog) -> None:
+        progress(f"surrogate: epoch {entry.epoch}/{config.epochs}", surrogate_epoch_work(config))
+
+    progress("surrogate: training", 0)
+    recipe = Recipe(config.architecture, TrainingConfig((), config.epochs, config.batch_size, config.adam))
+    seed = int(generator(0, "surrogate").integers(2**31, 2**32))
+    split = source.dataset(config.n_transfer, 0).train
+    return train_once("surrogate", recipe, split, seed, store.models, epoch_done)

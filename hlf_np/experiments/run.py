@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numba
 
 from hlf_np.checks import check_count
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.evaluation import evaluate
-from hlf_np.experiments.groundwork import Groundwork, Progress, lay_groundwork, source_of
+from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of
+from hlf_np.experiments.jobs import Progress, work_through
 from hlf_np.experiments.source import Source
-from hlf_np.experiments.store import CellResult, Store
-from hlf_np.experiments.work import epoch_work, evaluation_work
+from hlf_np.experiments.store import CellResult, Measurements, Store
+from hlf_np.experiments.work import cell_work, epoch_work, evaluation_work
 from hlf_np.models import Model
 from hlf_np.spaces import Space
-from hlf_np.training import EpochLog, Training, TrainingConfig, perturbations, train
+from hlf_np.threads import use_threads
+from hlf_np.training import DivergedError, EpochLog, Training, TrainingConfig, perturbations, train
 
 
 def check_grid(config: RunConfig, source: Source | None = None) -> None:
@@ -28,42 +35,70 @@ def check_grid(config: RunConfig, source: Source | None = None) -> None:
     check_count("n_test", config.n_test, 1, source.test_size)
     check_count("n_vae", config.n_vae, 0, source.class_size)
     check_count("n_oracle", config.n_oracle, 0, source.train_size)
+    check_count("n_transfer", config.n_transfer, 0, source.train_size)
     replace(config.architecture, classes=len(config.classes), image_shape=source.image_shape)
 
 
 def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:
     """How the models of a training are trained."""
-    shares = perturbations(training, spaces, config.training_attack)
+    shares = perturbations(training, spaces, config.training_attack, config.variant)
     return TrainingConfig(shares, config.epochs, config.batch_size, config.adam)
 
 
-def run_grid(config: RunConfig, store: Store, progress: Progress) -> list[CellResult]:
-    """Compute every cell that the store does not have, and return all of them."""
+def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1) -> list[CellResult]:
+    """Compute every cell that the store does not have, and return all of them.
+
+    Several jobs share the threads; the numbers depend on neither. The groundwork is laid before, in this process.
+    """
     missing = [cell for cell in config.cells() if not store.has(cell)]
-    if missing:
-        ground = lay_groundwork(config, store, progress)
+    jobs = min(jobs, len(missing))
+    if jobs == 1:
+        compute = _cells_here(config, store, progress)
         for cell in missing:
-            store.save(*run_cell(config, cell, ground, progress))
+            compute(cell, progress)
+    elif missing:
+        lay_groundwork(config, store, progress)
+        missing.sort(key=lambda cell: cell_work(config, cell), reverse=True)
+        threads = max(1, numba.get_num_threads() // jobs)
+        work_through(missing, partial(_cells_elsewhere, config, store.folder, threads), jobs, progress)
     return store.results()
 
 
-def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progress) -> tuple[CellResult, Model]:
-    """Train and evaluate one model."""
+def _cells_here(config: RunConfig, store: Store, progress: Progress) -> Callable[[Cell, Progress], None]:
+    """What computes a cell and stores it."""
+    ground = lay_groundwork(config, store, progress)
+    return lambda cell, progress: store.save(*run_cell(config, cell, ground, progress))
+
+
+def _cells_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[Cell, Progress], None]:
+    """The same in a process of its own, beside the one that holds the folder's lock and has laid the groundwork."""
+    use_threads(threads)
+    return _cells_here(config, Store(folder, config), lambda what, done: None)
+
+
+def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progress) -> tuple[CellResult, Model | None]:
+    """Train and evaluate one model; if its training diverges, it has failed, and there is none."""
     started = time.perf_counter()
-    shape: tuple[int, int, int] = ground.dataset.test.images.shape[1:]
-    architecture = replace(config.architecture, classes=len(ground.dataset.classes), image_shape=shape)
-    model = Model(architecture, cell.seed)
+    model = Model(config.architecture, cell.seed)
+    trained = 0.0
 
     def epoch_done(entry: EpochLog) -> None:
+        nonlocal trained
+        trained += epoch_work(config, cell)
         progress(f"{cell}: epoch {entry.epoch}/{config.epochs}", epoch_work(config, cell))
 
     progress(f"{cell}: training", 0)
     split = ground.dataset.train.take(slice(0, cell.n_train))
     settings = training_config(config, cell.training, ground.spaces)
-    log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
+    try:
+        log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
+    except DivergedError as failure:
+        progress(f"{cell}: failed", cell_work(config, cell) - trained)
+        nothing = Measurements(test_error=math.nan, seconds=time.perf_counter() - started)
+        return CellResult(cell, nothing, {}, {}, str(failure)), None
     progress(f"{cell}: attack", 0)
     measurements, examples, distances = evaluate(
-        model, ground.dataset.test, config, ground.spaces, ground.oracle, ground.neighbours
+        model, ground.dataset.test, config, ground.spaces, ground.oracle, ground.neighbours, ground.surrogate
     )
     progress(f"{cell}: done", evaluation_work(config, cell))
     measurements = replace(

@@ -5,7 +5,7 @@ and go on.
 
     DIR/config.json      everything that made the run
     DIR/cells/*.npz      a cell's measurements and some adversarial examples
-    DIR/models/*.npz     its trained model
+    DIR/models/*.npz     its trained model; the surrogate of transfer attacks
     DIR/manifolds/*.npz  the VAEs of the learned manifold, and the oracle that judges labels
     DIR/results.csv      all cells; made from cells/, as are claims.json, report.html and figures/
 """
@@ -21,7 +21,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,16 @@ COLUMNS = (
     "clean_subspace_distance",
     "train_loss",
     "seconds",
+    "carlini_wagner_success",
+    "carlini_wagner_norm",
+    "regular_transfer_success",
+    "on_true_manifold_transfer_success",
 )
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The numbers of a cell; NaN where one was not or cannot be measured.
+    """The numbers of a cell; NaN where one was not or cannot be measured, as of a model that failed.
 
     test_error : of all test images.
     regular_success : of attacks in image space, averaged over restarts; `_worst`: any restart.
@@ -75,6 +79,10 @@ class Measurements:
         started from: the original, or its reconstruction. So that of clean images is 0.
     train_loss : mean cross-entropy of the last epoch.
     seconds : training and attacks together.
+    carlini_wagner_success, carlini_wagner_norm : of the attack for the smallest perturbations of the image,
+        within L2 1.5; mean L2 norm of the successful ones.
+    regular_transfer_success, on_true_manifold_transfer_success : of adversarial examples made on another model,
+        on images that both classify correctly, averaged over restarts.
     """
 
     test_error: float
@@ -93,6 +101,10 @@ class Measurements:
     clean_subspace_distance: float = math.nan
     train_loss: float = math.nan
     seconds: float = math.nan
+    carlini_wagner_success: float = math.nan
+    carlini_wagner_norm: float = math.nan
+    regular_transfer_success: float = math.nan
+    on_true_manifold_transfer_success: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -109,14 +121,23 @@ class Examples:
 class CellResult:
     """What is known of a finished cell.
 
+    measurements : of a failed cell, nothing but the seconds.
     examples : for the gallery, by where they were sought: "regular", "on_true_manifold", "on_learned_manifold".
     distances : behind the means in `measurements`, one of each image, by the names of those without `_distance`.
+    failure : why there is no model, if its training diverged.
     """
 
     cell: Cell
     measurements: Measurements
     examples: Mapping[str, Examples]
     distances: Mapping[str, Floats]
+    failure: str = ""
+
+
+def failures(results: Sequence[CellResult]) -> str:
+    """A sentence about all cells that failed; empty if none did."""
+    failed = [f"{result.cell} ({result.failure})" for result in results if result.failure]
+    return f"{len(failed)} of {len(results)} models failed and have no numbers: {'; '.join(failed)}." if failed else ""
 
 
 class Store:
@@ -130,8 +151,13 @@ class Store:
         """The folder of the VAEs and the oracle."""
         return self.folder / "manifolds"
 
+    @property
+    def models(self) -> Path:
+        """The folder of the trained models and of the surrogate of transfer attacks."""
+        return self.folder / "models"
+
     def model_path(self, cell: Cell) -> Path:
-        return self.folder / "models" / f"{cell.name}.npz"
+        return self.models / f"{cell.name}.npz"
 
     def _cell_path(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.npz"
@@ -139,11 +165,13 @@ class Store:
     def has(self, cell: Cell) -> bool:
         return self._cell_path(cell).exists()
 
-    def save(self, result: CellResult, model: Model) -> None:
-        """Store a finished cell; the model first, so that a cell that is there is complete."""
-        model.save(self.model_path(result.cell))
+    def save(self, result: CellResult, model: Model | None) -> None:
+        """Store a finished cell; the model first, if there is one, so that a cell that is there is complete."""
+        if model is not None:
+            model.save(self.model_path(result.cell))
         content = {
             "measurements": asdict(result.measurements),
+            "failure": result.failure,
             "examples": list(result.examples),
             "distances": list(result.distances),
         }
@@ -169,7 +197,8 @@ class Store:
                 for kind in content["examples"]
             }
             distances = {kind: arrays[f"distances/{kind}"] for kind in content["distances"]}
-            return CellResult(cell, Measurements(**content["measurements"]), examples, distances)
+            failure = content.get("failure", "")
+            return CellResult(cell, Measurements(**content["measurements"]), examples, distances, failure)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
 
@@ -231,11 +260,11 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder with --out")
     with _locked(folder):
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
-            leftover.unlink()
-        expected = json.loads(_json(config.as_json()))
+            with suppress(OSError):
+                leftover.unlink()
+        expected = _plain(config)
         if settings.exists():
-            # a setting that an older version did not have was at its default
-            found = json.loads(_json(RunConfig().as_json())) | _read_settings(settings)
+            found = _read_settings(settings)
             if found != expected:
                 names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
                 raise UserError(
@@ -261,12 +290,19 @@ def _names_in(folder: Path) -> list[str]:
         raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder with --out") from None
 
 
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """A configuration as it comes back from a file."""
+    plain: dict[str, Any] = json.loads(_json(config.as_json()))
+    return plain
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
+    """What a folder says of its run; a setting that an older version did not have was at its default."""
     try:
         run = json.loads(path.read_text())["run"]
         if not isinstance(run, dict):
             raise TypeError
-        return run
+        return _plain(RunConfig()) | run
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{str(path)!r} is missing or not from this program: give a folder that `run` wrote") from None
 

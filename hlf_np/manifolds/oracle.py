@@ -21,7 +21,15 @@ from hlf_np.training import Progress, TrainingConfig, train
 
 
 @dataclass(frozen=True)
-class OracleConfig:
+class Recipe:
+    """A classifier and how it is trained."""
+
+    architecture: Architecture
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class OracleConfig(Recipe):
     """A CNN twice as wide as the paper's; fewer epochs, since there is so much more data.
 
     With 100,000 training images of FONTS (hard) it errs on 3.7 % of the test images.
@@ -50,15 +58,21 @@ def train_oracle(
     ------
     UserError : for bad images or labels, or a damaged file in the folder.
     """
-    config = config or OracleConfig()
-    path = folder and folder / f"oracle-{digest([asdict(config), seed], split.images, split.labels)}.npz"
+    return train_once("oracle", config or OracleConfig(), split, seed, folder, progress)
+
+
+def train_once(
+    name: str, recipe: Recipe, split: Split, seed: int, folder: Path | None = None, progress: Progress | None = None
+) -> Model:
+    """A classifier that is trained unless the folder has it: as `name`-digest.npz, of recipe, seed and images."""
+    path = folder and folder / f"{name}-{digest([asdict(recipe), seed], split.images, split.labels)}.npz"
     if path and path.exists():
         return load(path)
-    oracle = Model(config.architecture, seed)
-    train(oracle, split, seed=seed, config=config.training, progress=progress)
+    model = Model(recipe.architecture, seed)
+    train(model, split, seed=seed, config=recipe.training, progress=progress)
     if path:
-        oracle.save(path)
-    return oracle
+        model.save(path)
+    return model
 
 
 def stored_oracle(folder: Path) -> Model | None:

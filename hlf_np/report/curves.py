@@ -17,6 +17,10 @@ MEASUREMENTS = {
     "on_true_manifold_success": "Success rate of attacks on the true manifold",
     "on_learned_manifold_success": "Success rate of attacks on the learned manifold",
     "learned_labels_kept": "Share of images attacked on the learned manifold that keep their label, by the oracle",
+    "carlini_wagner_success": "Success rate of Carlini and Wagner's attack, L2",
+    "carlini_wagner_norm": "L2 norm of its successful perturbations",
+    "regular_transfer_success": "Success rate of regular attacks transferred from another model",
+    "on_true_manifold_transfer_success": "Success rate of attacks on the true manifold transferred from another model",
 }
 ANY_RESTART = {
     "regular_success_worst": "Success rate of regular attacks, any restart",

@@ -14,12 +14,14 @@ import numpy as np
 
 from hlf_np.experiments.claims import Claim, data_factor
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.store import CellResult
+from hlf_np.experiments.store import CellResult, failures
 from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, mean, values
 from hlf_np.report.pictures import Picture, Section
 from hlf_np.report.published import DISTANCES, beside, differences, published, published_name
+from hlf_np.spaces import Norm
 from hlf_np.training import Training
 
+_BALLS = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 _COMPARED = 'Rows and dashed lines called "paper" are the published means of five models. '
 
 
@@ -39,7 +41,7 @@ def page(
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
         summary="\n".join(_summary(claim) for claim in claims),
-        setting=html.escape(_setting(config, len(results))),
+        setting=html.escape(f"{_setting(config, len(results))} {failures(results)}".rstrip()),
         claims="\n".join(
             _claim(claim, _figures(pictures, Section(f"claim {claim.number}")), _beside(claim, config, results, paper))
             for claim in claims
@@ -78,8 +80,8 @@ def _setting(config: RunConfig, cells: int) -> str:
     return (
         f"Dataset: {data}. {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
-        f" projected Adam within an L-infinity ball of radius {config.epsilon}, {attack.restarts} restarts, on the"
-        f" correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
+        f" projected Adam within an {_BALLS[config.norm]} ball of radius {config.epsilon}, {attack.restarts} restarts,"
+        f" on the correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
         f" {config.n_test} images.{learned}"
     )
 

@@ -29,15 +29,18 @@ DISTANCES = {"fonts": (1.07, 0.35, 1.86), "emnist_digits": (1.12, 1.04, 1.18)}
 MEASURED = ("test_error", "regular_success", "on_true_manifold_success", "on_learned_manifold_success")
 
 
+SETTINGS = ("norm", "epsilon", "latent_epsilon", "variant")  # as in the paper's main results
+
+
 def published(config: RunConfig) -> list[CellResult]:
-    """What the paper has for a run's dataset and architecture, if it attacks within the paper's bounds.
+    """What the paper has for a run's dataset and architecture, if it trains and attacks as the paper does.
 
     Each result is a mean of five models, under seed 0; measurements that were not published are NaN.
     """
     paper = RunConfig()
     same = (
         config.architecture == DEFAULTS[config.architecture.kind]
-        and (config.epsilon, config.latent_epsilon) == (paper.epsilon, paper.latent_epsilon)
+        and all(getattr(config, name) == getattr(paper, name) for name in SETTINGS)
         and (config.dataset != "fonts" or config.difficulty is Difficulty.HARD)
     )
     if not same:

@@ -1,0 +1,120 @@
+"""Trainings that diverge: the cell has failed, which is stored and said, and the grid goes on."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import small_cnn
+from helpers import TINY, made_up, main, numbers, rows, tree
+
+from hlf_np.engine import Engine
+from hlf_np.experiments.config import PRESETS, Preset
+from hlf_np.experiments.run import run_grid
+from hlf_np.experiments.store import failures, open_store
+from hlf_np.experiments.work import total_work
+from hlf_np.optim import AdamConfig
+from hlf_np.report.curves import values
+from hlf_np.training import DivergedError, Training, TrainingConfig, train
+
+HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
+
+
+# --- trainings ------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_ends_the_training(split):
+    config = TrainingConfig(epochs=3, adam=AdamConfig(learning_rate=1e30))
+    with pytest.raises(DivergedError, match=r"^the loss became nan in epoch 1: lower the learning rate$"):
+        train(small_cnn(), split, config=config)
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("learning_rate", [1e30, 1e39])  # the weights are finite, but no product of them; or infinite
+def test_weights_that_the_loss_does_not_show_yet_end_the_training(split, learning_rate, engine):
+    config = TrainingConfig((), 1, len(split), AdamConfig(learning_rate), engine)  # a single step
+    with pytest.raises(DivergedError, match=r"^the outputs are no longer finite in epoch 1: lower the learning rate$"):
+        train(small_cnn(), split, config=config)
+
+
+# --- cells ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_hopeless(monkeypatch):
+    """Adversarial trainings diverge."""
+
+    def train_or_diverge(model, split, seed, config, progress):
+        if config.perturbations:
+            config = replace(config, adam=HOPELESS.adam)
+        return train(model, split, seed=seed, config=config, progress=progress)
+
+    monkeypatch.setattr("hlf_np.experiments.run.train", train_or_diverge)
+
+
+def quiet(what, done):
+    """Progress that nobody watches."""
+
+
+def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
+    said = []
+    with open_store(tmp_path, TINY) as store:
+        work = total_work(TINY, store)
+        results = run_grid(TINY, store, lambda what, done: said.append((what, done)))
+        store.write_csv(results)
+        assert total_work(TINY, store) == 0
+    assert sum(done for _, done in said) == pytest.approx(work)
+    assert "Adversarial, N = 10, seed 0: failed" in [what for what, _ in said]
+    assert len(results) == 4
+    for row, expected in zip(rows(tmp_path), rows(finished), strict=True):
+        if row["training"] == "adversarial":
+            given = {name for name, value in row.items() if value}
+            assert given == {"dataset", "training", "n_train", "seed", "seconds"}
+        else:
+            assert {**row, "seconds": ""} == {**expected, "seconds": ""}
+    assert {path.stem for path in (tmp_path / "models").iterdir()} == {"normal-10-0", "normal-20-0"}
+    reason = "the outputs are no longer finite in epoch 1: lower the learning rate"
+    assert failures(results) == (
+        "2 of 4 models failed and have no numbers:"
+        f" Adversarial, N = 10, seed 0 ({reason}); Adversarial, N = 20, seed 0 ({reason})."
+    )
+
+
+def test_a_failed_cell_is_not_computed_again(tmp_path, half_hopeless, monkeypatch):
+    with open_store(tmp_path, TINY) as store:
+        first = run_grid(TINY, store, quiet)
+    before = tree(tmp_path)
+    monkeypatch.setattr("hlf_np.experiments.run.run_cell", None)
+    with open_store(tmp_path, TINY) as store:
+        again = run_grid(TINY, store, quiet)
+    assert tree(tmp_path) == before
+    assert failures(again) == failures(first)
+
+
+def test_without_failures_nothing_is_said(finished):
+    assert failures([made_up(), made_up(Training.ADVERSARIAL)]) == ""
+    with open_store(finished, TINY) as store:
+        assert failures(store.results()) == ""
+
+
+def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, Preset.SMOKE, HOPELESS)
+    folder = tmp_path / "results"
+    code, output, errors = main("run", "--preset", "smoke", "--out", folder)
+    assert (code, errors) == (0, "")
+    (line,) = (line for line in output.split("\n") if "failed" in line)
+    assert line.startswith("4 of 4 models failed and have no numbers: Normal, N = 10, seed 0 (the outputs are no")
+    assert line in (folder / "report.html").read_text()
+    assert all(row["test_error"] == "" for row in numbers(folder))
+    code, again, errors = main("run", "--preset", "smoke", "--out", folder)
+    assert (code, errors) == (0, "")
+    assert line in again
+    code, _, errors = main("report", folder)
+    assert (code, errors) == (0, "")
+    assert line in (folder / "report.html").read_text()
+
+
+def test_a_failed_cell_counts_for_no_mean():
+    failed = replace(made_up(seed=1, test_error=math.nan), failure="the loss became nan")
+    found = values([made_up(seed=0, test_error=0.25), failed], Training.NORMAL, "test_error", 250)
+    np.testing.assert_array_equal(found, [0.25])

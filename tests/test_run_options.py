@@ -1,0 +1,191 @@
+"""What the options of a run change: architecture, norm, variant, and attacks that are measured on request."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import small_cnn
+from helpers import TINY, main, rows, tree
+
+from hlf_np import attacks, models
+from hlf_np.attacks import Attack, CarliniWagner
+from hlf_np.experiments.config import PRESETS, Preset, RunConfig
+from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.groundwork import fonts_of, lay_groundwork, spaces_of
+from hlf_np.experiments.run import training_config
+from hlf_np.experiments.store import open_store, stored_config
+from hlf_np.experiments.work import total_work
+from hlf_np.models import DEFAULTS, Architecture, Kind
+from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
+from hlf_np.training import Training, TrainingConfig, Variant, train
+
+MEASURED_ON_REQUEST = {
+    "--carlini-wagner": {"carlini_wagner_success", "carlini_wagner_norm"},
+    "--transfer": {"regular_transfer_success", "on_true_manifold_transfer_success"},
+}
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch):
+    """The smoke preset, made tiny and without a report; so is the surrogate of transfer attacks."""
+    config = replace(TINY, trainings=(Training.NORMAL,), sizes=(20,), n_vae=0)
+    monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
+    monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
+    monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results))
+    return config
+
+
+def quiet(what, done):
+    """Progress that nobody watches."""
+
+
+# --- choosing -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ("", {}),
+        ("--architecture mlp --channels 6,5", {"architecture": Architecture(Kind.MLP, (6, 5))}),
+        ("--channels 3", {"architecture": replace(TINY.architecture, widths=(3,))}),
+        (
+            "--architecture resnet --channels 2,3",
+            {"architecture": Architecture(Kind.RESNET, (2, 3), blocks=(2, 2))},
+        ),
+        ("--norm l2", {"norm": Norm.L2, "epsilon": 1.5, "latent_epsilon": 0.3}),
+        ("--norm linf", {}),
+        ("--variant weak", {"variant": Variant.WEAK}),
+        ("--carlini-wagner", {"carlini_wagner": CarliniWagner()}),
+        ("--transfer", {"n_transfer": 200}),
+    ],
+)
+def test_options_change_what_they_say_and_nothing_else(tiny_preset, tmp_path, arguments, changes):
+    code, _, errors = main("run", "--preset", "smoke", "--out", tmp_path / "out", *arguments.split())
+    assert (code, errors) == (0, "")
+    expected = replace(tiny_preset, **changes)
+    assert stored_config(tmp_path / "out") == expected
+    (row,) = rows(tmp_path / "out")
+    measured = {name for names in MEASURED_ON_REQUEST.values() for name in names if row[name]}
+    assert measured == MEASURED_ON_REQUEST.get(arguments, set())
+    stored = models.load(tmp_path / "out" / "models" / "normal-20-0.npz")
+    assert stored.architecture == expected.architecture
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_without_channels_an_architecture_is_the_papers(kind):
+    architecture = DEFAULTS[kind]
+    assert architecture.with_widths(architecture.widths) == architecture
+    assert models.Model(architecture.with_widths((2, 2))).classes == 10
+
+
+# --- what reaches trainings and attacks -----------------------------------------------------------------------
+
+
+def test_the_norm_is_that_of_regular_perturbations_and_of_those_on_manifolds():
+    config = replace(TINY, norm=Norm.L2, epsilon=1.5)
+    fonts = fonts_of(config)
+    spaces = {type(space): space for space in spaces_of(config, fonts)}
+    assert spaces[ImageBall] == ImageBall(1.5, "l2")
+    assert (spaces[TrueManifold].norm, spaces[TrueManifold].epsilon) == (Norm.L2, 0.3)
+    assert spaces[Transformations] == Transformations(fonts.box, epsilon=0.3)  # random ones are drawn from a box
+    for training in Training:
+        if training is not Training.ON_LEARNED_MANIFOLD_ADVERSARIAL:
+            shares = training_config(config, training, tuple(spaces.values())).perturbations
+            assert [share.space for share in shares] == [
+                spaces[type(share.space)] for share in shares if type(share.space) in spaces
+            ]
+
+
+@pytest.mark.parametrize(
+    ("variant", "fraction", "stop_early"), [("half", 0.5, False), ("full", 1, False), ("weak", 0.5, True)]
+)
+def test_the_variant_is_that_of_every_adversarial_training(variant, fraction, stop_early):
+    config = replace(TINY, variant=Variant(variant))
+    spaces = spaces_of(config, fonts_of(config))
+    for training in (Training.ADVERSARIAL, Training.ON_TRUE_MANIFOLD_ADVERSARIAL):
+        (share,) = training_config(config, training, spaces).perturbations
+        assert share.fraction == fraction
+        assert share.attack == replace(TINY.training_attack, stop_early=stop_early)
+
+
+# --- attacks that are measured on request ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config():
+    return RunConfig(
+        **vars(TINY)
+        | {
+            "attack": Attack(3, 0.02, restarts=2),
+            "n_test": 150,
+            "n_attacked": 120,
+            "n_attacked_on_manifold": 100,
+            "carlini_wagner": CarliniWagner(iterations=4),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def surrogate(split):
+    model = small_cnn(seed=1)
+    train(model, split, epochs=4, batch_size=15, seed=1)
+    return model
+
+
+def test_the_smallest_perturbations_are_those_of_carlini_and_wagner_within_the_papers_ball(trained, split, config):
+    measurements, *_ = evaluate(trained, split, config, [ImageBall(0.1)])
+    right = np.flatnonzero(trained.predict(split.images[:120]) == split.labels[:120])
+    attacked = split.take(right)
+    result = attacks.carlini_wagner(
+        trained, attacked.images, attacked.labels, ImageBall(1.5, "l2"), None, config.carlini_wagner
+    )
+    sizes = [float(np.linalg.norm(p)) for p in result.images[result.success] - attacked.images[result.success]]
+    assert measurements.carlini_wagner_success == pytest.approx(result.success.mean())
+    assert 0 < measurements.carlini_wagner_success < 1  # or the above says little
+    assert measurements.carlini_wagner_norm == pytest.approx(np.mean(sizes), rel=1e-5)
+    assert 0 < measurements.carlini_wagner_norm < 1.5
+
+
+def test_transferred_examples_are_those_of_the_surrogate_on_images_that_both_classify_correctly(
+    trained, surrogate, split, fonts, config
+):
+    spaces = [ImageBall(0.2), TrueManifold(fonts)]
+    measurements, *_ = evaluate(trained, split, config, spaces, surrogate=surrogate)
+    for space, count, name in zip(spaces, (120, 100), ("regular", "on_true_manifold"), strict=True):
+        rows, result = attacks.transfer(surrogate, trained, split.take(slice(count)), space, config.attack)
+        labels = split.labels[rows]
+        for model in (trained, surrogate):
+            assert (model.predict(split.images[rows]) == labels).all()
+        rate = getattr(measurements, f"{name}_transfer_success")
+        assert rate == pytest.approx(result.restart_success.mean())
+        assert 0 < rate < getattr(measurements, f"{name}_success")
+
+
+def test_nothing_is_measured_that_was_not_asked_for(trained, split, config):
+    measurements, *_ = evaluate(trained, split, replace(config, carlini_wagner=None), [ImageBall(0.1)])
+    for names in MEASURED_ON_REQUEST.values():
+        assert all(math.isnan(getattr(measurements, name)) for name in names)
+
+
+def test_the_surrogate_is_trained_once_normally_and_from_a_seed_of_its_own(tmp_path):
+    config = replace(TINY, n_transfer=30, n_vae=0, trainings=(Training.ADVERSARIAL,))
+    work = []
+    with open_store(tmp_path, config) as store:
+        expected = total_work(config, store)
+        first = lay_groundwork(config, store, lambda what, done: work.append(done)).surrogate
+        assert total_work(config, store) == pytest.approx(expected - sum(work))
+        assert sum(work) > 0
+        before = tree(tmp_path)
+        again = lay_groundwork(config, store, quiet).surrogate
+    assert tree(tmp_path) == before
+    (path,) = (tmp_path / "models").glob("surrogate-*.npz")
+    split = fonts_of(config).split(np.arange(30))
+    images = split.images
+    for model in (again, models.load(path)):
+        np.testing.assert_array_equal(model.logits(images), first.logits(images))
+    recipe = TrainingConfig(epochs=config.epochs, batch_size=config.batch_size, adam=config.adam)
+    for seed in range(3):
+        other = models.Model(config.architecture, seed)
+        train(other, split, seed=seed, config=recipe)
+        assert (other.logits(images) != first.logits(images)).any()
