@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test test-fast parity bench lint format wheel clean
+.PHONY: run test test-fast parity art bench lint format wheel clean
 
 run: $(VENV)/installed-run
 	$(BIN)/python -m hlf_np run $(ARGS)
@@ -18,6 +18,10 @@ test-fast: $(VENV)/installed-test
 # Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
 parity: $(VENV)/installed-parity
 	$(BIN)/python -m pytest -m parity $(ARGS)
+
+# The models as estimators of the Adversarial Robustness Toolbox.
+art: $(VENV)/installed-test $(VENV)/installed-art
+	$(BIN)/python -m pytest tests/test_art.py $(ARGS)
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)

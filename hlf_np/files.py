@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hlf_np.errors import UserError
+
+LARGEST_ARCHIVE = 2**30  # bytes, packed or not
+PIECE = 2**20  # bytes that are unpacked at a time
+# What comes up where JSON or arrays are not what they should be, be it by intent.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @contextmanager
@@ -72,18 +79,48 @@ def digest(settings: Any, *arrays: NDArray[Any]) -> str:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an `.npz` file.
+    """All arrays of an `.npz` file of plain numbers and texts.
+
+    Nothing is trusted: sizes are checked before memory is taken, and nothing is ever unpickled.
 
     Raises
     ------
     FileNotFoundError : if there is none.
-    ValueError : if it is damaged or something else. What NumPy, zipfile and zlib raise for damaged bytes
-        is not documented, and nearly anything.
+    ValueError : if it is damaged, larger than `LARGEST_ARCHIVE` bytes, or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        if not path.is_file():  # a pipe or a device might never end
+            raise ValueError("not a file") if path.exists() else FileNotFoundError(path)
+        if path.stat().st_size > LARGEST_ARCHIVE:
+            raise ValueError("too large")
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > LARGEST_ARCHIVE:
+                raise ValueError("too large when unpacked")
+            arrays = {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+            if len(arrays) < len(members):
+                raise ValueError("two arrays of one name")
+            return arrays
     except FileNotFoundError:
         raise
+    # what zipfile, zlib and NumPy raise for damaged bytes is not documented, and nearly anything
     except Exception as error:
         raise ValueError(f"{str(path)!r} is not an archive of arrays") from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One member of an `.npz` file, which must hold exactly what its header says."""
+    with archive.open(member) as stream:
+        if not member.filename.endswith(".npy") or np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not an array, or one with a header of any length")
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "biufU" or not dtype.itemsize or size != member.file_size - stream.tell():
+            raise ValueError("not numbers or texts, or not as many as the header says")
+        content, at = bytearray(size), 0
+        while at < size:  # the last piece is not given unless the checksum is right
+            if not (piece := stream.read(PIECE)):
+                raise EOFError
+            content[at : at + len(piece)] = piece
+            at += len(piece)
+    return np.ndarray(shape, dtype, content, order="F" if columns_first else "C")

@@ -9,12 +9,19 @@ and laid out as in PyTorch's `nn.Sequential`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from hlf_np import operations
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
+
+
+class Draws(Protocol):
+    """Where initial weights come from: a random generator, or what stands in for one."""
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32], /) -> Floats: ...
 
 
 class Layer:
@@ -58,7 +65,7 @@ class Layer:
         return parameter if training else parameter.detach()
 
 
-def _normal(random: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> Tensor:
+def _normal(random: Draws, shape: tuple[int, ...], fan_in: int) -> Tensor:
     """The protocol's initialisation: normal with standard deviation sqrt(2 / (3 fan_in))."""
     return Tensor(random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / (3 * fan_in))), True)
 
@@ -70,7 +77,7 @@ def _zeros(size: int) -> Tensor:
 class Linear(Layer):
     """(N, inputs) to (N, outputs)."""
 
-    def __init__(self, inputs: int, outputs: int, random: np.random.Generator) -> None:
+    def __init__(self, inputs: int, outputs: int, random: Draws) -> None:
         super().__init__()
         self.parameters = {"weight": _normal(random, (outputs, inputs), inputs), "bias": _zeros(outputs)}
 
@@ -85,7 +92,7 @@ class Convolution(Layer):
         self,
         channels: int,
         out_channels: int,
-        random: np.random.Generator,
+        random: Draws,
         kernel: int = 4,
         stride: int = 2,
         padding: int = 1,
@@ -110,7 +117,7 @@ class TransposedConvolution(Layer):
         self,
         channels: int,
         out_channels: int,
-        random: np.random.Generator,
+        random: Draws,
         kernel: int = 4,
         stride: int = 2,
         padding: int = 1,

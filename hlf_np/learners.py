@@ -43,7 +43,7 @@ class AutodiffLearner:
 
 
 def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -> Learner:
-    """A learner for a model; UserError if it has layers that cannot be compiled."""
-    if engine is Engine.AUTODIFF:
+    """A learner for a model; the readable one if it has layers that cannot be compiled."""
+    if engine is Engine.AUTODIFF or not model.compiles:
         return AutodiffLearner(model, config)
     return ClassifierTraining(model.network, model.image_shape, config)

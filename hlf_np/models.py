@@ -26,6 +26,7 @@ from hlf_np.layers import (
     AveragePool,
     BatchNorm,
     Convolution,
+    Draws,
     Flatten,
     Layer,
     Linear,
@@ -36,6 +37,8 @@ from hlf_np.layers import (
 )
 from hlf_np.programs.evaluation import Program
 from hlf_np.random import generator
+
+IMAGES_PER_BATCH = 200  # of a network that is not compiled
 
 
 class Kind(StrEnum):
@@ -99,13 +102,13 @@ DEFAULTS = {
 }
 
 
-def build(architecture: Architecture, random: np.random.Generator) -> Sequential:
+def build(architecture: Architecture, random: Draws) -> Sequential:
     """A freshly initialised network."""
     builders = {Kind.CNN: _cnn, Kind.MLP: _mlp, Kind.RESNET: _resnet, Kind.VGG: _vgg}
     return Sequential(*builders[architecture.kind](architecture, random))
 
 
-def _cnn(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+def _cnn(architecture: Architecture, random: Draws) -> list[Layer]:
     height, width, channels = architecture.image_shape
     layers: list[Layer] = []
     for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3
@@ -121,7 +124,7 @@ def _cnn(architecture: Architecture, random: np.random.Generator) -> list[Layer]
     ]
 
 
-def _mlp(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+def _mlp(architecture: Architecture, random: Draws) -> list[Layer]:
     inputs = math.prod(architecture.image_shape)
     layers: list[Layer] = [Flatten()]
     for units in architecture.widths:
@@ -130,14 +133,14 @@ def _mlp(architecture: Architecture, random: np.random.Generator) -> list[Layer]
     return [*layers, Linear(inputs, architecture.classes, random)]
 
 
-def _convolution3(channels: int, out_channels: int, random: np.random.Generator, stride: int = 1) -> list[Layer]:
+def _convolution3(channels: int, out_channels: int, random: Draws, stride: int = 1) -> list[Layer]:
     return [
         Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False),
         BatchNorm(out_channels),
     ]
 
 
-def _resnet(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+def _resnet(architecture: Architecture, random: Draws) -> list[Layer]:
     height, width, channels = architecture.image_shape
     layers: list[Layer] = [*_convolution3(channels, architecture.widths[0], random), ReLU()]
     channels = architecture.widths[0]
@@ -158,9 +161,7 @@ def _resnet(architecture: Architecture, random: np.random.Generator) -> list[Lay
     return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
 
 
-def _head(
-    height: int, width: int, channels: int, architecture: Architecture, random: np.random.Generator
-) -> list[Layer]:
+def _head(height: int, width: int, channels: int, architecture: Architecture, random: Draws) -> list[Layer]:
     pooled = min(height, width)
     return [
         Flatten(),
@@ -168,7 +169,7 @@ def _head(
     ]
 
 
-def _vgg(architecture: Architecture, random: np.random.Generator) -> list[Layer]:
+def _vgg(architecture: Architecture, random: Draws) -> list[Layer]:
     height, width, channels = architecture.image_shape
     layers: list[Layer] = []
     for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3 -> 1
@@ -179,24 +180,75 @@ def _vgg(architecture: Architecture, random: np.random.Generator) -> list[Layer]
 
 
 class Model:
-    """A classifier of images. Build one with `cnn`, `mlp`, `resnet` or `vgg`, or from a file with `load`."""
+    """A classifier of images.
+
+    Build one with `cnn`, `mlp`, `resnet` or `vgg`, from a file with `load`, or from layers of your own with `Model.of`.
+
+    Attributes
+    ----------
+    network : the layers. classes : how many. image_shape : (H, W, C).
+    architecture : describes the network; None for one of your own.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> test = hlf.data.load_fonts(0, n_test=5).test
+    >>> model = hlf.models.cnn()
+    >>> model.logits(test.images).shape, model.predict(test.images).dtype
+    ((5, 10), dtype('int64'))
+    """
 
     def __init__(self, architecture: Architecture, seed: int = 0) -> None:
-        self.architecture = architecture
-        self.network = build(architecture, generator(seed, "initialisation"))
+        network = build(architecture, generator(seed, "initialisation"))
+        self._hold(network, architecture.classes, architecture.image_shape, architecture)
+
+    @classmethod
+    def of(
+        cls,
+        network: Sequential,
+        classes: int,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        architecture: Architecture | None = None,
+    ) -> Model:
+        """A model of a network from images (N, H, W, C) to logits (N, classes); layers of your own are welcome.
+
+        It is trained and attacked like any other, though by the slower autodiff if it has layers that do not compile.
+
+        Examples
+        --------
+        >>> from hlf_np.layers import Flatten, Linear, Sequential, Tanh
+        >>> from hlf_np.random import generator
+        >>> draws = generator(0, "my network")
+        >>> network = Sequential(Flatten(), Linear(784, 20, draws), Tanh(), Linear(20, 10, draws))
+        >>> Model.of(network, classes=10).compiles
+        False
+        """
+        model = cls.__new__(cls)
+        model._hold(network, classes, image_shape, architecture)
+        return model
+
+    def _hold(
+        self, network: Sequential, classes: int, image_shape: tuple[int, int, int], architecture: Architecture | None
+    ) -> None:
+        self.network, self.classes, self.image_shape, self.architecture = network, classes, image_shape, architecture
         self._behind: dict[tuple[Layer, ...], Program] = {}
 
-    @property
-    def classes(self) -> int:
-        return self.architecture.classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.architecture.image_shape
+    @cached_property
+    def compiles(self) -> bool:
+        """Whether every layer has a compiled form. Where one has none, the autodiff computes everything."""
+        try:
+            return bool(self.program)
+        except UserError:
+            return False
 
     @cached_property
     def program(self) -> Program:
-        """The network compiled for evaluation and attacks; it follows the weights as they change."""
+        """The network compiled for evaluation and attacks; it follows the weights as they change.
+
+        Raises
+        ------
+        UserError : unless it `compiles`.
+        """
         return Program(self.network, self.image_shape)
 
     @cached_property
@@ -224,7 +276,10 @@ class Model:
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.image_shape)
-        return self.program.evaluate(images)
+        if self.compiles:
+            return self.program.evaluate(images)
+        parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))
+        return np.concatenate([self.forward(Tensor(part)).data for part in parts])
 
     def predict(self, images: Floats) -> Integers:
         """The most likely class of each image, (N,) int64."""
@@ -251,10 +306,17 @@ class Model:
         UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has
             been changed.
         """
-        weights.load_state_dict(self.network, state, str(self.architecture.kind))
+        weights.load_state_dict(self.network, state, self.architecture.kind if self.architecture else "network")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write architecture and weights to an `.npz` file, whole or not at all."""
+        """Write architecture and weights to an `.npz` file, whole or not at all.
+
+        Raises
+        ------
+        UserError : for a network of your own, or if the place cannot be written.
+        """
+        if self.architecture is None:
+            raise UserError("no architecture describes a network of your own: store its state_dict with numpy.savez")
         weights.save(Path(path), "architecture", asdict(self.architecture), self.network)
 
 
@@ -266,10 +328,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     UserError : if the file is missing, truncated, or something else.
     """
     hint = "give a file that Model.save or `hlf_np train` wrote"
-    architecture, state = weights.load(Path(path), "architecture", Architecture.from_json, "model", hint)
-    model = Model(architecture)
-    model.load_state_dict(state)
-    return model
+    return weights.load(Path(path), "architecture", _blank, "model", hint)
+
+
+def _blank(description: Any, draws: Draws) -> Model:
+    architecture = Architecture.from_json(description)
+    return Model.of(build(architecture, draws), architecture.classes, architecture.image_shape, architecture)
 
 
 def cnn(

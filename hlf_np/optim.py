@@ -49,6 +49,19 @@ class Adam:
         w -= learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
 
     The divisions correct m and v for starting at 0. (AdamW would subtract the decay outside of the fraction.)
+
+    Examples
+    --------
+    Minimise (w - 3)^2.
+
+    >>> w, three = Tensor(np.zeros(1), requires_grad=True), Tensor(np.array([-3.0]))
+    >>> adam = Adam([w], AdamConfig(weight_decay=0.0))
+    >>> for step in range(200):
+    ...     distance = w + three
+    ...     (distance * distance).backward()
+    ...     adam.step(learning_rate=0.1)
+    >>> w.data.round(1).tolist()
+    [3.0]
     """
 
     def __init__(self, parameters: Sequence[Tensor], config: AdamConfig | None = None) -> None:

@@ -113,6 +113,11 @@ def perturbations(
     Raises
     ------
     UserError : if a space is missing.
+
+    Examples
+    --------
+    >>> perturbations(Training.NORMAL), perturbations(Training.ADVERSARIAL)[0].space
+    ((), ImageBall(epsilon=0.3, norm=<Norm.LINF: 'linf'>))
     """
     needed = SPACES[training]
     attack = replace(attack, stop_early=variant is Variant.WEAK)
@@ -214,6 +219,15 @@ def train(
     ------
     UserError : for bad data or settings, or a missing space.
     DivergedError : when the loss or, in the end, the outputs are no longer finite.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> data = hlf.data.load_fonts(n_train=200, n_test=0, difficulty="easy")
+    >>> model = hlf.models.cnn()
+    >>> log = train(model, data.train, epochs=3)
+    >>> [entry.epoch for entry in log], log[-1].loss < log[0].loss
+    ([1, 2, 3], True)
     """
     if config is None:
         spaces = (space,) if isinstance(space, Space) else space

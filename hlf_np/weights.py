@@ -7,18 +7,17 @@ code when they are loaded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats
+from hlf_np.arrays import Array, Floats
 from hlf_np.errors import UserError
-from hlf_np.files import read_arrays, replace_file
+from hlf_np.files import DAMAGED, read_arrays, replace_file
 from hlf_np.layers import Layer
-
-Description = TypeVar("Description")
 
 
 def state_dict(network: Layer) -> dict[str, Floats]:
@@ -45,8 +44,12 @@ def load_state_dict(network: Layer, state: dict[str, Floats], kind: str) -> None
     for name, array in own.items():
         if given[name].shape != array.shape:
             raise UserError(f"weight {name!r} has shape {given[name].shape}, this {kind} needs {array.shape}")
-        if given[name].dtype.kind != "f" or not np.isfinite(given[name]).all():
+        with np.errstate(over="ignore"):  # of numbers that only float64 can hold
+            fits = given[name].dtype.kind == "f" and np.isfinite(given[name].astype(array.dtype)).all()
+        if not fits:
             raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
+        if name.endswith("running_var") and array.size and given[name].min() < 0:
+            raise UserError(f"weight {name!r} holds negative variances")
     for name, array in own.items():
         array[...] = given[name]
 
@@ -58,16 +61,39 @@ def save(path: Path, name: str, description: dict[str, Any], network: Layer) -> 
         np.savez(stream, **entries)  # type: ignore[arg-type]
 
 
-def load(
-    path: Path, name: str, from_json: Callable[[Any], Description], what: str, hint: str
-) -> tuple[Description, dict[str, Floats]]:
-    """The description and the weights in a file of `save`.
+class Blank:
+    """Stands in for random numbers where a file will replace them all: zeros, and no more of them than the file holds.
+
+    So a description cannot claim more memory than the weights that came with it.
+    """
+
+    def __init__(self, state: Mapping[str, Array]) -> None:
+        self.left = sum(array.size for array in state.values())
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32], /) -> Floats:
+        self.left -= math.prod(size)
+        if self.left < 0:
+            raise ValueError("the description is of more weights than there are")
+        return np.zeros(size, dtype)
+
+
+class Loadable(Protocol):
+    """What `load` fills."""
+
+    def load_state_dict(self, state: dict[str, Floats]) -> None: ...
+
+
+Loaded = TypeVar("Loaded", bound=Loadable)
+
+
+def load(path: Path, name: str, blank: Callable[[Any, Blank], Loaded], what: str, hint: str) -> Loaded:
+    """The network in a file of `save`.
 
     Parameters
     ----------
     path, name : as for `save`.
-    from_json : makes the description of what `json.loads` gives; ValueError, KeyError, TypeError or
-        AttributeError if that is something else.
+    blank : makes the network, its weights still to come, from what `json.loads` gives for its description; nearly any
+        error if that is something else.
     what, hint : for messages: what kind of file it should be, and where one comes from.
 
     Raises
@@ -76,8 +102,10 @@ def load(
     """
     try:
         arrays = read_arrays(path)
-        return from_json(json.loads(str(arrays.pop(name)))), arrays
+        network = blank(json.loads(str(arrays.pop(name))), Blank(arrays))
     except FileNotFoundError:
         raise UserError(f"there is no {what} file {str(path)!r}: {hint}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except DAMAGED:
         raise UserError(f"{str(path)!r} is not a {what} file, or damaged: {hint}") from None
+    network.load_state_dict(arrays)
+    return network

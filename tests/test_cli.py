@@ -252,7 +252,7 @@ def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
     assert 0.3 < norms.max() <= 0.7 + 1e-5
 
 
-@pytest.mark.parametrize("method", ["pgd", "fgsm", "cw"])
+@pytest.mark.parametrize("method", ["pgd", "fgsm", "cw", "random"])
 @pytest.mark.parametrize("space", ["image", "true-manifold", "learned-manifold", "transformations"])
 def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
     path, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "found.npz"

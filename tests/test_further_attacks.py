@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from test_attacks import assert_same_results, linear_model, norms
 
 from hlf_np import UserError
-from hlf_np.attacks import Attack, CarliniWagner, Objective, SuccessRate, carlini_wagner, fgsm, pgd, run, transfer
-from hlf_np.attacks.black_box import _restart_seed
-from hlf_np.attacks.objectives import margin
+from hlf_np.attacks import (
+    Attack,
+    CarliniWagner,
+    Objective,
+    SuccessRate,
+    carlini_wagner,
+    fgsm,
+    pgd,
+    random_search,
+    run,
+    transfer,
+)
+from hlf_np.attacks.black_box import _blocks, _restart_seed
+from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
 from hlf_np.spaces import ImageBall, Norm
@@ -56,8 +67,28 @@ def test_on_two_classes_both_objectives_have_the_same_optimum():
     w, images = random.standard_normal(6).astype(np.float32), random.random((30, 2, 3, 1), np.float32)
     model, labels = linear_model(np.stack([-w, w])), random.integers(0, 2, 30)
     settings = {"steps": 40, "step_size": 0.02, "stop_early": False}
-    by_margin, by_entropy = (pgd(model, images, labels, ImageBall(0.2), objective=o, **settings) for o in Objective)
+    by_margin, by_entropy = (
+        pgd(model, images, labels, ImageBall(0.2), objective=o, **settings) for o in ("margin", "cross-entropy")
+    )
     np.testing.assert_allclose(by_margin.images, by_entropy.images, rtol=0, atol=1e-6)
+
+
+@given(st.integers(1, 20), st.integers(3, 12), st.integers(0, 999))
+def test_the_ratio_of_logits_is_the_margin_made_blind_to_scale(count, classes, seed):
+    random = np.random.default_rng(seed)
+    logits, labels = random.standard_normal((count, classes)), random.integers(0, classes, count)
+    found = difference_of_logits_ratio(Tensor(logits), labels).data
+    ordered = np.sort(logits, axis=1)
+    np.testing.assert_allclose(found, plain_margins(logits, labels) / (ordered[:, -1] - ordered[:, -3]), rtol=1e-6)
+    np.testing.assert_array_equal(found > 0, logits.argmax(axis=1) != labels)
+    np.testing.assert_allclose(difference_of_logits_ratio(Tensor(1e3 * logits + 7), labels).data, found, rtol=1e-6)
+    if np.diff(ordered, axis=1).min() > 1e-4 and (ordered[:, -1] - ordered[:, -3]).min() > 1e-2:  # no kink nearby
+        check_grads(lambda x: difference_of_logits_ratio(x, labels), logits, tolerance=1e-5)
+
+
+def test_the_ratio_of_logits_needs_a_third_one():
+    with pytest.raises(UserError, match="at least three classes"):
+        difference_of_logits_ratio(Tensor(np.zeros((1, 2))), np.zeros(1, np.int64))
 
 
 def test_an_unknown_objective_is_refused():
@@ -243,3 +274,55 @@ def test_transfer_without_images_that_both_classify_correctly_has_no_rate(traine
     rows, result = transfer(trained, trained, wrong, ImageBall(), Attack(steps=1))
     assert len(rows) == 0
     assert math.isnan(SuccessRate.of(result).average)
+
+
+# --- random search --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_random_search_results_are_what_they_claim(trained, split, norm):
+    space = ImageBall(0.1 if norm == "linf" else 1.0, norm)
+    result = random_search(trained, split.images, split.labels, space, queries=60)
+    np.testing.assert_allclose(result.images - split.images, result.perturbations, rtol=0, atol=1e-6)
+    assert norms(result.perturbations, norm).max() <= space.epsilon + 1e-5
+    assert ((result.images >= 0) & (result.images <= 1)).all()
+    np.testing.assert_array_equal(result.success, trained.predict(result.images) != split.labels)
+    np.testing.assert_array_equal(result.restart_success, result.success[None])
+    np.testing.assert_allclose(result.loss, plain_margins(trained.logits(result.images), split.labels), atol=1e-5)
+    before = plain_margins(trained.logits(split.images), split.labels)
+    assert (result.loss >= before - 1e-5).all()
+    wrong = before > 0
+    np.testing.assert_array_equal(result.images[wrong], split.images[wrong])
+    assert result.success.sum() > wrong.sum()
+    assert result.iterations.max() <= 60
+    assert_same_results(result, random_search(trained, split.images, split.labels, space, queries=60))
+    other = random_search(trained, split.images, split.labels, space, queries=60, seed=1)
+    assert (other.images != result.images).any()
+
+
+def test_random_search_finds_the_worst_corner_of_a_linear_model():
+    random = np.random.default_rng(0)
+    w, images = random.standard_normal(6).astype(np.float32), (random.random((30, 2, 3, 1)) * 0.4 + 0.3).astype("f")
+    model, labels = linear_model(np.stack([-w, w]), bias=np.array([100, -100])), np.zeros(30, np.int64)
+    found = random_search(model, images, labels, ImageBall(0.2), queries=400)
+    assert not found.success.any()
+    worst = images + 0.2 * np.sign(w).reshape(2, 3, 1)
+    np.testing.assert_allclose(found.images, worst, rtol=0, atol=1e-6)
+    none = random_search(model, images, labels, ImageBall(0.2), queries=0)
+    np.testing.assert_array_equal(none.images, images)
+
+
+@given(st.integers(1, 4), st.lists(st.integers(1, 9), min_size=1, max_size=3), st.floats(0.001, 1))
+def test_blocks_are_of_neighbours_and_of_their_share(count, sizes, share):
+    blocks = _blocks(np.random.default_rng(0), (count, *sizes), share)
+    long = max(1, sum(size > 1 for size in sizes))
+    lengths = [max(1, round(size * share ** (1 / long))) for size in sizes]
+    for block in blocks:
+        where = np.argwhere(block)
+        np.testing.assert_array_equal(np.ptp(where, axis=0) + 1, lengths)
+        assert len(where) == math.prod(lengths)
+
+
+def test_random_search_of_no_images_finds_none(trained, split):
+    result = random_search(trained, split.images[:0], split.labels[:0], ImageBall(0.1))
+    assert len(result.images) == len(result.success) == 0

@@ -55,7 +55,7 @@ class Attack:
     restarts : independent attempts.
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
-    objective : what is maximised, "cross-entropy" or "margin".
+    objective : what is maximised, "cross-entropy", "margin" or "dlr"; see `objectives`.
     """
 
     steps: int = 40
@@ -101,6 +101,15 @@ class SuccessRate:
 
     average : over restarts, as the paper's released code reports it.
     worst : an image counts if any restart succeeded.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 50).test
+    >>> right = test.take(model.predict(test.images) == test.labels)
+    >>> rate = SuccessRate.of(run(model, right, hlf.spaces.ImageBall(0.3), Attack(steps=5, restarts=2)))
+    >>> 0 <= rate.average <= rate.worst <= 1
+    True
     """
 
     average: float
@@ -225,7 +234,7 @@ def run(
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
     wanted = engine is Engine.PROGRAM and attack.objective is Objective.CROSS_ENTROPY and len(labels) > 0
-    compiled = chart.compiled(model) if wanted else None
+    compiled = chart.compiled(model) if wanted and model.compiles else None
     for restart in range(attack.restarts):
         codes = chart.start
         if attack.start is Start.RANDOM:
@@ -275,12 +284,21 @@ def pgd(
     codes : places of the images on the true manifold, for spaces that need them.
     steps, step_size, rule, start, restarts, stop_early, objective : see `Attack`.
     seed : of the random starts.
-    engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows
-        perturbations of the image and the cross-entropy only; the rest is always done by autodiff.
+    engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows the layers and
+        spaces of this package and the cross-entropy only; the rest is always done by autodiff.
 
     Raises
     ------
     UserError : for bad images, labels or settings.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 20).test
+    >>> space = hlf.spaces.ImageBall(epsilon=0.3)
+    >>> result = pgd(model, test.images, test.labels, space, steps=5, restarts=2)
+    >>> result.restart_success.shape, bool(abs(result.perturbations).max() <= 0.3)
+    ((2, 20), True)
     """
     attack = Attack(
         steps,

@@ -1,4 +1,4 @@
-"""Transfer attacks: adversarial examples made on one model, shown to another."""
+"""Attacks that need no gradient of the model they attack: examples made on another model, and random search."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from hlf_np.arrays import Integers
+from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.attacks.ascent import Attack, AttackResult, run
+from hlf_np.attacks.objectives import margin
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.checks import check_count, check_images, check_labels
+from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import Space
+from hlf_np.spaces.space import per_row
 
 
 def transfer(
@@ -40,6 +43,14 @@ def transfer(
     Raises
     ------
     UserError : for images or labels that do not fit the models or the space.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> source, target = hlf.models.cnn(seed=0), hlf.models.cnn(seed=1)
+    >>> rows, shown = transfer(source, target, hlf.data.load_fonts(0, 50).test, hlf.spaces.ImageBall(0.3))
+    >>> len(rows) == len(shown.success) <= 50
+    True
     """
     attack = attack or Attack()
     correct = [model.predict(split.images) == split.labels for model in (source, target)]
@@ -61,3 +72,86 @@ def transfer(
 
 def _restart_seed(seed: int, restart: int) -> int:
     return int(generator(seed, "transfer", restart).integers(2**31))
+
+
+def random_search(
+    model: Model,
+    images: Floats,
+    labels: Integers,
+    space: Space,
+    codes: Codes | None = None,
+    queries: int = 500,
+    seed: int = 0,
+) -> AttackResult:
+    """Adversarial examples by trial: what raises the margin is kept.
+
+    Each query moves one block of neighbouring entries of every code to the border of the ball, all of them up or all of
+    them down. The blocks are drawn anywhere and become smaller: at first they are the whole code, at the end a 256th of
+    it. The search asks for logits only. So it is far weaker than a gradient attack, unless gradients mislead.
+
+    Parameters
+    ----------
+    model : the classifier, attacked in evaluation mode.
+    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64.
+    space : where to perturb; codes : for spaces that need them.
+    queries : of the model, for each image; one that is fooled is left alone.
+    seed : of the blocks.
+
+    Returns
+    -------
+    As for `pgd`, with one restart; `iterations` counts queries, `loss` is the margin.
+
+    Raises
+    ------
+    UserError : for bad images, labels or settings.
+
+    Source: the idea of square-shaped trials that shrink is Andriushchenko et al.'s, 2020.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 20).test
+    >>> result = random_search(model, test.images, test.labels, hlf.spaces.ImageBall(0.3), queries=20)
+    >>> bool((result.loss > 0).all() == result.success.all())
+    True
+    """
+    check_images(images, model.image_shape)
+    check_labels(labels, model.classes, len(images))
+    check_count("queries", queries, least=0)
+    chart, random = space.chart(images, labels, codes), generator(seed, "random search")
+
+    def judged(codes: Floats, rows: Integers) -> tuple[Floats, Booleans]:
+        logits = model.logits(np.clip(chart.take(rows).decoded(codes), 0, 1))
+        return margin(Tensor(logits), labels[rows]).data, logits.argmax(axis=1) != labels[rows]
+
+    best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
+    margins, success = judged(best, np.arange(len(labels)))
+    for query in range(1, queries + 1):
+        blocks = _blocks(random, best.shape, 0.5 ** (8 * (query - 1) / queries))
+        moves = random.choice(np.array([-space.epsilon, space.epsilon], np.float32), len(labels))
+        rows = np.flatnonzero(~success)
+        if not len(rows):
+            break
+        corners = chart.start[rows] + per_row(moves[rows], best)
+        tried = space.project(chart.take(rows), np.where(blocks[rows], corners, best[rows]))
+        found, fooled = judged(tried, rows)
+        better = fooled | (found > margins[rows])
+        kept = rows[better]
+        best[kept], margins[kept], iterations[kept] = tried[better], found[better], query
+        success[rows] = fooled
+    final = np.clip(chart.decoded(best), 0, 1)
+    return AttackResult(final, best - chart.start, success, iterations, margins, success[None].copy())
+
+
+def _blocks(random: np.random.Generator, shape: tuple[int, ...], share: float) -> Booleans:
+    """For each row of an array of this shape, (N, ...), a block anywhere in it that is about this share of it."""
+    count, *sizes = shape
+    long = max(1, sum(size > 1 for size in sizes))
+    blocks: Booleans = np.ones(shape, bool)
+    for axis, size in enumerate(sizes):
+        length = max(1, round(size * share ** (1 / long)))
+        first = random.integers(0, size - length + 1, count)
+        behind = np.arange(size) - first[:, None]  # (N, size)
+        inside = (behind >= 0) & (behind < length)
+        blocks &= inside.reshape(count, *[size if other == axis else 1 for other in range(len(sizes))])
+    return blocks

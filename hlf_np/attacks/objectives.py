@@ -6,12 +6,14 @@ in rounding; the margin does not, because it is piecewise linear in the logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
+from hlf_np.errors import UserError
 from hlf_np.operations import cross_entropy
 
 
@@ -42,12 +44,59 @@ def margin(logits: Tensor, labels: Integers) -> Tensor:
     return Tensor.result(logits.data[rows, strongest] - logits.data[rows, labels], (logits,), backward)
 
 
+def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
+    """The margin over the distance of the largest from the third largest logit: DLR, for at least three classes.
+
+    Logits that are scaled or shifted as a whole leave it unchanged, so that no model can hide by being sure of itself.
+    With u the margin, v = z_1 - z_3 that distance, and e_k the k-th unit vector, the gradient of u / v is::
+
+        (e_k - e_y) / v - u (e_1 - e_3) / v^2
+
+    Parameters
+    ----------
+    logits : (N, classes); labels : (N,) int64.
+
+    Returns
+    -------
+    (N,) ratios, positive exactly where the predicted label is not y.
+
+    Raises
+    ------
+    UserError : for fewer classes.
+
+    Source: Croce and Hein, 2020.
+    """
+    if logits.shape[1] < 3:
+        raise UserError("the objective dlr needs at least three classes: use cross-entropy or margin")
+    above = margin(logits, labels)
+    rows, order = np.arange(len(labels)), logits.data.argsort(axis=1)
+    first, third = order[:, -1], order[:, -3]
+    spread = logits.data[rows, first] - logits.data[rows, third] + logits.data.dtype.type(1e-12)
+    ratios = above.data / spread
+
+    def backward(g: Floats) -> tuple[Floats, Floats]:
+        d_logits = np.zeros_like(logits.data)
+        d_logits[rows, first] = -g * ratios / spread
+        d_logits[rows, third] = g * ratios / spread
+        return g / spread, d_logits
+
+    return Tensor.result(ratios, (above, logits), backward)
+
+
 class Objective(StrEnum):
     """The function of logits and labels that an attack maximises."""
 
     CROSS_ENTROPY = "cross-entropy"
     MARGIN = "margin"
+    DIFFERENCE_OF_LOGITS_RATIO = "dlr"
 
     def of(self, logits: Tensor, labels: Integers) -> Tensor:
         """Its value for each image, (N, classes) and (N,) to (N,)."""
-        return cross_entropy(logits, labels) if self is Objective.CROSS_ENTROPY else margin(logits, labels)
+        return _FUNCTIONS[self](logits, labels)
+
+
+_FUNCTIONS: dict[Objective, Callable[[Tensor, Integers], Tensor]] = {
+    Objective.CROSS_ENTROPY: cross_entropy,
+    Objective.MARGIN: margin,
+    Objective.DIFFERENCE_OF_LOGITS_RATIO: difference_of_logits_ratio,
+}

@@ -91,6 +91,12 @@ def train(
 @option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
 @option("--restarts", default=5, help="Of each attack.")
 @option("--epsilon", default=0.3, help="Size of the regular perturbations.")
+@option("--n-checked", default=200, help="Images to look for masked gradients on; 0: none.")
+@click.option(
+    "--transfer-from",
+    type=click.Path(path_type=Path),
+    help="Another model, whose adversarial examples are tried in that check. [default: none]",
+)
 @manifolds_option
 @data_options
 @threads_option
@@ -101,23 +107,34 @@ def evaluate(
     n_attacked_on_manifold: int,
     restarts: int,
     epsilon: float,
+    n_checked: int,
+    transfer_from: Path | None,
     manifolds: Path | None,
     dataset: str,
     dataset_name: str | None,
     difficulty: str | None,
     threads: int | None,
 ) -> None:
-    """Test error of a saved model, and success rates of regular and of on-manifold attacks."""
+    """Test error of a saved model, and success rates of regular and of on-manifold attacks.
+
+    Warns where these rates may be too low because the model hides its gradients.
+    """
     from hlf_np.threads import use_threads
 
     use_threads(threads)
+    import numpy as np
+
     from hlf_np import models
+    from hlf_np.attacks import masking
+    from hlf_np.checks import check_count
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.evaluation import evaluate as measure
     from hlf_np.experiments.groundwork import fit, load_dataset, spaces_of
     from hlf_np.manifolds.oracle import stored_oracle
 
+    check_count("n_checked", n_checked, least=0)
     classifier = models.load(model)
+    other = models.load(transfer_from) if transfer_from else None
     source = chosen_source(dataset, dataset_name, difficulty)
     _check_classes(classifier, source)
     n_test = min(10_000, source.test_size) if n_test is None else n_test
@@ -145,16 +162,24 @@ def evaluate(
         click.echo(f"on learned manifold, any restart       {found.on_learned_manifold_success_worst:.4f}")
     if oracle:
         click.echo(f"labels kept on it, by the oracle       {found.learned_labels_kept:.4f}")
+    attacked = test.take(slice(0, config.n_attacked))
+    checked = attacked.take(np.flatnonzero(classifier.predict(attacked.images) == attacked.labels)[:n_checked])
+    if len(checked):
+        signs = masking.look_for(classifier, checked, epsilon, other)
+        click.echo(f"{f'thorough attack, on {signs.count} of these':39}{signs.white_box:.4f}")
+        click.echo(f"random search, on the same             {signs.searched:.4f}")
+        for warning in signs.warnings():
+            click.echo(f"hlf_np: gradients may be masked: {warning}", err=True)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@option("--attack", "method", default="pgd", help="pgd; fgsm: a single step; cw: the smallest, by Carlini and Wagner.")
+@option("--attack", "method", default="pgd", help="pgd; fgsm: one step; cw: Carlini and Wagner's; random: search.")
 @option("--space", default="image", help="Where: image, true-manifold, learned-manifold or transformations.")
 @option("--images", default=100, help="How many test images to attack.")
 @option("--epsilon", default=0.3, help="Size of the perturbations.")
 @option("--norm", default="linf", help="linf or l2.")
-@option("--objective", default="cross-entropy", help="Of pgd: cross-entropy or margin.")
+@option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin or dlr.")
 @option("--steps", default=40, help="Of pgd.")
 @option("--step-size", default=0.005, help="Of pgd.")
 @option("--rule", default="adam", help="Of pgd: adam or sign.")
@@ -214,6 +239,7 @@ def attack(
         "pgd": partial(attacks.pgd, **settings),
         "fgsm": attacks.fgsm,
         "cw": attacks.carlini_wagner,
+        "random": attacks.random_search,
     }
     find, chosen = named("attack", method, how), named("space", space, where)
     result = find(classifier, test.images, test.labels, chosen, test.codes)

@@ -23,7 +23,15 @@ class Codes:
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, C) float32 in [0, 1], labels (N,) int64, and their codes where the manifold is known."""
+    """Images (N, H, W, C) float32 in [0, 1], labels (N,) int64, and their codes where the manifold is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> split = Split(np.zeros((5, 28, 28, 1), np.float32), np.arange(5))
+    >>> len(split), split.take(slice(0, 2)).labels.tolist()
+    (5, [0, 1])
+    """
 
     images: Floats
     labels: Integers

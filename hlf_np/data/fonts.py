@@ -199,6 +199,11 @@ def load_prototypes(path: str | os.PathLike[str] | None = None) -> Bytes:
     Raises
     ------
     UserError : if the file is missing or holds something else.
+
+    Examples
+    --------
+    >>> load_prototypes().shape
+    (1000, 10, 28, 28)
     """
     path = prototypes_path() if path is None else Path(path)
     hint = "make one with `python -m hlf_np fonts build DIR`"
@@ -238,6 +243,14 @@ def load_fonts(
     Raises
     ------
     UserError : for an unknown difficulty, too many images, or a bad file.
+
+    Examples
+    --------
+    >>> data = load_fonts(n_train=20, n_test=10, difficulty="easy")
+    >>> data.train.images.shape, data.test.labels.tolist()
+    ((20, 28, 28, 1), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    >>> data.train.codes.parameters.shape  # where on the manifold they are
+    (20, 6)
     """
     return Fonts(load_prototypes(prototypes), check_choice("difficulty", difficulty, Difficulty), seed).dataset(
         n_train, n_test

@@ -30,11 +30,13 @@ import numpy as np
 
 from hlf_np import __version__
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_images, check_labels
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.files import read_arrays, replace_file, write_text
+from hlf_np.files import DAMAGED, read_arrays, replace_file, write_text
 from hlf_np.models import Model
 
+LARGEST_SETTINGS = 2**20  # bytes of config.json
 COLUMNS = (
     "dataset",
     "training",
@@ -193,13 +195,16 @@ class Store:
             arrays = read_arrays(path)
             content = json.loads(str(arrays.pop("content")))
             examples = {
-                kind: Examples(*(arrays[f"examples/{kind}/{entry.name}"] for entry in fields(Examples)))
+                kind: _checked(Examples(*(arrays[f"examples/{kind}/{entry.name}"] for entry in fields(Examples))))
                 for kind in content["examples"]
             }
             distances = {kind: arrays[f"distances/{kind}"] for kind in content["distances"]}
-            failure = content.get("failure", "")
-            return CellResult(cell, Measurements(**content["measurements"]), examples, distances, failure)
-        except (OSError, ValueError, KeyError, TypeError):
+            measurements = {name: float(value) for name, value in content["measurements"].items()}
+            if any(found.ndim != 1 or found.dtype.kind != "f" for found in distances.values()):
+                raise ValueError("distances are one number for each image")
+            failure = str(content.get("failure", ""))
+            return CellResult(cell, Measurements(**measurements), examples, distances, failure)
+        except DAMAGED:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
 
     def results(self) -> list[CellResult]:
@@ -219,6 +224,17 @@ class Store:
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file that people can read."""
         write_text(self.folder / name, _json(content))
+
+
+def _checked(examples: Examples) -> Examples:
+    """Examples from a file, if they are what they should be; ValueError or UserError otherwise."""
+    for images in (examples.originals, examples.adversarial):
+        check_images(images)
+    for labels in (examples.labels, examples.predictions):
+        check_labels(labels, np.iinfo(np.int64).max, len(examples.originals))
+    if examples.adversarial.shape != examples.originals.shape:
+        raise ValueError("images before and after are of different shapes")
+    return examples
 
 
 def _csv_value(value: Any) -> str:
@@ -299,11 +315,14 @@ def _plain(config: RunConfig) -> dict[str, Any]:
 def _read_settings(path: Path) -> dict[str, Any]:
     """What a folder says of its run; a setting that an older version did not have was at its default."""
     try:
-        run = json.loads(path.read_text())["run"]
-        if not isinstance(run, dict):
+        if not path.is_file() or path.stat().st_size > LARGEST_SETTINGS:
+            raise ValueError
+        content = json.loads(path.read_text())
+        run, command = content["run"], content["command"]
+        if not isinstance(run, dict) or not isinstance(command, str):
             raise TypeError
         return _plain(RunConfig()) | run
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         raise UserError(f"{str(path)!r} is missing or not from this program: give a folder that `run` wrote") from None
 
 
@@ -318,7 +337,7 @@ def stored_config(folder: Path) -> RunConfig:
     values = _read_settings(settings)
     try:
         return RunConfig.from_json(values)
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except DAMAGED:
         raise UserError(f"{str(settings)!r} is not from this program: give a folder that `run` wrote") from None
 
 
@@ -327,7 +346,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the operating system releases it however this process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / ".lock").open("a")  # whatever it is, its content stays
     except OSError as error:
         raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}): give another folder with --out") from None
     with lock:

@@ -57,6 +57,16 @@ def project(
     Raises
     ------
     UserError : if there are not as many images as codes.
+
+    Examples
+    --------
+    >>> from hlf_np.data.fonts import Fonts, load_prototypes
+    >>> from hlf_np.spaces import TrueManifold
+    >>> fonts = Fonts(load_prototypes())
+    >>> test = fonts.dataset(0, 3).test
+    >>> chart = TrueManifold(fonts).chart(test.images, test.labels, test.codes)
+    >>> bool((project(test.images, chart, steps=2).distances < 1e-3).all())  # they lie on it
+    True
     """
     check_count("steps", steps, least=0)
     if len(images) != len(chart.start):

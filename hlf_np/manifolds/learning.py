@@ -69,6 +69,14 @@ def train_vae(
     Raises
     ------
     UserError : for bad images, or when the loss is no longer finite.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> images = hlf.data.load_fonts(n_train=100, n_test=0).train.images[::10]  # the letter A
+    >>> vae = train_vae(images, VaeConfig(channels=(4, 8), epochs=1))
+    >>> vae.encode(images).shape, vae.decode(vae.encode(images)).shape
+    ((10, 10), (10, 28, 28, 1))
     """
     check_images(images, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=images.shape[1:])

@@ -58,6 +58,7 @@ from hlf_np.errors import UserError
 from hlf_np.layers import (
     BatchNorm,
     Convolution,
+    Draws,
     Flatten,
     Layer,
     Linear,
@@ -130,7 +131,7 @@ class VaeConfig:
         return sides
 
 
-def _encoder(config: VaeConfig, random: np.random.Generator) -> Sequential:
+def _encoder(config: VaeConfig, random: Draws) -> Sequential:
     """Images (N, H, W, C) to (N, 2 L): the means, then the log variances, of their codes."""
     layers: list[Layer] = []
     channels = config.image_shape[2]
@@ -141,7 +142,7 @@ def _encoder(config: VaeConfig, random: np.random.Generator) -> Sequential:
     return Sequential(*layers, Flatten(), Linear(features, 2 * config.latent_dimensions, random))
 
 
-def _decoder(config: VaeConfig, random: np.random.Generator) -> Sequential:
+def _decoder(config: VaeConfig, random: Draws) -> Sequential:
     """Codes (N, L) to images (N, H, W, C): the encoder backwards."""
     widths = [*reversed(config.channels), config.image_shape[2]]
     sides = config.sides[::-1]
@@ -162,10 +163,11 @@ class Vae(Layer):
     As a layer it takes images to the reconstructions from their mean codes.
     """
 
-    def __init__(self, config: VaeConfig, seed: int = 0) -> None:
+    def __init__(self, config: VaeConfig, seed: int = 0, draws: Draws | None = None) -> None:
+        """`draws` : where the initial weights come from, if not from `seed`."""
         super().__init__()
         self.config = config
-        random = generator(seed, "vae initialisation")
+        random = draws or generator(seed, "vae initialisation")
         self.encoder, self.decoder = _encoder(config, random), _decoder(config, random)
 
     def children(self) -> Mapping[str, Layer]:
@@ -231,7 +233,8 @@ def load_vae(path: str | os.PathLike[str]) -> Vae:
     ------
     UserError : if the file is missing, truncated, or something else.
     """
-    config, state = weights.load(Path(path), "vae", VaeConfig.from_json, "VAE", "delete it to train it anew")
-    vae = Vae(config)
-    vae.load_state_dict(state)
-    return vae
+
+    def blank(description: Any, draws: Draws) -> Vae:
+        return Vae(VaeConfig.from_json(description), draws=draws)
+
+    return weights.load(Path(path), "vae", blank, "VAE", "delete it to train it anew")

@@ -15,7 +15,9 @@ def affine_matrix(parameters: Tensor) -> Tensor:
         A = [[s c - s hx n,  -s n + s hx c,  u],
              [s hy c + s n,  -s hy n + s c,  v]]
 
-    A maps *output* positions to *input* positions (see `warp`), so s > 1 shrinks the image.
+    A maps *output* positions to *input* positions (see `warp`), so s > 1 shrinks the image. Each entry is linear in
+    hx, hy and s; to r, dc/dr = -n and dn/dr = c. So the gradient to a parameter is the sum over the entries of g times
+    their derivatives, for instance d/dhx = s (c g[0, 1] - n g[0, 0]).
 
     Parameters
     ----------
@@ -51,6 +53,20 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     Parameters
     ----------
     images : (N, H, W, C); parameters : (N, 6), see `affine_matrix`.
+
+    A pixel of the result is a sum of four pixels of the image, with weights that depend on A. So the gradient to the
+    image gives each of the four g times its weight. The gradient to A is g times the slope of the image there, which
+    `kernels.warp` derives from the same four pixels, times the position (x, y, 1), summed over all pixels.
+
+    Examples
+    --------
+    A dot in the middle, and the same seen from one pixel further right.
+
+    >>> dot = np.zeros((1, 5, 5, 1), np.float32)
+    >>> dot[0, 2, 2] = 1
+    >>> moved = warp(Tensor(dot), Tensor(np.array([[0.5, 0, 0, 0, 1, 0]], np.float32)))
+    >>> moved.data[0, 2, :, 0].tolist()
+    [0.0, 1.0, 0.0, 0.0, 0.0]
     """
     matrices = affine_matrix(parameters)
     size = (images.shape[1], images.shape[2])

@@ -15,7 +15,22 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
 
     Returns
     -------
-    (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1. The gradients are derived in `kernels.convolution`.
+    (N, H', W', O) with H' = (H + 2 padding - kh) // stride + 1.
+
+    The result is linear in x and in the weights, so both gradients are sums of products, too::
+
+        y[i, j, o] = bias[o] + sum_{a, b, c} x[s i + a - p, s j + b - p, c] w[o, c, a, b]     (s stride, p padding)
+        dw[o, c, a, b] = sum_{i, j} x[s i + a - p, s j + b - p, c] g[i, j, o]
+        dx[k, l, c] = sum_{o, a, b} g[i, j, o] w[o, c, a, b]     over the i, j with s i + a - p = k, s j + b - p = l
+
+    The last gathers what all windows made of one pixel. `kernels.convolution` turns the three into matrix products.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, sum_of_four = Tensor(np.arange(9.0).reshape(1, 3, 3, 1)), Tensor(np.ones((1, 1, 2, 2)))
+    >>> convolution(x, sum_of_four, None).data[0, :, :, 0].tolist()
+    [[8.0, 12.0], [20.0, 24.0]]
     """
     y = convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
     kernel = (weight.shape[2], weight.shape[3])

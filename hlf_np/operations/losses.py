@@ -9,6 +9,8 @@ from hlf_np.autodiff import Tensor
 def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     """-log softmax(logits)[label] for each row, L in the paper; the gradient is softmax - one_hot.
 
+    For L = log sum_j exp(f_j) - f_y, and the derivative of the first term to f_k is exp(f_k) / sum_j exp(f_j).
+
     Parameters
     ----------
     logits : (N, classes); labels : (N,) int64.

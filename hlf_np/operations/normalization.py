@@ -13,10 +13,17 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
 
         xhat = (x - mean) / s,   s = sqrt(variance + epsilon),   y = weight xhat + bias
 
-    The mean and s depend on every x, so each gradient is corrected for the two directions along which xhat cannot
-    change (a common shift and a common scaling)::
+    The mean and s depend on every x. With d mean / d x_j = 1 / M, and d s / d x_j = (x_j - mean) / (M s) = xhat_j / M,
+    the quotient rule gives::
 
-        dx = weight / s * (g - mean(g) - xhat mean(g xhat))
+        d xhat_i / d x_j = ([i = j] - 1 / M - xhat_i xhat_j / M) / s
+
+    and the chain rule, sum_i weight g_i d xhat_i / d x_j, one product for each of the three terms::
+
+        dx = weight / s * (g - mean(g) - xhat mean(g xhat)),   dweight = sum(g xhat),   dbias = sum(g)
+
+    So each gradient is corrected for the two directions along which xhat cannot change, a common shift and a common
+    scaling.
 
     Parameters
     ----------

@@ -35,6 +35,14 @@ class ImageBall(Space):
 
     These are the paper's *regular* adversarial examples. Most directions in image space leave the
     manifold, so most of them do. The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
+
+    Examples
+    --------
+    >>> space = ImageBall(0.3)
+    >>> grey = np.full((1, 2, 2, 1), 0.9, np.float32)
+    >>> chart = space.chart(grey, np.zeros(1, np.int64), None)
+    >>> space.project(chart, grey - 0.5).min().round(6), space.project(chart, grey + 0.5).max()  # no pixel above 1
+    (np.float32(0.6), np.float32(1.0))
     """
 
     epsilon: float = 0.3

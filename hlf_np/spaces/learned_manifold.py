@@ -88,6 +88,13 @@ class LearnedManifold(Space):
 
     vaes : one per class, in the order of the labels; all of the same sizes.
     epsilon, norm : of the perturbation of z. The paper uses 0.3 for L_inf and for L2.
+
+    Examples
+    --------
+    >>> from hlf_np.manifolds import VaeConfig
+    >>> space = LearnedManifold([Vae(VaeConfig(channels=(4, 4), latent_dimensions=3), seed) for seed in range(10)])
+    >>> space.chart(np.zeros((2, 28, 28, 1), np.float32), np.array([3, 7]), None).start.shape
+    (2, 3)
     """
 
     vaes: Sequence[Vae]

@@ -27,7 +27,17 @@ from hlf_np.errors import UserError
 
 
 class Norm(StrEnum):
-    """How the size of a perturbation is measured, over all entries of an image's code."""
+    """How the size of a perturbation is measured, over all entries of an image's code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> perturbation = np.array([[3.0, -4.0]])
+    >>> Norm.LINF.of(perturbation).item(), Norm.L2.of(perturbation).item()
+    (4.0, 5.0)
+    >>> Norm.LINF.clip(perturbation, 1).tolist(), Norm.L2.clip(perturbation, 1).round(3).tolist()
+    ([[1.0, -1.0]], [[0.6, -0.8]])
+    """
 
     LINF = "linf"
     L2 = "l2"

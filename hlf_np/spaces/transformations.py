@@ -47,6 +47,12 @@ class Transformations(Space):
 
     box : of the parameters; `Fonts.box`, or `EMNIST_BOX`.
     epsilon, norm : of the parameters' distance to the identity.
+
+    Examples
+    --------
+    >>> chart = Transformations(EMNIST_BOX).chart(np.zeros((2, 28, 28, 1), np.float32), np.zeros(2, np.int64), None)
+    >>> chart.start.shape, chart.start[0].tolist()
+    ((2, 6), [0.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     """
 
     box: Box

@@ -48,6 +48,15 @@ class TrueManifold(Space):
 
     fonts : the generator that the images come from; it knows the letters and the box.
     epsilon, norm : of the perturbation of t.
+
+    Examples
+    --------
+    >>> from hlf_np.data.fonts import load_prototypes
+    >>> fonts = Fonts(load_prototypes())
+    >>> test = fonts.dataset(0, 5).test
+    >>> chart = TrueManifold(fonts).chart(test.images, test.labels, test.codes)
+    >>> bool(np.allclose(chart.decoded(chart.start), test.images, atol=1e-5))  # it starts at the images themselves
+    True
     """
 
     fonts: Fonts

@@ -1,0 +1,97 @@
+"""Every example that somebody may copy runs: those in docstrings, and the Python in README.md."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hlf_np
+from hlf_np import UserError
+from hlf_np.autodiff import Tensor
+from hlf_np.operations import cross_entropy
+
+FLAGS = doctest.ELLIPSIS
+README = Path(__file__).parents[1] / "README.md"
+
+
+def modules():
+    """All modules of the package, but those of other libraries that are missing here."""
+    for found in pkgutil.walk_packages(hlf_np.__path__, "hlf_np."):
+        if found.name == "hlf_np.__main__":
+            continue
+        try:
+            yield importlib.import_module(found.name)
+        except UserError:
+            assert found.name.startswith("hlf_np.adapters.")
+    yield hlf_np
+
+
+FOUND = [test for module in modules() for test in doctest.DocTestFinder().find(module) if test.examples]
+
+
+@pytest.mark.parametrize("test", FOUND, ids=[test.name for test in FOUND])
+def test_examples_in_docstrings_are_true(test, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = []
+    doctest.DocTestRunner(optionflags=FLAGS).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+def blocks(text):
+    """The Python blocks of a text in Markdown."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run_blocks(chosen, **names):
+    """Run blocks one after the other, as somebody who reads on would; the names that are left."""
+    for block in chosen:
+        exec(compile(block, str(README), "exec"), names)
+    return names
+
+
+def smaller(block):
+    """The same with less data and fewer epochs, which change nothing but the time."""
+    return re.sub(r"n_(train|test)=1000", r"n_\1=100", block).replace("epochs=20", "epochs=1")
+
+
+def test_the_readme_has_the_examples_that_are_run_here():
+    found = blocks(README.read_text())
+    assert len(found) == 6
+    assert sum("import torch" in block for block in found) == 1
+
+
+def test_python_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(smaller(block) for block in blocks(README.read_text()) if "import torch" not in block)
+    before = names["model"].logits(names["images"])
+    assert (names["result"].loss > cross_entropy(Tensor(before), names["labels"]).data).mean() > 0.9
+    brightness = names["Brightness"](epsilon=0.4)
+    factors = names["result"].images.sum(axis=(1, 2, 3)) / names["images"].sum(axis=(1, 2, 3))
+    assert 0.6 - 1e-5 <= factors.min() < factors.max() <= 1 + 1e-5
+    assert not names["model"].compiles
+    assert names["draw"](names["model"], names["split"], brightness).mean() <= names["result"].success.mean()
+
+
+@pytest.mark.parity
+def test_weights_travel_to_pytorch_and_back_as_the_readme_says():
+    torch = pytest.importorskip("torch")
+    (block,) = (block for block in blocks(README.read_text()) if "import torch" in block)
+    assert len(block.splitlines()) == 4
+    model, other = hlf_np.models.mlp(widths=(8, 8), seed=1), hlf_np.models.mlp(widths=(8, 8), seed=2)
+
+    def linear(inputs, units):
+        return torch.nn.Linear(inputs, units), torch.nn.BatchNorm1d(units), torch.nn.ReLU()
+
+    theirs = torch.nn.Sequential(torch.nn.Flatten(), *linear(784, 8), *linear(8, 8), torch.nn.Linear(8, 10)).eval()
+    images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)
+    for weights in (model, other):
+        expected = weights.logits(images)
+        names = run_blocks([block], torch_model=theirs, model=weights)
+        with torch.no_grad():
+            found = theirs(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(names["model"].logits(images), expected)
