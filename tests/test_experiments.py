@@ -96,7 +96,8 @@ def test_every_preset_has_the_papers_recipe(preset):
     assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
     assert config.attack.stop_early
     combined = {Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL}  # a variant, not one of the paper's main curves
-    assert set(config.trainings) == set(Training) - (combined if preset is Preset.QUICK else set())
+    main = preset in (Preset.QUICK, Preset.STANDARD)
+    assert set(config.trainings) == set(Training) - (combined if main else set())
     assert config.latent_epsilon == 0.3
 
 
@@ -106,7 +107,7 @@ def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
     assert config.epochs == 20
     assert config.attack == Attack(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
     assert config.n_attacked == 1000
-    assert config.n_attacked_on_manifold == (500 if preset is Preset.QUICK else 2500)
+    assert config.n_attacked_on_manifold == {Preset.QUICK: 500, Preset.STANDARD: 1000, Preset.PAPER: 2500}[preset]
 
 
 def test_paper_preset_has_the_papers_grid():
