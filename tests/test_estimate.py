@@ -37,7 +37,6 @@ def test_the_announcement_divides_the_work_by_the_speed(tmp_path, preset, minute
         speed = total_work(config, store) / (60 * minutes)
         said = announcement(config, store, speed, 2)
     models = len(config.trainings) * len(config.sizes) * config.seeds
-    assert models == {Preset.QUICK: 24, Preset.STANDARD: 72, Preset.PAPER: 525}[preset]
     time = {50: "about 50 minutes", 600: "about 10 hours"}[minutes]
     assert said == f"{models} models to train and attack: {time} on 2 threads."
 
