@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.convolution import copy
 
 # The statistics of a batch norm, each repeated for a row of pixels.
 MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5
@@ -94,8 +95,10 @@ def norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped
     x_rows, rows, row, at, g_rows, d_rows = op[1], op[2], op[3], op[4], op[5], op[6]
     mean, factor = weights[at + MEAN * row :], weights[at + FACTOR * row :]
     g_mean, slope = weights[at + G_MEAN * row :], weights[at + SLOPE * row :]
+    g = np.empty(row, np.float32)  # a copy, as d often takes the place of g: vector instructions must keep them apart
     for i in range(images * rows):
-        x, g, d = work[tables[x_rows + i] :], work[tables[g_rows + i] :], work[tables[d_rows + i] :]
+        x, d = work[tables[x_rows + i] :], work[tables[d_rows + i] :]
+        copy(work[tables[g_rows + i] :], g, row)
         for k in range(row):
             d[k] = factor[k] * (g[k] - g_mean[k] - (x[k] - mean[k]) * slope[k])
 
