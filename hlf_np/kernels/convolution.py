@@ -28,6 +28,7 @@ from hlf_np.arrays import Array, Floats
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
+from hlf_np.kernels.linking import LinkedForNumbers, integer, table
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
 
 _tile_1 = make_tile(1)
@@ -81,6 +82,22 @@ def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_a
             outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, False)
 
 
+PRODUCT = LinkedForNumbers(
+    product,
+    lambda number: (
+        number[::1], table, table, integer, number[::1], integer, number[::1], integer, integer,
+        number[::1], table, integer, integer, integer, table,
+    ),
+)  # fmt: skip
+OUTER_PRODUCTS = LinkedForNumbers(
+    outer_products,
+    lambda number: (
+        number[::1], table, integer, table, number[::1], integer, table, integer, number[::1], integer
+    ),
+)  # fmt: skip
+_product, _outer_products = PRODUCT.call, OUTER_PRODUCTS.call
+
+
 def panels(matrix: Array) -> Array:
     """A matrix (K, N) in the order in which `product` reads it, (panels, K, PANEL): zeros fill the last panel.
 
@@ -128,7 +145,7 @@ def _change_width(values, rows, width, new_width, result):  # type: ignore[no-un
 
 @njit(cache=True, parallel=True)
 def _products(  # type: ignore[no-untyped-def]
-    x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
+    run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
 ):
     """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
     count, chunk, height, width, channels, out_pixels, out_channels = shape
@@ -144,8 +161,8 @@ def _products(  # type: ignore[no-untyped-def]
             for phase in range(taps.shape[0]):
                 # the tables cover a full chunk, image by image: a shorter one uses their beginning
                 rows = (begin[phase + 1] - begin[phase]) // chunk * images
-                product(
-                    source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
+                _product(
+                    run_product, source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
                     weights, weights_begin[phase], bias, 0, columns,
                     target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
                 )  # fmt: skip
@@ -154,7 +171,7 @@ def _products(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
+def _weight_gradient(run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
     threads, parts = framed.shape[0], (count + chunk - 1) // chunk
     size = dw.size // parts
@@ -168,8 +185,8 @@ def _weight_gradient(x, g, dw, shape, padding, groups, group, windows, pixels, f
             direct = columns == out_channels
             if not direct:
                 _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
-            outer_products(
-                source, groups, group, windows, gradients if direct else wide[thread], columns, pixels,
+            _outer_products(
+                run_products, source, groups, group, windows, gradients if direct else wide[thread], columns, pixels,
                 images * out_height * out_width, dw, part * size,
             )  # fmt: skip
 
@@ -235,7 +252,8 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
             raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
         start[:out_channels] = bias
     _products(
-        _flat(x), np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
+        PRODUCT.address(x.dtype), _flat(x), np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
+        y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
         phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
         *phases.scratch.arrays(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
@@ -254,7 +272,7 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
     _weight_gradient(
-        _flat(x), _flat(gradient), dw.reshape(-1),
+        OUTER_PRODUCTS.address(x.dtype), _flat(x), _flat(gradient), dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
         *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
+from numpy.typing import DTypeLike
 
 floats, matrix, table, rows = types.float32[::1], types.float32[:, ::1], types.int64[::1], types.int64[:, ::1]
 integer, single = types.int64, types.float32
@@ -47,15 +49,33 @@ class Linked:
         return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
-def _caller(function: Any, expected: tuple[Any, ...]) -> Callable[..., None]:
+class LinkedForNumbers:
+    """The same for float32 and for float64.
+
+    Parameters
+    ----------
+    function : made by `njit`; arguments : the types of its arguments, given the type of the numbers.
+    """
+
+    def __init__(self, function: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> None:
+        signatures = arguments(types.float32), arguments(types.float64)
+        self._linked = dict(zip(("float32", "float64"), (Linked(function, *s) for s in signatures), strict=True))
+        self.call = _caller(function, *signatures)
+
+    def address(self, dtype: DTypeLike) -> int:
+        """Where the machine code for arrays of this type is."""
+        return self._linked[np.dtype(dtype).name].address
+
+
+def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return lambda address, *arguments: function(*arguments)
 
     @intrinsic
     def call(typing, address, *arguments):  # type: ignore[no-untyped-def]
-        for given, wanted in zip(arguments, expected, strict=True):
-            if given != wanted and not (isinstance(given, types.Integer) and isinstance(wanted, types.Integer)):
-                raise TypeError(f"{function.py_func.__name__} is compiled for {expected}, not for {arguments}")
+        expected = next((signature for signature in signatures if _fit(arguments, signature)), None)
+        if expected is None:
+            raise TypeError(f"{function.py_func.__name__} is compiled for {signatures}, not for {arguments}")
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             given = [build.extract_value(values[1], k) for k in range(len(expected))]
@@ -70,3 +90,11 @@ def _caller(function: Any, expected: tuple[Any, ...]) -> Callable[..., None]:
         return types.none(address, types.StarArgTuple(expected)), generate
 
     return call
+
+
+def _fit(arguments: tuple[Any, ...], signature: tuple[Any, ...]) -> bool:
+    """Whether arguments are of these types; one whole number is as good as another."""
+    return all(
+        given == wanted or (isinstance(given, types.Integer) and isinstance(wanted, types.Integer))
+        for given, wanted in zip(arguments, signature, strict=True)
+    )

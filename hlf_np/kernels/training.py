@@ -17,7 +17,7 @@ from numba import njit, prange
 
 from hlf_np.kernels.adam import adam_update
 from hlf_np.kernels.compiling import inner
-from hlf_np.kernels.convolution import outer_product, outer_products
+from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import OPERATIONS, fetch, load
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
@@ -66,16 +66,16 @@ FIELDS = 18
 # A task, a few rows and a panel of a gradient to weights: where its first row's numbers are, a_steps, pixels, column,
 # columns, b_steps, where it goes, rows.
 
-_run_operations = OPERATIONS.call
+_run_operations, _outer_products = OPERATIONS.call, OUTER_PRODUCTS.call
 
 VALUES_PER_BLOCK = 4096  # of the update
 
 
 @inner
-def _weight_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
-    """A part's gradient to weights."""
-    outer_products(
-        work, tables[op[1] : op[1] + op[2]], op[3], tables[op[4] :], work, op[7], tables[op[6] :], images * op[5],
+def _weight_sums(run, op, tables, work, images):  # type: ignore[no-untyped-def]
+    """A part's gradient to weights; `run` is the address of `outer_products`."""
+    _outer_products(
+        run, work, tables[op[1] : op[1] + op[2]], op[3], tables[op[4] :], work, op[7], tables[op[6] :], images * op[5],
         work, op[8],
     )  # fmt: skip
 
@@ -116,8 +116,9 @@ def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
 
 
 @inner
-def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
-    """A stage for one part; `run` is the address of `run_operations`, `share` = 1 / images in the batch."""
+def run_stage(run, run_products, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
+    """A stage for one part; run, run_products : the addresses of `run_operations` and `outer_products`; share = 1 /
+    images in the batch."""
     for index in range(ops.shape[0]):
         op = ops[index]
         kind = op[0]
@@ -136,7 +137,7 @@ def run_stage(run, ops, tables, weights, work, images, share):  # type: ignore[n
         elif kind == SOFTMAX_LOSS:
             _softmax_loss(op, work, images, share)
         elif kind == WEIGHT_SUMS:
-            _weight_sums(op, tables, work, images)
+            _weight_sums(run_products, op, tables, work, images)
         elif kind == VAE_LOSS:
             _vae_loss(op, weights, work, images, share)
         else:
@@ -172,14 +173,15 @@ def run_task(task, tables, work, parts, count, images, gradients):  # type: igno
 
 
 CLOSE = Linked(close, rows, floats, matrix, integer, integer, integer, floats)
-STAGE = Linked(run_stage, integer, rows, table, floats, floats, integer, single)
+STAGE = Linked(run_stage, integer, integer, rows, table, floats, floats, integer, single)
 TASK = Linked(run_task, table, table, matrix, integer, integer, integer, floats)
 _close, _run_stage, _run_task = CLOSE.call, STAGE.call, TASK.call
 
 
-def addresses() -> tuple[int, int, int, int]:
+def addresses() -> tuple[int, int, int, int, int]:
     """What `gradients_kernel` calls."""
-    return STAGE.address, OPERATIONS.address, CLOSE.address, TASK.address
+    products = OUTER_PRODUCTS.address(np.float32)
+    return STAGE.address, OPERATIONS.address, products, CLOSE.address, TASK.address
 
 
 @njit(cache=True, parallel=True)
@@ -188,7 +190,7 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
 ):
     """Forward and backward.
 
-    addresses : of `run_stage`, `run_operations`, `close`, `run_task`.
+    addresses : of `run_stage`, `run_operations`, `outer_products`, `close`, `run_task`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
     work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
     float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
@@ -205,15 +207,23 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
                     load(inputs[first + image], slots[0], work[part], image)
                     load(targets[first + image], slots[1], work[part], image)
             _run_stage(
-                addresses[0], addresses[1], ops[begin:end], tables, weights, work[part], here, np.float32(1 / count)
+                addresses[0],
+                addresses[1],
+                addresses[2],
+                ops[begin:end],
+                tables,
+                weights,
+                work[part],
+                here,
+                np.float32(1 / count),
             )
             if stage == stages.shape[0] - 1:
                 for image in range(here):
                     fetch(results[first + image], slots[2], work[part], image)
-        _close(addresses[2], ops[end:behind], weights, work, parts, count, images, gradients)
+        _close(addresses[3], ops[end:behind], weights, work, parts, count, images, gradients)
     for thread in prange(threads):
         for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
-            _run_task(addresses[3], tasks[index], tables, work, parts, count, images, gradients)
+            _run_task(addresses[4], tasks[index], tables, work, parts, count, images, gradients)
 
 
 @njit(cache=True, parallel=True)

@@ -26,13 +26,14 @@ from numpy.typing import DTypeLike
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.compiling import inner
-from hlf_np.kernels.convolution import copy, panels, product
+from hlf_np.kernels.convolution import PRODUCT, copy, panels
 from hlf_np.kernels.sampling import make_sampler
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, padded
 
 IMAGES_PER_TILE = TILE_ROWS // 2  # of the gradient to matrices: two rows for each image
 
 sample = make_sampler()
+_product = PRODUCT.call
 
 
 @inner
@@ -70,7 +71,7 @@ def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ign
 
 
 @njit(cache=True, parallel=True)
-def _matrix_gradient(slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices):  # type: ignore[no-untyped-def]
+def _matrix_gradient(run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices):  # type: ignore[no-untyped-def]
     """The sums over pixels of slope * g * (x, y, 1), as products with the matrix of all positions."""
     count, channels, _, pixels = slopes.shape
     for part in prange((count + IMAGES_PER_TILE - 1) // IMAGES_PER_TILE):
@@ -87,9 +88,9 @@ def _matrix_gradient(slopes, gradient, positions, zeros, one_segment, rows, half
                 slope, g = slopes[image, channel, row % 2], gradient[image, channel]
                 for k in range(pixels):
                     own[k] += slope[k] * g[k]
-        product(
-            flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL, 2 * images, PLAIN,
-            rows[1],
+        _product(
+            run_product, flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL,
+            2 * images, PLAIN, rows[1],
         )  # fmt: skip
         for row in range(2 * images):
             for k in range(3):
@@ -202,7 +203,8 @@ def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats
     x, y = grid.positions
     matrix = np.stack([x[:pixels], y[:pixels], np.ones_like(x[:pixels])], axis=1)  # (H W, 3)
     _matrix_gradient(
-        slopes, by_channel, panels(matrix).ravel(), np.zeros(LANES, slopes.dtype), np.zeros(1, np.int64),
+        PRODUCT.address(slopes.dtype), slopes, by_channel, panels(matrix).ravel(), np.zeros(LANES, slopes.dtype),
+        np.zeros(1, np.int64),
         np.stack([lanes * pixels, lanes * PANEL]), grid.half, d_matrices,
     )  # fmt: skip
     return d_matrices
