@@ -1,6 +1,7 @@
 """Attacks beyond projected gradient ascent on the cross-entropy: margin, FGSM, Carlini and Wagner, transfer."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -258,7 +259,9 @@ def test_transfer_to_the_source_itself_is_the_attack(trained, split):
     rows, result = transfer(trained, trained, split, ImageBall(0.05), Attack(steps=3))
     attacked = split.take(rows)
     expected = run(trained, attacked, ImageBall(0.05), Attack(steps=3), _restart_seed(0, 0))
-    assert_same_results(result, expected)
+    # the target's losses are computed from its logits, those of an attack by its program: rounded differently
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5, atol=1e-6)
+    assert_same_results(replace(result, loss=expected.loss), expected)
 
 
 def test_transfer_depends_on_the_seed_alone(trained, other, split):
