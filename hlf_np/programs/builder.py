@@ -22,7 +22,8 @@ from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
 from hlf_np.kernels.winograd import scratch
-from hlf_np.programs.graph import Affine, Graph, Value
+from hlf_np.programs.graph import Graph
+from hlf_np.programs.nodes import Affine, Value
 
 Operation = tuple[int, ...]  # a row for the executor
 Pixels = tuple[Integers, Integers]  # some rows and columns of an image

@@ -28,7 +28,8 @@ from hlf_np.kernels.warp import Grid
 from hlf_np.layers import Layer, Sequential
 from hlf_np.programs import pooling, winograd
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
-from hlf_np.programs.graph import Affine, Graph, Join, Node, Pool
+from hlf_np.programs.graph import Graph
+from hlf_np.programs.nodes import Affine, Join, Node, Pool
 
 IMAGES = 12  # lanes of a workspace: whole tiles, even where an image is a single row, and everything fits the cache
 

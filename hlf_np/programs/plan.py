@@ -11,7 +11,8 @@ from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PANEL
 from hlf_np.programs import pooling
 from hlf_np.programs.builder import Builder, Operation
-from hlf_np.programs.graph import Affine, Graph, Join, Norm, Pool, Reparameterization
+from hlf_np.programs.graph import Graph
+from hlf_np.programs.nodes import Affine, Join, Norm, Pool, Reparameterization
 
 SMALL, FEW = 16_384, 16  # gradients of so many numbers, over more pixels than so many, are summed up in the parts
 

@@ -9,7 +9,7 @@ from hlf_np.kernels import executor
 from hlf_np.kernels.layout import Layout, windows
 from hlf_np.kernels.tile import ADD, GATE, PLAIN
 from hlf_np.programs.builder import Builder, Operation
-from hlf_np.programs.graph import Join, Pool
+from hlf_np.programs.nodes import Join, Pool
 
 
 def pool(builder: Builder, node: Pool) -> Operation:

@@ -21,7 +21,8 @@ from hlf_np.kernels.buffers import aligned
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
-from hlf_np.programs.graph import Graph, Value
+from hlf_np.programs.graph import Graph
+from hlf_np.programs.nodes import Value
 from hlf_np.programs.plan import Plan
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.kernels.winograd import BLOCK, SIDE, TURNED
 from hlf_np.programs.builder import Builder, Operation
-from hlf_np.programs.graph import Affine
+from hlf_np.programs.nodes import Affine
 
 STEP = SIDE // 2  # from one patch to the next: as many pixels as it gives outputs
 
