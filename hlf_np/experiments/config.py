@@ -90,7 +90,7 @@ class RunConfig:
     path: str = ""
     digest: str = ""
     trainings: tuple[Training, ...] = tuple(Training)
-    sizes: tuple[int, ...] = (250, 500, 1000, 2000)
+    sizes: tuple[int, ...] = (250, 500, 1000, 1500)
     seeds: int = 1
     architecture: Architecture = DEFAULTS[Kind.CNN]
     epochs: int = 20
