@@ -77,12 +77,19 @@ def _setting(config: RunConfig, cells: int) -> str:
         if config.n_vae
         else ""
     )
+    way = attack.steps * attack.step_size
+    reach = (
+        f" Such an attack moves a pixel by about {way:.1f} from where it starts: its rates compare models, as the paper"
+        " does, and say less about robustness against everything within the ball."
+        if way < config.epsilon and config.norm is Norm.LINF
+        else ""
+    )
     return (
         f"Dataset: {data}. {cells} models"
         f" ({config.architecture.kind.upper()}), {config.epochs} epochs each. Regular attacks: {attack.steps} steps of"
         f" projected Adam within an {_BALLS[config.norm]} ball of radius {config.epsilon}, {attack.restarts} restarts,"
         f" on the correctly classified among {config.n_attacked} test images{on_manifold}; test error from"
-        f" {config.n_test} images.{learned}"
+        f" {config.n_test} images.{reach}{learned}"
     )
 
 
