@@ -337,14 +337,15 @@ def test_training_in_float64(kind, weight_decay, split):
 def test_training_in_float32(split):
     """Rounding of 1e-7 grows with every step, where gradients are small as above, so the exact course is the judge.
 
-    Against losses in double precision, ours in single precision must not be further off than PyTorch's.
+    Against losses in double precision, ours in single precision must keep as many digits as PyTorch's, on average over
+    the steps: once a ReLU has opened on one course and not on the other, how far they part is chance.
     """
     losses = train_both(*twins("cnn"), split, np.float32, 50)
     ours, theirs = twins("cnn")
     to_float64(ours.network)
     exact = train_both(ours, theirs.double(), split, np.float64, 8)[:, 0]
     off, off_torch = np.abs(losses[:8] - exact[:, None]).T
-    assert off.max() <= off_torch.max()
+    assert np.log(off).mean() <= np.log(off_torch).mean()
     np.testing.assert_allclose(losses[:8, 0], exact, rtol=1e-3)
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=0.05, atol=0.05)
     assert losses[-5:].max() < losses[0].min() / 2

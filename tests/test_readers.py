@@ -28,7 +28,7 @@ from hlf_np.manifolds import Vae, VaeConfig, load_vae, stored_vaes
 from hlf_np.manifolds.oracle import stored_oracle
 
 MEMORY = 32 * 2**20  # bytes that reading a hostile file may take
-effort = pytest.mark.parametrize("examples", [60, pytest.param(1000, marks=pytest.mark.slow)])
+effort = pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
 
 
 def fuzz(examples, *strategies):
