@@ -28,6 +28,7 @@ from hlf_np.kernels.linking import (
     unsigned,
 )  # fmt: skip
 from hlf_np.kernels.losses import softmax_loss
+from hlf_np.kernels.sharing import claim, shares
 
 ADAM, STEEPEST = 0, 1
 LINF, L2 = 0, 1
@@ -81,8 +82,8 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
 
 
 @inner
-def attack_part(order, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
-    """Work through the tasks of these numbers on this thread's lanes."""
+def attack_part(order, shared, thread, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
+    """Work on a thread's lanes through its share of the tasks of these numbers; see `sharing`."""
     (
         run,
         front,
@@ -112,16 +113,18 @@ def attack_part(order, weights, program, settings, box, tasks, kept, lanes):  # 
     first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
     task, group, iteration = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
     finished = np.zeros(lanes, np.bool_)
-    active, upcoming = 0, 0
+    active = 0
     while True:
-        while active < lanes and upcoming < order.size:
-            t = order[upcoming]
+        while active < lanes:
+            number = claim(shared, thread)
+            if number < 0:
+                break
+            t = order[number]
             copy(codes[t], current[active], dimensions)
             load(sources[t], slots[1], work, active)
             first[active, :], second[active, :] = 0, 0
             task[active], group[active], iteration[active] = t, groups[t], 0
             active += 1
-            upcoming += 1
         if active == 0:
             break
         for lane in range(active):
@@ -170,21 +173,21 @@ _program = together(
 )  # in the order in which `attack_part` unpacks it; so are the others
 _settings = together((integer, single, integer, integer, single, boolean))
 _tasks, _kept = together((matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))
-PART = Linked(attack_part, table, matrix, _program, _settings, together((floats, floats)), _tasks, _kept, integer)
+_box = together((floats, floats))
+PART = Linked(attack_part, table, rows, integer, matrix, _program, _settings, _box, _tasks, _kept, integer)
 _attack_part = PART.call
 
 
 @njit(cache=True, parallel=True)
-def attack_kernel(run_part, weights, program, settings, box, tasks, kept, order, most, parts):  # type: ignore[no-untyped-def]
+def attack_kernel(run_part, weights, program, settings, box, tasks, kept, order, most, threads):  # type: ignore[no-untyped-def]
     """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
 
     run_part : the address of `attack_part`; weights : (G, W), see `programs.evaluation`.
     order : the tasks' numbers, those of a group side by side; most : lanes of a workspace.
     """
-    n = order.size
-    for part in prange(parts):
-        own = order[part * n // parts : (part + 1) * n // parts]
-        rounds = (own.size + most - 1) // most  # as many lanes as keep all of them busy in the last round too
-        if rounds:
-            lanes = (own.size + rounds - 1) // rounds
-            _attack_part(run_part, own, weights, program, settings, box, tasks, kept, lanes)
+    share = (order.size + threads - 1) // threads
+    rounds = max(1, (share + most - 1) // most)  # as many lanes as keep all of them busy in the last round too
+    lanes = (share + rounds - 1) // rounds
+    shared = shares(order.size, threads)
+    for thread in prange(threads):
+        _attack_part(run_part, order, shared, thread, weights, program, settings, box, tasks, kept, lanes)
