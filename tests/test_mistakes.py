@@ -66,7 +66,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --sizes 100,-5 --out new", "sizes must be at least 1, not -5"),
     ("run --sizes 10,10 --out new", "each of them once"),
     ("run --sizes 100,960001 --out new", "sizes must be between 1 and 960000, not 960001"),
-    ("run --seeds 0 --out new", "seeds must be at least 1, not 0"),
+    ("run --seeds 0 --out new", "seeds must be between 1 and 10000, not 0"),
     ("run --seeds few --out new", "'few' is not a valid integer"),
     ("run --architecture bogus --out new", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
     ("run --channels 16,wide --out new", "'16,wide' is not a list of whole numbers"),

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from hlf_np.attacks import Attack, CarliniWagner
-from hlf_np.checks import check_count
+from hlf_np.checks import check_count, check_positive
 from hlf_np.data.fonts import LETTERS, Difficulty, prototypes_digest
 from hlf_np.errors import UserError
 from hlf_np.manifolds import VaeConfig
@@ -30,6 +30,7 @@ class Preset(StrEnum):
 # The paper's sizes of regular perturbations and of those on manifolds.
 EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
 SURROGATE_IMAGES = 10_000  # that the paper's surrogate is trained on
+MOST_SEEDS = 10_000  # a grid has few enough cells to be listed
 
 
 @dataclass(frozen=True, order=True)
@@ -124,12 +125,14 @@ class RunConfig:
             raise UserError("give at least one number of training images, each of them once")
         for size in self.sizes:
             check_count("sizes", size)
-        check_count("seeds", self.seeds)
+        check_count("seeds", self.seeds, 1, MOST_SEEDS)
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
         for name in ("n_projected", "n_neighbours", "n_vae", "n_oracle", "n_transfer"):
             check_count(name, getattr(self, name), least=0)
+        for name in ("epsilon", "latent_epsilon"):
+            check_positive(name, getattr(self, name))
         for training in self.trainings:
             if LearnedManifold in SPACES[training] and not self.n_vae:
                 raise UserError(f"training {training} needs VAEs: train them on some images, or leave it out")
@@ -195,6 +198,7 @@ PRESETS = {
     Preset.QUICK: RunConfig(
         trainings=_MAIN,
         n_attacked_on_manifold=500,
+        n_projected=100,
         vae=VaeConfig(epochs=4),
         n_vae=5000,
         n_oracle=20_000,

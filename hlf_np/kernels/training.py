@@ -34,26 +34,26 @@ from hlf_np.kernels.normalization import (
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
 # g_rows, rows, row, channels, sums
-BIAS_SUMS = 11
+BIAS_SUMS = 20
 # x_rows, rows, row, channels, moments
-MOMENTS = 12
+MOMENTS = 21
 # x_rows, rows, row, statistics, y_rows, rectify
-NORMALIZE = 13
+NORMALIZE = 22
 # x_rows, rows, row, channels, statistics, g_rows, sums
-NORM_SUMS = 14
+NORM_SUMS = 23
 # x_rows, rows, row, statistics, g_rows, d_rows
-NORM_GRADIENT = 15
+NORM_GRADIENT = 24
 # logits, distance to the next image's, gradient, distance, labels, distance, classes, results, distance
-SOFTMAX_LOSS = 16
+SOFTMAX_LOSS = 25
 # latents, posterior, distance to the next image's, noise, distance, codes, distance
-REPARAMETERIZE = 17
+REPARAMETERIZE = 26
 # the same, then gradients: to the posterior, distance, to the codes, distance
-REPARAMETERIZE_GRADIENT = 18
+REPARAMETERIZE_GRADIENT = 27
 # rows, row, then of the result, the image and the gradient: origin, distance of rows, of images; weight;
 # latents, posterior, distance; results, distance
-VAE_LOSS = 19
+VAE_LOSS = 28
 # a_groups, groups, rows in a group, a_steps, pixels, b_steps, columns, sums
-WEIGHT_SUMS = 20
+WEIGHT_SUMS = 29
 # At the end of a stage, for all parts together:
 # pixels, channels, row, moments, statistics, weight, bias, running_mean, running_variance, settings
 STATISTICS = 30
