@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hlf_np import attacks, models, training
+from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.attacks import Attack
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
@@ -15,10 +16,10 @@ def sample(count):
     return Split(random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count))
 
 
-@pytest.mark.parametrize("kind", [models.Kind.CNN, models.Kind.MLP])
+@pytest.mark.parametrize("kind", [Kind.CNN, Kind.MLP])
 @pytest.mark.parametrize("rule", attacks.Rule)
 def test_attack(benchmark, kind, rule):
-    model, split = models.Model(models.DEFAULTS[kind]), sample(100)
+    model, split = models.Model(DEFAULTS[kind]), sample(100)
     attack = Attack(rule=rule, stop_early=False)
     benchmark(attacks.run, model, split, ImageBall(), attack)
 

@@ -70,6 +70,11 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def json_text(content: Any) -> str:
+    """JSON that people can read."""
+    return json.dumps(content, indent=2) + "\n"
+
+
 def digest(settings: Any, *arrays: NDArray[Any]) -> str:
     """Sixteen letters that tell apart what something was made from: settings that JSON can write, and arrays."""
     content = hashlib.sha256(json.dumps([settings, [array.shape for array in arrays]]).encode())

@@ -25,7 +25,17 @@ class Draws(Protocol):
 
 
 class Layer:
-    """A function with named parameters (trained) and buffers (not trained)."""
+    """A function with named parameters (trained) and buffers (not trained).
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0)
+    >>> network = Sequential(Convolution(1, 4, draws), ReLU(), Flatten(), Linear(4 * 14 * 14, 10, draws))
+    >>> network(Tensor(np.zeros((2, 28, 28, 1), np.float32))).shape
+    (2, 10)
+    >>> [name for name, _ in network.named_parameters()]
+    ['0.weight', '0.bias', '3.weight', '3.bias']
+    """
 
     def __init__(self) -> None:
         self.parameters: dict[str, Tensor] = {}

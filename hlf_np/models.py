@@ -7,10 +7,8 @@ model is a network, the architecture that describes it, and the means to exchang
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,165 +16,16 @@ from typing import Any
 import numpy as np
 
 from hlf_np import weights
+from hlf_np.architectures import Architecture, Kind, build
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images
 from hlf_np.errors import UserError
-from hlf_np.layers import (
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Draws,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool,
-    ReLU,
-    Residual,
-    Sequential,
-)
+from hlf_np.layers import Draws, Layer, Sequential
 from hlf_np.programs.evaluation import Program
 from hlf_np.random import generator
 
 IMAGES_PER_BATCH = 200  # of a network that is not compiled
-
-
-class Kind(StrEnum):
-    CNN = "cnn"
-    MLP = "mlp"
-    RESNET = "resnet"
-    VGG = "vgg"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a network looks like: everything that is needed to build it again.
-
-    `widths` are the channels of a CNN's convolutions, of a ResNet's or VGG's stages, or the units of an
-    MLP's hidden layers.
-    """
-
-    kind: Kind
-    widths: tuple[int, ...]
-    classes: int = 10
-    image_shape: tuple[int, int, int] = (28, 28, 1)
-    hidden_units: int = 100  # of the CNN's first fully connected layer
-    blocks: tuple[int, ...] = ()  # of the ResNet, per stage
-
-    def __post_init__(self) -> None:
-        sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
-        if not self.widths or any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise UserError(f"an architecture needs positive whole numbers as sizes, not {sizes}")
-        if self.kind is Kind.RESNET and len(self.blocks) != len(self.widths):
-            raise UserError(f"a ResNet needs one number of blocks per stage: {self.widths} against {self.blocks}")
-        if self.kind is not Kind.MLP and min(self.image_shape[:2]) < self.smallest_image:
-            raise UserError(
-                f"images of {self.image_shape[0]}x{self.image_shape[1]} pixels are too small for this {self.kind}:"
-                f" give it fewer widths, or images of at least {self.smallest_image} pixels a side"
-            )
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Architecture:
-        """The architecture that `dataclasses.asdict` and JSON described; TypeError or ValueError for anything else."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**fields | {"kind": Kind(values["kind"])})
-
-    def with_widths(self, widths: tuple[int, ...]) -> Architecture:
-        """The same with other widths; each stage of a ResNet has as many blocks as its first."""
-        return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths))
-
-    @property
-    def smallest_image(self) -> int:
-        """The side of the smallest image that this many halvings leave something of."""
-        halvings = len(self.widths) - 1 if self.kind is Kind.RESNET else len(self.widths)
-        return int(2**halvings)
-
-
-DEFAULTS = {
-    Kind.CNN: Architecture(Kind.CNN, (16, 32, 64)),
-    Kind.MLP: Architecture(Kind.MLP, (128, 128, 128, 128)),
-    Kind.RESNET: Architecture(Kind.RESNET, (64, 128, 256), blocks=(2, 2, 2)),
-    Kind.VGG: Architecture(Kind.VGG, (64, 128, 256, 256)),
-}
-
-
-def build(architecture: Architecture, random: Draws) -> Sequential:
-    """A freshly initialised network."""
-    builders = {Kind.CNN: _cnn, Kind.MLP: _mlp, Kind.RESNET: _resnet, Kind.VGG: _vgg}
-    return Sequential(*builders[architecture.kind](architecture, random))
-
-
-def _cnn(architecture: Architecture, random: Draws) -> list[Layer]:
-    height, width, channels = architecture.image_shape
-    layers: list[Layer] = []
-    for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3
-        layers += [Convolution(channels, out_channels, random), BatchNorm(out_channels), ReLU()]
-        height, width, channels = height // 2, width // 2, out_channels
-    hidden = architecture.hidden_units
-    # no activation between the two, as in the released code
-    return [
-        *layers,
-        Flatten(),
-        Linear(height * width * channels, hidden, random),
-        Linear(hidden, architecture.classes, random),
-    ]
-
-
-def _mlp(architecture: Architecture, random: Draws) -> list[Layer]:
-    inputs = math.prod(architecture.image_shape)
-    layers: list[Layer] = [Flatten()]
-    for units in architecture.widths:
-        layers += [Linear(inputs, units, random), BatchNorm(units), ReLU()]
-        inputs = units
-    return [*layers, Linear(inputs, architecture.classes, random)]
-
-
-def _convolution3(channels: int, out_channels: int, random: Draws, stride: int = 1) -> list[Layer]:
-    return [
-        Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False),
-        BatchNorm(out_channels),
-    ]
-
-
-def _resnet(architecture: Architecture, random: Draws) -> list[Layer]:
-    height, width, channels = architecture.image_shape
-    layers: list[Layer] = [*_convolution3(channels, architecture.widths[0], random), ReLU()]
-    channels = architecture.widths[0]
-    for stage, (out_channels, blocks) in enumerate(zip(architecture.widths, architecture.blocks, strict=True)):
-        for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1  # 28 -> 14 -> 7
-            body = Sequential(
-                *_convolution3(channels, out_channels, random, stride),
-                ReLU(),
-                *_convolution3(out_channels, out_channels, random),
-            )
-            shortcut = None
-            if stride > 1 or channels != out_channels:
-                projection = Convolution(channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False)
-                shortcut = Sequential(projection, BatchNorm(out_channels))
-            layers.append(Residual(body, shortcut))
-            height, width, channels = -(-height // stride), -(-width // stride), out_channels
-    return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
-
-
-def _head(height: int, width: int, channels: int, architecture: Architecture, random: Draws) -> list[Layer]:
-    pooled = min(height, width)
-    return [
-        Flatten(),
-        Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random),
-    ]
-
-
-def _vgg(architecture: Architecture, random: Draws) -> list[Layer]:
-    height, width, channels = architecture.image_shape
-    layers: list[Layer] = []
-    for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3 -> 1
-        layers += [*_convolution3(channels, out_channels, random), ReLU()]
-        layers += [*_convolution3(out_channels, out_channels, random), ReLU(), MaxPool(2)]
-        height, width, channels = height // 2, width // 2, out_channels
-    return [*layers, Flatten(), Linear(height * width * channels, architecture.classes, random)]
 
 
 class Model:
@@ -326,6 +175,12 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     UserError : if the file is missing, truncated, or something else.
+
+    Examples
+    --------
+    >>> cnn(seed=1).save("model.npz")
+    >>> bool((load("model.npz").state_dict()["0.weight"] == cnn(seed=1).state_dict()["0.weight"]).all())
+    True
     """
     hint = "give a file that Model.save or `hlf_np train` wrote"
     return weights.load(Path(path), "architecture", _blank, "model", hint)

@@ -19,14 +19,15 @@ import numpy as np
 
 import hlf_np
 from hlf_np import cli
+from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import Attack
 from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.claims import evaluate_claims
 from hlf_np.experiments.config import Cell, RunConfig
+from hlf_np.experiments.folder import open_store, versions
+from hlf_np.experiments.results import CellResult, Examples, Measurements
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.store import CellResult, Examples, Measurements, open_store, versions
 from hlf_np.manifolds import VaeConfig
-from hlf_np.models import Architecture, Kind
 from hlf_np.report.figures import draw
 from hlf_np.report.page import page
 from hlf_np.report.published import published

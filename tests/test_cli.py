@@ -15,9 +15,10 @@ from helpers import command, main, numbers, rows, smoke_run, start, tree
 from PIL import Image
 
 from hlf_np import attacks, cli, models
+from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import Attack
 from hlf_np.data import load_fonts
-from hlf_np.experiments.store import stored_config
+from hlf_np.experiments.folder import stored_config
 from hlf_np.manifolds import stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.spaces import LearnedManifold
@@ -307,7 +308,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     row = rows(folder)[-1]
     model = folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz"
     manifolds = shutil.copytree(folder / "manifolds", tmp_path / "manifolds")
-    config = OracleConfig(models.Architecture(models.Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=2))
+    config = OracleConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=2))
     oracle = train_oracle(load_fonts(200, 0).train, config, folder=manifolds)
     counts = ("--n-test", settings.n_test, "--n-attacked", settings.n_attacked, "--n-attacked-on-manifold", 50)
     code, output, errors = main("evaluate", model, *counts, "--restarts", 2, "--manifolds", manifolds)

@@ -6,12 +6,12 @@ import pytest
 from helpers import TINY, made_up
 
 from hlf_np import models
+from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.attacks import CarliniWagner
 from hlf_np.experiments.config import PRESETS, Cell, Preset
 from hlf_np.experiments.estimate import announcement, duration, measured_speed
-from hlf_np.experiments.store import open_store
+from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.work import cell_work, epoch_work, evaluation_work, pass_work, step_work, total_work
-from hlf_np.models import DEFAULTS, Kind
 from hlf_np.spaces import ImageBall
 from hlf_np.training import Training, Variant
 

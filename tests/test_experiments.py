@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
+from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.attacks import Attack, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
 from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.groundwork import Groundwork, fonts_of, lay_groundwork, load_dataset, spaces_of
 from hlf_np.experiments.run import check_grid, run_cell, run_grid, training_config
-from hlf_np.experiments.store import open_store
 from hlf_np.experiments.work import total_work
 from hlf_np.manifolds import VaeConfig
 from hlf_np.manifolds.distance import project
 from hlf_np.manifolds.oracle import labels_kept
-from hlf_np.models import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 from hlf_np.training import Training, TrainingConfig, Variant, train

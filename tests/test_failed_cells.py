@@ -10,8 +10,9 @@ from helpers import TINY, made_up, main, numbers, rows, tree
 
 from hlf_np.engine import Engine
 from hlf_np.experiments.config import PRESETS, Preset
+from hlf_np.experiments.folder import open_store
+from hlf_np.experiments.results import failures
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.store import failures, open_store
 from hlf_np.experiments.work import total_work
 from hlf_np.optim import AdamConfig
 from hlf_np.report.curves import values

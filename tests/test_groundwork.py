@@ -7,13 +7,13 @@ import pytest
 from helpers import TINY, Killed, numbers, tree
 
 from hlf_np import UserError
+from hlf_np.architectures import Architecture, Kind
+from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.groundwork import fonts_of, lay_groundwork
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.store import open_store
 from hlf_np.experiments.work import total_work
 from hlf_np.manifolds import class_vaes, count_vaes, stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, stored_oracle, train_oracle
-from hlf_np.models import Architecture, Kind
 from hlf_np.spaces import LearnedManifold
 from hlf_np.training import Training, TrainingConfig
 

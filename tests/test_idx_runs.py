@@ -11,17 +11,17 @@ from helpers import TINY, made_up, main, rows, tree
 from idx_makers import part_files, random_part, write_files, write_split
 
 from hlf_np import UserError, attacks, models
+from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import Attack
 from hlf_np.experiments.claims import leaving_the_manifold
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.groundwork import fit, lay_groundwork, source_of, spaces_of
 from hlf_np.experiments.run import check_grid
 from hlf_np.experiments.source import open_idx, open_source
-from hlf_np.experiments.store import open_store
 from hlf_np.manifolds.distance import subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig
-from hlf_np.models import Architecture, Kind
 from hlf_np.report.figures import draw
 from hlf_np.report.pictures import Section
 from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Transformations

@@ -10,9 +10,9 @@ import pytest
 from helpers import TINY, command, compute, numbers, start, tree, wait_until
 
 from hlf_np import UserError
+from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.jobs import work_through
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.store import open_store
 from hlf_np.experiments.work import cell_work, total_work
 
 GRID = ("run", "--preset", "smoke", "--trainings", "normal,adversarial", "--sizes", "20,40", "--seeds", "2")

@@ -8,13 +8,13 @@ import oracles
 import pytest
 
 from hlf_np import UserError, models
+from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
-from hlf_np.models import Architecture, Kind
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
 

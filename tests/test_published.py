@@ -9,10 +9,10 @@ import pytest
 from helpers import made_up, report
 from test_report import Page
 
+from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.data.fonts import LETTERS, Difficulty
 from hlf_np.experiments.claims import data_factor, evaluate_claims, factors_by_size
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
-from hlf_np.models import DEFAULTS, Kind
 from hlf_np.report.curves import table
 from hlf_np.report.figures import draw
 from hlf_np.report.pictures import Section

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hlf_np import UserError, files, models
 from hlf_np.data.fonts import load_prototypes
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.store import open_store, stored_config
+from hlf_np.experiments.folder import open_store, stored_config
 from hlf_np.files import read_arrays
 from hlf_np.manifolds import Vae, VaeConfig, load_vae, stored_vaes
 from hlf_np.manifolds.oracle import stored_oracle

@@ -9,14 +9,14 @@ from conftest import small_cnn
 from helpers import TINY, main, rows, tree
 
 from hlf_np import attacks, models
+from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.attacks import Attack, CarliniWagner
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.folder import open_store, stored_config
 from hlf_np.experiments.groundwork import fonts_of, lay_groundwork, spaces_of
 from hlf_np.experiments.run import training_config
-from hlf_np.experiments.store import open_store, stored_config
 from hlf_np.experiments.work import total_work
-from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
 from hlf_np.training import Training, TrainingConfig, Variant, train
 

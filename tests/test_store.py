@@ -12,7 +12,7 @@ from helpers import TINY, Killed, compute, made_up, numbers, tree
 
 from hlf_np import UserError, models
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.store import open_store, stored_config
+from hlf_np.experiments.folder import open_store, stored_config
 from hlf_np.files import check_writable, read_arrays, replace_file, write_text
 from hlf_np.training import Training
 

@@ -317,5 +317,13 @@ def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Co
 
     It is projected gradient ascent with a single step, so an image that is misclassified without it, or
     whose loss the step would lower, stays as it is. Parameters, result and errors as for `pgd`.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 20).test
+    >>> result = fgsm(model, test.images, test.labels, hlf.spaces.ImageBall(0.1))
+    >>> bool((abs(result.perturbations) <= 0.1001).all())
+    True
     """
     return pgd(model, images, labels, space, codes, steps=1, step_size=space.epsilon, rule="sign", start="image")

@@ -102,6 +102,15 @@ def carlini_wagner(
     Raises
     ------
     UserError : for bad images, labels or settings.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 5).test
+    >>> space = hlf.spaces.ImageBall(1.5, "l2")
+    >>> result = carlini_wagner(model, test.images, test.labels, space, settings=CarliniWagner(iterations=3))
+    >>> bool((space.norm.of(result.perturbations) <= 1.5).all())
+    True
     """
     settings = settings or CarliniWagner()
     check_images(images, model.image_shape)

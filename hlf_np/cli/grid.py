@@ -63,9 +63,10 @@ def run(
     from hlf_np.checks import check_choice, check_count
     from hlf_np.experiments.config import PRESETS, Preset
     from hlf_np.experiments.estimate import announcement, measured_speed
+    from hlf_np.experiments.folder import open_store
     from hlf_np.experiments.groundwork import fit
+    from hlf_np.experiments.results import failures
     from hlf_np.experiments.run import check_grid, run_grid
-    from hlf_np.experiments.store import failures, open_store
     from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
     from hlf_np.report.published import published
@@ -91,10 +92,10 @@ def run(
 
 def _choose(config: RunConfig, source: Source, choices: dict[str, Any]) -> RunConfig:
     """A preset, made one of the source, with what the user chose."""
+    from hlf_np.architectures import DEFAULTS, Kind
     from hlf_np.attacks import CarliniWagner
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import EPSILONS, SURROGATE_IMAGES
-    from hlf_np.models import DEFAULTS, Kind
     from hlf_np.spaces import Norm
     from hlf_np.training import Training, Variant
 
@@ -147,7 +148,7 @@ def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
 def report(folder: Path) -> None:
     """Make the report of a results folder again."""
-    from hlf_np.experiments.store import open_store, stored_config
+    from hlf_np.experiments.folder import open_store, stored_config
     from hlf_np.report.write import write_report
 
     config = stored_config(folder)

@@ -59,6 +59,7 @@ def train(
     use_threads(threads)
     from hlf_np import models
     from hlf_np import training as trainings
+    from hlf_np.architectures import DEFAULTS, Kind
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.groundwork import fit, spaces_of
@@ -69,7 +70,7 @@ def train(
     name = check_choice("training", training, trainings.Training)
     if LearnedManifold in trainings.SPACES[name] and not manifolds:
         raise UserError(f"training {name} needs the VAEs of a run: give their folder with --manifolds")
-    kind = models.DEFAULTS[check_choice("architecture", architecture, models.Kind)]
+    kind = DEFAULTS[check_choice("architecture", architecture, Kind)]
     source = chosen_source(dataset, dataset_name, difficulty)
     config = replace(fit(RunConfig(), source), trainings=(name,))
     split = source.dataset(n_train, 0).train

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.attacks import Attack, CarliniWagner
 from hlf_np.checks import check_count, check_positive
 from hlf_np.data.fonts import LETTERS, Difficulty, prototypes_digest
 from hlf_np.errors import UserError
 from hlf_np.manifolds import VaeConfig
-from hlf_np.models import DEFAULTS, Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import LearnedManifold, Norm, TrueManifold
 from hlf_np.training import SPACES, TRAINING_ATTACK, Training, Variant

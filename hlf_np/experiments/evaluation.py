@@ -14,7 +14,7 @@ from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.further_attacks import smallest_perturbations, transfer_rate
-from hlf_np.experiments.store import Examples, Measurements
+from hlf_np.experiments.results import Examples, Measurements
 from hlf_np.manifolds.distance import project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.models import Model

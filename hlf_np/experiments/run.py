@@ -16,8 +16,9 @@ from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.evaluation import evaluate
 from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of
 from hlf_np.experiments.jobs import Progress, work_through
+from hlf_np.experiments.results import CellResult, Measurements
 from hlf_np.experiments.source import Source
-from hlf_np.experiments.store import CellResult, Measurements, Store
+from hlf_np.experiments.store import Store
 from hlf_np.experiments.work import cell_work, epoch_work, evaluation_work
 from hlf_np.models import Model
 from hlf_np.spaces import Space

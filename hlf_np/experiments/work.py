@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from functools import cache
 
+from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import count_vaes
 from hlf_np.manifolds.oracle import OracleConfig, has_oracle
-from hlf_np.models import DEFAULTS, Architecture, Kind, Model
+from hlf_np.models import Model
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
 from hlf_np.training import SPACES, Training, Variant
 

@@ -126,6 +126,16 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
     ----------
     images, originals : (N, H, W, C), x~ and x.
     training_images : (M, H, W, C); neighbours : how many of them to take, up to M.
+
+    Examples
+    --------
+    A plane in a space of four pixels; an image moved by (0.3, 0, 0.4, 0) is 0.4 away from it.
+
+    >>> x = np.zeros((1, 2, 2, 1), np.float32)
+    >>> plane = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], np.float32).reshape(2, 2, 2, 1)
+    >>> moved = x + np.array([0.3, 0, 0.4, 0], np.float32).reshape(2, 2, 1)
+    >>> subspace_distances(moved, x, plane, neighbours=2).round(6).tolist()
+    [0.4]
     """
     if images.shape != originals.shape:
         raise UserError(f"{images.shape} images and {originals.shape} originals: give one original for each image")

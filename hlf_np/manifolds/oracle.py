@@ -12,10 +12,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hlf_np.architectures import Architecture, Kind
 from hlf_np.arrays import Floats, Integers
 from hlf_np.data.dataset import Split
 from hlf_np.files import digest
-from hlf_np.models import Architecture, Kind, Model, load
+from hlf_np.models import Model, load
 from hlf_np.optim import AdamConfig
 from hlf_np.training import Progress, TrainingConfig, train
 

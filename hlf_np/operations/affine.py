@@ -26,6 +26,12 @@ def affine_matrix(parameters: Tensor) -> Tensor:
     Returns
     -------
     (N, 2, 3).
+
+    Examples
+    --------
+    >>> affine_matrix(Tensor(np.array([[0, 0, 0, 0, 1, np.pi / 2]]))).data.round(6)[0]  # a quarter turn
+    array([[ 0., -1.,  0.],
+           [ 1.,  0.,  0.]])
     """
     u, v, hx, hy, s, r = parameters.data.T
     c, n = np.cos(r), np.sin(r)

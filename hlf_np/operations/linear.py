@@ -59,6 +59,15 @@ def transposed_convolution(
     Returns
     -------
     (N, H', W', O) with H' = (H - 1) stride - 2 padding + kh + output_padding.
+
+    Examples
+    --------
+    Each pixel is put down as a window; where windows overlap, they add up.
+
+    >>> import numpy as np
+    >>> x, window = Tensor(np.array([1.0, 10.0]).reshape(1, 1, 2, 1)), Tensor(np.ones((1, 1, 1, 3)))
+    >>> transposed_convolution(x, window, None, stride=2).data.ravel().tolist()
+    [1.0, 1.0, 11.0, 10.0, 10.0]
     """
     kernel = (weight.shape[2], weight.shape[3])
     height, width = (

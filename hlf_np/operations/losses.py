@@ -18,6 +18,16 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     Returns
     -------
     (N,) losses.
+
+    Examples
+    --------
+    A network that says 3 to 1 is wrong one time in four.
+
+    >>> logits = Tensor(np.log([[3.0, 1.0]]), requires_grad=True)
+    >>> loss = cross_entropy(logits, np.array([0]))
+    >>> loss.backward()
+    >>> np.exp(-loss.data).round(6).tolist(), logits.gradient.round(6).tolist()
+    ([0.75], [[-0.25, 0.25]])
     """
     rows = np.arange(len(labels))
     shifted = logits.data - logits.data.max(axis=1, keepdims=True)  # no overflow in exp
@@ -64,6 +74,12 @@ def gaussian_divergence(average: Tensor, log_variance: Tensor) -> Tensor:
     (N,), in nats.
 
     Source: Kingma and Welling, 2014, appendix B.
+
+    Examples
+    --------
+    >>> average, log_variance = Tensor(np.array([[0.0, 0.0], [2.0, 0.0]])), Tensor(np.zeros((2, 2)))
+    >>> gaussian_divergence(average, log_variance).data.tolist()
+    [0.0, 2.0]
     """
     m, v = average.data, log_variance.data
     variance = np.exp(v)

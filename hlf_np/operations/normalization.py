@@ -34,6 +34,13 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
     y, and the batch's mean and (biased) variance, (C,) each, for the running statistics.
 
     Source: Ioffe and Szegedy, 2015.
+
+    Examples
+    --------
+    >>> x = Tensor(np.array([[1.0, 10.0], [3.0, 50.0]]))
+    >>> y, average, variance = batch_norm(x, Tensor(np.ones(2)), Tensor(np.zeros(2)), epsilon=0)
+    >>> y.data.tolist(), average.tolist(), variance.tolist()
+    ([[-1.0, -1.0], [1.0, 1.0]], [2.0, 30.0], [1.0, 400.0])
     """
     rows = x.data.reshape(-1, x.shape[-1])  # (M, C)
     average = _mean(rows)

@@ -17,7 +17,18 @@ def _pooling_views(x: Floats, kernel: int, stride: int) -> list[Floats]:
 
 
 def max_pool(x: Tensor, kernel: int = 2, stride: int | None = None) -> Tensor:
-    """The largest value of each window; its gradient goes to the first pixel that attains it."""
+    """The largest value of each window; its gradient goes to the first pixel that attains it.
+
+    Examples
+    --------
+    >>> x = Tensor(np.arange(16.0).reshape(1, 4, 4, 1), requires_grad=True)
+    >>> y = max_pool(x)
+    >>> y.data[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    >>> y.backward()
+    >>> x.gradient[0, 1, :, 0].tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
     step = stride or kernel
     views = _pooling_views(x.data, kernel, step)
     y = views[0].copy()

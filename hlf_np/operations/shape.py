@@ -18,7 +18,13 @@ def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """(N, H, W, C) to (N, C H W): channel after channel, the order that PyTorch's weights expect."""
+    """(N, H, W, C) to (N, C H W): channel after channel, the order that PyTorch's weights expect.
+
+    Examples
+    --------
+    >>> flatten(Tensor(np.arange(4.0).reshape(1, 1, 2, 2))).data.tolist()  # two pixels of two channels
+    [[0.0, 2.0, 1.0, 3.0]]
+    """
     n, h, w, c = x.shape
 
     def backward(g: Floats) -> tuple[Floats]:
@@ -49,7 +55,15 @@ def columns(x: Tensor, first: int, last: int) -> Tensor:
 
 
 def take(x: Tensor, rows: Integers) -> Tensor:
-    """The rows x[rows] of x (N, ...), each at most once."""
+    """The rows x[rows] of x (N, ...), each at most once.
+
+    Examples
+    --------
+    >>> x = Tensor(np.array([1.0, 2.0, 3.0]), requires_grad=True)
+    >>> take(x, np.array([2, 0])).backward(np.array([30.0, 10.0]))
+    >>> x.gradient.tolist()
+    [10.0, 0.0, 30.0]
+    """
 
     def backward(g: Floats) -> tuple[Floats]:
         d_x = np.zeros_like(x.data)

@@ -59,7 +59,7 @@ class Program:
 
     Parameters
     ----------
-    network : its layers must be those of `models`, or a VAE's.
+    network : its layers must be those of `architectures`, or a VAE's.
     input_shape : (H, W, C) of images, (1, 1, L) of codes.
     warped : whether the inputs are six parameters that warp an image (H, W, 1).
     fronts : networks in front, one for each group of inputs, that differ in nothing but their weights.

@@ -100,7 +100,7 @@ class TrainingProgram(ABC):
 class ClassifierTraining(TrainingProgram):
     """Training a classifier with the cross-entropy.
 
-    network : its layers must be those of `models`; image_shape : (H, W, C).
+    network : its layers must be those of `architectures`; image_shape : (H, W, C).
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
-from hlf_np.experiments.store import CellResult
+from hlf_np.experiments.results import CellResult
 from hlf_np.training import Training
 
 MEASUREMENTS = {

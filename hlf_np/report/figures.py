@@ -9,7 +9,7 @@ import matplotlib as mpl
 from hlf_np.experiments.claims import FEWEST_CELLS, factors_by_size
 from hlf_np.experiments.claims.existence import RARE
 from hlf_np.experiments.evaluation import CLEAN, SUBSPACE, TRUE, YARDSTICKS
-from hlf_np.experiments.store import CellResult
+from hlf_np.experiments.results import CellResult
 from hlf_np.report.curves import has
 from hlf_np.report.gallery import gallery_figure
 from hlf_np.report.pictures import KINDS, STYLE, Picture, Section, drawing

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hlf_np.arrays import Floats
-from hlf_np.experiments.store import Examples
+from hlf_np.experiments.results import Examples
 from hlf_np.report.pictures import KINDS
 
 ROWS = ("original", "adversarial", "difference")

@@ -14,7 +14,7 @@ import numpy as np
 
 from hlf_np.experiments.claims import Claim, data_factor
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.store import CellResult, failures
+from hlf_np.experiments.results import CellResult, failures
 from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, mean, values
 from hlf_np.report.pictures import Picture, Section
 from hlf_np.report.published import DISTANCES, beside, differences, published, published_name

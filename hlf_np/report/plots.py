@@ -13,8 +13,8 @@ from matplotlib.ticker import NullLocator
 from hlf_np.experiments.claims import FEWEST_CELLS
 from hlf_np.experiments.claims.existence import RARE
 from hlf_np.experiments.evaluation import CLEAN, ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR, Yardstick
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import slope
-from hlf_np.experiments.store import CellResult
 from hlf_np.report.curves import curves
 from hlf_np.report.pictures import COLORS, KINDS, MARKERS
 from hlf_np.report.published import beside

@@ -14,10 +14,10 @@ import csv
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
+from hlf_np.architectures import DEFAULTS
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.experiments.store import CellResult, Measurements
-from hlf_np.models import DEFAULTS
+from hlf_np.experiments.results import CellResult, Measurements
 from hlf_np.training import Training
 
 SOURCE = (

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 
 from hlf_np.experiments.claims import evaluate_claims
-from hlf_np.experiments.store import CellResult, Store
+from hlf_np.experiments.results import CellResult
+from hlf_np.experiments.store import Store
 from hlf_np.files import write_text
 from hlf_np.report.figures import draw
 from hlf_np.report.manifolds import draw_manifolds

@@ -13,7 +13,7 @@ from hlf_np.experiments.claims.claim import FEWEST_CELLS, Claim
 from hlf_np.experiments.claims.data_factor import data_factor, factors_by_size
 from hlf_np.experiments.claims.existence import leaving_the_manifold, on_manifold_examples
 from hlf_np.experiments.claims.generalization import on_manifold_robustness, regular_robustness
-from hlf_np.experiments.store import CellResult
+from hlf_np.experiments.results import CellResult
 
 __all__ = [
     "FEWEST_CELLS",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hlf_np.arrays import Floats
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import Interval
-from hlf_np.experiments.store import CellResult
 
 FEWEST_CELLS = 6  # fewer points say nothing certain
 SUPPORTED, REFUTED = "supported", "refuted"

@@ -9,8 +9,8 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.experiments.claims.claim import FEWEST_CELLS
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import interval, slope
-from hlf_np.experiments.store import CellResult
 from hlf_np.training import Training
 
 COMPARED = (Training.NORMAL, Training.ADVERSARIAL)

@@ -9,8 +9,8 @@ import numpy as np
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
 from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, SUBSPACE, TRUE, YARDSTICKS, Yardstick
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import mean_interval, superiority
-from hlf_np.experiments.store import CellResult
 
 FEWEST_IMAGES = 5  # of each kind, for a cell to count
 FARTHER = 0.75  # regular examples "leave the manifold" if at least so many are farther from it than others

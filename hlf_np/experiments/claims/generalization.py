@@ -11,8 +11,8 @@ import numpy as np
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
 from hlf_np.experiments.claims.data_factor import data_factor
 from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import LEVEL, rank_correlation, slope, slope_interval
-from hlf_np.experiments.store import CellResult
 from hlf_np.spaces import ImageBall
 from hlf_np.training import SPACES, Training
 

@@ -1,0 +1,142 @@
+"""The results folder: whose it is, and that nobody else writes to it.
+
+::
+
+    DIR/config.json      everything that made the run
+    DIR/cells/*.npz      a cell's measurements and some adversarial examples
+    DIR/models/*.npz     its trained model; the surrogate of transfer attacks
+    DIR/manifolds/*.npz  the VAEs of the learned manifold, and the oracle that judges labels
+    DIR/results.csv      all cells; made from cells/, as are claims.json, report.html and figures/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hlf_np import __version__
+from hlf_np.errors import UserError
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.store import Store
+from hlf_np.files import DAMAGED, json_text, write_text
+
+LARGEST_SETTINGS = 2**20  # bytes of config.json
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    import numba
+
+    return {
+        "hlf_np": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+@contextmanager
+def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
+    """The results folder of a configuration, new or to be continued, locked against a second run.
+
+    Raises
+    ------
+    UserError : if the folder cannot be written, holds something else, or the results of another
+        configuration.
+    """
+    settings = folder / "config.json"
+    names = _names_in(folder)
+    begun = (".lock", f".{settings.name}.")  # all there is of a run that was stopped at its very beginning
+    if settings.name not in names and not all(name.startswith(begun) for name in names):
+        raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder with --out")
+    with _locked(folder):
+        for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
+            with suppress(OSError):
+                leftover.unlink()
+        expected = _plain(config)
+        if settings.exists():
+            found = _read_settings(settings)
+            if found != expected:
+                names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+                raise UserError(
+                    f"{str(folder)!r} holds results of another configuration (other {', '.join(names)}):"
+                    " repeat that command, or give another folder with --out"
+                )
+        else:
+            content = {
+                "run": expected,
+                "command": f"python -m hlf_np {shlex.join(sys.argv[1:])}",
+                "versions": versions(),
+            }
+            write_text(settings, json_text(content))
+        yield Store(folder, config)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder with --out") from None
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """A configuration as it comes back from a file."""
+    plain: dict[str, Any] = json.loads(json_text(config.as_json()))
+    return plain
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What a folder says of its run; a setting that an older version did not have was at its default."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_SETTINGS:
+            raise ValueError
+        content = json.loads(path.read_text())
+        run, command = content["run"], content["command"]
+        if not isinstance(run, dict) or not isinstance(command, str):
+            raise TypeError
+        return _plain(RunConfig()) | run
+    except DAMAGED:
+        raise UserError(f"{str(path)!r} is missing or not from this program: give a folder that `run` wrote") from None
+
+
+def stored_config(folder: Path) -> RunConfig:
+    """The configuration of a results folder.
+
+    Raises
+    ------
+    UserError : if the folder has none.
+    """
+    settings = folder / "config.json"
+    values = _read_settings(settings)
+    try:
+        return RunConfig.from_json(values)
+    except DAMAGED:
+        raise UserError(f"{str(settings)!r} is not from this program: give a folder that `run` wrote") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the operating system releases it however this process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")  # whatever it is, its content stays
+    except OSError as error:
+        raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}): give another folder with --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing to {str(folder)!r}: wait for it, or give another --out") from None
+        yield
