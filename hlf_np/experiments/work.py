@@ -20,7 +20,7 @@ from hlf_np.training import SPACES, Training, Variant
 
 # Of one image in a step of an attack: passes through the classifier, and what the space costs besides.
 PASSES = 2
-SPACE: dict[type[Space], float] = {ImageBall: 0, TrueManifold: 0.2, Transformations: 0.2, LearnedManifold: 1}
+SPACE: dict[type[Space], float] = {ImageBall: 0, TrueManifold: 0.5, Transformations: 0.5, LearnedManifold: 2.6}
 # The share of its steps that an attack takes until the label changes; and where training was against such attacks.
 TAKEN: dict[type[Space], float] = {ImageBall: 0.1, TrueManifold: 0.3, LearnedManifold: 0.75}
 TAKEN_HARDENED: dict[type[Space], float] = {ImageBall: 0.6, TrueManifold: 0.55, LearnedManifold: 0.75}

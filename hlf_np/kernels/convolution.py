@@ -143,51 +143,72 @@ def _change_width(values, rows, width, new_width, result):  # type: ignore[no-un
             changed[k] = 0
 
 
+@inner
+def _products_of_chunk(  # type: ignore[no-untyped-def]
+    run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, part,
+    framed, wide
+):  # fmt: skip
+    """Chunk number `part`; framed, wide : a thread's arrays to work in."""
+    count, chunk, height, width, channels, out_pixels, out_channels = shape
+    first, columns = part * chunk, bias.size
+    images = min(chunk, count - first)
+    _frame(x[first * height * width * channels :], images, height, width, channels, frame, framed)
+    target = y[first * out_pixels * out_channels :]
+    direct = columns == out_channels
+    for phase in range(taps.shape[0]):
+        # the tables cover a full chunk, image by image: a shorter one uses their beginning
+        rows = (begin[phase + 1] - begin[phase]) // chunk * images
+        _product(
+            run_product, framed, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
+            weights, weights_begin[phase], bias, 0, columns,
+            target if direct else wide, targets[begin[phase] :], PANEL, rows, PLAIN, targets,
+        )  # fmt: skip
+    if not direct:
+        _change_width(wide, images * out_pixels, columns, out_channels, target)
+
+
 @njit(cache=True, parallel=True)
 def _products(  # type: ignore[no-untyped-def]
     run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
 ):
     """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
-    count, chunk, height, width, channels, out_pixels, out_channels = shape
-    columns, threads, parts = bias.size, framed.shape[0], (count + chunk - 1) // chunk
+    threads, parts = framed.shape[0], (shape[0] + shape[1] - 1) // shape[1]
     for thread in prange(threads):
-        source = framed[thread]
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            first = part * chunk
-            images = min(chunk, count - first)
-            _frame(x[first * height * width * channels :], images, height, width, channels, frame, source)
-            target = y[first * out_pixels * out_channels :]
-            direct = columns == out_channels
-            for phase in range(taps.shape[0]):
-                # the tables cover a full chunk, image by image: a shorter one uses their beginning
-                rows = (begin[phase + 1] - begin[phase]) // chunk * images
-                _product(
-                    run_product, source, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
-                    weights, weights_begin[phase], bias, 0, columns,
-                    target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
-                )  # fmt: skip
-            if not direct:
-                _change_width(wide[thread], images * out_pixels, columns, out_channels, target)
+            _products_of_chunk(
+                run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
+                part, framed[thread], wide[thread],
+            )  # fmt: skip
+
+
+@inner
+def _weight_gradient_of_chunk(  # type: ignore[no-untyped-def]
+    run_products, x, g, dw, shape, padding, groups, group, windows, pixels, part, parts, framed, wide
+):
+    """Chunk number `part`; framed, wide : a thread's arrays to work in."""
+    count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
+    first, out_pixels = part * chunk, out_height * out_width
+    images = min(chunk, count - first)
+    _frame(x[first * height * width * channels :], images, height, width, channels, padding, framed)
+    gradients = g[first * out_pixels * out_channels :]
+    direct = columns == out_channels
+    if not direct:
+        _change_width(gradients, images * out_pixels, out_channels, columns, wide)
+    _outer_products(
+        run_products, framed, groups, group, windows, gradients if direct else wide, columns, pixels,
+        images * out_pixels, dw, part * (dw.size // parts),
+    )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)
 def _weight_gradient(run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
-    count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
-    threads, parts = framed.shape[0], (count + chunk - 1) // chunk
-    size = dw.size // parts
+    """Each chunk's gradient by itself."""
+    threads, parts = framed.shape[0], (shape[0] + shape[1] - 1) // shape[1]
     for thread in prange(threads):
-        source = framed[thread]
         for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            first = part * chunk
-            images = min(chunk, count - first)
-            _frame(x[first * height * width * channels :], images, height, width, channels, padding, source)
-            gradients = g[first * out_height * out_width * out_channels :]
-            direct = columns == out_channels
-            if not direct:
-                _change_width(gradients, images * out_height * out_width, out_channels, columns, wide[thread])
-            _outer_products(
-                run_products, source, groups, group, windows, gradients if direct else wide[thread], columns, pixels,
-                images * out_height * out_width, dw, part * size,
+            _weight_gradient_of_chunk(
+                run_products, x, g, dw, shape, padding, groups, group, windows, pixels, part, parts, framed[thread],
+                wide[thread],
             )  # fmt: skip
 
 

@@ -226,6 +226,22 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
         copy(work[origin + lane * image + i * row :], values[i * width :], width)
 
 
+@inner
+def _evaluate_share(  # type: ignore[no-untyped-def]
+    run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes
+):
+    """The inputs of these numbers, a few at a time."""
+    work = workspace(size)
+    for first in range(0, order.size, lanes):
+        own = order[first : first + lanes]
+        for lane in range(own.size):
+            load(inputs[own[lane]], slots[0], work, lane)
+        run_fronts(run, front, tables, weights, work, groups[own], own.size)
+        _run(run, forward, tables, weights[0], work, 0, own.size)
+        for lane in range(own.size):
+            fetch(outputs[own[lane]], slots[1], work, lane)
+
+
 @njit(cache=True, parallel=True)
 def evaluation_kernel(  # type: ignore[no-untyped-def]
     run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes, parts
@@ -238,13 +254,5 @@ def evaluation_kernel(  # type: ignore[no-untyped-def]
     """
     n = inputs.shape[0]
     for part in prange(parts):
-        work = workspace(size)
-        end = (part + 1) * n // parts
-        for first in range(part * n // parts, end, lanes):
-            own = order[first : min(first + lanes, end)]
-            for lane in range(own.size):
-                load(inputs[own[lane]], slots[0], work, lane)
-            run_fronts(run, front, tables, weights, work, groups[own], own.size)
-            _run(run, forward, tables, weights[0], work, 0, own.size)
-            for lane in range(own.size):
-                fetch(outputs[own[lane]], slots[1], work, lane)
+        own = order[part * n // parts : (part + 1) * n // parts]
+        _evaluate_share(run, front, forward, tables, weights, size, slots, own, groups, inputs, outputs, lanes)

@@ -178,6 +178,14 @@ TASK = Linked(run_task, table, table, matrix, integer, integer, integer, floats)
 _close, _run_stage, _run_task = CLOSE.call, STAGE.call, TASK.call
 
 
+@inner
+def _load_part(inputs, targets, slots, first, count, work):  # type: ignore[no-untyped-def]
+    """Put images from `first` on and what comes with them where a part expects them."""
+    for image in range(count):
+        load(inputs[first + image], slots[0], work, image)
+        load(targets[first + image], slots[1], work, image)
+
+
 def addresses() -> tuple[int, int, int, int, int]:
     """What `gradients_kernel` calls."""
     products = OUTER_PRODUCTS.address(np.float32)
@@ -203,20 +211,11 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
             first = part * images
             here = min(images, count - first)
             if stage == 0:
-                for image in range(here):
-                    load(inputs[first + image], slots[0], work[part], image)
-                    load(targets[first + image], slots[1], work[part], image)
+                _load_part(inputs, targets, slots, first, here, work[part])
             _run_stage(
-                addresses[0],
-                addresses[1],
-                addresses[2],
-                ops[begin:end],
-                tables,
-                weights,
-                work[part],
-                here,
+                addresses[0], addresses[1], addresses[2], ops[begin:end], tables, weights, work[part], here,
                 np.float32(1 / count),
-            )
+            )  # fmt: skip
             if stage == stages.shape[0] - 1:
                 for image in range(here):
                     fetch(results[first + image], slots[2], work[part], image)

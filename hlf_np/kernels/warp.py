@@ -49,52 +49,67 @@ def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-de
                 row[j] = source[j * step]
 
 
+@inner
+def _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, end):  # type: ignore[no-untyped-def]
+    """The images from `begin` to before `end`."""
+    height, width, channels = size
+    pixels = height * width
+    plane, values = np.zeros((height + 3) * (width + 3), x.dtype), np.empty(x.size, x.dtype)
+    unused = np.empty((2, x.size), x.dtype)
+    for image in range(begin, end):
+        for channel in range(channels):
+            fill_plane(images[sources[image], channel:], channels, height, width, plane)
+            derivatives = slopes[image, channel] if slopes.shape[0] else unused
+            to = output[image, channel:]
+            samples = to if channels == 1 else values
+            sample(plane, width + 3, x, y, pixels, maps, 6 * image, most, samples, derivatives[0], derivatives[1])
+            if channels > 1:
+                for k in range(pixels):
+                    to[k * channels] = values[k]
+
+
 @njit(cache=True, parallel=True)
 def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
     """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
-    height, width, channels = size
-    pixels = height * width
-    threads = min(output.shape[0], 64)
-    for thread in prange(threads):
-        plane, values = np.zeros((height + 3) * (width + 3), x.dtype), np.empty(x.size, x.dtype)
-        unused = np.empty((2, x.size), x.dtype)
-        for image in range(thread * output.shape[0] // threads, (thread + 1) * output.shape[0] // threads):
-            for channel in range(channels):
-                fill_plane(images[sources[image], channel:], channels, height, width, plane)
-                derivatives = slopes[image, channel] if slopes.shape[0] else unused
-                to = output[image, channel:]
-                samples = to if channels == 1 else values
-                sample(plane, width + 3, x, y, pixels, maps, 6 * image, most, samples, derivatives[0], derivatives[1])
-                if channels > 1:
-                    for k in range(pixels):
-                        to[k * channels] = values[k]
+    count = output.shape[0]
+    shares = min(count, 64)
+    for share in prange(shares):
+        begin, end = share * count // shares, (share + 1) * count // shares
+        _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, end)
+
+
+@inner
+def _matrix_gradient_tile(  # type: ignore[no-untyped-def]
+    run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices, first
+):
+    """As many images as a tile has room for, from `first` on."""
+    count, channels, _, pixels = slopes.shape
+    images = min(IMAGES_PER_TILE, count - first)
+    flow = np.empty(2 * IMAGES_PER_TILE * pixels, zeros.dtype)
+    sums = np.empty(2 * IMAGES_PER_TILE * PANEL, zeros.dtype)
+    for row in range(2 * images):
+        image, own = first + row // 2, flow[row * pixels : (row + 1) * pixels]
+        own[:] = 0
+        for channel in range(channels):
+            slope, g = slopes[image, channel, row % 2], gradient[image, channel]
+            for k in range(pixels):
+                own[k] += slope[k] * g[k]
+    _product(
+        run_product, flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL,
+        2 * images, PLAIN, rows[1],
+    )  # fmt: skip
+    for row in range(2 * images):
+        for k in range(3):
+            d_matrices[first + row // 2, row % 2, k] = sums[row * PANEL + k] * half[row % 2]
 
 
 @njit(cache=True, parallel=True)
 def _matrix_gradient(run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices):  # type: ignore[no-untyped-def]
     """The sums over pixels of slope * g * (x, y, 1), as products with the matrix of all positions."""
-    count, channels, _, pixels = slopes.shape
-    for part in prange((count + IMAGES_PER_TILE - 1) // IMAGES_PER_TILE):
-        first = part * IMAGES_PER_TILE
-        images = min(IMAGES_PER_TILE, count - first)
-        flow, sums = (
-            np.empty(2 * IMAGES_PER_TILE * pixels, zeros.dtype),
-            np.empty(2 * IMAGES_PER_TILE * PANEL, zeros.dtype),
+    for tile in prange((slopes.shape[0] + IMAGES_PER_TILE - 1) // IMAGES_PER_TILE):
+        _matrix_gradient_tile(
+            run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices, tile * IMAGES_PER_TILE
         )
-        for row in range(2 * images):
-            image, own = first + row // 2, flow[row * pixels : (row + 1) * pixels]
-            own[:] = 0
-            for channel in range(channels):
-                slope, g = slopes[image, channel, row % 2], gradient[image, channel]
-                for k in range(pixels):
-                    own[k] += slope[k] * g[k]
-        _product(
-            run_product, flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL,
-            2 * images, PLAIN, rows[1],
-        )  # fmt: skip
-        for row in range(2 * images):
-            for k in range(3):
-                d_matrices[first + row // 2, row % 2, k] = sums[row * PANEL + k] * half[row % 2]
 
 
 @inner
