@@ -146,6 +146,7 @@ def test_the_same_command_again_computes_nothing_and_says_the_same(smoke, tmp_pa
     assert tree(folder) == before  # results.csv, the report and its figures too
 
 
+@pytest.mark.slow
 def test_choices_shape_the_grid(tmp_path):
     out = tmp_path / "with spaces" / "results"
     chosen = ("--trainings", "adversarial,normal", "--sizes", "30,20", "--seeds", 2, "--difficulty", "easy")
@@ -159,6 +160,7 @@ def test_choices_shape_the_grid(tmp_path):
     assert f"'{out}'" in settings["command"]  # as a shell needs it
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_goes_on(tmp_path):
     terminal, side = pty.openpty()
     grid = ("--sizes", "20", "--trainings", "normal")
@@ -191,6 +193,7 @@ def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
     assert tree(folder) == tree(smoke[0])
 
 
+@pytest.mark.slow
 def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkeypatch):
     monkeypatch.setattr(models.Model, "predict", lambda model, images: np.full(len(images), -1))
     code, output, errors = main("run", "--preset", "smoke", "--sizes", 10, "--out", tmp_path / "results")
@@ -201,6 +204,7 @@ def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkey
     assert "No attack succeeded" in (tmp_path / "results" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_report_of_an_unfinished_run_shows_what_there_is(smoke, tmp_path):
     folder = shutil.copytree(smoke[0], tmp_path / "results")
     for path in list((folder / "cells").iterdir())[1:]:
@@ -326,6 +330,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     assert found["labels kept on it, by the oracle"] == pytest.approx(kept, abs=6e-5)
 
 
+@pytest.mark.slow
 def test_vaes_are_chosen_at_the_command_line(tmp_path):
     grid = ("--preset", "smoke", "--trainings", "normal", "--sizes", 20)
     chosen = ("--vae-channels", "2,3", "--vae-images", 20)

@@ -46,6 +46,7 @@ def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypatch):
     config = ONE_TRAINING
     compute(tmp_path / "whole", config)
@@ -85,6 +86,7 @@ def read_only(make, **place):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")])
 def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_continued(tmp_path, monkeypatch, fault, reason):
     compute(tmp_path / "whole", ONE_TRAINING)

@@ -161,6 +161,7 @@ def test_on_digits_they_do_not_refute_them():
     assert verdicts == ["undecided", "undecided", "supported", "undecided"]
 
 
+@pytest.mark.slow
 def test_claims_stand_beside_what_the_rule_says_of_the_papers_numbers():
     theirs = evaluate_claims(published(FONTS))
     claims = evaluate_claims(ours(), published(FONTS))
@@ -206,6 +207,7 @@ def test_without_two_curves_there_are_no_factors(results):
     assert "data_factor" not in {picture.name for picture in draw(results or ours(), LETTERS)}
 
 
+@pytest.mark.slow
 def test_in_the_papers_numbers_adversarial_training_helps_with_few_images_and_costs_with_many():
     cells = published(FONTS)
     factors = factors_by_size(cells)

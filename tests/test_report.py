@@ -217,6 +217,7 @@ def test_durations_are_words(seconds):
 # --- figures --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes():
     first, second = (draw(made_up_grid([10, 20], examples=3), LETTERS) for _ in range(2))
     assert first == second
@@ -229,6 +230,7 @@ def test_the_same_results_give_the_same_bytes():
     assert errors.pdf != others["test_error"].pdf
 
 
+@pytest.mark.slow
 def test_figures_on_the_page_are_those_in_the_folder(smoke):
     text = (smoke / "report.html").read_text()
     store = Store(smoke, stored_config(smoke))

@@ -30,6 +30,7 @@ def test_interval_of_points_on_a_line_is_the_slope_itself():
     assert slope_interval(x, 3 * x - 1) == pytest.approx((3, 3))
 
 
+@pytest.mark.slow
 def test_interval_holds_the_true_slope_about_as_often_as_it_says():
     random = np.random.default_rng(0)
     held = 0

@@ -79,7 +79,7 @@ def png_of(sheet: Image.Image) -> bytes:
 def drawing(section: Section, name: str, caption: str, description: str, figure: Figure) -> Picture:
     """A figure of Matplotlib as a picture; the same numbers give the same files."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # once is enough for both files
+    figure.set_layout_engine(None)  # once is enough for both files
     box = figure.get_tightbbox().padded(0.1)  # in inches
     # without the program's version and the time
     anonymous = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}
