@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -143,25 +144,35 @@ def test_a_run_killed_again_and_again_ends_in_the_same_results(tmp_path, uninter
     assert not [name for name in tree(folder) if name.endswith(".tmp")]
 
 
-@pytest.mark.slow
-def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path, uninterrupted, seconds):
-    random = np.random.default_rng(0)
-    killed, ended = 0, 0
-    while killed < 20:
-        folder = tmp_path / str(ended)  # each run goes on until it ends; then another begins
-        process = start(*GRID, "--out", folder)
+def killed_again_and_again(parent, random, kills, seconds):
+    """Folders of runs that were killed at random instants and repeated until they ended, the last by an undisturbed
+    one."""
+    folders = [parent / "0"]
+    while kills:
+        process = start(*GRID, "--threads", 1, "--out", folders[-1])
         try:
             _, errors = process.communicate(timeout=random.uniform(0, seconds))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            killed += 1
+            kills -= 1
         else:
             assert (process.returncode, errors) == (0, "")
-            ended += 1
-    assert command(*GRID, "--out", tmp_path / str(ended)).returncode == 0
-    for run in range(ended + 1):
-        assert numbers(tmp_path / str(run)) == uninterrupted
+            folders.append(parent / str(len(folders)))
+    assert command(*GRID, "--out", folders[-1]).returncode == 0
+    return folders
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path, uninterrupted, seconds):
+    with ThreadPoolExecutor(2) as pool:
+        several = [
+            pool.submit(killed_again_and_again, tmp_path / str(seed), np.random.default_rng(seed), 10, seconds)
+            for seed in range(2)
+        ]
+        folders = [folder for future in several for folder in future.result()]
+    for folder in folders:
+        assert numbers(folder) == uninterrupted
 
 
 @pytest.mark.slow

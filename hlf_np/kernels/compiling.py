@@ -1,7 +1,7 @@
 """How functions that only compiled code calls are compiled.
 
 `error_model="numpy"`: a division by zero gives infinity, as the processor would have it. By default it raises an error,
-and a loop that may end at any number becomes no vector instructions. No wrappers: nothing for callers in C or Python.
+and a loop that may end at any number becomes no vector instructions. `no_cfunc_wrapper`: nothing for callers in C.
 
 Kernels, whose loops are shared out among threads, leave what they do to such functions: Numba compiles the body of a
 parallel loop twice.
@@ -11,6 +11,4 @@ from typing import Any
 
 from numba import njit
 
-inner: Any = njit(  # type: ignore[call-overload]
-    cache=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True
-)
+inner: Any = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)  # type: ignore[call-overload]
