@@ -183,6 +183,7 @@ def test_a_terminal_shows_what_goes_on(tmp_path):
 # --- the other commands ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
     folder = shutil.copytree(smoke[0], tmp_path / "results")
     for name in ("results.csv", "claims.json", "report.html"):

@@ -98,6 +98,7 @@ def test_without_failures_nothing_is_said(finished):
         assert failures(store.results()) == ""
 
 
+@pytest.mark.slow
 def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, Preset.SMOKE, HOPELESS)
     folder = tmp_path / "results"

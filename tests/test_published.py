@@ -105,6 +105,7 @@ def ours():
     ]
 
 
+@pytest.mark.slow
 def test_the_page_has_ours_the_papers_and_the_difference():
     source = report(ours(), FONTS)
     assert Page(source).tables["Test error"] == [

@@ -181,6 +181,7 @@ def sections(source):
     return {int(part[0]): part for part in (*parts[:-1], last)}, before, after
 
 
+@pytest.mark.slow
 def test_each_claim_has_its_figures_its_verdict_and_a_link_from_the_top(smoke):
     found, before, after = sections((smoke / "report.html").read_text())
     claims = json.loads((smoke / "claims.json").read_text())
@@ -320,6 +321,7 @@ def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
             np.testing.assert_allclose(2 * rows[2] - 1, scaled, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_distances_are_drawn_for_normal_training_only():
     distances = {"regular": [0.5, 0.7], "on_true_manifold": [0.01], "clean": [0.0, 0.0]}
     results = [made_up(n_train=n, distances=distances) for n in (10, 20)]
