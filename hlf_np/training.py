@@ -20,7 +20,7 @@ import numpy as np
 
 from hlf_np import attacks
 from hlf_np.arrays import Floats
-from hlf_np.attacks import Attack
+from hlf_np.attacks import Attack, Start
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
@@ -81,12 +81,12 @@ class Perturbation:
     """A share of every batch that is perturbed.
 
     space : where.
-    attack : what finds the perturbations; None draws them uniformly from all that are allowed.
+    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
     fraction : of the batch, from 0 to 1.
     """
 
     space: Space
-    attack: Attack | None = TRAINING_ATTACK
+    attack: Attack = TRAINING_ATTACK
     fraction: float = 0.5
 
     def __post_init__(self) -> None:
@@ -107,7 +107,8 @@ def perturbations(
     training : its name.
     spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the
         paper's.
-    attack : the inner maximisation; random transformations have none.
+    attack : the inner maximisation. Random transformations take none of its steps: they are what adversarial ones
+        start from, so that the two differ by the adversary alone.
     variant : see `Variant`.
 
     Raises
@@ -122,11 +123,9 @@ def perturbations(
     needed = SPACES[training]
     attack = replace(attack, stop_early=variant is Variant.WEAK)
     fraction = 1.0 if variant is Variant.FULL else 0.5
-    drawn = training is Training.RANDOM_TRANSFORMATIONS
-    return tuple(
-        Perturbation(_of_kind(kind, spaces, training), None if drawn else attack, fraction / len(needed))
-        for kind in needed
-    )
+    if training is Training.RANDOM_TRANSFORMATIONS:
+        attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
+    return tuple(Perturbation(_of_kind(kind, spaces, training), attack, fraction / len(needed)) for kind in needed)
 
 
 def _of_kind(kind: type[Space], spaces: Sequence[Space], training: Training) -> Space:
@@ -281,13 +280,7 @@ def perturbed_batch(model: Model, batch: Split, shares: Sequence[Perturbation], 
     bounds = [len(batch) - round(fraction * len(batch)) for fraction in left]
     for share, (first, last) in zip(shares, pairwise(bounds), strict=True):
         if first < last:
-            images[first:last] = _perturbed(model, batch.take(slice(first, last)), share, random)
+            part = batch.take(slice(first, last))
+            seed = int(random.integers(2**31))
+            images[first:last] = attacks.run(model, part, share.space, share.attack, seed).images
     return images
-
-
-def _perturbed(model: Model, part: Split, share: Perturbation, random: np.random.Generator) -> Floats:
-    if share.attack is not None:
-        return attacks.run(model, part, share.space, share.attack, int(random.integers(2**31))).images
-    chart = share.space.chart(part.images, part.labels, part.codes)
-    codes = share.space.uniform_codes(random, chart)
-    return np.clip(chart.decoded(codes), 0, 1)

@@ -12,6 +12,7 @@ from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
@@ -144,13 +145,29 @@ def test_a_projection_takes_adams_steps_with_a_rate_that_decays_every_ten(split)
     """Onto all images, from black ones: the code is the image, and the gradient twice the difference."""
     goal = np.full((1, 28, 28, 1), 0.9, np.float32)
     black = np.zeros_like(goal)
-    found = project(goal, ImageBall().chart(black, split.labels[:1], None), steps=25, learning_rate=0.01, decay=0.5)
+    found = project(goal, ImageBall().chart(black, split.labels[:1], None), steps=25, learning_rates=[0.01], decay=0.5)
     codes, gradients = black, []
     rates = [0.01] * 10 + [0.005] * 10 + [0.0025] * 5
     for step in range(25):
         gradients.append(2 * (codes - goal))
         codes = oracles.adam(black, gradients, rates[: step + 1], (0.9, 0.999), 1e-8, 0)
     np.testing.assert_allclose(found.codes, codes, rtol=1e-4)
+
+
+def test_the_nearest_code_of_all_descents_counts():
+    """Codes moved as far as an attack does: each learning rate loses some images, seldom both the same."""
+    fonts = Fonts(load_prototypes(), Difficulty.HARD)
+    test = fonts.dataset(0, 400).test
+    chart = true_chart(fonts, test)
+    random = np.random.default_rng(0)
+    moved = chart.start + random.uniform(-0.3, 0.3, chart.start.shape).astype(np.float32)
+    images = chart.decoded(np.clip(moved, chart.lower, chart.upper))
+    first, second = (project(images, chart, learning_rates=[rate]).distances for rate in (0.09, 0.03))
+    both = project(images, chart)
+    np.testing.assert_allclose(both.distances, np.minimum(first, second), rtol=0, atol=1e-5)
+    assert (first - second).max() > 1
+    assert (second - first).max() > 0.1
+    assert both.distances.mean() < 0.8 * min(first.mean(), second.mean())
 
 
 def test_more_images_than_a_batch_change_nothing(fonts, split, monkeypatch):

@@ -8,7 +8,7 @@ import oracles
 import pytest
 from conftest import small_cnn
 
-from hlf_np import UserError, training
+from hlf_np import UserError, attacks, training
 from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
@@ -196,12 +196,13 @@ def test_perturbed_batches_leave_the_data_alone(trained, split):
 
 
 def test_random_shares_are_drawn_and_not_attacked(trained, split, spaces):
-    space = spaces[2]
-    images = perturbed_batch(trained, split, [Perturbation(space, None, 1.0)], random())
-    chart = space.chart(split.images, split.labels, None)
-    expected = chart.decode(Tensor(space.uniform_codes(random(), chart))).data
-    np.testing.assert_array_equal(images, np.clip(expected, 0, 1))
-    untrained = perturbed_batch(small_cnn(), split, [Perturbation(space, None, 1.0)], random())
+    (share,) = perturbations(Training.RANDOM_TRANSFORMATIONS, spaces, Attack(steps=9, start="image", restarts=3))
+    share = replace(share, fraction=1.0)
+    images = perturbed_batch(trained, split, [share], random())
+    start = attacks.run(trained, split, spaces[2], Attack(steps=0), int(random().integers(2**31)))
+    np.testing.assert_array_equal(images, start.images)
+    assert (images != split.images).any(axis=(1, 2, 3)).mean() > 0.9
+    untrained = perturbed_batch(small_cnn(), split, [share], random())
     np.testing.assert_array_equal(images, untrained)
 
 
@@ -256,8 +257,8 @@ def test_trainings_perturb_where_and_as_much_as_they_say(spaces, name, variant):
     assert all(share.space in spaces for share in shares)
     for share in shares:
         assert share.fraction == (1 if variant == "full" else 0.5) / len(shares)
-        drawn = name == "random_transformations"
-        assert share.attack == (None if drawn else replace(ATTACK, stop_early=variant == "weak"))
+        expected = replace(ATTACK, stop_early=variant == "weak")
+        assert share.attack == (replace(expected, steps=0) if name == "random_transformations" else expected)
 
 
 def test_the_papers_attack_is_the_default():

@@ -23,7 +23,6 @@ from hlf_np.programs.evaluation import Program
 
 if TYPE_CHECKING:
     from hlf_np.models import Model
-from hlf_np.errors import UserError
 
 
 class Norm(StrEnum):
@@ -148,17 +147,3 @@ class Space(ABC):
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
         return directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
-
-    def uniform_codes(self, random: np.random.Generator, chart: Chart) -> Floats:
-        """One code for each image, uniform over all codes that are allowed: where ball and box meet.
-
-        Raises
-        ------
-        UserError : unless the norm is L_inf, whose ball is a box, too.
-        """
-        if self.norm is not Norm.LINF:
-            raise UserError(f"random codes can be drawn within norm linf, not {self.norm}")
-        lower = np.maximum(chart.start - self.epsilon, chart.lower)
-        upper = np.minimum(chart.start + self.epsilon, chart.upper)
-        uniform = random.random(chart.start.shape, np.float32)
-        return self.project(chart, lower + (upper - lower) * uniform)

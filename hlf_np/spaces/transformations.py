@@ -16,11 +16,11 @@ How it differs from `TrueManifold`: on FONTS both warp, but there the perturbati
 parameters that the image was made with, and stays in the data's box; here it comes on top of them, so a
 letter that was turned by 90 degrees can be turned further, off the data's manifold. Training on
 adversarial transformations is thus an approximation of on-manifold training, and it works on every
-dataset. *Random* transformations, drawn uniformly from the same set, are the usual data augmentation, and
-the baseline that shows what the adversary adds.
+dataset. *Random* transformations, data augmentation as usual, are the baseline that shows what the adversary
+adds: they are drawn as an attack draws its start, uniform over direction and distance, and stay there.
 
-A trap in the paper's released code: its random transformations are drawn around 0 instead of around the
-identity, so that the scale always ends up at the lower end of its range.
+A trap in the paper's released code: it draws them so, but around 0 instead of around the identity, and the
+scale always ends up at the lower end of its range.
 """
 
 from __future__ import annotations
