@@ -2,6 +2,9 @@
 
 The yardstick is the micro-kernel itself on a tile whose data lie in the first-level cache: the most multiply-adds per
 second that any of the other numbers can reach.
+
+An attack's share counts the arithmetic of the layers as they are written. Winograd's convolutions take less of it (see
+`kernels.winograd_forms`), and so an attack may be faster than its products.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import numpy as np
 from numba import njit, prange
 
 from hlf_np import attacks, models, training
+from hlf_np.arrays import Integers
 from hlf_np.attacks import Attack
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import product
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS
+from hlf_np.kernels.winograd import PRODUCTS, inputs, sums
 from hlf_np.programs.evaluation import IMAGES
 from hlf_np.spaces import ImageBall
 
@@ -80,6 +85,16 @@ def _data(count: int) -> Split:
     return Split(random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count))
 
 
+def _matrices(operation: Integers, lanes: int) -> tuple[int, int, int, int]:
+    """How many products of matrices an operation is; their rows, depth and columns."""
+    fields = [int(field) for field in operation]
+    if fields[0] == executor.WINOGRAD:
+        form, _, patches, _, channels, *_, columns = fields[1:10]
+        return PRODUCTS[form], patches * lanes, inputs(form, channels), sums(form, columns)
+    _, _, rows, _, segments, length, _, _, columns = fields[:9]
+    return 1, rows * lanes, segments * length, columns
+
+
 def _kernels(single_peak: float) -> Iterator[Measurement]:
     """The products of the CNN's program, one by one, on one thread."""
     program = models.cnn().program
@@ -88,15 +103,14 @@ def _kernels(single_peak: float) -> Iterator[Measurement]:
     for direction, operations in (("forward", program.forward), ("backward", program.backward)):
         for index in range(len(operations)):
             operation = operations[index : index + 1]
-            _, _, rows, _, segments, length, _, _, columns = (int(field) for field in operation[0, :9])
-            flop = 2 * rows * lanes * segments * length * columns
+            count, rows, depth, columns = _matrices(operation[0], lanes)
 
             def repeat(operation: np.ndarray = operation) -> None:
                 for _ in range(100):
                     executor.run_operations(operation, program.tables, weights, work, 0, lanes)
 
-            rate = 100 * flop / _seconds(repeat)
-            name = f"{direction} {rows * lanes} x {segments * length} x {columns}"
+            rate = 100 * 2 * count * rows * depth * columns / _seconds(repeat)
+            name = f"{direction} {f'{count} times ' if count > 1 else ''}{rows} x {depth} x {columns}"
             yield Measurement(name, 1, rate / 1e9, "GFLOP/s", rate / single_peak)
 
 

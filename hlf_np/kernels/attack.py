@@ -29,6 +29,7 @@ from hlf_np.kernels.linking import (
 )  # fmt: skip
 from hlf_np.kernels.losses import softmax_loss
 from hlf_np.kernels.sharing import claim, shares
+from hlf_np.kernels.tile import TILE_ROWS
 
 ADAM, STEEPEST = 0, 1
 LINF, L2 = 0, 1
@@ -186,8 +187,7 @@ def attack_kernel(run_part, weights, program, settings, box, tasks, kept, order,
     order : the tasks' numbers, those of a group side by side; most : lanes of a workspace.
     """
     share = (order.size + threads - 1) // threads
-    rounds = max(1, (share + most - 1) // most)  # as many lanes as keep all of them busy in the last round too
-    lanes = (share + rounds - 1) // rounds
+    lanes = min(most, (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
     shared = shares(order.size, threads)
     for thread in prange(threads):
         _attack_part(run_part, order, shared, thread, weights, program, settings, box, tasks, kept, lanes)

@@ -14,7 +14,7 @@ from hlf_np.kernels.linking import Linked, floats, integer, rows, table
 from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import sample
-from hlf_np.kernels.winograd import winograd
+from hlf_np.kernels.winograd import OUTPUTS, winograd
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
 # a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
@@ -36,7 +36,8 @@ BLOCKS_GRADIENT = 8
 WARP = 9
 # parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
 WARP_GRADIENT = 10
-# patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, scratch, lines
+# form, patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, scratch,
+# lines
 WINOGRAD = 11
 FIELDS = 15
 
@@ -154,11 +155,12 @@ def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-u
                 tables[op[12] + skipped :],
             )  # fmt: skip
         elif kind == WINOGRAD:
-            skipped = op[2] * first
+            skipped = op[3] * first
+            outputs = OUTPUTS[op[1]] * skipped
             winograd(
-                work, tables[op[1] + skipped :], op[3], op[4], weights, op[5], op[6], op[7], op[8],
-                tables[op[9] + 4 * skipped :], tables[op[10] + 4 * skipped :], op[11], op[12], tables[op[13] :],
-                op[2] * (end - first),
+                op[1], work, tables[op[2] + skipped :], op[4], op[5], weights, op[6], op[7], op[8], op[9],
+                tables[op[10] + outputs :], tables[op[11] + outputs :], op[12], op[13], tables[op[14] :],
+                op[3] * (end - first),
             )  # fmt: skip
         elif kind == COPY:
             for pixel in range(op[2] * first, op[2] * end):

@@ -22,7 +22,7 @@ vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narro
 stores of the sums go through stack slots which LLVM's `mem2reg` pass turns into registers.
 """
 
-import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -126,13 +126,22 @@ class Emitter:
         return self.build.shuffle_vector(lane, undefined, everywhere)
 
     def combined(self, matrix: tuple[tuple[int, ...], ...], given: list[Any]) -> list[Any]:
-        """The products of a matrix and vectors; its entries are -1, 0 and 1, and every row has a 1."""
+        """The products of a matrix and vectors; most of its entries are -1, 0 and 1."""
         results = []
         for row in matrix:
-            added, subtracted = ([v for entry, v in zip(row, given, strict=True) if entry == sign] for sign in (1, -1))
-            result = functools.reduce(self.build.fadd, added)
-            results.append(functools.reduce(self.build.fsub, subtracted, result))
+            terms = sorted(((entry, v) for entry, v in zip(row, given, strict=True) if entry), key=lambda t: t[0] != 1)
+            result = terms[0][1] if terms[0][0] == 1 else self.build.fmul(self.number(terms[0][0]), terms[0][1])
+            for entry, v in terms[1:]:
+                if abs(entry) == 1:
+                    result = (self.build.fadd if entry > 0 else self.build.fsub)(result, v)
+                else:
+                    result = self.build.call(self.multiply_add, [self.number(entry), v, result])
+            results.append(result)
         return results
+
+    def number(self, value: float) -> Any:
+        """A vector of the same number."""
+        return ir.Constant(self.vector, [float(value)] * LANES)
 
     def begin(self, initial: list[Any]) -> None:
         """Every row's sums start with these vectors."""
@@ -218,12 +227,14 @@ def _compiled_tile(vectors: int) -> Tile:
             length, a_step, b_at, b_step, start_at = (values[i] for i in (3, 4, 6, 7, 9))
             column, first, count, finish = values[12:16]
 
-            # Rows beyond `count` repeat the last one: their sums are computed and dropped.
+            # Rows beyond `count` repeat the last one: their sums are computed in vain.
             last = build.sub(count, e.constant(1))
-            rows = []
+            rows, c_rows_of = [], []
             for m in range(TILE_ROWS):
                 clamped = build.select(build.icmp_signed("<", e.constant(m), count), e.constant(m), last)
-                rows.append(build.load(e.at(a_rows.data, build.add(first, clamped))))
+                number_of_row = build.add(first, clamped)
+                rows.append(build.load(e.at(a_rows.data, number_of_row)))
+                c_rows_of.append(build.load(e.at(c_rows.data, number_of_row)))
             from_start = e.at(start.data, start_at)
             e.begin([e.load(e.at(from_start, e.constant(v * LANES))) for v in range(vectors)])
 
@@ -239,13 +250,23 @@ def _compiled_tile(vectors: int) -> Tile:
                 e.repeat(length, step)
 
             asked = e.asked(finish)
-            with e.finished_rows(count) as (m, totals):
-                row = build.add(first, m)
-                target = e.at(c.data, build.add(build.load(e.at(c_rows.data, row)), column))
-                gate = e.at(c.data, build.add(build.load(e.at(gates.data, row)), column))
-                for v, total in enumerate(totals):
-                    ahead = e.constant(v * LANES)
-                    e.finish(total, asked, e.at(target, ahead), e.at(gate, ahead))
+            added, rectified, gated = asked
+            with build.if_else(build.or_(added, gated)) as (involved, simple):
+                with simple:
+                    least = build.select(rectified, e.zero, e.number(-math.inf))
+                    for sums, row in zip(e.sums, c_rows_of, strict=True):
+                        target = e.at(c.data, build.add(row, column))
+                        for v, slot in enumerate(sums):
+                            total = build.load(slot)
+                            low = build.fcmp_ordered("<", total, least)
+                            e.store(build.select(low, least, total), e.at(target, e.constant(v * LANES)))
+                with involved, e.finished_rows(count) as (m, totals):
+                    row = build.add(first, m)
+                    target = e.at(c.data, build.add(build.load(e.at(c_rows.data, row)), column))
+                    gate = e.at(c.data, build.add(build.load(e.at(gates.data, row)), column))
+                    for v, total in enumerate(totals):
+                        ahead = e.constant(v * LANES)
+                        e.finish(total, asked, e.at(target, ahead), e.at(gate, ahead))
             return context.get_dummy_value()
 
         return types.void(*arguments), generate

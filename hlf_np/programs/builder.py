@@ -101,8 +101,10 @@ class Builder:
     def buffers(self, graph: Graph) -> None:
         """Lay out all values and their gradients."""
         graph.share_gradients()
-        reduced = (node for node in graph.nodes if isinstance(node, Affine) and node.winograd)
-        self.room = self.reserve("work", max((scratch(n.big.stride, n.small.stride) for n in reduced), default=0))
+        reduced = [node for node in graph.nodes if isinstance(node, Affine) and node.winograd]
+        rooms = [scratch(n.forms[0], n.big.stride, n.small.stride) for n in reduced]
+        rooms += [scratch(n.forms[1], n.small.stride, n.big.stride) for n in reduced]
+        self.room = self.reserve("work", max(rooms, default=0))
         for value in graph.values:
             value.buffer = self.buffer(value, value.frame)
         for value in reversed(graph.values):  # a shared buffer is that of a later value

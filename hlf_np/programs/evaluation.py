@@ -31,7 +31,9 @@ from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Graph
 from hlf_np.programs.nodes import Affine, Join, Node, Pool
 
-IMAGES = 12  # lanes of a workspace: whole tiles, even where an image is a single row, and everything fits the cache
+# Lanes of a workspace: whole tiles, even where an image is a single row. More would read the weights less often, but
+# the activations would leave the cache.
+IMAGES = 24
 
 # What `ascend` takes, all float32 and flat per task:
 Settings = tuple[int, np.float32, int, int, np.float32, bool]  # steps, step size, rule, norm, epsilon, stop early
@@ -153,7 +155,7 @@ class _Part:
                 weight, bias = numbers[node]
                 starts = builder.place_rows(node.biases(bias), node.target.stride)
                 if node.winograd:
-                    self.forward.append(winograd.convolution(builder, node, weight, starts))
+                    self.forward.append(winograd.forward(builder, node, weight, starts))
                 else:
                     matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
                     self.forward += builder.forward(node, weight, matrix, starts)

@@ -1,7 +1,8 @@
 """A network as a graph of the few things that are left of it once it is compiled.
 
 A ReLU disappears into the layer before it, flattening into the order of the weights, and in evaluation mode batch norm
-too: it is then an affine map per channel, and part of the weights before it. What is left are affine layers, batch norm
+too: it is then an affine map per channel, and part of the weights before it; likewise two linear layers with nothing
+in between, as at the end of the paper's CNN, are one. What is left are affine layers, batch norm
 in training mode, pooling, and the joins of residual blocks, between *values*; see `nodes`.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hlf_np.errors import UserError
 from hlf_np.kernels.layout import convolved, frame_for_gradient
 from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.winograd_forms import FORMS
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -29,6 +32,8 @@ from hlf_np.layers import (
     Unflatten,
 )
 from hlf_np.programs.nodes import Affine, Join, Node, Norm, Pool, Reparameterization, Value, Weighted
+
+L = TypeVar("L", bound=Layer)
 
 
 class Graph:
@@ -58,21 +63,24 @@ class Graph:
         """Append a network that reads `value`; its output."""
         layers, position = _layers(network), 0
 
-        def skip(kind: type[Layer]) -> Layer | None:
+        def skip(kind: type[L]) -> L | None:
             """The next layer, if it is of this kind; it is then done with."""
             nonlocal position
-            found = position < len(layers) and isinstance(layers[position], kind)
-            position += found
-            return layers[position - 1] if found else None
+            found = layers[position] if position < len(layers) else None
+            if not isinstance(found, kind):
+                return None
+            position += 1
+            return found
 
         while position < len(layers):
             layer, position = layers[position], position + 1
             if isinstance(layer, Convolution | TransposedConvolution | Linear):
-                unflattened, norm = skip(Unflatten), skip(BatchNorm)
-                assert isinstance(unflattened, Unflatten | None)
-                assert isinstance(norm, BatchNorm | None)
+                unflattened, norm, behind = skip(Unflatten), skip(BatchNorm), None
+                if isinstance(layer, Linear) and not (self.training or unflattened or norm):
+                    behind = skip(Linear)
                 rectified, sigmoid = skip(ReLU) is not None, skip(Sigmoid) is not None
-                value = self._affine(_shaped(layer, unflattened, value), layer, norm, rectified, sigmoid, value)
+                shape = _shaped(behind or layer, unflattened, value)
+                value = self._affine(shape, layer, behind, norm, rectified, sigmoid, value)
             elif isinstance(layer, MaxPool | AveragePool):
                 value = self._pool(layer, value)
             elif isinstance(layer, Residual):
@@ -93,6 +101,7 @@ class Graph:
         self,
         shape: _Shape,
         layer: Weighted,
+        behind: Linear | None,
         norm: BatchNorm | None,
         rectified: bool,
         sigmoid: bool,
@@ -104,17 +113,14 @@ class Graph:
         if sigmoid != target.narrow:
             raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
         own = (shape.kernel, shape.stride, shape.padding, shape.transposed)
-        node = Affine(source, target, layer, None if apart else norm, *own)
+        node = Affine(source, target, layer, None if apart else norm, *own, behind)
         node = replace(node, winograd=not self.training and node.reducible)
         self.nodes.append(node)
         source.readers += 1
-        if node.transposed:
-            source.frame = max(source.frame, self._reach(node))
-            target.gradient_frame = max(target.gradient_frame, node.padding)
-        else:
-            source.frame = max(source.frame, node.patch_frame if node.winograd else node.padding)
-            reach = 0 if self.training and source.is_input else self._reach(node)
-            target.gradient_frame = max(target.gradient_frame, reach)
+        read, differentiated = self._reach(node, node.transposed), self._reach(node, not node.transposed)
+        source.frame = max(source.frame, read)
+        if not (self.training and source.is_input):
+            target.gradient_frame = max(target.gradient_frame, differentiated)
         if node.pairs:  # half of a pair may lie beside the image
             source.gradient_frame = max(source.gradient_frame, 1)
         if apart is None:
@@ -125,15 +131,20 @@ class Graph:
         return normalised
 
     @staticmethod
-    def _reach(node: Affine) -> int:
-        """How far the windows on the small side lie beyond it, for all pixels of the big side."""
+    def _reach(node: Affine, to_big: bool) -> int:
+        """How far beyond an image an operation reads: towards the big side, or from it."""
+        source, target = (node.small, node.big) if to_big else (node.big, node.small)
+        if node.winograd:
+            form = FORMS[node.forms[to_big]]
+            sizes = ((source.height, target.height), (source.width, target.width))
+            return max(form.frame(*pair) for pair in sizes)
+        if not to_big:
+            return node.padding
         if node.big.narrow:
             # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
             return max(node.block_window)
-        if node.winograd:
-            return node.patch_frame
-        sizes = zip((node.big.height, node.big.width), node.kernel, strict=True)
-        return 0 if node.covers else max(frame_for_gradient(n, k, node.stride, node.padding) for n, k in sizes)
+        extents = zip((node.big.height, node.big.width), node.kernel, strict=True)
+        return 0 if node.covers else max(frame_for_gradient(n, k, node.stride, node.padding) for n, k in extents)
 
     def _pool(self, layer: MaxPool | AveragePool, source: Value) -> Value:
         stride = layer.stride or layer.kernel

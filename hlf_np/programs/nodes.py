@@ -15,7 +15,7 @@ import numpy as np
 from hlf_np.arrays import Array, Floats
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, padded
-from hlf_np.kernels.winograd import SIDE, transformed
+from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, filters
 from hlf_np.layers import BatchNorm, Convolution, Linear, TransposedConvolution
 
 Weighted = Convolution | TransposedConvolution | Linear
@@ -57,7 +57,8 @@ class Affine:
     """A convolution, its transpose, or a fully connected layer, and the batch norm folded into it.
 
     kernel, stride, padding : of the convolution from the big to the small side.
-    winograd : computed in Winograd's form, see `kernels.winograd`.
+    behind : a linear layer behind a linear one, with nothing in between.
+    winograd : computed in Winograd's form, see `kernels.winograd_forms`.
     """
 
     source: Value
@@ -68,6 +69,7 @@ class Affine:
     stride: int
     padding: int
     transposed: bool = False
+    behind: Linear | None = None
     winograd: bool = False
 
     @property
@@ -94,13 +96,22 @@ class Affine:
 
     def arrays(self) -> list[Floats]:
         """Everything that the layer and its batch norm own."""
-        return [array for layer in (self.layer, self.norm) if layer for _, array in layer.named_arrays()]
+        layers = (self.layer, self.behind, self.norm)
+        return [array for layer in layers if layer for _, array in layer.named_arrays()]
 
     def folded(self) -> Folded:
-        """Weights with the batch norm folded in: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps)."""
+        """Weights with what follows folded in.
+
+        Of batch norm: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps). Of a second linear layer:
+        y = w' (w x + b) + b' = (w' w) x + (w' b + b').
+        """
         weight = self.layer.parameters["weight"].data
         count = weight.shape[1] if isinstance(self.layer, TransposedConvolution) else len(weight)
         bias = self.layer.parameters["bias"].data if "bias" in self.layer.parameters else np.zeros(count, np.float32)
+        if self.behind:
+            second, shift = (self.behind.parameters[name].data for name in ("weight", "bias"))
+            # not `@`, see `winograd_forms.filters`
+            return np.einsum("oh,hi->oi", second, weight), np.einsum("oh,h->o", second, bias) + shift
         if self.norm is None:
             return weight, bias
         mean, variance = self.norm.buffers["running_mean"], self.norm.buffers["running_var"]
@@ -114,7 +125,10 @@ class Affine:
     def prepared(self) -> Folded:
         """The same, in the form in which they are read."""
         weight, bias = self.folded()
-        return (transformed(weight) if self.winograd else weight), bias
+        if self.winograd:
+            forms = self.forms if TO_BIG in self.forms else self.forms[:1]  # the others share their filters
+            weight = np.stack([filters(weight, form) for form in forms])
+        return weight, bias
 
     @property
     def covers(self) -> bool:
@@ -123,27 +137,39 @@ class Affine:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one forward pass; the gradient to the input takes as many."""
-        pixels = self.small.height * self.small.width
-        return pixels * self.small.channels * math.prod(self.kernel) * self.big.channels
+        """Of one forward pass of the layers as they are written; the gradient to the input takes as many."""
+        inputs, outputs = math.prod(self.kernel) * self.big.channels, self.small.channels
+        hidden = self.behind.parameters["weight"].shape[1] if self.behind else 0
+        both = hidden * (inputs + outputs) if self.behind else inputs * outputs
+        return self.small.height * self.small.width * both
+
+    @property
+    def forms(self) -> tuple[int, int]:
+        """Winograd's forms to the small side and to the big one."""
+        if self.stride == 1:
+            return SAME, SAME
+        return (TO_THREE, FROM_THREE) if max(self.small.height, self.small.width) <= 3 else (TO_SMALL, TO_BIG)
 
     @property
     def reducible(self) -> bool:
-        """Whether Winograd's form pays: many channels, and not a few patches that lie half beyond the image."""
-        shape = self.kernel == (3, 3) and self.stride == 1 and self.padding == 1 and not self.transposed
-        many = min(self.big.stride, self.small.stride) >= 2 * LANES
-        return shape and many and min(self.big.height, self.big.width) > SIDE
-
-    @property
-    def patch_frame(self) -> int:
-        """How far patches of 4x4 pixels, one for each 2x2 outputs, lie beyond the image."""
-        return 1 + max(self.big.height % 2, self.big.width % 2)
+        """Whether there is such a form, and it pays: many channels, and not many outputs that lie beyond the image."""
+        if (self.kernel, self.stride, self.padding) not in (((3, 3), 1, 1), ((4, 4), 2, 1)) or self.big.narrow:
+            return False
+        taken, plain = 1, 1  # multiplications of all patches and of all outputs
+        for size in (self.small.height, self.small.width):
+            form = FORMS[self.forms[0]]
+            phases = 2 if form.from_phases else 1
+            taken *= phases * form.multiplications * form.begins(size).size
+            plain *= self.kernel[0] * size
+        many = min(self.big.stride * self.stride, self.small.stride) >= 2 * LANES
+        return many and 3 * taken <= 2 * plain
 
     @property
     def pairs(self) -> bool:
         """Whether the gradient to the source is computed for pairs of pixels, see `Builder._paired_gradient`."""
         strided = self.stride == 2 and self.kernel[1] % 2 == 0 and self.padding > 0 and not self.covers
-        return strided and not self.transposed and self.source.rectified and self.source.stride == LANES
+        fitting = not self.transposed and self.source.rectified and self.source.stride == LANES
+        return strided and fitting and not self.winograd
 
     @property
     def block(self) -> tuple[int, int]:
