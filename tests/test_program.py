@@ -11,7 +11,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
 from hlf_np.errors import UserError
-from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
+from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
 from hlf_np.programs.evaluation import IMAGES, Program
@@ -99,6 +99,28 @@ def test_the_program_judges_images_as_the_model_does(name):
     np.testing.assert_array_equal(result.success, model.predict(result.images) != split.labels)
     losses = cross_entropy(Tensor(model.logits(result.images)), split.labels).data
     np.testing.assert_allclose(result.loss, losses, rtol=1e-5, atol=1e-6)
+
+
+LINEAR = {  # layers behind a linear one of 40 outputs, and how many products they are together
+    "another": (lambda random: [Linear(40, 10, random)], 1),
+    "batch norm behind another": (lambda random: [Linear(40, 10, random), BatchNorm(10), ReLU()], 1),
+    "a ReLU between": (lambda random: [ReLU(), Linear(40, 10, random)], 2),
+    "batch norm between": (lambda random: [BatchNorm(40), Linear(40, 10, random)], 2),
+    "two others": (lambda random: [Linear(40, 30, random), Linear(30, 10, random)], 2),
+}
+
+
+@pytest.mark.parametrize(("layers", "products"), LINEAR.values(), ids=LINEAR)
+def test_linear_layers_with_nothing_in_between_are_one(layers, products):
+    random = np.random.default_rng(0)
+    network = Sequential(Flatten(), Linear(36, 40, random), *layers(random))
+    for name, array in network.named_arrays():
+        if name.endswith(("bias", "mean")):
+            array[...] = random.standard_normal(array.shape)
+    x = random.random((30, 6, 6, 1), np.float32)
+    program = Program(network, (6, 6, 1))
+    assert len(program.forward) == products
+    np.testing.assert_allclose(program.evaluate(x), network(Tensor(x)).data, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["sign", "adam"])

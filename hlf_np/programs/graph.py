@@ -2,8 +2,8 @@
 
 A ReLU disappears into the layer before it, flattening into the order of the weights, and in evaluation mode batch norm
 too: it is then an affine map per channel, and part of the weights before it; likewise two linear layers with nothing
-in between, as at the end of the paper's CNN, are one. What is left are affine layers, batch norm
-in training mode, pooling, and the joins of residual blocks, between *values*; see `nodes`.
+in between, as at the end of the paper's CNN, are one. What is left are affine layers, batch norm in training mode,
+pooling, and the joins of residual blocks, between *values*; see `nodes`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ class Graph:
         while position < len(layers):
             layer, position = layers[position], position + 1
             if isinstance(layer, Convolution | TransposedConvolution | Linear):
-                unflattened, norm, behind = skip(Unflatten), skip(BatchNorm), None
-                if isinstance(layer, Linear) and not (self.training or unflattened or norm):
-                    behind = skip(Linear)
+                behind = skip(Linear) if isinstance(layer, Linear) and not self.training else None
+                unflattened, norm = skip(Unflatten), skip(BatchNorm)
                 rectified, sigmoid = skip(ReLU) is not None, skip(Sigmoid) is not None
                 shape = _shaped(behind or layer, unflattened, value)
                 value = self._affine(shape, layer, behind, norm, rectified, sigmoid, value)

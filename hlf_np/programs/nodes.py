@@ -111,7 +111,8 @@ class Affine:
         if self.behind:
             second, shift = (self.behind.parameters[name].data for name in ("weight", "bias"))
             # not `@`, see `winograd_forms.filters`
-            return np.einsum("oh,hi->oi", second, weight), np.einsum("oh,h->o", second, bias) + shift
+            weight, bias = np.einsum("oh,hi->oi", second, weight), np.einsum("oh,h->o", second, bias) + shift
+            count = len(weight)
         if self.norm is None:
             return weight, bias
         mean, variance = self.norm.buffers["running_mean"], self.norm.buffers["running_var"]
@@ -155,11 +156,10 @@ class Affine:
         """Whether there is such a form, and it pays: many channels, and not many outputs that lie beyond the image."""
         if (self.kernel, self.stride, self.padding) not in (((3, 3), 1, 1), ((4, 4), 2, 1)) or self.big.narrow:
             return False
+        form = FORMS[self.forms[0]]
         taken, plain = 1, 1  # multiplications of all patches and of all outputs
         for size in (self.small.height, self.small.width):
-            form = FORMS[self.forms[0]]
-            phases = 2 if form.from_phases else 1
-            taken *= phases * form.multiplications * form.begins(size).size
+            taken *= self.stride * form.multiplications * form.begins(size).size
             plain *= self.kernel[0] * size
         many = min(self.big.stride * self.stride, self.small.stride) >= 2 * LANES
         return many and 3 * taken <= 2 * plain
