@@ -179,7 +179,6 @@ class RunConfig:
 # those of the paper's main figures, without the combination of two
 _MAIN = tuple(t for t in Training if t is not Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL)
 _SMOKE_ATTACK = Attack(steps=5)
-_SHORT = AdamConfig(learning_rate=0.01, decay=0.5)  # of VAEs that see their images a few times only
 
 PRESETS = {
     Preset.SMOKE: RunConfig(
@@ -192,7 +191,7 @@ PRESETS = {
         n_attacked_on_manifold=50,
         n_examples=4,
         n_projected=20,
-        vae=VaeConfig(channels=(4, 8), epochs=4, adam=_SHORT),
+        vae=VaeConfig(channels=(4, 8), epochs=4, adam=AdamConfig(learning_rate=0.01, decay=0.5)),
         n_vae=200,
         n_oracle=0,
     ),
@@ -200,7 +199,7 @@ PRESETS = {
         trainings=_MAIN,
         n_attacked_on_manifold=500,
         n_projected=100,
-        vae=VaeConfig(epochs=4, adam=_SHORT),
+        vae=VaeConfig(epochs=8, adam=AdamConfig(learning_rate=0.01, decay=0.7)),
         n_vae=5000,
         n_oracle=20_000,
     ),
