@@ -49,6 +49,18 @@ def padded(columns: int) -> int:
     return -(-columns // LANES) * LANES
 
 
+def reference_finish(total, finish, c, at, gate):  # type: ignore[no-untyped-def]
+    """`Emitter.finish` in plain Python, for a row of any width."""
+    width = total.size
+    if finish & ADD:
+        total = total + c[at : at + width]
+    if finish & RELU:
+        total = np.maximum(total, 0)
+    if finish & GATE:
+        total = np.where(c[gate : gate + width] > 0, total, 0)
+    c[at : at + width] = total
+
+
 def _reference_tile(vectors: int) -> Tile:
     """The tile in plain Python, for runs without compilation: the same arguments, indices checked by NumPy."""
 
@@ -76,15 +88,7 @@ def _reference_tile(vectors: int) -> Tile:
         panel = b[b_at + np.arange(steps.size)[:, None] * b_step + np.arange(width)]
         for m in range(first, first + count):
             total = start[start_at : start_at + width] + a[a_rows[m] + steps] @ panel
-            at = c_rows[m] + column
-            if finish & ADD:
-                total = total + c[at : at + width]
-            if finish & RELU:
-                total = np.maximum(total, 0)
-            if finish & GATE:
-                gate = gates[m] + column
-                total = np.where(c[gate : gate + width] > 0, total, 0)
-            c[at : at + width] = total
+            reference_finish(total, finish, c, c_rows[m] + column, gates[m] + column)
 
     return tile
 

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import product
-from hlf_np.kernels.tile import ADD, GATE, LANES, PANEL, PLAIN, RELU, Emitter
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, Emitter, reference_finish
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, Matrix
 
 BLOCK = 48  # patches handled together: four tiles for each panel of weights
@@ -66,15 +66,8 @@ def _reference_outputs(matrix: Matrix) -> Callable[..., None]:
         for k, total in enumerate(totals, first):
             if targets[k] < 0:
                 continue
-            to, gate = targets[k] + column, gates[k] + column
             total = total + start[start_at : start_at + LANES]
-            if finish & ADD:
-                total = total + c[to : to + LANES]
-            if finish & RELU:
-                total = np.maximum(total, 0)
-            if finish & GATE:
-                total = np.where(c[gate : gate + LANES] > 0, total, 0)
-            c[to : to + LANES] = total
+            reference_finish(total, finish, c, targets[k] + column, gates[k] + column)
 
     return outputs
 

@@ -140,9 +140,9 @@ class Affine:
     def multiply_adds(self) -> int:
         """Of one forward pass of the layers as they are written; the gradient to the input takes as many."""
         inputs, outputs = math.prod(self.kernel) * self.big.channels, self.small.channels
-        hidden = self.behind.parameters["weight"].shape[1] if self.behind else 0
-        both = hidden * (inputs + outputs) if self.behind else inputs * outputs
-        return self.small.height * self.small.width * both
+        if self.behind:
+            return self.behind.parameters["weight"].shape[1] * (inputs + outputs)
+        return self.small.height * self.small.width * inputs * outputs
 
     @property
     def forms(self) -> tuple[int, int]:
