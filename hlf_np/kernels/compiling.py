@@ -12,3 +12,8 @@ from typing import Any
 from numba import njit
 
 inner: Any = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)  # type: ignore[call-overload]
+
+# The same, and the terms of a sum may be added in another order, as vectors: in the same one every time.
+summing: Any = njit(  # type: ignore[call-overload]
+    cache=True, error_model="numpy", no_cfunc_wrapper=True, fastmath={"reassoc", "contract"}
+)

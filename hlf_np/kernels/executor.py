@@ -13,7 +13,7 @@ from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.linking import Linked, floats, integer, rows, table
 from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
-from hlf_np.kernels.warp import sample
+from hlf_np.kernels.warp import map_gradient, sample
 from hlf_np.kernels.winograd import OUTPUTS, winograd
 
 # Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
@@ -117,20 +117,12 @@ def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-un
     """The gradient to the parameters from that to the image, which lies in blocks."""
     codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
     x, y, half = weights[at:], weights[at + filled :], weights[at + 2 * filled + 2 :]
-    zero = np.float32(0)
     for image in range(first, end):
         source, own = work[blocks + image * block_step :], work[slopes + image * slope_step :]
-        columns, lines = own[LANES + filled :], own[LANES + 2 * filled :]
-        a, b, d_u, c_, d, d_v = zero, zero, zero, zero, zero, zero  # sums of the flow times x, y, 1
+        of_pixels, g = tables[order:], own[LANES:]  # in place of the values, which nobody reads any more
         for k in range(pixels):
-            g = source[tables[order + k]]
-            column, line = g * columns[k], g * lines[k]
-            a += column * x[k]
-            b += column * y[k]
-            d_u += column
-            c_ += line * x[k]
-            d += line * y[k]
-            d_v += line
+            g[k] = source[of_pixels[k]]
+        a, b, d_u, c_, d, d_v = map_gradient(own[LANES + filled :], own[LANES + 2 * filled :], g, x, y, pixels)
         a, b, d_u, c_, d, d_v = a * half[0], b * half[0], d_u * half[0], c_ * half[1], d * half[1], d_v * half[1]
         hx, hy, s, r = work[codes + image * code_step + 2 : codes + image * code_step + 6]
         c, n = np.cos(r), np.sin(r)

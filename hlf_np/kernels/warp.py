@@ -25,15 +25,14 @@ from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels.buffers import empty
-from hlf_np.kernels.compiling import inner
-from hlf_np.kernels.convolution import PRODUCT, copy, panels
+from hlf_np.kernels.compiling import inner, summing
+from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.sampling import make_sampler
-from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, padded
+from hlf_np.kernels.tile import padded
 
-IMAGES_PER_TILE = TILE_ROWS // 2  # of the gradient to matrices: two rows for each image
+SHARES = 64  # of the images, for the threads
 
 sample = make_sampler()
-_product = PRODUCT.call
 
 
 @inner
@@ -72,44 +71,48 @@ def _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, 
 def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
     """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
     count = output.shape[0]
-    shares = min(count, 64)
+    shares = min(count, SHARES)
     for share in prange(shares):
         begin, end = share * count // shares, (share + 1) * count // shares
         _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, end)
 
 
+@summing
+def map_gradient(columns, lines, gradient, x, y, count):  # type: ignore[no-untyped-def]
+    """Sums over `count` pixels of g times the derivative to the column, times x, y and 1; and of that to the line."""
+    zero = gradient.dtype.type(0)
+    a, b, u, c, d, v = zero, zero, zero, zero, zero, zero
+    for k in range(count):
+        column, line = gradient[k] * columns[k], gradient[k] * lines[k]
+        a += column * x[k]
+        b += column * y[k]
+        u += column
+        c += line * x[k]
+        d += line * y[k]
+        v += line
+    return a, b, u, c, d, v
+
+
 @inner
-def _matrix_gradient_tile(  # type: ignore[no-untyped-def]
-    run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices, first
-):
-    """As many images as a tile has room for, from `first` on."""
-    count, channels, _, pixels = slopes.shape
-    images = min(IMAGES_PER_TILE, count - first)
-    flow = np.empty(2 * IMAGES_PER_TILE * pixels, zeros.dtype)
-    sums = np.empty(2 * IMAGES_PER_TILE * PANEL, zeros.dtype)
-    for row in range(2 * images):
-        image, own = first + row // 2, flow[row * pixels : (row + 1) * pixels]
-        own[:] = 0
+def _matrix_gradient_share(slopes, gradient, x, y, half, d_matrices, begin, end):  # type: ignore[no-untyped-def]
+    """The images from `begin` to before `end`."""
+    _, channels, _, pixels = slopes.shape
+    d_matrices[begin:end] = 0
+    for image in range(begin, end):
         for channel in range(channels):
-            slope, g = slopes[image, channel, row % 2], gradient[image, channel]
-            for k in range(pixels):
-                own[k] += slope[k] * g[k]
-    _product(
-        run_product, flow, rows[0], one_segment, pixels, positions, 0, zeros, 0, LANES, sums, rows[1], PANEL,
-        2 * images, PLAIN, rows[1],
-    )  # fmt: skip
-    for row in range(2 * images):
-        for k in range(3):
-            d_matrices[first + row // 2, row % 2, k] = sums[row * PANEL + k] * half[row % 2]
+            columns, lines = slopes[image, channel, 0], slopes[image, channel, 1]
+            sums = map_gradient(columns, lines, gradient[image, channel], x, y, pixels)
+            for k in range(6):
+                d_matrices[image, k] += sums[k] * half[k // 3]
 
 
 @njit(cache=True, parallel=True)
-def _matrix_gradient(run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices):  # type: ignore[no-untyped-def]
-    """The sums over pixels of slope * g * (x, y, 1), as products with the matrix of all positions."""
-    for tile in prange((slopes.shape[0] + IMAGES_PER_TILE - 1) // IMAGES_PER_TILE):
-        _matrix_gradient_tile(
-            run_product, slopes, gradient, positions, zeros, one_segment, rows, half, d_matrices, tile * IMAGES_PER_TILE
-        )
+def _matrix_gradient(slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
+    count = slopes.shape[0]
+    shares = min(count, SHARES)
+    for share in prange(shares):
+        begin, end = share * count // shares, (share + 1) * count // shares
+        _matrix_gradient_share(slopes, gradient, x, y, half, d_matrices, begin, end)
 
 
 @inner
@@ -211,18 +214,11 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
 
 def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats) -> Floats:
     """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C), with its `slopes` and size = (H, W)."""
-    d_matrices = np.empty((len(slopes), 2, 3), slopes.dtype)
     grid = Grid(*size, slopes.dtype)
     by_channel = np.ascontiguousarray(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
-    pixels, lanes = size[0] * size[1], np.arange(2 * IMAGES_PER_TILE)
-    x, y = grid.positions
-    matrix = np.stack([x[:pixels], y[:pixels], np.ones_like(x[:pixels])], axis=1)  # (H W, 3)
-    _matrix_gradient(
-        PRODUCT.address(slopes.dtype), slopes, by_channel, panels(matrix).ravel(), np.zeros(LANES, slopes.dtype),
-        np.zeros(1, np.int64),
-        np.stack([lanes * pixels, lanes * PANEL]), grid.half, d_matrices,
-    )  # fmt: skip
-    return d_matrices
+    d_matrices = np.empty((len(slopes), 6), slopes.dtype)
+    _matrix_gradient(slopes, by_channel, *grid.positions, grid.half, d_matrices)
+    return d_matrices.reshape(-1, 2, 3)
 
 
 def warp_image_gradient(matrices: Floats, gradient: Floats) -> Floats:
