@@ -16,3 +16,8 @@ Bytes = NDArray[np.uint8]
 def flat_rows(array: Floats) -> Floats:
     """(N, ...) as (N, D), a view where possible; N may be 0."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def plain(array: Array) -> Array:
+    """The same numbers as compiled functions take them, side by side and not read-only; copied if need be."""
+    return np.require(array, requirements=["C_CONTIGUOUS", "WRITEABLE"])

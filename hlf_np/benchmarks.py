@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from hlf_np import attacks, models, training
 from hlf_np.arrays import Integers
@@ -24,7 +24,10 @@ from hlf_np.attacks import Attack
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
+from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import product
+from hlf_np.kernels.linking import floats, integer, matrix, table
+from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS
 from hlf_np.kernels.winograd import PRODUCTS, inputs, sums
 from hlf_np.programs.evaluation import IMAGES
@@ -56,15 +59,21 @@ def _seconds(task: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-@njit(cache=True, parallel=True)
-def _peak(a, a_rows, segments, b, start, c, c_rows, repeats, threads):  # type: ignore[no-untyped-def]
-    for thread in prange(threads):
-        own = c[thread]
-        for _ in range(repeats):
-            product(
-                a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, PANEL,
-                own, c_rows, PANEL, TILE_ROWS, PLAIN, c_rows,
-            )  # fmt: skip
+@inner
+def tiles(thread, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
+    """The same tile again and again."""
+    panel, rows, plain = np.int64(PANEL), np.int64(TILE_ROWS), np.int64(PLAIN)
+    for _ in range(repeats):
+        product(a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, panel, c[thread], c_rows, panel, rows, plain, c_rows)
+
+
+TILES = Parallel(tiles, floats, table, table, floats, floats, matrix, table, integer)
+_tiles = TILES.spread
+
+
+@njit(cache=True)
+def _peak(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
+    _tiles(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats)
 
 
 def peak(threads: int) -> float:
@@ -75,8 +84,8 @@ def peak(threads: int) -> float:
     b = random.random(PEAK_DEPTH * PANEL, np.float32)
     c = np.zeros((threads, TILE_ROWS * PANEL), np.float32)
     a_rows, c_rows = np.arange(TILE_ROWS) * PEAK_DEPTH, np.arange(TILE_ROWS) * PANEL
-    zeros, repeats = np.zeros(PANEL, np.float32), 2000
-    seconds = _seconds(lambda: _peak(a, a_rows, np.zeros(1, np.int64), b, zeros, c, c_rows, repeats, threads))
+    segments, zeros, repeats = np.zeros(1, np.int64), np.zeros(PANEL, np.float32), 2000
+    seconds = _seconds(lambda: _peak(TILES.addresses, threads, a, a_rows, segments, b, zeros, c, c_rows, repeats))
     return 2 * TILE_ROWS * PEAK_DEPTH * PANEL * repeats * threads / seconds
 
 

@@ -9,13 +9,12 @@ so the results have the same bits at any number of threads.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.executor import OPERATIONS, load, run_fronts, workspace
 from hlf_np.kernels.linking import (
-    Linked,
     boolean,
     booleans,
     floats,
@@ -28,6 +27,7 @@ from hlf_np.kernels.linking import (
     unsigned,
 )  # fmt: skip
 from hlf_np.kernels.losses import softmax_loss
+from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import TILE_ROWS
 
@@ -39,7 +39,7 @@ _ADAM_EPSILON = np.float32(1e-8)
 _run = OPERATIONS.call
 
 
-@inner
+@pasted
 def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
     """Bring a code (D,) back into the ball around its origin, then into the box."""
     if norm == LINF:
@@ -57,7 +57,7 @@ def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no
             code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
 
 
-@inner
+@pasted
 def _step(code, gradient, first, second, count, rule, norm, step_size):  # type: ignore[no-untyped-def]
     """Move a code (D,) uphill; first, second: Adam's moments, count: the number of this step from 1."""
     one = np.float32(1)
@@ -83,7 +83,7 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
 
 
 @inner
-def attack_part(order, shared, thread, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
+def attack_part(thread, order, shared, weights, program, settings, box, tasks, kept, lanes):  # type: ignore[no-untyped-def]
     """Work on a thread's lanes through its share of the tasks of these numbers; see `sharing`."""
     (
         run,
@@ -175,19 +175,18 @@ _program = together(
 _settings = together((integer, single, integer, integer, single, boolean))
 _tasks, _kept = together((matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))
 _box = together((floats, floats))
-PART = Linked(attack_part, table, rows, integer, matrix, _program, _settings, _box, _tasks, _kept, integer)
-_attack_part = PART.call
+PART = Parallel(attack_part, table, rows, matrix, _program, _settings, _box, _tasks, _kept, integer)
+_attack_parts = PART.spread
 
 
-@njit(cache=True, parallel=True)
-def attack_kernel(run_part, weights, program, settings, box, tasks, kept, order, most, threads):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def attack_kernel(part, weights, program, settings, box, tasks, kept, order, most, threads):  # type: ignore[no-untyped-def]
     """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
 
-    run_part : the address of `attack_part`; weights : (G, W), see `programs.evaluation`.
+    part : the addresses of `PART`; weights : (G, W), see `programs.evaluation`.
     order : the tasks' numbers, those of a group side by side; most : lanes of a workspace.
     """
     share = (order.size + threads - 1) // threads
     lanes = min(most, (share + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
     shared = shares(order.size, threads)
-    for thread in prange(threads):
-        _attack_part(run_part, order, shared, thread, weights, program, settings, box, tasks, kept, lanes)
+    _attack_parts(part, threads, order, shared, weights, program, settings, box, tasks, kept, lanes)

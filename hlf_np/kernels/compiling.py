@@ -2,9 +2,6 @@
 
 `error_model="numpy"`: a division by zero gives infinity, as the processor would have it. By default it raises an error,
 and a loop that may end at any number becomes no vector instructions. `no_cfunc_wrapper`: nothing for callers in C.
-
-Kernels, whose loops are shared out among threads, leave what they do to such functions: Numba compiles the body of a
-parallel loop twice.
 """
 
 from typing import Any
@@ -13,7 +10,12 @@ from numba import njit
 
 inner: Any = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
-# The same, and the terms of a sum may be added in another order, as vectors: in the same one every time.
+# The same, for a function that is called in one place: Numba puts its source there, and compiles it once, not twice.
+pasted: Any = njit(  # type: ignore[call-overload]
+    cache=True, error_model="numpy", no_cfunc_wrapper=True, inline="always"
+)
+
+# The same as `inner`, and the terms of a sum may be added in any order, as vectors: in the same one every time.
 summing: Any = njit(  # type: ignore[call-overload]
     cache=True, error_model="numpy", no_cfunc_wrapper=True, fastmath={"reassoc", "contract"}
 )

@@ -22,13 +22,14 @@ results have the same bits at any number of threads.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from hlf_np.arrays import Array, Floats
+from hlf_np.arrays import Array, Floats, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
-from hlf_np.kernels.linking import LinkedForNumbers, integer, table
+from hlf_np.kernels.linking import LinkedForNumbers, integer, rows, table, together
+from hlf_np.kernels.parallel import ParallelForNumbers
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
 
 _tile_1 = make_tile(1)
@@ -76,10 +77,11 @@ def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at,
 @inner
 def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
     """All of C, as `panels`: A's rows lie side by side in groups of `group`."""
+    new = np.bool_(False)  # for a literal, Numba would compile the product again
     for column in range(0, columns, PANEL):
         for number in range(groups.size):
             at = c_at + (column * groups.size + number * PANEL) * group
-            outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, False)
+            outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, new)
 
 
 PRODUCT = LinkedForNumbers(
@@ -144,72 +146,90 @@ def _change_width(values, rows, width, new_width, result):  # type: ignore[no-un
 
 
 @inner
-def _products_of_chunk(  # type: ignore[no-untyped-def]
-    run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, part,
+def products_share(  # type: ignore[no-untyped-def]
+    thread, run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
     framed, wide
 ):  # fmt: skip
-    """Chunk number `part`; framed, wide : a thread's arrays to work in."""
+    """A thread's chunks; framed, wide : for each thread arrays to work in."""
     count, chunk, height, width, channels, out_pixels, out_channels = shape
-    first, columns = part * chunk, bias.size
-    images = min(chunk, count - first)
-    _frame(x[first * height * width * channels :], images, height, width, channels, frame, framed)
-    target = y[first * out_pixels * out_channels :]
+    columns, chunks, threads = bias.size, (count + chunk - 1) // chunk, framed.shape[0]
     direct = columns == out_channels
-    for phase in range(taps.shape[0]):
-        # the tables cover a full chunk, image by image: a shorter one uses their beginning
-        rows = (begin[phase + 1] - begin[phase]) // chunk * images
-        _product(
-            run_product, framed, sources[begin[phase] :], segments[: taps[phase, 0]], taps[phase, 1] * channels,
-            weights, weights_begin[phase], bias, 0, columns,
-            target if direct else wide, targets[begin[phase] :], PANEL, rows, PLAIN, targets,
-        )  # fmt: skip
-    if not direct:
-        _change_width(wide, images * out_pixels, columns, out_channels, target)
-
-
-@njit(cache=True, parallel=True)
-def _products(  # type: ignore[no-untyped-def]
-    run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin, framed, wide
-):
-    """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
-    threads, parts = framed.shape[0], (shape[0] + shape[1] - 1) // shape[1]
-    for thread in prange(threads):
-        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            _products_of_chunk(
-                run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
-                part, framed[thread], wide[thread],
+    for number in range(thread * chunks // threads, (thread + 1) * chunks // threads):
+        first = number * chunk
+        images = min(chunk, count - first)
+        _frame(x[first * height * width * channels :], images, height, width, channels, frame, framed[thread])
+        target = y[first * out_pixels * out_channels :]
+        for phase in range(taps.shape[0]):
+            # the tables cover a full chunk, image by image: a shorter one uses their beginning
+            rows = (begin[phase + 1] - begin[phase]) // chunk * images
+            _product(
+                run_product, framed[thread], sources[begin[phase] :], segments[: taps[phase, 0]],
+                taps[phase, 1] * channels, weights, weights_begin[phase], bias, 0, columns,
+                target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
             )  # fmt: skip
+        if not direct:
+            _change_width(wide[thread], images * out_pixels, columns, out_channels, target)
 
 
 @inner
-def _weight_gradient_of_chunk(  # type: ignore[no-untyped-def]
-    run_products, x, g, dw, shape, padding, groups, group, windows, pixels, part, parts, framed, wide
+def weight_gradient_share(  # type: ignore[no-untyped-def]
+    thread, run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
 ):
-    """Chunk number `part`; framed, wide : a thread's arrays to work in."""
+    """A thread's chunks, the gradient of each by itself; framed, wide : for each thread arrays to work in."""
     count, chunk, height, width, channels, out_height, out_width, out_channels, columns = shape
-    first, out_pixels = part * chunk, out_height * out_width
-    images = min(chunk, count - first)
-    _frame(x[first * height * width * channels :], images, height, width, channels, padding, framed)
-    gradients = g[first * out_pixels * out_channels :]
+    out_pixels, chunks, threads = out_height * out_width, (count + chunk - 1) // chunk, framed.shape[0]
     direct = columns == out_channels
-    if not direct:
-        _change_width(gradients, images * out_pixels, out_channels, columns, wide)
-    _outer_products(
-        run_products, framed, groups, group, windows, gradients if direct else wide, columns, pixels,
-        images * out_pixels, dw, part * (dw.size // parts),
+    for number in range(thread * chunks // threads, (thread + 1) * chunks // threads):
+        first = number * chunk
+        images = min(chunk, count - first)
+        _frame(x[first * height * width * channels :], images, height, width, channels, padding, framed[thread])
+        gradients = g[first * out_pixels * out_channels :]
+        if not direct:
+            _change_width(gradients, images * out_pixels, out_channels, columns, wide[thread])
+        _outer_products(
+            run_products, framed[thread], groups, group, windows, gradients if direct else wide[thread], columns,
+            pixels, images * out_pixels, dw, number * (dw.size // chunks),
+        )  # fmt: skip
+
+
+_sizes = together((integer,) * 7)
+PRODUCTS = ParallelForNumbers(
+    products_share,
+    lambda number: (
+        integer, number[::1], number[::1], number[::1], number[::1], _sizes, integer, rows, table, table, table, table,
+        table, number[:, ::1], number[:, ::1],
+    ),
+)  # fmt: skip
+WEIGHT_GRADIENT = ParallelForNumbers(
+    weight_gradient_share,
+    lambda number: (
+        integer, number[::1], number[::1], number[::1], together((integer,) * 9), integer, table, integer, table, table,
+        number[:, ::1], number[:, ::1],
+    ),
+)  # fmt: skip
+_products_shares, _weight_gradient_shares = PRODUCTS.spread, WEIGHT_GRADIENT.spread
+
+
+@njit(cache=True)
+def _products(  # type: ignore[no-untyped-def]
+    addresses, run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
+    framed, wide
+):  # fmt: skip
+    """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
+    _products_shares(
+        addresses, framed.shape[0], run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets,
+        segments, weights_begin, framed, wide,
     )  # fmt: skip
 
 
-@njit(cache=True, parallel=True)
-def _weight_gradient(run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide):  # type: ignore[no-untyped-def]  # fmt: skip
+@njit(cache=True)
+def _weight_gradient(  # type: ignore[no-untyped-def]
+    addresses, run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
+):
     """Each chunk's gradient by itself."""
-    threads, parts = framed.shape[0], (shape[0] + shape[1] - 1) // shape[1]
-    for thread in prange(threads):
-        for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-            _weight_gradient_of_chunk(
-                run_products, x, g, dw, shape, padding, groups, group, windows, pixels, part, parts, framed[thread],
-                wide[thread],
-            )  # fmt: skip
+    _weight_gradient_shares(
+        addresses, framed.shape[0], run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
+    )
 
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
@@ -223,7 +243,7 @@ def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) 
 
 
 def _flat(values: Floats) -> Floats:
-    return np.ascontiguousarray(values).reshape(-1)
+    return plain(values).reshape(-1)
 
 
 def _geometry_of(x_shape: tuple[int, ...], weight: Floats, stride: int, padding: int) -> Geometry:
@@ -273,7 +293,8 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
             raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
         start[:out_channels] = bias
     _products(
-        PRODUCT.address(x.dtype), _flat(x), np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
+        PRODUCTS.addresses(x.dtype), PRODUCT.address(x.dtype), _flat(x),
+        np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
         y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
         phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
@@ -293,7 +314,8 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
     _weight_gradient(
-        OUTER_PRODUCTS.address(x.dtype), _flat(x), _flat(gradient), dw.reshape(-1),
+        WEIGHT_GRADIENT.addresses(x.dtype), OUTER_PRODUCTS.address(x.dtype), _flat(x), _flat(gradient),
+        dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
         *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),

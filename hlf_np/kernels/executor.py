@@ -6,11 +6,12 @@ else about the network, so it is compiled once for all of them.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy, product
-from hlf_np.kernels.linking import Linked, floats, integer, rows, table
+from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, table
+from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import map_gradient, sample
@@ -60,7 +61,7 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
         x[k] = np.float32(0.5) + np.float32(0.5) * t
 
 
-@inner
+@pasted
 def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """An image of few channels: the sigmoid of what lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step = op[1:9]
@@ -73,7 +74,7 @@ def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
                 target[k] = source[of_row[k]]
 
 
-@inner
+@pasted
 def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient in front of the sigmoid from that to its result, which lies in blocks."""
     blocks, step, order, rows, row, origin, row_step, image_step, g_origin, g_row_step, g_image_step = op[1:12]
@@ -86,7 +87,7 @@ def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-d
                 g[k] = source[of_row[k]] * y[k] * (np.float32(1) - y[k])
 
 
-@inner
+@pasted
 def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
     """Images of one channel, warped by six parameters; see `kernels.warp` and `operations.affine_matrix`.
 
@@ -112,7 +113,7 @@ def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
             copy(values[i * width :], work[origin + image * image_step + i * row_step :], width)
 
 
-@inner
+@pasted
 def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
     """The gradient to the parameters from that to the image, which lies in blocks."""
     codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
@@ -221,13 +222,14 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _evaluate_share(  # type: ignore[no-untyped-def]
-    run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes
+def evaluate_part(  # type: ignore[no-untyped-def]
+    part, parts, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes
 ):
-    """The inputs of these numbers, a few at a time."""
+    """A part of the inputs, a few at a time."""
     work = workspace(size)
-    for first in range(0, order.size, lanes):
-        own = order[first : first + lanes]
+    begin, end = part * order.size // parts, (part + 1) * order.size // parts
+    for first in range(begin, end, lanes):
+        own = order[first : min(first + lanes, end)]
         for lane in range(own.size):
             load(inputs[own[lane]], slots[0], work, lane)
         run_fronts(run, front, tables, weights, work, groups[own], own.size)
@@ -236,17 +238,23 @@ def _evaluate_share(  # type: ignore[no-untyped-def]
             fetch(outputs[own[lane]], slots[1], work, lane)
 
 
-@njit(cache=True, parallel=True)
+EVALUATION = Parallel(
+    evaluate_part, integer, integer, rows, rows, table, matrix, integer, rows, table, table, matrix, matrix, integer
+)
+_evaluate_parts = EVALUATION.spread
+
+
+@njit(cache=True)
 def evaluation_kernel(  # type: ignore[no-untyped-def]
-    run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes, parts
+    addresses, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes, parts
 ):
     """Outputs (N, E) of inputs (N, D).
 
-    run : the address of `run_operations`; front, forward : the operations, and weights : (G, W), see
+    addresses : of `EVALUATION`; run : of `run_operations`; front, forward : the operations, and weights : (G, W), see
     `programs.evaluation`; slots : (2, 5), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
     a group side by side; groups : (N,), of the inputs.
     """
-    n = inputs.shape[0]
-    for part in prange(parts):
-        own = order[part * n // parts : (part + 1) * n // parts]
-        _evaluate_share(run, front, forward, tables, weights, size, slots, own, groups, inputs, outputs, lanes)
+    _evaluate_parts(
+        addresses, parts, parts, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs,
+        lanes,
+    )  # fmt: skip

@@ -1,8 +1,8 @@
 """Calling compiled functions by their address.
 
-Numba compiles a function anew into every kernel that calls it, and a parallel kernel several times. The functions that
-do the work here are long, and so each kernel would take many seconds. `Linked` compiles such a function once; kernels
-get its address as an argument and call that.
+Numba compiles a function anew into every function that calls it. Those that do the work here are long, and so each
+kernel would take many seconds. `Linked` compiles such a function once; kernels get its address as an argument and call
+that.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
 
     @intrinsic
     def call(typing, address, *arguments):  # type: ignore[no-untyped-def]
-        expected = next((signature for signature in signatures if _fit(arguments, signature)), None)
-        if expected is None:
-            raise TypeError(f"{function.py_func.__name__} is compiled for {signatures}, not for {arguments}")
+        expected = fitting(function, arguments, signatures)
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             given = [build.extract_value(values[1], k) for k in range(len(expected))]
@@ -92,9 +90,18 @@ def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
     return call
 
 
-def _fit(arguments: tuple[Any, ...], signature: tuple[Any, ...]) -> bool:
-    """Whether arguments are of these types; one whole number is as good as another."""
-    return all(
-        given == wanted or (isinstance(given, types.Integer) and isinstance(wanted, types.Integer))
-        for given, wanted in zip(arguments, signature, strict=True)
-    )
+def fitting(function: Any, arguments: tuple[Any, ...], signatures: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
+    """The signature for these arguments; one whole number is as good as another.
+
+    Raises
+    ------
+    TypeError : if there is none.
+    """
+    for signature in signatures:
+        if len(arguments) == len(signature) and all(map(_fit, arguments, signature)):
+            return signature
+    raise TypeError(f"{function.py_func.__name__} is compiled for {signatures}, not for {arguments}")
+
+
+def _fit(given: Any, wanted: Any) -> bool:
+    return given == wanted or (isinstance(given, types.Integer) and isinstance(wanted, types.Integer))

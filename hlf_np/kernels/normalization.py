@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
 
 # The statistics of a batch norm, each repeated for a row of pixels.
@@ -25,7 +25,7 @@ def _fold(rows, channels, totals):  # type: ignore[no-untyped-def]
             totals[c] += pixel[c]
 
 
-@inner
+@pasted
 def moments(op, tables, work, images):  # type: ignore[no-untyped-def]
     """Mean of each channel over a part's pixels, and the sum of squared distances from it: two passes, so that nothing
     cancels; single precision within an image, double beyond."""
@@ -56,7 +56,7 @@ def moments(op, tables, work, images):  # type: ignore[no-untyped-def]
             to[c] = total[c]
 
 
-@inner
+@pasted
 def normalize(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """y = x * factor + offset, and its positive part if asked."""
     x_rows, rows, row, at, y_rows, rectify = op[1], op[2], op[3], op[4], op[5], op[6]
@@ -69,7 +69,7 @@ def normalize(op, tables, weights, work, images):  # type: ignore[no-untyped-def
             y[k] = least if value < least else value
 
 
-@inner
+@pasted
 def norm_sums(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """A part's gradients to weight and bias: sums of g * xhat, xhat = (x - mean) * scale, and of g."""
     x_rows, rows, row, channels, at, g_rows, to = op[1], op[2], op[3], op[4], op[5], op[6], op[7]
@@ -89,7 +89,7 @@ def norm_sums(op, tables, weights, work, images):  # type: ignore[no-untyped-def
         work[to + c], work[to + channels + c] = total[0, c] * scale[c], total[1, c]
 
 
-@inner
+@pasted
 def norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped-def]
     """d = factor * (g - mean(g) - (x - mean) * slope); see `operations.batch_norm`."""
     x_rows, rows, row, at, g_rows, d_rows = op[1], op[2], op[3], op[4], op[5], op[6]
@@ -103,7 +103,7 @@ def norm_gradient(op, tables, weights, work, images):  # type: ignore[no-untyped
             d[k] = factor[k] * (g[k] - g_mean[k] - (x[k] - mean[k]) * slope[k])
 
 
-@inner
+@pasted
 def bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to a bias: the sum of g."""
     g_rows, rows, row, channels, to = op[1], op[2], op[3], op[4], op[5]
@@ -116,7 +116,7 @@ def bias_sums(op, tables, work, images):  # type: ignore[no-untyped-def]
     _fold(sums, channels, work[to:])
 
 
-@inner
+@pasted
 def statistics(op, weights, work, parts, count, images):  # type: ignore[no-untyped-def]
     """Mean and variance of the batch from those of its parts (Chan et al., 1979), and what follows from them."""
     pixels, channels, row, moments, at = op[1], op[2], op[3], op[4], op[5]
@@ -145,7 +145,7 @@ def statistics(op, weights, work, parts, count, images):  # type: ignore[no-unty
             weights[at + OFFSET * row + k] = bias[c] - mean * (weight[c] * scale)
 
 
-@inner
+@pasted
 def norm_totals(op, weights, work, parts, count, gradients):  # type: ignore[no-untyped-def]
     """The gradients to weight and bias, and what that to the input needs of them."""
     pixels, channels, row, sums, at = op[1], op[2], op[3], op[4], op[5]

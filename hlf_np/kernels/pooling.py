@@ -6,10 +6,10 @@ row of the executor, whose fields stand there.
 
 import numpy as np
 
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import pasted
 
 
-@inner
+@pasted
 def pool(op, largest, tables, work, first, end):  # type: ignore[no-untyped-def]
     """The largest or the mean value of every window, for the images from `first` to before `end`."""
     windows, rows, segments, count, c_rows, channels = op[1:7]
@@ -31,7 +31,7 @@ def pool(op, largest, tables, work, first, end):  # type: ignore[no-untyped-def]
                 to[c] /= np.float32(count)
 
 
-@inner
+@pasted
 def pool_gradient(op, largest, tables, work, first, end):  # type: ignore[no-untyped-def]
     """Gradients of `pool`: to the first pixel that attains the maximum, or to all alike.
 

@@ -13,13 +13,13 @@ gradients are arranged like the parameters.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from hlf_np.kernels.adam import adam_update
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import OPERATIONS, fetch, load
-from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table
+from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table, together
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
 from hlf_np.kernels.normalization import (
     bias_sums,
@@ -30,6 +30,7 @@ from hlf_np.kernels.normalization import (
     normalize,
     statistics,
 )
+from hlf_np.kernels.parallel import Addresses, Parallel
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -71,7 +72,7 @@ _run_operations, _outer_products = OPERATIONS.call, OUTER_PRODUCTS.call
 VALUES_PER_BLOCK = 4096  # of the update
 
 
-@inner
+@pasted
 def _weight_sums(run, op, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to weights; `run` is the address of `outer_products`."""
     _outer_products(
@@ -80,7 +81,7 @@ def _weight_sums(run, op, tables, work, images):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@inner
+@pasted
 def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
     for image in range(images):
         to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
@@ -90,7 +91,7 @@ def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
         work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
 
 
-@inner
+@pasted
 def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
     """Forward, or backward with the gradient of the KL."""
     latents = op[1]
@@ -103,7 +104,7 @@ def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
             reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, share)
 
 
-@inner
+@pasted
 def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
     scale = share * weights[op[12]]
     for image in range(images):
@@ -162,43 +163,67 @@ def close(ops, weights, work, parts, count, images, gradients):  # type: ignore[
                     total[k] += sums[k]
 
 
+STAGE = Linked(run_stage, integer, integer, rows, table, floats, floats, integer, single)
+_run_stage = STAGE.call
+
+
 @inner
-def run_task(task, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
-    """A panel of some rows of a gradient to weights, over all parts."""
-    for part in range(parts):
-        outer_product(
-            work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
-            min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
-        )  # fmt: skip
+def run_part(  # type: ignore[no-untyped-def]
+    part, addresses, stage, ops, tables, weights, work, images, slots, batch
+):
+    """A stage of one part; with the first its images are put where they belong, with the last its results.
+
+    addresses : of `run_stage` and of what it calls.
+    """
+    inputs, targets, results = batch
+    count, first = inputs.shape[0], part * images
+    here = min(images, count - first)
+    if stage[0] == 0:
+        for image in range(here):
+            load(inputs[first + image], slots[0], work[part], image)
+            load(targets[first + image], slots[1], work[part], image)
+    _run_stage(
+        addresses[0], addresses[1], addresses[2], ops[stage[0] : stage[1]], tables, weights, work[part], here,
+        np.float32(1 / count),
+    )  # fmt: skip
+    if stage[2] == ops.shape[0]:
+        for image in range(here):
+            fetch(results[first + image], slots[2], work[part], image)
+
+
+@inner
+def run_tasks(thread, threads, tasks, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+    """A thread's tasks. Each is a panel of some rows of a gradient to weights, over all parts."""
+    for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
+        task = tasks[index]
+        for part in range(parts):
+            outer_product(
+                work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
+                min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
+            )  # fmt: skip
 
 
 CLOSE = Linked(close, rows, floats, matrix, integer, integer, integer, floats)
-STAGE = Linked(run_stage, integer, integer, rows, table, floats, floats, integer, single)
-TASK = Linked(run_task, table, table, matrix, integer, integer, integer, floats)
-_close, _run_stage, _run_task = CLOSE.call, STAGE.call, TASK.call
+PARTS = Parallel(
+    run_part, together((integer,) * 3), table, rows, table, floats, matrix, integer, rows, together((matrix,) * 3)
+)
+TASKS = Parallel(run_tasks, integer, rows, table, matrix, integer, integer, integer, floats)
+_close, _run_parts, _run_tasks = CLOSE.call, PARTS.spread, TASKS.spread
 
 
-@inner
-def _load_part(inputs, targets, slots, first, count, work):  # type: ignore[no-untyped-def]
-    """Put images from `first` on and what comes with them where a part expects them."""
-    for image in range(count):
-        load(inputs[first + image], slots[0], work, image)
-        load(targets[first + image], slots[1], work, image)
-
-
-def addresses() -> tuple[int, int, int, int, int]:
+def addresses() -> tuple[Addresses, tuple[int, int, int], int, Addresses]:
     """What `gradients_kernel` calls."""
-    products = OUTER_PRODUCTS.address(np.float32)
-    return STAGE.address, OPERATIONS.address, products, CLOSE.address, TASK.address
+    stage = (STAGE.address, OPERATIONS.address, OUTER_PRODUCTS.address(np.float32))
+    return PARTS.addresses, stage, CLOSE.address, TASKS.addresses
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def gradients_kernel(  # type: ignore[no-untyped-def]
     addresses, ops, stages, tasks, tables, weights, work, images, slots, inputs, targets, results, gradients, threads
 ):
     """Forward and backward.
 
-    addresses : of `run_stage`, `run_operations`, `outer_products`, `close`, `run_task`.
+    addresses : of `PARTS`; of `run_stage` and of what it calls; of `close`; of `TASKS`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
     work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
     float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
@@ -206,36 +231,42 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
     count = inputs.shape[0]
     parts = (count + images - 1) // images
     for stage in range(stages.shape[0]):
-        begin, end, behind = stages[stage, 0], stages[stage, 1], stages[stage, 2]
-        for part in prange(parts):
-            first = part * images
-            here = min(images, count - first)
-            if stage == 0:
-                _load_part(inputs, targets, slots, first, here, work[part])
-            _run_stage(
-                addresses[0], addresses[1], addresses[2], ops[begin:end], tables, weights, work[part], here,
-                np.float32(1 / count),
-            )  # fmt: skip
-            if stage == stages.shape[0] - 1:
-                for image in range(here):
-                    fetch(results[first + image], slots[2], work[part], image)
-        _close(addresses[3], ops[end:behind], weights, work, parts, count, images, gradients)
-    for thread in prange(threads):
-        for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
-            _run_task(addresses[4], tasks[index], tables, work, parts, count, images, gradients)
+        _run_parts(
+            addresses[0], parts, addresses[1], stages[stage], ops, tables, weights, work, images, slots,
+            (inputs, targets, results),
+        )  # fmt: skip
+        end = ops[stages[stage, 1] : stages[stage, 2]]
+        _close(addresses[2], end, weights, work, parts, count, images, gradients)
+    _run_tasks(addresses[3], threads, threads, tasks, tables, work, parts, count, images, gradients)
 
 
-@njit(cache=True, parallel=True)
-def update_kernel(weights, gradients, first, second, settings, to, source):  # type: ignore[no-untyped-def]
+@inner
+def update_block(block, weights, gradients, first, second, settings):  # type: ignore[no-untyped-def]
+    """Adam's step for a block of parameters."""
+    begin, end = block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, first.size)
+    adam_update(weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end], settings)
+
+
+@inner
+def copy_block(block, weights, to, source):  # type: ignore[no-untyped-def]
+    """A block of copies of parameters."""
+    for k in range(block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, to.size)):
+        weights[to[k]] = weights[source[k]]
+
+
+UPDATES = Parallel(update_block, floats, floats, floats, floats, floats)
+COPIES = Parallel(copy_block, floats, table, table)
+_update_blocks, _copy_blocks = UPDATES.spread, COPIES.spread
+
+
+@njit(cache=True)
+def update_kernel(addresses, weights, gradients, first, second, settings, to, source):  # type: ignore[no-untyped-def]
     """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
 
+    addresses : of `UPDATES` and `COPIES`.
     gradients, first, second : (P,), the latter Adam's moments; settings : see `adam_update`.
     to, source : positions of copies among the weights and of what they copy.
     """
-    size = first.size
-    for block in prange((size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
-        begin, end = block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, size)
-        adam_update(weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end], settings)
-    for block in prange((to.size + VALUES_PER_BLOCK - 1) // VALUES_PER_BLOCK):
-        for k in range(block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, to.size)):
-            weights[to[k]] = weights[source[k]]
+    size = VALUES_PER_BLOCK
+    _update_blocks(addresses[0], (first.size + size - 1) // size, weights, gradients, first, second, settings)
+    _copy_blocks(addresses[1], (to.size + size - 1) // size, weights, to, source)

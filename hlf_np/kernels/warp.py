@@ -20,13 +20,15 @@ and by the chain rule d value / d A[0] = d/d column * (W - 1) / 2 * (x, y, 1), l
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats, Integers, flat_rows
+from hlf_np.arrays import Floats, Integers, flat_rows, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.compiling import inner, summing
 from hlf_np.kernels.convolution import copy
+from hlf_np.kernels.linking import integer, table, together
+from hlf_np.kernels.parallel import ParallelForNumbers
 from hlf_np.kernels.sampling import make_sampler
 from hlf_np.kernels.tile import padded
 
@@ -49,8 +51,9 @@ def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-de
 
 
 @inner
-def _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, end):  # type: ignore[no-untyped-def]
-    """The images from `begin` to before `end`."""
+def warp_share(share, shares, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
+    """A share of the images."""
+    begin, end = share * output.shape[0] // shares, (share + 1) * output.shape[0] // shares
     height, width, channels = size
     pixels = height * width
     plane, values = np.zeros((height + 3) * (width + 3), x.dtype), np.empty(x.size, x.dtype)
@@ -67,14 +70,21 @@ def _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, 
                     to[k * channels] = values[k]
 
 
-@njit(cache=True, parallel=True)
-def _warp(images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
+WARP = ParallelForNumbers(
+    warp_share,
+    lambda number: (
+        integer, number[:, ::1], table, number[::1], number[::1], number[::1], number[::1],
+        together((integer, integer, integer)), number[:, ::1], number[:, :, :, ::1],
+    ),
+)  # fmt: skip
+_warp_shares = WARP.spread
+
+
+@njit(cache=True)
+def _warp(addresses, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
     """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
-    count = output.shape[0]
-    shares = min(count, SHARES)
-    for share in prange(shares):
-        begin, end = share * count // shares, (share + 1) * count // shares
-        _warp_share(images, sources, maps, x, y, most, size, output, slopes, begin, end)
+    shares = min(output.shape[0], SHARES)
+    _warp_shares(addresses, shares, shares, images, sources, maps, x, y, most, size, output, slopes)
 
 
 @summing
@@ -94,8 +104,9 @@ def map_gradient(columns, lines, gradient, x, y, count):  # type: ignore[no-unty
 
 
 @inner
-def _matrix_gradient_share(slopes, gradient, x, y, half, d_matrices, begin, end):  # type: ignore[no-untyped-def]
-    """The images from `begin` to before `end`."""
+def matrix_gradient_share(share, shares, slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
+    """A share of the images."""
+    begin, end = share * len(slopes) // shares, (share + 1) * len(slopes) // shares
     _, channels, _, pixels = slopes.shape
     d_matrices[begin:end] = 0
     for image in range(begin, end):
@@ -106,13 +117,19 @@ def _matrix_gradient_share(slopes, gradient, x, y, half, d_matrices, begin, end)
                 d_matrices[image, k] += sums[k] * half[k // 3]
 
 
-@njit(cache=True, parallel=True)
-def _matrix_gradient(slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
-    count = slopes.shape[0]
-    shares = min(count, SHARES)
-    for share in prange(shares):
-        begin, end = share * count // shares, (share + 1) * count // shares
-        _matrix_gradient_share(slopes, gradient, x, y, half, d_matrices, begin, end)
+MATRIX_GRADIENT = ParallelForNumbers(
+    matrix_gradient_share,
+    lambda number: (
+        integer, number[:, :, :, ::1], number[:, :, ::1], number[::1], number[::1], number[::1], number[:, ::1]
+    ),
+)  # fmt: skip
+_matrix_gradient_shares = MATRIX_GRADIENT.spread
+
+
+@njit(cache=True)
+def _matrix_gradient(addresses, slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
+    shares = min(len(slopes), SHARES)
+    _matrix_gradient_shares(addresses, shares, shares, slopes, gradient, x, y, half, d_matrices)
 
 
 @inner
@@ -206,8 +223,8 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
     output = empty((len(sources), height, width, channels), images.dtype)
     derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width), images.dtype)
     _warp(
-        flat_rows(np.ascontiguousarray(images)), sources, grid.maps(matrices), *grid.positions, grid.most,
-        (height, width, channels), flat_rows(output), derivatives,
+        WARP.addresses(images.dtype), flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
+        grid.most, (height, width, channels), flat_rows(output), derivatives,
     )  # fmt: skip
     return output, derivatives
 
@@ -215,9 +232,10 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
 def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats) -> Floats:
     """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C), with its `slopes` and size = (H, W)."""
     grid = Grid(*size, slopes.dtype)
-    by_channel = np.ascontiguousarray(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
+    by_channel = plain(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
     d_matrices = np.empty((len(slopes), 6), slopes.dtype)
-    _matrix_gradient(slopes, by_channel, *grid.positions, grid.half, d_matrices)
+    addresses = MATRIX_GRADIENT.addresses(slopes.dtype)
+    _matrix_gradient(addresses, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices)
     return d_matrices.reshape(-1, 2, 3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.compiling import pasted
 from hlf_np.kernels.convolution import product
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, Emitter, reference_finish
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, Matrix
@@ -164,7 +164,7 @@ _two_outputs, _three_outputs, _outputs_from_three, _four_outputs = (
 )
 
 
-@inner
+@pasted
 def _entries(form, work, at, row, pixel, to, entry):  # type: ignore[no-untyped-def]
     if form in (TO_SMALL, TO_BIG):
         _entries_of_five(work, at, row, pixel, work, to, entry)
@@ -174,7 +174,7 @@ def _entries(form, work, at, row, pixel, to, entry):  # type: ignore[no-untyped-
         _entries_of_four(work, at, row, pixel, work, to, entry)
 
 
-@inner
+@pasted
 def _outputs(form, work, at, entry, weights, start, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
     if form in (TO_SMALL, TO_BIG):
         _four_outputs(work, at, entry, weights, start, work, targets, gates, first, column, finish)
@@ -186,7 +186,7 @@ def _outputs(form, work, at, entry, weights, start, targets, gates, first, colum
         _two_outputs(work, at, entry, weights, start, work, targets, gates, first, column, finish)
 
 
-@inner
+@pasted
 def winograd(  # type: ignore[no-untyped-def]
     form, work, patches, row, channels, weights, at, start, zeros, columns, targets, gates, finish, scratch, lines,
     count,
@@ -208,6 +208,7 @@ def winograd(  # type: ignore[no-untyped-def]
     size = wide * ((sums_wide + PANEL - 1) // PANEL) * PANEL
     entry, sums_entry = BLOCK * wide + APART, BLOCK * sums_wide + APART
     sums = scratch + products * entry
+    panel, plain = np.int64(PANEL), np.int64(PLAIN)  # for a literal, Numba would compile the product again
     for first in range(0, count, BLOCK):
         several = min(BLOCK, count - first)
         for patch in range(several):
@@ -219,7 +220,7 @@ def winograd(  # type: ignore[no-untyped-def]
         for k in range(products):
             product(
                 work[scratch + k * entry :], lines[:BLOCK], lines[:1], wide, weights, at + k * size, weights, zeros,
-                sums_wide, work[sums + k * sums_entry :], lines[BLOCK:], PANEL, several, PLAIN, lines[BLOCK:],
+                sums_wide, work[sums + k * sums_entry :], lines[BLOCK:], panel, several, plain, lines[BLOCK:],
             )  # fmt: skip
         for patch in range(several):
             for phase in range(written):

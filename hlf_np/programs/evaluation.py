@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numba
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
+from hlf_np.arrays import Booleans, Floats, Integers, flat_rows, plain
 from hlf_np.kernels import attack, executor
 from hlf_np.kernels.buffers import aligned
 from hlf_np.kernels.layout import Layout
@@ -118,8 +118,9 @@ class Program:
         rounds = max(1, -(-len(inputs) // (threads * IMAGES)))  # all lanes are busy in the last round too
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
-            executor.OPERATIONS.address, self.front, self.forward, self.tables, self.pack(), self.work, slots,
-            np.argsort(groups, kind="stable"), groups, flat_rows(np.ascontiguousarray(inputs)), outputs, lanes, threads,
+            executor.EVALUATION.addresses, executor.OPERATIONS.address, self.front, self.forward, self.tables,
+            self.pack(), self.work, slots, np.argsort(groups, kind="stable"), plain(groups), flat_rows(plain(inputs)),
+            outputs, lanes, threads,
         )  # fmt: skip
         return outputs
 
@@ -248,6 +249,6 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
         out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
     )  # fmt: skip
     attack.attack_kernel(
-        attack.PART.address, program.pack(), places, settings, box, (origins, sources, starts, labels, groups), kept,
+        attack.PART.addresses, program.pack(), places, settings, box, (origins, sources, starts, labels, groups), kept,
         np.argsort(groups, kind="stable"), IMAGES, numba.get_num_threads(),
     )  # fmt: skip

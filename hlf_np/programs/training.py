@@ -87,8 +87,8 @@ class TrainingProgram(ABC):
         )  # fmt: skip
         self.steps += 1
         kernels.update_kernel(
-            self._weights, self._gradients, self._first, self._second,
-            self.config.settings(self.steps, learning_rate).astype(np.float32), self._to, self._source,
+            (kernels.UPDATES.addresses, kernels.COPIES.addresses), self._weights, self._gradients, self._first,
+            self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._to, self._source,
         )  # fmt: skip
         return results
 

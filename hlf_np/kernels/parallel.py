@@ -1,0 +1,151 @@
+"""The only parallel loop.
+
+Numba compiles a parallel loop for more than a second, whatever is in it: the loop's body becomes a function of its own,
+and then there is what shares it out. Here this happens once. The loop calls, for each *share* of some work, a function
+that it knows by its address, with the address of what the function needs. Compiled code fills in both: it puts the
+arguments into memory, and beside itself a small function, the *entry*, which takes them from there and calls the
+`Parallel` function with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+from numpy.typing import DTypeLike
+
+from hlf_np.kernels.linking import Linked, fitting, integer
+
+Addresses = tuple[int, int]  # of the loop and of the function
+
+
+@intrinsic
+def _enter(typing, entry, arguments, share):  # type: ignore[no-untyped-def]
+    """Call what is at an address."""
+
+    def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+        build.call(build.inttoptr(values[0], ir.PointerType(_ENTRY)), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+_ENTRY = ir.FunctionType(ir.VoidType(), [ir.IntType(64), ir.IntType(64)])
+
+
+@njit(cache=True, parallel=True)
+def _spread(entry, arguments, shares):  # type: ignore[no-untyped-def]
+    for share in prange(shares):
+        _enter(entry, arguments, share)  # type: ignore[call-arg]
+
+
+_LOOP = Linked(_spread, integer, integer, integer)
+
+
+class Parallel:
+    """A compiled function without result that does one share of some work; all threads together do all shares.
+
+    Parameters
+    ----------
+    function : made by `njit`; its first argument is the number of the share. What a share writes, no other may touch.
+    arguments : the types of the arguments behind that.
+
+    Attributes
+    ----------
+    spread : for compiled code: `spread(addresses, shares, *arguments)`.
+    """
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self._linked = Linked(function, integer, *arguments)
+        self.spread = _spreader(function, arguments)
+
+    @property
+    def addresses(self) -> Addresses:
+        """What `spread` needs to know; compiles the function, or loads it from the cache, when first asked."""
+        return _LOOP.address, self._linked.address
+
+
+class ParallelForNumbers:
+    """The same for float32 and for float64.
+
+    Parameters
+    ----------
+    function : made by `njit`; arguments : the types of its arguments behind the share, given the type of the numbers.
+    """
+
+    def __init__(self, function: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> None:
+        signatures = arguments(types.float32), arguments(types.float64)
+        self._parallel = dict(zip(("float32", "float64"), (Parallel(function, *s) for s in signatures), strict=True))
+        self.spread = _spreader(function, *signatures)
+
+    def addresses(self, dtype: DTypeLike) -> Addresses:
+        """What `spread` needs to know for arrays of this type."""
+        return self._parallel[np.dtype(dtype).name].addresses
+
+
+def _spreader(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return _reference_spreader(function)
+
+    @intrinsic
+    def spread(typing, addresses, shares, *arguments):  # type: ignore[no-untyped-def]
+        expected = fitting(function, arguments, signatures)
+
+        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+            loop, address = (build.extract_value(values[0], k) for k in range(2))
+            given = [build.extract_value(values[2], k) for k in range(len(expected))]
+            failed = ir.Constant(ir.IntType(8), 0)
+            fields = [failed, address, *given]
+            arguments = cgutils.alloca_once(build, ir.LiteralStructType([field.type for field in fields]))
+            for k, field in enumerate(fields):
+                build.store(field, cgutils.gep_inbounds(build, arguments, 0, k))
+            entry = _entry(context, build.module, function.py_func.__name__, arguments.type, expected)
+            whole, integers = ir.IntType(64), (types.int64,) * 3
+            kind = context.call_conv.get_function_type(types.none, integers)
+            handed = [build.ptrtoint(entry, whole), build.ptrtoint(arguments, whole), values[1]]
+            pointer = build.inttoptr(loop, ir.PointerType(kind))
+            context.call_conv.call_function(build, pointer, types.none, integers, handed)
+            with cgutils.if_unlikely(
+                build, cgutils.is_not_null(build, build.load(cgutils.gep_inbounds(build, arguments, 0, 0)))
+            ):
+                # shares raise nothing themselves, but an allocation may fail
+                context.call_conv.return_user_exc(build, MemoryError, (f"in {function.py_func.__name__}",))
+            return context.get_dummy_value()
+
+        return types.void(types.UniTuple(types.int64, 2), types.int64, types.StarArgTuple(expected)), generate
+
+    return spread
+
+
+def _entry(context: Any, module: Any, name: str, kind: Any, signature: tuple[Any, ...]) -> Any:
+    """The function that the loop calls; kind : the type of the pointer to what it takes: whether a share failed, which
+    it notes there, the address of the function to call, its arguments."""
+    entry = ir.Function(module, _ENTRY, module.get_unique_name(f"{name}_entry"))
+    entry.linkage = "internal"
+    build = ir.IRBuilder(entry.append_basic_block())
+    arguments, share = build.inttoptr(entry.args[0], kind), entry.args[1]
+    places = [cgutils.gep_inbounds(build, arguments, 0, k) for k in range(len(signature) + 2)]
+    full = (types.int64, *signature)
+    function = context.call_conv.get_function_type(types.none, full)
+    address, *given = (build.load(place) for place in places[1:])
+    pointer = build.inttoptr(address, ir.PointerType(function))
+    status, _ = context.call_conv.call_function(build, pointer, types.none, full, [share, *given])
+    with build.if_then(status.is_error, likely=False):
+        build.store(ir.Constant(ir.IntType(8), 1), places[0])
+    build.ret_void()
+    return entry
+
+
+def _reference_spreader(function: Any) -> Callable[..., None]:
+    """One share after another, for runs without compilation."""
+
+    def spread(addresses: Addresses, shares: int, *arguments: Any) -> None:
+        for share in range(shares):
+            function(share, *arguments)
+
+    return spread

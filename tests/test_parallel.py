@@ -1,0 +1,90 @@
+"""The parallel loop does every share once, hands over whatever a function takes, and tells of shares that failed."""
+
+import numpy as np
+import pytest
+from numba import config, njit, types
+
+from hlf_np.kernels.linking import booleans, floats, integer, matrix, single, table, together
+from hlf_np.kernels.parallel import Parallel, ParallelForNumbers
+
+compiled_only = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="without compilation")
+
+
+@njit
+def _note(share, flat, square, scale, nested, done):
+    """What of every argument arrives, and how often each share was done."""
+    counts, (flags, offset) = nested
+    done[share] += 1
+    square[share, 0] = flat[share] * scale + counts[share] + offset + (100 if flags[share] else 0)
+
+
+NOTE = Parallel(_note, floats, matrix, single, together((table, together((booleans, integer)))), table)
+_spread_note = NOTE.spread
+
+
+@njit
+def _notes(addresses, shares, flat, square, scale, nested, done):
+    _spread_note(addresses, shares, flat, square, scale, nested, done)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shares", [0, 1, 2, 7, 1000])
+def test_every_share_is_done_once_and_gets_all_arguments(threads, count, shares):
+    threads(count)
+    random = np.random.default_rng(0)
+    flat, square = random.random(shares, np.float32), np.zeros((shares, 2), np.float32)
+    counts, flags, done = random.integers(0, 9, shares), random.random(shares) < 0.5, np.zeros(shares, np.int64)
+    _notes(NOTE.addresses, shares, flat, square, np.float32(3), (counts, (flags, 7)), done)
+    assert np.array_equal(done, np.ones(shares))
+    assert np.allclose(square[:, 0], flat * 3 + counts + 7 + 100 * flags, rtol=1e-6)
+    assert not square[:, 1].any()
+
+
+@njit
+def _double(share, values):
+    values[share] *= 2
+
+
+DOUBLE = ParallelForNumbers(_double, lambda number: (number[::1],))
+_spread_double = DOUBLE.spread
+
+
+@njit
+def _doubles(addresses, values):
+    for _ in range(3):  # what a call puts into memory is there anew each time
+        _spread_double(addresses, values.size, values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_of_both_precisions(dtype):
+    values = np.arange(50, dtype=dtype)
+    _doubles(DOUBLE.addresses(dtype), values)
+    assert np.array_equal(values, 8 * np.arange(50, dtype=dtype))
+
+
+@compiled_only
+def test_other_arguments_than_the_function_takes_are_refused():
+    with pytest.raises(TypeError, match="_double is compiled for"):
+        _doubles(DOUBLE.addresses(np.float32), np.arange(5))
+
+
+@njit
+def _allocate(share, size, sums):
+    # one share asks for more than there is
+    sums[share] = np.zeros(size if share == 3 else 8, np.float32).sum()
+
+
+ALLOCATE = Parallel(_allocate, types.int64, floats)
+_spread_allocate = ALLOCATE.spread
+
+
+@njit
+def _allocations(addresses, size, sums):
+    _spread_allocate(addresses, sums.size, size, sums)
+
+
+@compiled_only
+def test_a_share_without_memory_is_an_error():
+    _allocations(ALLOCATE.addresses, 8, np.ones(8, np.float32))
+    with pytest.raises(MemoryError, match="_allocate"):
+        _allocations(ALLOCATE.addresses, 1 << 60, np.ones(8, np.float32))
