@@ -19,29 +19,30 @@ LEVEL = 0.95
 Interval = tuple[float, float]
 
 
-def interval(statistic: Callable[..., float], *samples: Floats, level: float = LEVEL) -> Interval:
+def interval(statistic: Callable[..., Floats], *samples: Floats, level: float = LEVEL) -> Interval:
     """A percentile bootstrap interval of a number computed from samples.
 
     Parameters
     ----------
-    statistic : takes the samples; NaN where it is not defined. Such draws are left out.
+    statistic : takes many draws of the samples at once, (B, n, ...) each; the number of each draw, (B,), NaN where it
+        is not defined. Such draws are left out.
     samples : (n, ...) each; their rows are drawn anew, each sample from itself. The statistic must be defined
         for the samples as they are.
     level : how much of the distribution the interval holds.
     """
     random = generator(0, "bootstrap")
-    found: list[float] = []
+    found = np.zeros(0)
     while len(found) < RESAMPLES:
-        drawn = statistic(*(sample[random.integers(len(sample), size=len(sample))] for sample in samples))
-        if np.isfinite(drawn):
-            found.append(drawn)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+        draws = (sample[random.integers(len(sample), size=(RESAMPLES, len(sample)))] for sample in samples)
+        numbers = statistic(*draws)
+        found = np.append(found, numbers[np.isfinite(numbers)])
+    low, high = np.quantile(found[:RESAMPLES], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def mean_interval(values: Floats, level: float = LEVEL) -> Interval:
     """Of the mean of values (n,)."""
-    return interval(lambda drawn: float(drawn.mean()), values, level=level)
+    return interval(lambda draws: draws.mean(axis=1), values, level=level)
 
 
 def slope(x: Floats, y: Floats) -> float:
@@ -53,15 +54,19 @@ def slope(x: Floats, y: Floats) -> float:
     >>> slope(x, 0.5 * x + 2), [round(bound, 6) for bound in slope_interval(x, 0.5 * x + 2)]
     (0.5, [0.5, 0.5])
     """
-    if np.ptp(x) == 0:
-        return float("nan")
-    centred = x - x.mean()
-    return float(centred @ (y - y.mean()) / (centred @ centred))
+    return float(slopes(x, y))
+
+
+def slopes(x: Floats, y: Floats) -> Floats:
+    """The same for many lines at once, whose points lie along the last axis."""
+    x_distances, y_distances = (values - values.mean(axis=-1, keepdims=True) for values in (x, y))
+    squares = np.where(np.ptp(x, axis=-1) == 0, np.nan, np.square(x_distances).sum(axis=-1))
+    return np.asarray((x_distances * y_distances).sum(axis=-1) / squares)
 
 
 def slope_interval(x: Floats, y: Floats, level: float = LEVEL) -> Interval:
     """Of the slope, by drawing the points anew; x must not be all the same."""
-    return interval(lambda points: slope(points[:, 0], points[:, 1]), np.stack([x, y], axis=1), level=level)
+    return interval(lambda draws: slopes(draws[..., 0], draws[..., 1]), np.stack([x, y], axis=1), level=level)
 
 
 def superiority(first: Floats, second: Floats) -> float:

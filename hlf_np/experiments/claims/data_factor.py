@@ -10,7 +10,7 @@ import numpy as np
 from hlf_np.arrays import Floats
 from hlf_np.experiments.claims.claim import FEWEST_CELLS
 from hlf_np.experiments.results import CellResult
-from hlf_np.experiments.statistics import interval, slope
+from hlf_np.experiments.statistics import interval, slopes
 from hlf_np.training import Training
 
 COMPARED = (Training.NORMAL, Training.ADVERSARIAL)
@@ -28,10 +28,10 @@ def data_factor(results: Sequence[CellResult], fewest: int = FEWEST_CELLS) -> di
     points = [_points(results, training) for training in COMPARED]
     if any(len(found) < fewest for found in points):
         return None
-    if not np.isfinite(_power(*points)) or interval(_power, *points)[0] <= 0:
+    if not np.isfinite(_powers(*points)) or interval(_powers, *points)[0] <= 0:
         return None
-    low, high = interval(_log_factor, *points)
-    factor, low, high = (float(np.exp(logarithm)) for logarithm in (_log_factor(*points), low, high))
+    low, high = interval(_log_factors, *points)
+    factor, low, high = (float(np.exp(logarithm)) for logarithm in (_log_factors(*points), low, high))
     sizes = [r.cell.n_train for r in results if r.cell.training in COMPARED]
     return {
         "factor": factor,
@@ -74,14 +74,14 @@ def _curve(points: Floats) -> Floats:
     return np.stack([sizes, np.array(means)], axis=1)
 
 
-def _power(*samples: Floats) -> float:
-    """By which the errors fall, the same in all samples of points (n, 2), log N and log error."""
-    inside = np.concatenate([points - points.mean(axis=0) for points in samples])
-    return -slope(inside[:, 0], inside[:, 1])
+def _powers(*samples: Floats) -> Floats:
+    """By which the errors fall, the same in all samples of points (..., n, 2), log N and log error."""
+    inside = np.concatenate([points - points.mean(axis=-2, keepdims=True) for points in samples], axis=-2)
+    return -slopes(inside[..., 0], inside[..., 1])
 
 
-def _log_factor(normal: Floats, adversarial: Floats) -> float:
+def _log_factors(normal: Floats, adversarial: Floats) -> Floats:
     """NaN unless the errors fall."""
-    power = _power(normal, adversarial)
-    log_n, log_error = adversarial.mean(axis=0) - normal.mean(axis=0)
-    return float(log_n + log_error / power) if power > 0 else float("nan")
+    powers = _powers(normal, adversarial)
+    distances = adversarial.mean(axis=-2) - normal.mean(axis=-2)  # (..., 2)
+    return np.asarray(distances[..., 0] + distances[..., 1] / np.where(powers > 0, powers, np.nan))
