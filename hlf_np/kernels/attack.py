@@ -152,10 +152,12 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
-                blocks = work[gradient_at + lane * gradient_step :]
-                for k in range(dimensions):
-                    gradient[k] = blocks[gradient_order[k]]
-                _step(current[lane], gradient, first[lane], second[lane], iteration[lane], rule, norm, step_size)
+                uphill = work[gradient_at + lane * gradient_step :]
+                if gradient_order.size:  # it lies there in blocks
+                    for k in range(dimensions):
+                        gradient[k] = uphill[gradient_order[k]]
+                    uphill = gradient
+                _step(current[lane], uphill, first[lane], second[lane], iteration[lane], rule, norm, step_size)
                 _project(current[lane], origins[task[lane]], lower, upper, norm, epsilon)
         going = 0
         for lane in range(active):  # the others move up, in order; free lanes are filled above

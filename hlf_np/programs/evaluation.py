@@ -93,7 +93,8 @@ class Program:
             warp = WarpFront(builder, graph.input.buffer, self.gradient, order)
             front.forward, front.backward = [warp.forward], [warp.backward]
             self.slots, self.gradient, order = warp.slots, warp.gradient, np.arange(6)
-        self.gradient_order = order.astype(np.uint64)  # unsigned: no index counts from behind
+        in_order = np.array_equal(order, np.arange(order.size))
+        self.gradient_order = order[: 0 if in_order else None].astype(np.uint64)  # unsigned: none counts from behind
         self.front, self.forward, self.backward, self.front_backward = (
             as_rows(ops, executor.FIELDS) for ops in (front.forward, common.forward, common.backward, front.backward)
         )
