@@ -119,7 +119,19 @@ def test_smoke_run_leaves_what_the_contract_promises(smoke):
             image.verify()
 
 
-def test_smoke_run_prints_its_table(smoke):
+def claims_of(folder):
+    """What commands say of a results folder's claims, line by line."""
+    for claim in json.loads((folder / "claims.json").read_text()):
+        verdict, statistic = claim["verdict"], claim["statistic"]
+        line = f"{claim['number']}. {claim['statement']} {verdict[0].upper()}{verdict[1:]}"
+        yield (
+            f"{line}: {statistic:.3f} ({' to '.join(f'{x:.3f}' for x in claim['interval'])})."
+            if statistic
+            else f"{line}."
+        )
+
+
+def test_smoke_run_prints_its_table_and_the_claims(smoke):
     folder, done = smoke
     announced, *lines = done.stdout.split("\n")
     assert re.fullmatch(r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?\.", announced)
@@ -129,7 +141,7 @@ def test_smoke_run_prints_its_table(smoke):
     for line in lines[2 : 2 + len(by_cell) // 2]:
         label, *cells = re.split(" {2,}", line)
         assert cells == [f"{float(by_cell[label, size]['test_error']):.3f}" for size in ("100", "200")]
-    assert lines[-2] == f"Report: {folder / 'report.html'}"
+    assert lines[-7:] == ["", *claims_of(folder), f"Report: {folder / 'report.html'}", ""]
 
 
 @pytest.mark.slow
@@ -190,7 +202,8 @@ def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
         (folder / name).unlink()
     shutil.rmtree(folder / "figures")
     code, output, errors = main("report", folder)
-    assert (code, output, errors) == (0, f"Report: {folder / 'report.html'}\n", "")
+    expected = [*claims_of(folder), f"Report: {folder / 'report.html'}", ""]
+    assert (code, output.split("\n"), errors) == (0, expected, "")
     assert tree(folder) == tree(smoke[0])
 
 

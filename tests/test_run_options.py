@@ -32,7 +32,7 @@ def tiny_preset(monkeypatch):
     config = replace(TINY, trainings=(Training.NORMAL,), sizes=(20,), n_vae=0)
     monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
     monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
-    monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results))
+    monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
     return config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from hlf_np.cli.options import WholeNumbers, chosen_source, data_options, option
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
+    from hlf_np.experiments.claims import Claim
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.source import Source
 
@@ -83,11 +84,12 @@ def run(
             click.echo(announcement(config, store, measured_speed(config), used))
         with _progress(work) as progress:
             results = run_grid(config, store, progress, jobs)
-        write_report(store, results)
+        claims = write_report(store, results)
     click.echo(table(results, published(config)))
     if failed := failures(results):
         click.echo(f"\n{failed}")
-    click.echo(f"\nReport: {out / 'report.html'}")
+    click.echo()
+    _say(claims, out)
 
 
 def _choose(config: RunConfig, source: Source, choices: dict[str, Any]) -> RunConfig:
@@ -156,5 +158,12 @@ def report(folder: Path) -> None:
         results = store.results()
         if not results:
             raise UserError(f"{str(folder)!r} holds no finished model yet: repeat the command that made it")
-        write_report(store, results)
+        claims = write_report(store, results)
+    _say(claims, folder)
+
+
+def _say(claims: Iterable[Claim], folder: Path) -> None:
+    """What became of the claims, and where more is to be read."""
+    for claim in claims:
+        click.echo(claim)
     click.echo(f"Report: {folder / 'report.html'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from hlf_np.experiments.claims import evaluate_claims
+from hlf_np.experiments.claims import Claim, evaluate_claims
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.store import Store
 from hlf_np.files import write_text
@@ -16,8 +16,8 @@ from hlf_np.report.pictures import write_pictures
 from hlf_np.report.published import published
 
 
-def write_report(store: Store, results: Sequence[CellResult]) -> None:
-    """results.csv, claims.json, figures/ and report.html."""
+def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
+    """Write results.csv, claims.json, figures/ and report.html; returns what became of the claims."""
     paper = published(store.config)
     claims = evaluate_claims(results, paper)
     store.write_csv(results)
@@ -27,3 +27,4 @@ def write_report(store: Store, results: Sequence[CellResult]) -> None:
     record = json.loads((store.folder / "config.json").read_text())
     text = page(store.config, record["command"], record["versions"], results, claims, pictures)
     write_text(store.folder / "report.html", text)
+    return claims

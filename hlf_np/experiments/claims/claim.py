@@ -43,6 +43,14 @@ class Claim:
     data: dict[str, Any] = field(default_factory=dict)
     published: Claim | None = None
 
+    def __str__(self) -> str:
+        """One line: the claim, the verdict, and the number with its interval where there is one."""
+        verdict = self.verdict[0].upper() + self.verdict[1:]
+        number = ""
+        if self.statistic is not None and self.interval is not None:
+            number = " {:.3f} ({:.3f} to {:.3f}).".format(self.statistic, *self.interval)
+        return f"{self.number}. {self.statement} {verdict}{':' if number else '.'}{number}"
+
     def as_json(self) -> dict[str, Any]:
         """Plain types; of what was published only the findings, the rest is the same."""
         found = ("verdict", "statistic", "interval", "details")
