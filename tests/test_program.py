@@ -16,11 +16,13 @@ from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
 from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
+from hlf_np.spaces.transformations import EMNIST_BOX
 
 # odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
 MODELS = {
     "cnn": lambda: models.cnn(),
     "cnn of odd images": lambda: models.cnn(classes=7, widths=(5, 20), image_shape=(17, 20, 3)),
+    "small cnn": lambda: models.cnn(classes=3, widths=(6, 20), image_shape=(9, 9, 1)),
     "mlp": lambda: models.mlp(),
     "mlp of odd images": lambda: models.mlp(classes=3, widths=(9, 33), image_shape=(5, 7, 2)),
     "resnet": lambda: models.resnet(widths=(8, 16, 24)),
@@ -234,19 +236,33 @@ def test_a_layer_without_a_compiled_form_is_named():
         Program(network, (8, 8, 1))
 
 
+def small_decoders():
+    return LearnedManifold(
+        tuple(Vae(VaeConfig((4, 20), latent_dimensions=3, image_shape=(9, 9, 1)), seed) for seed in range(3))
+    )
+
+
+# a model, a space, and the attack's rule and whether it stops early
+WITHOUT_COMPILATION = {
+    "cnn": ("cnn of odd images", lambda: ImageBall(0.2, "l2"), "sign", False),
+    "mlp": ("mlp of odd images", lambda: ImageBall(0.2), "sign", True),
+    "resnet": ("resnet that narrows", lambda: ImageBall(0.2, "l2"), "sign", False),
+    "warp": ("small cnn", lambda: Transformations(EMNIST_BOX), "adam", False),
+    "decoder": ("small cnn", small_decoders, "adam", True),
+}
 CODE = """
 import numpy as np
-from test_program import MODELS, sample, settled
+from test_program import WITHOUT_COMPILATION, sample, settled
 from hlf_np.attacks import Attack, run
-from hlf_np.spaces import ImageBall
-model = settled({name!r})
-result = run(model, sample(model, 3), ImageBall(0.2, "l2"), Attack(2, 0.05, "sign", stop_early=False))
+name, space, rule, stop_early = WITHOUT_COMPILATION[{name!r}]
+model = settled(name)
+result = run(model, sample(model, 4), space(), Attack(2, 0.05, rule, stop_early=stop_early))
 np.savez({out!r}, images=result.images, loss=result.loss)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
+@pytest.mark.parametrize("name", WITHOUT_COMPILATION)
 def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
     """Plain Python and NumPy check every access; the compiled kernels do not."""
     results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
