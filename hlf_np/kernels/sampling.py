@@ -23,9 +23,10 @@ def _reference_sampler() -> Sampler:
 
     def sample(plane, width, x, y, count, maps, at, most, values, columns, lines):  # type: ignore[no-untyped-def]
         a, b, u, c, d, v = maps[at : at + 6]
+        x, y = x[:count], y[:count]
         column, line = a * x + (b * y + u), c * x + (d * y + v)
         inside_column, inside_line = (
-            np.minimum(np.fmax(position, 0), bound) for position, bound in zip((column, line), most, strict=True)
+            np.minimum(np.fmax(position, 0), bound) for position, bound in zip((column, line), most[:2], strict=True)
         )
         first, top = inside_column.astype(np.int32), inside_line.astype(np.int32)
         p, q = inside_column - first.astype(x.dtype), inside_line - top.astype(x.dtype)
@@ -34,9 +35,9 @@ def _reference_sampler() -> Sampler:
         upper_slope, lower_slope = plane[corner + 1] - upper, plane[corner + width + 1] - lower
         upper, lower = upper + p * upper_slope, lower + p * lower_slope
         inside = (column == inside_column) & (line == inside_line)
-        values[:count] = (upper + q * (lower - upper))[:count]
-        columns[:count] = np.where(inside, upper_slope + q * (lower_slope - upper_slope), 0)[:count]
-        lines[:count] = np.where(inside, lower - upper, 0)[:count]
+        values[:count] = upper + q * (lower - upper)
+        columns[:count] = np.where(inside, upper_slope + q * (lower_slope - upper_slope), 0)
+        lines[:count] = np.where(inside, lower - upper, 0)
 
     return sample
 
