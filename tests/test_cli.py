@@ -126,7 +126,7 @@ def claims_of(folder):
         line = f"{claim['number']}. {claim['statement']} {verdict[0].upper()}{verdict[1:]}"
         yield (
             f"{line}: {statistic:.3f} ({' to '.join(f'{x:.3f}' for x in claim['interval'])})."
-            if statistic
+            if statistic is not None
             else f"{line}."
         )
 

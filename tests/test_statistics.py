@@ -84,6 +84,7 @@ def test_each_sample_is_drawn_from_itself_and_undefined_draws_are_left_out():
     first, second = (np.concatenate(draws) for draws in zip(*seen, strict=True))
     every = [np.unique(draws, axis=0).tolist() for draws in (first, second)]
     assert every == [[list(draw) for draw in product(values, repeat=len(values))] for values in ([1, 2, 3], [7, 8])]
+    assert len(first) > 2500  # a third was left out
     assert 1 < low < high  # draws with the mean 1 begin with a 1
 
 
