@@ -1,10 +1,11 @@
 """Side by side with PyTorch: the same networks, weights, batches and numbers of steps.
 
-    python bench/compare.py [--threads 2] [--rounds 5] [--only attack-cnn] [--compile]
+    python bench/compare.py [--threads 2] [--rounds 9] [--only attack-cnn] [--compile]
 
-Every contender lives in a process of its own, and only one of them computes at a time: a round runs a task once in
-each, in turn, so a slow minute of the machine hits all alike. What is printed are medians over the rounds and ratios
-of medians. Needs PyTorch; Foolbox, torchattacks and ART take part in the CNN attack where they are installed.
+Every contender lives in a process of its own, and only one of them computes at a time. A round goes through all tasks,
+each in all contenders in turn, so a slow minute of the machine hits all contenders alike, and no task more than the
+others. What is printed are medians over the rounds, ratios of medians, and between which ratios the middle half of the
+rounds lies. Needs PyTorch; Foolbox, torchattacks and ART take part in the CNN attack where they are installed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 STEPS = 40
 EPSILON = 0.3
 STEP_SIZE = 0.0075
+SECONDS = 0.5  # a task is repeated for so long in each contender and round, after once to warm up
 
 # name: (architecture, images, steps)
 ATTACKS = {
@@ -43,6 +45,7 @@ OTHERS = (
     "train-vae-25",
     "train-vae-100",
 )
+PYTORCH = ("torch", "torch channels_last", "torch.compile")
 LATENTS = 10
 TASKS = (*ATTACKS, *OTHERS)
 
@@ -431,7 +434,7 @@ def worker(make: Callable[[str, int], Task | None], threads: int, parent: Connec
             continue
         task()  # warm up: compile, fill caches
         started, count = time.perf_counter(), 0
-        while count < 3 or time.perf_counter() - started < 0.5:
+        while time.perf_counter() - started < SECONDS:
             task()
             count += 1
         parent.send((time.perf_counter() - started) / count)
@@ -439,7 +442,7 @@ def worker(make: Callable[[str, int], Task | None], threads: int, parent: Connec
 
 @click.command()
 @click.option("--threads", default=2, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--rounds", default=9, show_default=True)
 @click.option("--only", default="", help="Tasks whose names contain this.")
 @click.option("--compile", "compile_too", is_flag=True, help="Let torch.compile take part (needs a C++ compiler).")
 def main(threads: int, rounds: int, only: str, compile_too: bool) -> None:
@@ -450,21 +453,34 @@ def main(threads: int, rounds: int, only: str, compile_too: bool) -> None:
         here, there = context.Pipe()
         context.Process(target=worker, args=(make, threads, there), daemon=True).start()
         lines[name] = here
-    click.echo(f"{threads} threads, medians of {rounds} rounds; ratio: best PyTorch variant / hlf_np\n")
-    for task in (task for task in TASKS if only in task):
-        seconds: dict[str, list[float]] = {}
-        for _ in range(rounds):
+    tasks = [task for task in TASKS if only in task]
+    seconds: dict[str, dict[str, list[float]]] = {task: {} for task in tasks}
+    for number in range(rounds):
+        click.echo(f"round {number + 1} of {rounds}", err=True)
+        for task in tasks:
             for name, line in lines.items():
                 line.send(task)
                 if (taken := line.recv()) is not None:
-                    seconds.setdefault(name, []).append(taken)
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
-        yardsticks = [value for name, value in medians.items() if name.startswith("torch") and name != "torchattacks"]
-        ratio = f"{min(yardsticks) / medians['hlf_np']:.2f}x" if yardsticks else "-"
-        times = "  ".join(f"{name} {1000 * value:.2f} ms" for name, value in medians.items())
-        click.echo(f"{task:<24} {ratio:>7}   {times}")
+                    seconds[task].setdefault(name, []).append(taken)
+    click.echo(f"{threads} threads, medians of {rounds} rounds; ratio: best PyTorch variant / hlf_np (middle half)\n")
+    for task, contestants in seconds.items():
+        click.echo(f"{task:<24} {_ratio(contestants)}   {_medians(contestants)}")
     for line in lines.values():
         line.send(None)
+
+
+def _ratio(seconds: dict[str, list[float]]) -> str:
+    """Of medians, against the variant of PyTorch with the smallest; in brackets the middle half of the rounds'."""
+    variants = [np.array(times) for name, times in seconds.items() if name in PYTORCH]
+    if not variants:
+        return "-"
+    own, best = np.array(seconds["hlf_np"]), min(variants, key=np.median)
+    low, high = np.quantile(best / own, (0.25, 0.75))
+    return f"{np.median(best) / np.median(own):6.2f}x ({low:.2f}-{high:.2f})"
+
+
+def _medians(seconds: dict[str, list[float]]) -> str:
+    return "  ".join(f"{name} {1000 * statistics.median(times):.2f} ms" for name, times in seconds.items())
 
 
 if __name__ == "__main__":
