@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# A worker for each core; one that has finished takes tests from the others.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: run test test-fast parity art bench lint format wheel clean
 
@@ -10,14 +12,14 @@ run: $(VENV)/installed-run
 	$(BIN)/python -m hlf_np run $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 # Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
 parity: $(VENV)/installed-parity
-	$(BIN)/python -m pytest -m parity $(ARGS)
+	$(PYTEST) -m parity $(ARGS)
 
 # The models as estimators of the Adversarial Robustness Toolbox.
 art: $(VENV)/installed-test $(VENV)/installed-art

@@ -1,6 +1,11 @@
 """Fixtures: a small FONTS drawn at random, and models small enough to train in seconds."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # before OpenMP is loaded: threads that wait must not keep a core from the other workers
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import shutil
 import subprocess
 import sys
