@@ -21,3 +21,10 @@ def flat_rows(array: Floats) -> Floats:
 def plain(array: Array) -> Array:
     """The same numbers as compiled functions take them, side by side and not read-only; copied if need be."""
     return np.require(array, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+
+
+def filled(shape: tuple[int, ...], values: Array) -> Array:
+    """An array of a shape with `values` in its first corner, zeros elsewhere."""
+    result = np.zeros(shape, values.dtype)
+    result[tuple(slice(size) for size in values.shape)] = values
+    return result

@@ -9,6 +9,7 @@ from test_program import MODELS, sample
 
 from hlf_np.autodiff import Tensor
 from hlf_np.errors import UserError
+from hlf_np.kernels import executor
 from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
 from hlf_np.learners import AutodiffLearner
 from hlf_np.manifolds.learning import losses
@@ -23,6 +24,7 @@ SMOOTH = AdamConfig(epsilon=1.0, weight_decay=1e-2)
 
 VAES = {
     "default": VaeConfig(),
+    "large batches": VaeConfig(batch_size=100),
     "odd images": VaeConfig(channels=(5, 9), latent_dimensions=16, image_shape=(13, 13, 3), reconstruction_weight=0.7),
     "one convolution": VaeConfig(channels=(20,), latent_dimensions=3, image_shape=(6, 6, 1)),
 }
@@ -48,6 +50,13 @@ def test_steps_of_a_classifier(name, count):
         assert (predictions == expected_predictions).mean() > 0.95
     program.store()
     assert_same_state(compiled.network, readable.network, 1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(25, 0), (100, 8)])
+def test_filters_are_transformed_where_the_batch_is_large_enough(batch_size, expected):
+    """Two layers of the encoder and two of the decoder, forward and backward."""
+    operations = VaeTraining(Vae(VaeConfig(batch_size=batch_size)))._ops
+    assert (operations[:, 0] == executor.WINOGRAD).sum() == expected
 
 
 def test_a_bias_before_batch_norm_only_decays():

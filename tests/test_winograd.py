@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hlf_np.kernels import executor
 from hlf_np.kernels.buffers import aligned
 from hlf_np.kernels.winograd import BLOCK
-from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, filters
+from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
 from hlf_np.layers import BatchNorm, Convolution, ReLU, Sequential, TransposedConvolution
 from hlf_np.programs.evaluation import IMAGES, Program
 
@@ -46,6 +46,11 @@ def squared(matrix, square):
     return np.array(matrix) @ square @ np.array(matrix).T
 
 
+def phase(weight, i, j):
+    """The filter that phase (i, j) of an image meets."""
+    return weight[0, 0] if weight.shape[2] == 3 else weight[0, 0, i::2, j::2]
+
+
 @pytest.mark.parametrize("number", [SAME, TO_THREE, TO_SMALL])
 def test_a_patch_yields_its_outputs(number):
     """Y = A [(G g G') * (B d B')] A', summed over phases, is the correlation."""
@@ -56,7 +61,7 @@ def test_a_patch_yields_its_outputs(number):
     total = np.zeros((form.outputs, form.outputs))
     for i, j in np.ndindex(stride, stride):
         entries = squared(form.entries, patch[0, i::stride, j::stride, 0])
-        total += squared(form.sums, filters(weight, number)[0, 0, i, j] * entries)
+        total += squared(form.sums, squared(form.filter, phase(weight, i, j)) * entries)
     expected = oracles.convolution(patch, weight, np.zeros(1), stride, 0)[0, : form.outputs, : form.outputs, 0]
     np.testing.assert_allclose(total, expected, atol=1e-12)
 
@@ -68,9 +73,11 @@ def test_a_patch_yields_the_pixels_that_it_meets(number):
     weight, patch = random.standard_normal((1, 1, 4, 4)), random.standard_normal((1, form.reads, form.reads, 1))
     size = 2 * form.reads + 2
     padded = oracles.convolution_input_gradient(patch, weight, 2, 0, (size, size))[0, ..., 0]
+    turn = -1 if number == TO_BIG else 1
     first = -2 * form.first  # pixel 0 of a phase, where the patch begins before it
     for i, j in np.ndindex(2, 2):
-        found = squared(form.sums, filters(weight, number)[0, 0, i, j] * squared(form.entries, patch[0, ..., 0]))
+        own = phase(weight, i, j)[::turn, ::turn]
+        found = squared(form.sums, squared(form.filter, own) * squared(form.entries, patch[0, ..., 0]))
         expected = padded[first + i :: 2, first + j :: 2][: form.outputs, : form.outputs]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 

@@ -129,7 +129,7 @@ class Emitter:
         everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return self.build.shuffle_vector(lane, undefined, everywhere)
 
-    def combined(self, matrix: tuple[tuple[int, ...], ...], given: list[Any]) -> list[Any]:
+    def combined(self, matrix: tuple[tuple[float, ...], ...], given: list[Any]) -> list[Any]:
         """The products of a matrix and vectors; most of its entries are -1, 0 and 1."""
         results = []
         for row in matrix:

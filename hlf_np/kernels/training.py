@@ -8,8 +8,8 @@ of small matrices over many pixels are summed up in the parts as soon as what th
 last, where a few rows are a task of its own. So the results have the same bits at any number of threads.
 
 What the parts share lies in one array, the *weights*: first the parameters, arranged as the forward products read
-them, then copies of them in the order of the backward products, the statistics of batch norm, and constants. The
-gradients are arranged like the parameters.
+them, then copies of them in the order of the backward products, the filters of Winograd's convolutions, the statistics
+of batch norm, and constants. The gradients are arranged like the parameters.
 """
 
 import numpy as np
@@ -31,6 +31,7 @@ from hlf_np.kernels.normalization import (
     statistics,
 )
 from hlf_np.kernels.parallel import Addresses, Parallel
+from hlf_np.kernels.winograd_filters import all_filters
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
 # in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
@@ -260,13 +261,16 @@ _update_blocks, _copy_blocks = UPDATES.spread, COPIES.spread
 
 
 @njit(cache=True)
-def update_kernel(addresses, weights, gradients, first, second, settings, to, source):  # type: ignore[no-untyped-def]
+def update_kernel(  # type: ignore[no-untyped-def]
+    addresses, weights, gradients, first, second, settings, to, source, vectors
+):
     """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
 
-    addresses : of `UPDATES` and `COPIES`.
+    addresses : of `UPDATES`, `COPIES` and `FILTERS`.
     gradients, first, second : (P,), the latter Adam's moments; settings : see `adam_update`.
-    to, source : positions of copies among the weights and of what they copy.
+    to, source : positions of copies among the weights and of what they copy; vectors : see `filters_block`.
     """
     size = VALUES_PER_BLOCK
     _update_blocks(addresses[0], (first.size + size - 1) // size, weights, gradients, first, second, settings)
     _copy_blocks(addresses[1], (to.size + size - 1) // size, weights, to, source)
+    all_filters(addresses[2], weights, vectors)

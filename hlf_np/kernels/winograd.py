@@ -43,16 +43,16 @@ def scratch(form: int, channels: int, columns: int) -> int:
     return PRODUCTS[form] * (BLOCK * (inputs(form, channels) + sums(form, columns)) + 2 * APART)
 
 
-def _reference_entries(matrix: Matrix) -> Callable[..., None]:
-    """`_compiled_entries` in plain Python, for runs without compilation."""
+def _reference_transform(matrix: Matrix) -> Callable[..., None]:
+    """`_compiled_transform` in plain Python, for runs without compilation."""
 
-    def entries(a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
-        vector, side, b = np.arange(LANES), np.arange(len(matrix[0])), np.array(matrix, a.dtype)
-        patch = a[at + side[:, None, None] * row + side[:, None] * pixel + vector]
-        result = np.einsum("ip,pqv,jq->ijv", b, patch, b).reshape(-1, LANES)
+    def transform(a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
+        vector, side, m = np.arange(LANES), np.arange(len(matrix[0])), np.array(matrix, a.dtype)
+        square = a[at + side[:, None, None] * row + side[:, None] * pixel + vector]
+        result = np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES)
         c[c_at + np.arange(len(result))[:, None] * entry + vector] = result
 
-    return entries
+    return transform
 
 
 def _reference_outputs(matrix: Matrix) -> Callable[..., None]:
@@ -81,15 +81,15 @@ def _twice(e: Emitter, matrix: Matrix, load: Callable[[int, int], Any], store: C
             store(len(matrix) * i + j, result)
 
 
-def _compiled_entries(matrix: Matrix) -> Callable[..., None]:
-    """B d B' for a vector of channels of a patch d.
+def _compiled_transform(matrix: Matrix) -> Callable[..., None]:
+    """M S M' for a square S of vectors: B d B' for 16 channels of a patch d, or G g G' for 16 filters g.
 
-    Pixel (i, j) of the patch is the vector at `at + i row + j pixel` of `a`; number k of the results goes to
-    `c_at + k entry` of `c`.
+    Vector (i, j) of the square is at `at + i row + j pixel` of `a`; number k of the results goes to `c_at + k entry`
+    of `c`.
     """
 
     @intrinsic
-    def entries(typing, a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
+    def transform(typing, a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
         arguments = (a, at, row, pixel, c, c_at, entry)
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
@@ -109,7 +109,7 @@ def _compiled_entries(matrix: Matrix) -> Callable[..., None]:
 
         return types.void(*arguments), generate
 
-    return entries
+    return transform
 
 
 def _compiled_outputs(matrix: Matrix) -> Callable[..., None]:
@@ -152,12 +152,12 @@ def _compiled_outputs(matrix: Matrix) -> Callable[..., None]:
 
 
 _interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
-_make_entries, _make_outputs = (
-    (_reference_entries, _reference_outputs) if _interpreted else (_compiled_entries, _compiled_outputs)
+make_transform, _make_outputs = (
+    (_reference_transform, _reference_outputs) if _interpreted else (_compiled_transform, _compiled_outputs)
 )
 # some forms share the entries of their patches, others the outputs
 _entries_of_four, _entries_of_three, _entries_of_five = (
-    _make_entries(FORMS[form].entries) for form in (SAME, FROM_THREE, TO_SMALL)
+    make_transform(FORMS[form].entries) for form in (SAME, FROM_THREE, TO_SMALL)
 )
 _two_outputs, _three_outputs, _outputs_from_three, _four_outputs = (
     _make_outputs(FORMS[form].sums) for form in (SAME, TO_THREE, FROM_THREE, TO_SMALL)

@@ -36,9 +36,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hlf_np.arrays import Floats
-
-Matrix = tuple[tuple[int, ...], ...]
+Matrix = tuple[tuple[float, ...], ...]
 
 
 def _transposed(matrix: Matrix) -> Matrix:
@@ -51,18 +49,23 @@ _FIVE: Matrix = ((2, -1, -2, 1, 0), (0, -2, -1, 1, 0), (0, 2, -3, 1, 0), (0, -1,
 _TWO_OF_FOUR: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 _THREE_OF_FOUR: Matrix = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
 _FOUR_OF_FIVE: Matrix = ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 0), (0, 1, -1, 8, 1))
+# of three numbers at four points, of two at four, of two at five
+_THREE_AT_FOUR: Matrix = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
+_TWO_AT_FOUR: Matrix = ((1, 0), (1 / 2, 1 / 2), (1 / 2, -1 / 2), (0, 1))
+_TWO_AT_FIVE: Matrix = ((1 / 2, 0), (-1 / 2, -1 / 2), (-1 / 6, 1 / 6), (1 / 6, 1 / 3), (0, 1))
 
 
 class Form(NamedTuple):
     """One direction of a convolution.
 
-    entries, sums : B and A.
+    entries, sums, filter : B, A and G.
     from_phases, to_phases : whether it reads or writes the four phases of an image, or an image as it is.
     first : where the first patch begins along an axis, in pixels of the image or of a phase.
     """
 
     entries: Matrix
     sums: Matrix
+    filter: Matrix
     from_phases: bool
     to_phases: bool
     first: int
@@ -101,38 +104,9 @@ SAME = 0  # 3x3, stride 1, in both directions
 TO_THREE, FROM_THREE = 1, 2  # 4x4, stride 2, to a small image of 3x3 at most, and back
 TO_SMALL, TO_BIG = 3, 4  # 4x4, stride 2, of any size
 FORMS = (
-    Form(_FOUR, _TWO_OF_FOUR, False, False, -1),
-    Form(_FOUR, _THREE_OF_FOUR, True, False, 0),
-    Form(_transposed(_THREE_OF_FOUR), _transposed(_FOUR), False, True, 0),
-    Form(_FIVE, _FOUR_OF_FIVE, True, False, 0),
-    Form(_FIVE, _FOUR_OF_FIVE, False, True, -1),
+    Form(_FOUR, _TWO_OF_FOUR, _THREE_AT_FOUR, False, False, -1),
+    Form(_FOUR, _THREE_OF_FOUR, _TWO_AT_FOUR, True, False, 0),
+    Form(_transposed(_THREE_OF_FOUR), _transposed(_FOUR), _TWO_AT_FOUR, False, True, 0),
+    Form(_FIVE, _FOUR_OF_FIVE, _TWO_AT_FIVE, True, False, 0),
+    Form(_FIVE, _FOUR_OF_FIVE, _TWO_AT_FIVE, False, True, -1),
 )
-_FILTERS = {  # G for each length of g and each number of points
-    (3, 4): np.array([(1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)]),
-    (2, 4): np.array([(1, 0), (1 / 2, 1 / 2), (1 / 2, -1 / 2), (0, 1)]),
-    (2, 5): np.array([(1 / 2, 0), (-1 / 2, -1 / 2), (-1 / 6, 1 / 6), (1 / 6, 1 / 3), (0, 1)]),
-}
-
-
-def filters(weight: Floats, form: int) -> Floats:
-    """G g G' of all filters of a convolution.
-
-    Parameters
-    ----------
-    weight : (O, C, kh, kw), of the convolution from the big to the small image.
-    form : the number of one of `FORMS`; for `SAME` the direction from C to O.
-
-    Returns
-    -------
-    (O, C, phases of rows, of columns, points, points), with 1 or 2 phases.
-    """
-    phases = 1 if form == SAME else 2
-    length = weight.shape[2] // phases
-    taps = weight.reshape(*weight.shape[:2], length, phases, length, phases).transpose(0, 1, 3, 5, 2, 4)
-    if form == TO_BIG:
-        taps = taps[..., ::-1, ::-1]  # turned
-    points = FORMS[form].multiplications
-    wide = np.kron(_FILTERS[length, points], _FILTERS[length, points]).T.astype(weight.dtype)  # G g G' of a flat g
-    # not `@`: the threads of a BLAS go on spinning behind it, and slow down the kernel that comes next
-    transformed: Floats = np.einsum("nk,kp->np", taps.reshape(-1, length**2), np.ascontiguousarray(wide))
-    return transformed.reshape(*taps.shape[:4], points, points)

@@ -16,12 +16,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from hlf_np.arrays import Array, Integers
+from hlf_np.arrays import Array, Integers, filled
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
 from hlf_np.kernels.winograd import scratch
+from hlf_np.programs import winograd
 from hlf_np.programs.graph import Graph
 from hlf_np.programs.nodes import Affine, Value
 
@@ -41,6 +42,7 @@ class Builder:
         self._reserved = {"tables": 0, "weights": 0, "work": 0}
         self._placed: list[tuple[int, Integers]] = []
         self._zeros: dict[int, int] = {}
+        self._filters = [np.zeros((0, 6), np.int64)]
         self.room = 0  # where Winograd's convolutions work
         self.input_blocks, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)  # see `_image_gradient`
 
@@ -69,6 +71,11 @@ class Builder:
             result[at : at + numbers.size] = numbers.ravel()
         return result
 
+    @property
+    def filters(self) -> Integers:
+        """What has to be transformed when the weights are there, see `winograd_filters`."""
+        return np.concatenate(self._filters)
+
     def reserve(self, what: str, size: int) -> int:
         """Where there is room for `size` numbers, from a whole cache line on."""
         at = self._reserved[what]
@@ -82,6 +89,10 @@ class Builder:
         self._reserved["tables"] = at + rows.size
         return at
 
+    def transform(self, vectors: Integers) -> None:
+        """Add to `filters`."""
+        self._filters.append(vectors)
+
     def place(self, numbers: Integers) -> int:
         """Where the weights of these numbers have been put."""
         at = self.reserve("weights", numbers.size)
@@ -90,7 +101,7 @@ class Builder:
 
     def place_rows(self, numbers: Integers, width: int) -> int:
         """Where rows (M, C) of weights have been put, each filled up to `width`."""
-        return self.place(_fill((len(numbers), padded(width)), numbers))
+        return self.place(filled((len(numbers), padded(width)), numbers))
 
     def zeros(self, columns: int) -> int:
         """Where there are as many zeros among the weights."""
@@ -118,19 +129,26 @@ class Builder:
 
     # --- affine layers ------------------------------------------------------------------------------------------------
 
-    def matrix(self, node: Affine, numbers: Integers) -> Integers:
-        """The weights (small, big, kh, kw) as the matrix from windows of the big side to the small, in `panels`."""
+    def matrix(self, node: Affine, numbers: Integers) -> int:
+        """Where the weights (small, big, kh, kw) have been put as the matrix from windows of the big side to the small,
+        in `panels`."""
         shape = (*node.kernel, node.big.stride, node.small.stride)
-        return panels(_fill(shape, numbers.transpose(2, 3, 1, 0)).reshape(-1, node.small.stride))
+        return self.place(panels(filled(shape, numbers.transpose(2, 3, 1, 0)).reshape(-1, node.small.stride)))
 
-    def forward(self, node: Affine, numbers: Integers, weights: int | None, starts: int | None) -> list[Operation]:
-        """The layer itself. `weights` : where its `matrix` is, if it reads that; `starts` : where its `biases` are."""
+    def forward(self, node: Affine, numbers: Integers, matrix: int | None, starts: int | None) -> list[Operation]:
+        """The layer itself.
+
+        numbers : (small, big, kh, kw), of its weights; matrix : where its `matrix` is, if it is anywhere yet;
+        starts : where its `biases` are, if it has any.
+        """
+        if node.winograd:
+            return [winograd.forward(self, node, numbers, matrix, starts)]
         finish = RELU if node.target.rectified else PLAIN
         source, target = node.source.buffer, node.target.buffer
         if not node.transposed:
-            assert weights is not None
+            at = self.matrix(node, numbers) if matrix is None else matrix
             start = self.zeros(target.channels) if starts is None else starts
-            return [self._gather(node, source, target, weights, start, finish, target)]
+            return [self._gather(node, source, target, at, start, finish, target)]
         if not node.big.narrow:
             return self._scatter(node, numbers, source, target, starts, finish, target)
         assert finish == PLAIN, "an image of few channels is not rectified"
@@ -138,12 +156,14 @@ class Builder:
         places = (self.table(order), *_rows_of(target))
         return [operation, (executor.FROM_BLOCKS, blocks.base, blocks.image, *places)]
 
-    def gradient(self, node: Affine, numbers: Integers, weights: int | None) -> list[Operation]:
-        """The gradient to the source; `weights` : where the `matrix` is, if it is anywhere yet."""
+    def gradient(self, node: Affine, numbers: Integers, matrix: int | None) -> list[Operation]:
+        """The gradient to the source; see `forward`."""
+        if node.winograd:
+            return [winograd.gradient(self, node, numbers, matrix)]
         source, gradient = node.source, node.target.gradient
         finish = source.next_finish()
         if node.transposed:
-            at = self.place(self.matrix(node, numbers)) if weights is None else weights
+            at = self.matrix(node, numbers) if matrix is None else matrix
             start = self.zeros(source.gradient.channels)
             return [self._gather(node, gradient, source.gradient, at, start, finish, source.buffer)]
         if node.pairs and finish == GATE:
@@ -189,7 +209,7 @@ class Builder:
         for rows in taps(height, node.kernel[0], stride, node.padding):
             for columns in taps(width, node.kernel[1], stride, node.padding):
                 seen = numbers[:, :, rows.phase :: stride, columns.phase :: stride][:, :, ::-1, ::-1]
-                matrix = _fill((rows.count, columns.count, small.channels, big.channels), seen.transpose(2, 3, 0, 1))
+                matrix = filled((rows.count, columns.count, small.channels, big.channels), seen.transpose(2, 3, 0, 1))
                 start = self.zeros(big.channels) if starts is None else starts
                 if starts is not None and node.covers:  # every pixel has its own
                     start += (int(rows.pixels[0]) * width + int(columns.pixels[0])) * big.channels
@@ -338,10 +358,3 @@ def as_rows(operations: list[Operation], fields: int) -> Integers:
     for row, operation in zip(rows, operations, strict=True):
         row[: len(operation)] = operation
     return rows
-
-
-def _fill(shape: tuple[int, ...], values: Integers) -> Integers:
-    """An array of a shape with `values` in its first corner, zeros elsewhere."""
-    result = np.zeros(shape, np.int64)
-    result[tuple(slice(size) for size in values.shape)] = values
-    return result

@@ -25,8 +25,9 @@ from hlf_np.kernels.buffers import aligned
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.warp import Grid
+from hlf_np.kernels.winograd_filters import transform
 from hlf_np.layers import Layer, Sequential
-from hlf_np.programs import pooling, winograd
+from hlf_np.programs import pooling
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
 from hlf_np.programs.graph import Graph
 from hlf_np.programs.nodes import Affine, Join, Node, Pool
@@ -102,9 +103,9 @@ class Program:
         self._weights = aligned((len(fronts), builder.weights))
         if warped:
             self._weights[0, warp.at : warp.at + warp.constants.size] = warp.constants
-        self._arranged = [_Arranged(_affine(graph.nodes[in_front:]), common.sources, self._weights[0, common.begin :])]
+        self._arranged = [_Arranged(_affine(graph.nodes[in_front:]), common, self._weights[0])]
         self._arranged += [
-            _Arranged(_affine(other.nodes[:in_front]), front.sources, row)
+            _Arranged(_affine(other.nodes[:in_front]), front, row)
             for other, row in zip(graphs, self._weights, strict=True)
         ]
         # a multiply and an add each, forward and in the gradient
@@ -141,14 +142,14 @@ class _Part:
     Attributes
     ----------
     begin : where their weights begin; sources : for each place from there on the number of the weight that belongs
-        there, from 1 in the order of the nodes, 0 for none.
+        there, from 1 in the order of the nodes, 0 for none; filters : see `Builder.filters`.
     """
 
     def __init__(self, builder: Builder, nodes: Sequence[Node]) -> None:
-        self.begin = builder.weights
+        self.begin, transformed = builder.weights, len(builder.filters)
         numbers, first = {}, 1
         for layer in _affine(nodes):
-            weight, bias = (np.arange(array.size).reshape(array.shape) for array in layer.prepared())
+            weight, bias = (np.arange(array.size).reshape(array.shape) for array in layer.folded())
             numbers[layer] = layer.as_convolution(weight + first), bias + first + weight.size
             first += weight.size + bias.size
         self.forward: list[Operation] = []
@@ -156,34 +157,29 @@ class _Part:
             if isinstance(node, Affine):
                 weight, bias = numbers[node]
                 starts = builder.place_rows(node.biases(bias), node.target.stride)
-                if node.winograd:
-                    self.forward.append(winograd.forward(builder, node, weight, starts))
-                else:
-                    matrix = None if node.transposed else builder.place(builder.matrix(node, weight))
-                    self.forward += builder.forward(node, weight, matrix, starts)
+                self.forward += builder.forward(node, weight, None, starts)
             elif isinstance(node, Pool):
                 self.forward.append(pooling.pool(builder, node))
             elif isinstance(node, Join):
                 self.forward.append(pooling.join(builder, node))
         self.backward: list[Operation] = []
         for node in reversed(nodes):
-            if isinstance(node, Affine) and node.winograd:
-                self.backward.append(winograd.gradient(builder, node, numbers[node][0]))
-            elif isinstance(node, Affine):
+            if isinstance(node, Affine):
                 self.backward += builder.gradient(node, numbers[node][0], None)
             elif isinstance(node, Pool):
                 self.backward.append(pooling.pool_gradient(builder, node))
             elif isinstance(node, Join):
                 self.backward += pooling.join_gradient(builder, node)
         self.sources = builder.sources[self.begin :]
+        self.filters = builder.filters[transformed:]
 
 
 @dataclass
 class _Arranged:
-    """The weights of some nodes, arranged in `target`, and what they were when that was done."""
+    """The weights of some nodes, arranged in `target` as `part` says, and what they were when that was done."""
 
     nodes: Sequence[Affine]
-    sources: Integers
+    part: _Part
     target: Floats
     arrays: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -192,9 +188,11 @@ class _Arranged:
         present = [array.ravel() for node in self.nodes for array in node.arrays()]
         arrays = np.concatenate([np.zeros(1, np.float32), *present])
         if not np.array_equal(arrays, self.arrays):
-            folded = [array.ravel() for node in self.nodes for array in node.prepared()]
+            folded = [array.ravel() for node in self.nodes for array in node.folded()]
             numbered = np.concatenate([np.zeros(1, np.float32), *folded])
-            np.take(numbered, self.sources, out=self.target[: self.sources.size], mode="clip")
+            sources, begin = self.part.sources, self.part.begin
+            np.take(numbered, sources, out=self.target[begin : begin + sources.size], mode="clip")
+            transform(self.target, self.part.filters)
             self.arrays = arrays
 
 

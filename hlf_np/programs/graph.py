@@ -37,10 +37,13 @@ L = TypeVar("L", bound=Layer)
 
 
 class Graph:
-    """The values and nodes of a network, in the order of computation; in training mode with its batch norms."""
+    """The values and nodes of a network, in the order of computation.
 
-    def __init__(self, network: Layer, input_shape: tuple[int, int, int], training: bool = False) -> None:
-        self.training = training
+    batch_size : of most batches if the network is in training mode, which keeps its batch norms; otherwise none.
+    """
+
+    def __init__(self, network: Layer, input_shape: tuple[int, int, int], batch_size: int | None = None) -> None:
+        self.training, self.batch_size = batch_size is not None, batch_size
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.input = self.value(*input_shape, narrow=input_shape[0] * input_shape[1] > 1)
@@ -113,7 +116,7 @@ class Graph:
             raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
         own = (shape.kernel, shape.stride, shape.padding, shape.transposed)
         node = Affine(source, target, layer, None if apart else norm, *own, behind)
-        node = replace(node, winograd=not self.training and node.reducible)
+        node = replace(node, winograd=node.reducible(self.batch_size))
         self.nodes.append(node)
         source.readers += 1
         read, differentiated = self._reach(node, node.transposed), self._reach(node, not node.transposed)

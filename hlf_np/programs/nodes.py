@@ -15,11 +15,13 @@ import numpy as np
 from hlf_np.arrays import Array, Floats
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import ADD, GATE, LANES, PLAIN, padded
-from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, filters
+from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
 from hlf_np.layers import BatchNorm, Convolution, Linear, TransposedConvolution
 
 Weighted = Convolution | TransposedConvolution | Linear
 Folded = tuple[Floats, Floats]  # weight, as the layer's, and bias (O,)
+
+SAVED = 100  # multiplications that each number of a filter must save in a training step
 
 
 @dataclass(eq=False)
@@ -58,7 +60,7 @@ class Affine:
 
     kernel, stride, padding : of the convolution from the big to the small side.
     behind : a linear layer behind a linear one, with nothing in between.
-    winograd : computed in Winograd's form, see `kernels.winograd_forms`.
+    winograd : computed in Winograd's form, see `kernels.winograd_forms` and `reducible`.
     """
 
     source: Value
@@ -110,7 +112,7 @@ class Affine:
         bias = self.layer.parameters["bias"].data if "bias" in self.layer.parameters else np.zeros(count, np.float32)
         if self.behind:
             second, shift = (self.behind.parameters[name].data for name in ("weight", "bias"))
-            # not `@`, see `winograd_forms.filters`
+            # not `@`: the threads of a BLAS go on spinning behind it, and slow down the kernel that comes next
             weight, bias = np.einsum("oh,hi->oi", second, weight), np.einsum("oh,h->o", second, bias) + shift
             count = len(weight)
         if self.norm is None:
@@ -122,14 +124,6 @@ class Affine:
             return weight * scale[:, None, None], bias * scale + shift
         scale, shift = (np.repeat(part, count // len(part)) for part in (scale, shift))  # of a channel, for its pixels
         return (weight.reshape(count, -1) * scale[:, None]).reshape(weight.shape), bias * scale + shift
-
-    def prepared(self) -> Folded:
-        """The same, in the form in which they are read."""
-        weight, bias = self.folded()
-        if self.winograd:
-            forms = self.forms if TO_BIG in self.forms else self.forms[:1]  # the others share their filters
-            weight = np.stack([filters(weight, form) for form in forms])
-        return weight, bias
 
     @property
     def covers(self) -> bool:
@@ -151,16 +145,20 @@ class Affine:
             return SAME, SAME
         return (TO_THREE, FROM_THREE) if max(self.small.height, self.small.width) <= 3 else (TO_SMALL, TO_BIG)
 
-    @property
-    def reducible(self) -> bool:
-        """Whether there is such a form, and it pays: many channels, and not many outputs that lie beyond the image."""
+    def reducible(self, batch_size: int | None) -> bool:
+        """Whether there is such a form, and it pays: many channels, and not many outputs that lie beyond the image.
+
+        In training the filters are transformed anew for every batch: each number of a transformed filter, used once
+        for each patch, must save enough multiplications to be worth writing and reading it.
+        """
         if (self.kernel, self.stride, self.padding) not in (((3, 3), 1, 1), ((4, 4), 2, 1)) or self.big.narrow:
             return False
         form = FORMS[self.forms[0]]
-        taken, plain = 1, 1  # multiplications of all patches and of all outputs
-        for size in (self.small.height, self.small.width):
-            taken *= self.stride * form.multiplications * form.begins(size).size
-            plain *= self.kernel[0] * size
+        patches = form.begins(self.small.height).size * form.begins(self.small.width).size
+        taken = (self.stride * form.multiplications) ** 2 * patches
+        plain = math.prod(self.kernel) * self.small.height * self.small.width
+        if batch_size and (plain - taken) * patches * batch_size < SAVED * taken:
+            return False
         many = min(self.big.stride * self.stride, self.small.stride) >= 2 * LANES
         return many and 3 * taken <= 2 * plain
 

@@ -33,7 +33,7 @@ class Plan:
         for node in graph.nodes:  # parameters first, so that their gradients can lie in the same order
             if isinstance(node, Affine):
                 weight, bias = node.layer.parameters["weight"].data, node.layer.parameters.get("bias")
-                self.at[id(weight)] = builder.place(builder.matrix(node, self._numbered(node)))
+                self.at[id(weight)] = builder.matrix(node, self._numbered(node))
                 if bias is not None:
                     biases = node.biases(numbers[id(bias.data)])
                     self.at[id(bias.data)] = builder.place_rows(biases, node.target.stride)

@@ -18,6 +18,7 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
+from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import Builder, Operation, as_rows, slot
@@ -69,6 +70,8 @@ class TrainingProgram(ABC):
         self._weights[filled] = self._flat[numbered]
         for at, constant in plan.constants:
             self._weights[at] = constant
+        self._vectors = builder.filters
+        transform(self._weights, self._vectors)
 
     @abstractmethod
     def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
@@ -87,8 +90,9 @@ class TrainingProgram(ABC):
         )  # fmt: skip
         self.steps += 1
         kernels.update_kernel(
-            (kernels.UPDATES.addresses, kernels.COPIES.addresses), self._weights, self._gradients, self._first,
-            self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._to, self._source,
+            (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTERS.addresses), self._weights, self._gradients,
+            self._first, self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._to,
+            self._source, self._vectors,
         )  # fmt: skip
         return results
 
@@ -106,7 +110,7 @@ class ClassifierTraining(TrainingProgram):
     def __init__(
         self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, batch_size: int = 100
     ) -> None:
-        super().__init__(network, Graph(network, image_shape, training=True), Value(1, 1, 1), config, batch_size)
+        super().__init__(network, Graph(network, image_shape, batch_size), Value(1, 1, 1), config, batch_size)
 
     def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
         """One step of Adam on a batch.
@@ -139,7 +143,7 @@ class VaeTraining(TrainingProgram):
         config = vae.config
         self.weight = config.reconstruction_weight
         noise = Value(1, 1, config.latent_dimensions)
-        graph = Graph(vae.encoder, config.image_shape, training=True)
+        graph = Graph(vae.encoder, config.image_shape, config.batch_size)
         self.posterior = graph.output
         codes = graph.reparameterized(self.posterior, noise)
         graph.output = graph.sequence(vae.decoder, codes)

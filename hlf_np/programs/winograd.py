@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from hlf_np.arrays import Integers
+from hlf_np.arrays import Integers, filled
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.tile import PLAIN, RELU
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, RELU
 from hlf_np.kernels.winograd import BLOCK, inputs, sums
-from hlf_np.kernels.winograd_forms import FORMS, SAME, Form
-from hlf_np.programs.builder import Builder, Operation
+from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, Form
 from hlf_np.programs.nodes import Affine
 
-TURNED = (3, 1, 2, 0)  # of a turned filter of 3x3, G g G' is the same numbers in another order
+if TYPE_CHECKING:
+    from hlf_np.programs.builder import Builder, Operation
 
 
-def forward(builder: Builder, node: Affine, numbers: Integers, starts: int) -> Operation:
-    """The layer itself; `numbers` : of its prepared weights; `starts` : where its biases are."""
+def forward(builder: Builder, node: Affine, numbers: Integers, matrix: int | None, starts: int | None) -> Operation:
+    """The layer itself; see `Builder.forward`."""
     finish = RELU if node.target.rectified else PLAIN
     source, target = node.source.buffer, node.target.buffer
-    return _operation(builder, node, node.transposed, numbers, (source, target, target), starts, finish)
+    start = builder.zeros(target.channels) if starts is None else starts
+    return _operation(builder, node, node.transposed, numbers, matrix, (source, target, target), start, finish)
 
 
-def gradient(builder: Builder, node: Affine, numbers: Integers) -> Operation:
-    """The gradient to the source."""
+def gradient(builder: Builder, node: Affine, numbers: Integers, matrix: int | None) -> Operation:
+    """The gradient to the source; see `Builder.gradient`."""
     finish = node.source.next_finish()
     source, target = node.target.gradient, node.source.gradient
-    layouts = (source, target, node.source.buffer)
-    return _operation(builder, node, not node.transposed, numbers, layouts, builder.zeros(target.channels), finish)
+    layouts, start = (source, target, node.source.buffer), builder.zeros(target.channels)
+    return _operation(builder, node, not node.transposed, numbers, matrix, layouts, start, finish)
 
 
 def _operation(
@@ -37,21 +41,18 @@ def _operation(
     node: Affine,
     to_big: bool,
     numbers: Integers,
+    matrix: int | None,
     layouts: tuple[Layout, Layout, Layout],
     start: int,
     finish: int,
 ) -> Operation:
-    """numbers : (1 or 2, O, C, phases, phases, points, points); layouts : of source, target and gates."""
+    """layouts : of source, target and gates."""
     form, (source, target, gates) = node.forms[to_big], layouts
-    own = numbers[-1 if to_big else 0]
-    if to_big and form == SAME:
-        own = own[..., TURNED, :][..., TURNED]
     wide, sums_wide = inputs(form, source.channels), sums(form, target.channels)
-    small, big = (source, target) if to_big else (target, source)
-    own = np.pad(own, [(0, small.channels - len(own)), (0, big.channels - own.shape[1])] + [(0, 0)] * 4)
-    # an entry's matrix has the source's channels as rows and the target's as columns, those of phases side by side
-    own = own.transpose(4, 5, 0, 2, 3, 1) if to_big else own.transpose(4, 5, 2, 3, 1, 0)
-    matrices = own.reshape(-1, wide, sums_wide)
+    if to_big:
+        matrix = _matrix_to_big(builder, node, numbers)
+    elif matrix is None:
+        matrix = builder.matrix(node, numbers)
     rows, columns = (FORMS[form].begins(size) for size in (target.height, target.width))
     lines = np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])
     return (
@@ -61,7 +62,7 @@ def _operation(
         rows.size * columns.size,
         source.row,
         source.channels,
-        builder.place(np.stack([panels(matrix) for matrix in matrices])),
+        _filters(builder, node, to_big, matrix, wide, sums_wide),
         start,
         builder.zeros(sums_wide),
         target.channels,
@@ -71,6 +72,45 @@ def _operation(
         builder.room,
         builder.table(lines),
     )
+
+
+def _matrix_to_big(builder: Builder, node: Affine, numbers: Integers) -> int:
+    """Where the weights (small, big, kh, kw) have been put with the big side's channels as columns, in `panels`."""
+    shape = (*node.kernel, node.small.stride, node.big.stride)
+    return builder.place(panels(filled(shape, numbers.transpose(2, 3, 0, 1)).reshape(-1, node.big.stride)))
+
+
+def _filters(builder: Builder, node: Affine, to_big: bool, matrix: int, wide: int, sums_wide: int) -> int:
+    """Where the transformed filters will be.
+
+    For each entry there is a matrix (wide, sums_wide), with the source's channels of all phases as rows and the
+    target's as columns, in `panels`. matrix : where the weights are, from which they are computed.
+    """
+    form, phases, width = node.forms[to_big], node.stride, node.kernel[1]
+    source, target = (node.small, node.big) if to_big else (node.big, node.small)
+    size = wide * -(-sums_wide // PANEL) * PANEL
+    to = builder.reserve("weights", FORMS[form].multiplications ** 2 * size)
+    # one vector for each phase (i, j), row and 16 columns
+    i, j, row, column = np.indices((phases, phases, source.stride, target.stride // LANES)).reshape(4, -1)
+    column = column * LANES
+    first = matrix + _in_panels(math.prod(node.kernel) * source.stride, (i * width + j) * source.stride + row, column)
+    tap = phases * source.stride * PANEL
+    line = width * tap
+    if to_big and form != FROM_THREE:  # turned: from the last tap on
+        first, line, tap = first + (node.kernel[0] // phases - 1) * (line + tap), -line, -tap
+    phase = i * phases + j
+    if to_big:
+        column = column + phase * target.stride
+    else:
+        row = row + phase * source.stride
+    at = to + _in_panels(wide, row, column)
+    builder.transform(np.stack(np.broadcast_arrays(form, first, line, tap, at, size), axis=1))
+    return to
+
+
+def _in_panels(depth: int, row: Integers, column: Integers) -> Integers:
+    """Where entries of a matrix of `depth` rows are in `panels`."""
+    return (column // PANEL * depth + row) * PANEL + column % PANEL
 
 
 def _outputs(layout: Layout, form: Form) -> Integers:
