@@ -29,13 +29,15 @@ from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
 from hlf_np.kernels.linking import LinkedForNumbers, integer, rows, table, together
+from hlf_np.kernels.outer_tile import GROUPS, NARROW, make_narrow_tile, make_outer_tile
 from hlf_np.kernels.parallel import ParallelForNumbers
-from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS, make_outer_tile, make_tile, padded
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_tile, padded
 
 _tile_1 = make_tile(1)
 _tile_2 = make_tile(2)
 _outer_tile_1 = make_outer_tile(1)
 _outer_tile_2 = make_outer_tile(2)
+_narrow_tile = make_narrow_tile()
 
 
 @inner
@@ -78,10 +80,16 @@ def outer_product(a, a_at, a_steps, b, column, columns, b_steps, depth, c, c_at,
 def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
     """All of C, as `panels`: A's rows lie side by side in groups of `group`."""
     new = np.bool_(False)  # for a literal, Numba would compile the product again
-    for column in range(0, columns, PANEL):
-        for number in range(groups.size):
-            at = c_at + (column * groups.size + number * PANEL) * group
-            outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, new)
+    narrow = group <= NARROW
+    for column in range(0, columns, LANES if narrow else PANEL):
+        panel = c_at + column // PANEL * PANEL * groups.size * group + column % PANEL
+        for number in range(0, groups.size, GROUPS if narrow else 1):
+            at = panel + number * PANEL * group
+            if narrow:
+                count = min(GROUPS, groups.size - number)
+                _narrow_tile(a, groups, number, count, group, a_steps, b, column, b_steps, depth, c, at)
+            else:
+                outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, new)
 
 
 PRODUCT = LinkedForNumbers(

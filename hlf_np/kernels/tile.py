@@ -96,7 +96,7 @@ def _reference_tile(vectors: int) -> Tile:
 class Emitter:
     """Writes the instructions that tiles are made of: vectors, and a block of sums in registers."""
 
-    def __init__(self, context: Any, build: Any, number: Any, vectors: int) -> None:
+    def __init__(self, context: Any, build: Any, number: Any, vectors: int, rows: int = TILE_ROWS) -> None:
         self.context, self.build, self.vectors = context, build, vectors
         self.align = number.bitwidth // 8
         self.vector = ir.VectorType(context.get_data_type(number), LANES)
@@ -104,7 +104,7 @@ class Emitter:
         name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
         function = ir.FunctionType(self.vector, [self.vector] * 3)
         self.multiply_add = cgutils.get_or_insert_function(build.module, function, name)
-        self.sums = [[cgutils.alloca_once(build, self.vector) for _ in range(vectors)] for _ in range(TILE_ROWS)]
+        self.sums = [[cgutils.alloca_once(build, self.vector) for _ in range(vectors)] for _ in range(rows)]
 
     def array(self, kind: Any, value: Any) -> Any:
         return self.context.make_array(kind)(self.context, self.build, value)
@@ -276,68 +276,6 @@ def _compiled_tile(vectors: int) -> Tile:
         return types.void(*arguments), generate
 
     return tile
-
-
-def _reference_outer_tile(vectors: int) -> Tile:
-    """The other tile in plain Python."""
-
-    def tile(a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
-        width = vectors * LANES
-        columns = a_at + np.asarray(a_steps)[:depth] + np.arange(rows)[:, None]
-        panel = b_at + np.asarray(b_steps)[:depth, None] + np.arange(width)
-        total = a[columns] @ b[panel]
-        for m in range(rows):
-            row = slice(c_at + m * PANEL, c_at + m * PANEL + width)
-            c[row] = c[row] + total[m] if add else total[m]
-
-    return tile
-
-
-def _compiled_outer_tile(vectors: int) -> Tile:
-    """The other tile as an LLVM function body; see `make_outer_tile` for the arguments."""
-
-    @intrinsic
-    def tile(typing, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
-        arguments = (a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add)
-        number = a.dtype
-
-        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, number, vectors)
-            a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 7))
-            column, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[8])
-            depth, rows, add = values[6], values[9], values[10]
-            e.begin([e.zero] * vectors)
-
-            def step(k: Any) -> None:
-                a_k = e.at(column, build.load(e.at(a_steps.data, k)))
-                b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
-                e.accumulate([e.at(a_k, e.constant(m)) for m in range(TILE_ROWS)], b_k)
-
-            e.repeat(depth, step)
-            with e.finished_rows(rows) as (m, totals):
-                row = e.at(target, build.mul(m, e.constant(PANEL)))
-                for v, total in enumerate(totals):
-                    place = e.at(row, e.constant(v * LANES))
-                    with build.if_then(add):
-                        build.store(build.fadd(build.load(total), e.load(place)), total)
-                    e.store(build.load(total), place)
-            return context.get_dummy_value()
-
-        return types.void(*arguments), generate
-
-    return tile
-
-
-def make_outer_tile(vectors: int) -> Tile:
-    """A tile of a product over pixels, the gradient to weights: A's rows lie side by side, its columns anywhere.
-
-    - `a, a_at, a_steps, depth`: number k of row m of A is at `a_at + a_steps[k] + m`, for k below `depth`; all
-      `TILE_ROWS` rows are read, so behind the last number of `a` that counts there must be as many more.
-    - `b, b_at, b_steps`: row k of B starts at `b_at + b_steps[k]`.
-    - `c, c_at, rows`: row m of C starts at `c_at + m * PANEL`; `rows` are stored, or added to what is there if `add`.
-    """
-    interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
-    return _reference_outer_tile(vectors) if interpreted else _compiled_outer_tile(vectors)
 
 
 def make_tile(vectors: int) -> Tile:
