@@ -231,14 +231,23 @@ def _compiled_tile(vectors: int) -> Tile:
             length, a_step, b_at, b_step, start_at = (values[i] for i in (3, 4, 6, 7, 9))
             column, first, count, finish = values[12:16]
 
-            # Rows beyond `count` repeat the last one: their sums are computed in vain.
+            # Rows beyond `count` repeat the last one: what is computed and stored for them is the same again.
             last = build.sub(count, e.constant(1))
-            rows, c_rows_of = [], []
+            numbers = []
             for m in range(TILE_ROWS):
                 clamped = build.select(build.icmp_signed("<", e.constant(m), count), e.constant(m), last)
-                number_of_row = build.add(first, clamped)
-                rows.append(build.load(e.at(a_rows.data, number_of_row)))
-                c_rows_of.append(build.load(e.at(c_rows.data, number_of_row)))
+                numbers.append(build.add(first, clamped))
+            rows = [build.load(e.at(a_rows.data, row)) for row in numbers]
+
+            def places(table: Any) -> list[tuple[Any, Any]]:
+                """All sums, and where the rows in a table have their numbers."""
+                starts = [e.at(c.data, build.add(build.load(e.at(table.data, row)), column)) for row in numbers]
+                return [
+                    (slot, e.at(start, e.constant(v * LANES)))
+                    for sums, start in zip(e.sums, starts, strict=True)
+                    for v, slot in enumerate(sums)
+                ]
+
             from_start = e.at(start.data, start_at)
             e.begin([e.load(e.at(from_start, e.constant(v * LANES))) for v in range(vectors)])
 
@@ -253,24 +262,18 @@ def _compiled_tile(vectors: int) -> Tile:
 
                 e.repeat(length, step)
 
-            asked = e.asked(finish)
-            added, rectified, gated = asked
-            with build.if_else(build.or_(added, gated)) as (involved, simple):
-                with simple:
-                    least = build.select(rectified, e.zero, e.number(-math.inf))
-                    for sums, row in zip(e.sums, c_rows_of, strict=True):
-                        target = e.at(c.data, build.add(row, column))
-                        for v, slot in enumerate(sums):
-                            total = build.load(slot)
-                            low = build.fcmp_ordered("<", total, least)
-                            e.store(build.select(low, least, total), e.at(target, e.constant(v * LANES)))
-                with involved, e.finished_rows(count) as (m, totals):
-                    row = build.add(first, m)
-                    target = e.at(c.data, build.add(build.load(e.at(c_rows.data, row)), column))
-                    gate = e.at(c.data, build.add(build.load(e.at(gates.data, row)), column))
-                    for v, total in enumerate(totals):
-                        ahead = e.constant(v * LANES)
-                        e.finish(total, asked, e.at(target, ahead), e.at(gate, ahead))
+            added, rectified, gated = e.asked(finish)
+            with build.if_then(added):  # all are read before the first is stored, as rows may be repeated
+                for slot, place in places(c_rows):
+                    build.store(build.fadd(build.load(slot), e.load(place)), slot)
+            with build.if_then(gated):
+                for slot, place in places(gates):
+                    opened = build.fcmp_ordered(">", e.load(place), e.zero)
+                    build.store(build.select(opened, build.load(slot), e.zero), slot)
+            least = build.select(rectified, e.zero, e.number(-math.inf))
+            for slot, place in places(c_rows):
+                total = build.load(slot)
+                e.store(build.select(build.fcmp_ordered("<", total, least), least, total), place)
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
