@@ -98,10 +98,13 @@ def _compiled_sampler() -> Sampler:
             def gather(index: Any, kind: Any, name: str) -> Any:
                 """Numbers of some kind that begin at plane[index], one for each lane of the index."""
                 lanes = index.type.count
-                wide, result = ir.VectorType(int64, lanes), ir.VectorType(kind, lanes)
-                pointers, wanted = ir.VectorType(kind.as_pointer(), lanes), ir.VectorType(ir.IntType(1), lanes)
-                offset = build.mul(build.sext(index, wide), ir.Constant(wide, [size] * lanes))
-                address = build.inttoptr(build.add(splat(build.ptrtoint(plane, int64), wide), offset), pointers)
+                result, wanted = ir.VectorType(kind, lanes), ir.VectorType(ir.IntType(1), lanes)
+                pointers = ir.VectorType(kind.as_pointer(), lanes)
+                # llvmlite knows of single indices only, LLVM of vectors, too; a gather then adds up the addresses
+                address = ir.instructions.GEPInstr(build.block, plane, [ir.Constant(int32, 0)], False, "addresses")
+                address.indices, address.type = [index], ir.VectorType(plane.type, lanes)
+                build._insert(address)
+                address = build.bitcast(address, pointers)
                 full_name = f"llvm.masked.gather.v{lanes}{name}.v{lanes}p0{name}"
                 masked_gather = function(full_name, result, pointers, int32, wanted, result)
                 every, nothing = ir.Constant(wanted, [1] * lanes), ir.Constant(result, ir.Undefined)
