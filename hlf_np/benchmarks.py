@@ -107,7 +107,8 @@ def _matrices(operation: Integers, lanes: int) -> tuple[int, int, int, int]:
 def _kernels(single_peak: float) -> Iterator[Measurement]:
     """The products of the CNN's program, one by one, on one thread."""
     program = models.cnn().program
-    weights, work = program.pack()[0], np.zeros(program.work, np.float32)
+    weights = program.pack()[0]
+    work, room = (np.zeros(size, np.float32) for size in program.sizes)
     lanes = IMAGES
     for direction, operations in (("forward", program.forward), ("backward", program.backward)):
         for index in range(len(operations)):
@@ -116,7 +117,7 @@ def _kernels(single_peak: float) -> Iterator[Measurement]:
 
             def repeat(operation: np.ndarray = operation) -> None:
                 for _ in range(100):
-                    executor.run_operations(operation, program.tables, weights, work, 0, lanes)
+                    executor.run_operations(operation, program.tables, weights, work, room, 0, lanes)
 
             rate = 100 * 2 * count * rows * depth * columns / _seconds(repeat)
             name = f"{direction} {f'{count} times ' if count > 1 else ''}{rows} x {depth} x {columns}"

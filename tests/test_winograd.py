@@ -18,10 +18,11 @@ EPSILON = np.finfo(np.float32).eps
 
 def layer_gradient(program, gradients):
     """The gradient to the input (N, H, W, C) from that to the output (N, H, W, O)."""
-    out, source, work = program.output.gradient, program.gradient, aligned((program.work,))
+    out, source = program.output.gradient, program.gradient
+    work, room = (aligned((size,)) for size in program.sizes)
     for pixel, values in zip(out.all_pixels(), gradients.reshape(-1, gradients.shape[3]), strict=False):
         work[pixel : pixel + values.size] = values
-    executor.run_operations(program.backward, program.tables, program.pack()[0], work, 0, len(gradients))
+    executor.run_operations(program.backward, program.tables, program.pack()[0], work, room, 0, len(gradients))
     pixels = source.all_pixels()[: len(gradients) * source.height * source.width]
     return np.stack([work[pixel : pixel + source.channels] for pixel in pixels])
 

@@ -20,6 +20,7 @@ from hlf_np.kernels.linking import (
     floats,
     integer,
     matrix,
+    pair,
     rows,
     single,
     table,
@@ -92,7 +93,7 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
         backward,
         front_backward,
         tables,
-        size,
+        sizes,
         slots,
         gradient_at,
         gradient_step,
@@ -108,7 +109,7 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
     origins, sources, codes, labels, groups = tasks
     kept_codes, kept_success, kept_iterations, kept_loss = kept
     dimensions = codes.shape[1]
-    work = workspace(size)
+    work, room = workspace(sizes[0]), workspace(sizes[1])
     current = np.empty((lanes, dimensions), np.float32)  # each lane's code
     gradient = np.empty(dimensions, np.float32)
     first, second = np.zeros((lanes, dimensions), np.float32), np.zeros((lanes, dimensions), np.float32)
@@ -130,8 +131,8 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
             break
         for lane in range(active):
             load(current[lane], slots[0], work, lane)
-        run_fronts(run, front, tables, weights, work, group, active)
-        _run(run, forward, tables, weights[0], work, 0, active)
+        run_fronts(run, front, tables, weights, work, room, group, active)
+        _run(run, forward, tables, weights[0], work, room, 0, active)
         all_finished = True
         for lane in range(active):
             t = task[lane]
@@ -147,8 +148,8 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
             finished[lane] = iteration[lane] == steps or (stop_early and changed)
             all_finished = all_finished and finished[lane]
         if not all_finished:
-            _run(run, backward, tables, weights[0], work, 0, active)
-            run_fronts(run, front_backward, tables, weights, work, group, active)
+            _run(run, backward, tables, weights[0], work, room, 0, active)
+            run_fronts(run, front_backward, tables, weights, work, room, group, active)
         for lane in range(active):
             if not finished[lane]:
                 iteration[lane] += 1
@@ -172,7 +173,7 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
 
 
 _program = together(
-    (integer, *[rows] * 4, table, integer, rows, integer, integer, unsigned, *[integer] * 5)
+    (integer, *[rows] * 4, table, pair, rows, integer, integer, unsigned, *[integer] * 5)
 )  # in the order in which `attack_part` unpacks it; so are the others
 _settings = together((integer, single, integer, integer, single, boolean))
 _tasks, _kept = together((matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))

@@ -10,7 +10,7 @@ from numba import njit
 
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy, product
-from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, table
+from hlf_np.kernels.linking import Linked, floats, integer, matrix, pair, rows, table
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.pooling import pool, pool_gradient
 from hlf_np.kernels.tile import LANES
@@ -37,10 +37,9 @@ BLOCKS_GRADIENT = 8
 WARP = 9
 # parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
 WARP_GRADIENT = 10
-# form, patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, scratch,
-# lines
+# form, patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, lines
 WINOGRAD = 11
-FIELDS = 15
+FIELDS = 14
 
 
 @inner
@@ -135,8 +134,8 @@ def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-un
 
 
 @njit(cache=True, error_model="numpy")
-def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
-    """A list of operations on the lanes from `first` to before `end`."""
+def run_operations(ops, tables, weights, work, room, first, end):  # type: ignore[no-untyped-def]
+    """A list of operations on the lanes from `first` to before `end`; room : for Winograd's convolutions to work in."""
     for index in range(ops.shape[0]):
         op = ops[index]
         kind = op[0]
@@ -152,7 +151,7 @@ def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-u
             outputs = OUTPUTS[op[1]] * skipped
             winograd(
                 op[1], work, tables[op[2] + skipped :], op[4], op[5], weights, op[6], op[7], op[8], op[9],
-                tables[op[10] + outputs :], tables[op[11] + outputs :], op[12], op[13], tables[op[14] :],
+                tables[op[10] + outputs :], tables[op[11] + outputs :], op[12], room, tables[op[13] :],
                 op[3] * (end - first),
             )  # fmt: skip
         elif kind == COPY:
@@ -178,12 +177,12 @@ def run_operations(ops, tables, weights, work, first, end):  # type: ignore[no-u
             _warp_gradient(op, tables, weights, work, first, end)
 
 
-OPERATIONS = Linked(run_operations, rows, table, floats, floats, integer, integer)
+OPERATIONS = Linked(run_operations, rows, table, floats, floats, floats, integer, integer)
 _run = OPERATIONS.call
 
 
 @inner
-def run_fronts(run, ops, tables, weights, work, groups, active):  # type: ignore[no-untyped-def]
+def run_fronts(run, ops, tables, weights, work, room, groups, active):  # type: ignore[no-untyped-def]
     """A list of operations with the weights of each lane's group; lanes of the same group should lie side by side.
 
     run : the address of `run_operations`; weights : (G, W); groups : (L,), of the lanes.
@@ -193,7 +192,7 @@ def run_fronts(run, ops, tables, weights, work, groups, active):  # type: ignore
         end = first + 1
         while end < active and groups[end] == groups[first]:
             end += 1
-        _run(run, ops, tables, weights[groups[first]], work, first, end)
+        _run(run, ops, tables, weights[groups[first]], work, room, first, end)
         first = end
 
 
@@ -223,30 +222,30 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
 
 @inner
 def evaluate_part(  # type: ignore[no-untyped-def]
-    part, parts, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes
+    part, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes
 ):
     """A part of the inputs, a few at a time."""
-    work = workspace(size)
+    work, room = workspace(sizes[0]), workspace(sizes[1])
     begin, end = part * order.size // parts, (part + 1) * order.size // parts
     for first in range(begin, end, lanes):
         own = order[first : min(first + lanes, end)]
         for lane in range(own.size):
             load(inputs[own[lane]], slots[0], work, lane)
-        run_fronts(run, front, tables, weights, work, groups[own], own.size)
-        _run(run, forward, tables, weights[0], work, 0, own.size)
+        run_fronts(run, front, tables, weights, work, room, groups[own], own.size)
+        _run(run, forward, tables, weights[0], work, room, 0, own.size)
         for lane in range(own.size):
             fetch(outputs[own[lane]], slots[1], work, lane)
 
 
 EVALUATION = Parallel(
-    evaluate_part, integer, integer, rows, rows, table, matrix, integer, rows, table, table, matrix, matrix, integer
+    evaluate_part, integer, integer, rows, rows, table, matrix, pair, rows, table, table, matrix, matrix, integer
 )
 _evaluate_parts = EVALUATION.spread
 
 
 @njit(cache=True)
 def evaluation_kernel(  # type: ignore[no-untyped-def]
-    addresses, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs, lanes, parts
+    addresses, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes, parts
 ):
     """Outputs (N, E) of inputs (N, D).
 
@@ -255,6 +254,6 @@ def evaluation_kernel(  # type: ignore[no-untyped-def]
     a group side by side; groups : (N,), of the inputs.
     """
     _evaluate_parts(
-        addresses, parts, parts, run, front, forward, tables, weights, size, slots, order, groups, inputs, outputs,
+        addresses, parts, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs,
         lanes,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike
 floats, matrix, table, rows = types.float32[::1], types.float32[:, ::1], types.int64[::1], types.int64[:, ::1]
 integer, single = types.int64, types.float32
 boolean, booleans, unsigned, together = types.boolean, types.boolean[::1], types.uint64[::1], types.Tuple
+pair = types.UniTuple(types.int64, 2)
 
 
 class Linked:

@@ -118,14 +118,14 @@ def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
 
 
 @inner
-def run_stage(run, run_products, ops, tables, weights, work, images, share):  # type: ignore[no-untyped-def]
+def run_stage(run, run_products, ops, tables, weights, work, room, images, share):  # type: ignore[no-untyped-def]
     """A stage for one part; run, run_products : the addresses of `run_operations` and `outer_products`; share = 1 /
     images in the batch."""
     for index in range(ops.shape[0]):
         op = ops[index]
         kind = op[0]
         if kind < BIAS_SUMS:
-            _run_operations(run, ops[index : index + 1], tables, weights, work, 0, images)
+            _run_operations(run, ops[index : index + 1], tables, weights, work, room, 0, images)
         elif kind == BIAS_SUMS:
             bias_sums(op, tables, work, images)
         elif kind == MOMENTS:
@@ -164,32 +164,35 @@ def close(ops, weights, work, parts, count, images, gradients):  # type: ignore[
                     total[k] += sums[k]
 
 
-STAGE = Linked(run_stage, integer, integer, rows, table, floats, floats, integer, single)
+STAGE = Linked(run_stage, integer, integer, rows, table, floats, floats, floats, integer, single)
 _run_stage = STAGE.call
 
 
 @inner
-def run_part(  # type: ignore[no-untyped-def]
-    part, addresses, stage, ops, tables, weights, work, images, slots, batch
+def run_parts(  # type: ignore[no-untyped-def]
+    thread, addresses, stage, ops, tables, weights, work, rooms, parts, images, slots, batch
 ):
-    """A stage of one part; with the first its images are put where they belong, with the last its results.
+    """A stage of a thread's parts; with the first their images are put where they belong, with the last their results.
 
-    addresses : of `run_stage` and of what it calls.
+    addresses : of `run_stage` and of what it calls; rooms : of each thread, for Winograd's convolutions: one for all
+    its parts stays in the cache.
     """
     inputs, targets, results = batch
-    count, first = inputs.shape[0], part * images
-    here = min(images, count - first)
-    if stage[0] == 0:
-        for image in range(here):
-            load(inputs[first + image], slots[0], work[part], image)
-            load(targets[first + image], slots[1], work[part], image)
-    _run_stage(
-        addresses[0], addresses[1], addresses[2], ops[stage[0] : stage[1]], tables, weights, work[part], here,
-        np.float32(1 / count),
-    )  # fmt: skip
-    if stage[2] == ops.shape[0]:
-        for image in range(here):
-            fetch(results[first + image], slots[2], work[part], image)
+    count, threads = inputs.shape[0], rooms.shape[0]
+    for part in range(thread * parts // threads, (thread + 1) * parts // threads):
+        first, own = part * images, work[part]
+        here = min(images, count - first)
+        if stage[0] == 0:
+            for image in range(here):
+                load(inputs[first + image], slots[0], own, image)
+                load(targets[first + image], slots[1], own, image)
+        _run_stage(
+            addresses[0], addresses[1], addresses[2], ops[stage[0] : stage[1]], tables, weights, own, rooms[thread],
+            here, np.float32(1 / count),
+        )  # fmt: skip
+        if stage[2] == ops.shape[0]:
+            for image in range(here):
+                fetch(results[first + image], slots[2], own, image)
 
 
 @inner
@@ -206,8 +209,9 @@ def run_tasks(thread, threads, tasks, tables, work, parts, count, images, gradie
 
 CLOSE = Linked(close, rows, floats, matrix, integer, integer, integer, floats)
 PARTS = Parallel(
-    run_part, together((integer,) * 3), table, rows, table, floats, matrix, integer, rows, together((matrix,) * 3)
-)
+    run_parts, together((integer,) * 3), table, rows, table, floats, matrix, matrix, integer, integer, rows,
+    together((matrix,) * 3),
+)  # fmt: skip
 TASKS = Parallel(run_tasks, integer, rows, table, matrix, integer, integer, integer, floats)
 _close, _run_parts, _run_tasks = CLOSE.call, PARTS.spread, TASKS.spread
 
@@ -220,21 +224,22 @@ def addresses() -> tuple[Addresses, tuple[int, int, int], int, Addresses]:
 
 @njit(cache=True)
 def gradients_kernel(  # type: ignore[no-untyped-def]
-    addresses, ops, stages, tasks, tables, weights, work, images, slots, inputs, targets, results, gradients, threads
+    addresses, ops, stages, tasks, tables, weights, work, rooms, images, slots, inputs, targets, results, gradients
 ):
     """Forward and backward.
 
     addresses : of `PARTS`; of `run_stage` and of what it calls; of `close`; of `TASKS`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
-    work : (parts or more, size); images : in a part; slots : where the inputs and targets of an image, (N, ...)
-    float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of all parameters.
+    work : (parts or more, size); rooms : (threads, size), see `run_parts`; images : in a part; slots : where the inputs
+    and targets of an image, (N, ...) float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of
+    all parameters.
     """
     count = inputs.shape[0]
-    parts = (count + images - 1) // images
+    parts, threads = (count + images - 1) // images, rooms.shape[0]
     for stage in range(stages.shape[0]):
         _run_parts(
-            addresses[0], parts, addresses[1], stages[stage], ops, tables, weights, work, images, slots,
-            (inputs, targets, results),
+            addresses[0], threads, addresses[1], stages[stage], ops, tables, weights, work, rooms, parts, images,
+            slots, (inputs, targets, results),
         )  # fmt: skip
         end = ops[stages[stage, 1] : stages[stage, 2]]
         _close(addresses[2], end, weights, work, parts, count, images, gradients)

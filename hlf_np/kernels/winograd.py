@@ -165,31 +165,30 @@ _two_outputs, _three_outputs, _outputs_from_three, _four_outputs = (
 
 
 @pasted
-def _entries(form, work, at, row, pixel, to, entry):  # type: ignore[no-untyped-def]
+def _entries(form, work, at, row, pixel, room, to, entry):  # type: ignore[no-untyped-def]
     if form in (TO_SMALL, TO_BIG):
-        _entries_of_five(work, at, row, pixel, work, to, entry)
+        _entries_of_five(work, at, row, pixel, room, to, entry)
     elif form == FROM_THREE:
-        _entries_of_three(work, at, row, pixel, work, to, entry)
+        _entries_of_three(work, at, row, pixel, room, to, entry)
     else:
-        _entries_of_four(work, at, row, pixel, work, to, entry)
+        _entries_of_four(work, at, row, pixel, room, to, entry)
 
 
 @pasted
-def _outputs(form, work, at, entry, weights, start, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
+def _outputs(form, room, at, entry, weights, start, work, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
     if form in (TO_SMALL, TO_BIG):
-        _four_outputs(work, at, entry, weights, start, work, targets, gates, first, column, finish)
+        _four_outputs(room, at, entry, weights, start, work, targets, gates, first, column, finish)
     elif form == TO_THREE:
-        _three_outputs(work, at, entry, weights, start, work, targets, gates, first, column, finish)
+        _three_outputs(room, at, entry, weights, start, work, targets, gates, first, column, finish)
     elif form == FROM_THREE:
-        _outputs_from_three(work, at, entry, weights, start, work, targets, gates, first, column, finish)
+        _outputs_from_three(room, at, entry, weights, start, work, targets, gates, first, column, finish)
     else:
-        _two_outputs(work, at, entry, weights, start, work, targets, gates, first, column, finish)
+        _two_outputs(room, at, entry, weights, start, work, targets, gates, first, column, finish)
 
 
 @pasted
 def winograd(  # type: ignore[no-untyped-def]
-    form, work, patches, row, channels, weights, at, start, zeros, columns, targets, gates, finish, scratch, lines,
-    count,
+    form, work, patches, row, channels, weights, at, start, zeros, columns, targets, gates, finish, room, lines, count,
 ):  # fmt: skip
     """A convolution over `count` patches, from and to a flat workspace.
 
@@ -200,31 +199,34 @@ def winograd(  # type: ignore[no-untyped-def]
     zeros : where among the weights the bias of `columns` is, and as many zeros as a matrix has columns.
     targets, gates : (OUTPUTS[form] count,), where the outputs of each phase of each patch go, -1 where there is none,
     and their gates.
-    scratch : where there is room; lines : (2, BLOCK), where the rows of a matrix of entries begin, and of one of sums.
+    room : to work in, of the size `scratch`; lines : (2, BLOCK), where there the rows of a matrix of entries begin, and
+    those of one of sums.
     """
     read, written, products = _READ[form], _WRITTEN[form], PRODUCTS[form]
     per_phase = OUTPUTS[form] // written
     wide, sums_wide, stride = read * channels, written * columns, 2 if read > 1 else 1
     size = wide * ((sums_wide + PANEL - 1) // PANEL) * PANEL
     entry, sums_entry = BLOCK * wide + APART, BLOCK * sums_wide + APART
-    sums = scratch + products * entry
+    sums = products * entry
     panel, plain = np.int64(PANEL), np.int64(PLAIN)  # for a literal, Numba would compile the product again
     for first in range(0, count, BLOCK):
         several = min(BLOCK, count - first)
         for patch in range(several):
             for phase in range(read):
                 pixel = patches[first + patch] + (phase // 2) * row + (phase % 2) * channels
-                to = scratch + patch * wide + phase * channels
+                to = patch * wide + phase * channels
                 for c in range(0, channels, LANES):
-                    _entries(form, work, pixel + c, stride * row, stride * channels, to + c, entry)
+                    _entries(form, work, pixel + c, stride * row, stride * channels, room, to + c, entry)
         for k in range(products):
             product(
-                work[scratch + k * entry :], lines[:BLOCK], lines[:1], wide, weights, at + k * size, weights, zeros,
-                sums_wide, work[sums + k * sums_entry :], lines[BLOCK:], panel, several, plain, lines[BLOCK:],
+                room[k * entry :], lines[:BLOCK], lines[:1], wide, weights, at + k * size, weights, zeros,
+                sums_wide, room[sums + k * sums_entry :], lines[BLOCK:], panel, several, plain, lines[BLOCK:],
             )  # fmt: skip
         for patch in range(several):
             for phase in range(written):
                 output = ((first + patch) * written + phase) * per_phase
                 of = sums + patch * sums_wide + phase * columns
                 for c in range(0, columns, LANES):
-                    _outputs(form, work, of + c, sums_entry, weights, start + c, targets, gates, output, c, finish)
+                    _outputs(
+                        form, room, of + c, sums_entry, weights, start + c, work, targets, gates, output, c, finish
+                    )  # fmt: skip

@@ -43,7 +43,7 @@ class Builder:
         self._placed: list[tuple[int, Integers]] = []
         self._zeros: dict[int, int] = {}
         self._filters = [np.zeros((0, 6), np.int64)]
-        self.room = 0  # where Winograd's convolutions work
+        self.room = 0  # numbers that Winograd's convolutions need to work in
         self.input_blocks, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)  # see `_image_gradient`
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Builder:
         reduced = [node for node in graph.nodes if isinstance(node, Affine) and node.winograd]
         rooms = [scratch(n.forms[0], n.big.stride, n.small.stride) for n in reduced]
         rooms += [scratch(n.forms[1], n.small.stride, n.big.stride) for n in reduced]
-        self.room = self.reserve("work", max(rooms, default=0))
+        self.room = max(rooms, default=0)
         for value in graph.values:
             value.buffer = self.buffer(value, value.frame)
         for value in reversed(graph.values):  # a shared buffer is that of a later value

@@ -99,7 +99,7 @@ class Program:
         self.front, self.forward, self.backward, self.front_backward = (
             as_rows(ops, executor.FIELDS) for ops in (front.forward, common.forward, common.backward, front.backward)
         )
-        self.tables, self.work = builder.tables, builder.work
+        self.tables, self.sizes = builder.tables, (builder.work, builder.room)
         self._weights = aligned((len(fronts), builder.weights))
         if warped:
             self._weights[0, warp.at : warp.at + warp.constants.size] = warp.constants
@@ -121,7 +121,7 @@ class Program:
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
             executor.EVALUATION.addresses, executor.OPERATIONS.address, self.front, self.forward, self.tables,
-            self.pack(), self.work, slots, np.argsort(groups, kind="stable"), plain(groups), flat_rows(plain(inputs)),
+            self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups), flat_rows(plain(inputs)),
             outputs, lanes, threads,
         )  # fmt: skip
         return outputs
@@ -243,7 +243,7 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
     labels, groups = np.array(tasks.labels), np.array(tasks.groups)
     places = (
         executor.OPERATIONS.address, program.front, program.forward, program.backward, program.front_backward,
-        program.tables, program.work, program.slots,
+        program.tables, program.sizes, program.slots,
         program.gradient.origin, program.gradient.image, program.gradient_order,
         out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
     )  # fmt: skip

@@ -58,7 +58,7 @@ class TrainingProgram(ABC):
         self._slots = np.array([slot(graph.input), slot(targets), slot(results)])
         self._gradients, self._first, self._second = (aligned((plan.parameters,)) for _ in range(3))
         self._weights = aligned((builder.weights,))
-        self._work = aligned((0, builder.work))
+        self._work, self._rooms = aligned((0, builder.work)), aligned((0, builder.room))
         self._results = np.zeros((0, 2), np.float32)
         sources = builder.sources
         filled = np.flatnonzero(sources)
@@ -83,10 +83,13 @@ class TrainingProgram(ABC):
         if parts > len(self._work):
             self._work = aligned((parts, self._work.shape[1]))
             self._results = np.zeros((parts * self._images, 2), np.float32)
+        threads = numba.get_num_threads()
+        if threads > len(self._rooms):
+            self._rooms = aligned((threads, self._rooms.shape[1]))
         results = self._results[: len(inputs)]
         kernels.gradients_kernel(
             kernels.addresses(), self._ops, self._stages, self._tasks, self._tables, self._weights, self._work,
-            self._images, self._slots, inputs, targets, results, self._gradients, numba.get_num_threads(),
+            self._rooms[:threads], self._images, self._slots, inputs, targets, results, self._gradients,
         )  # fmt: skip
         self.steps += 1
         kernels.update_kernel(

@@ -69,7 +69,6 @@ def _operation(
         builder.table(_outputs(target, FORMS[form])),
         builder.table(_outputs(gates, FORMS[form])),
         finish,
-        builder.room,
         builder.table(lines),
     )
 
