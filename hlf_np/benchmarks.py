@@ -30,7 +30,6 @@ from hlf_np.kernels.linking import floats, integer, matrix, table
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS
 from hlf_np.kernels.winograd import PRODUCTS, inputs, sums
-from hlf_np.programs.evaluation import IMAGES
 from hlf_np.spaces import ImageBall
 
 SECONDS = 0.5  # of repetitions behind each number
@@ -109,7 +108,7 @@ def _kernels(single_peak: float) -> Iterator[Measurement]:
     program = models.cnn().program
     weights = program.pack()[0]
     work, room = (np.zeros(size, np.float32) for size in program.sizes)
-    lanes = IMAGES
+    lanes = program.lanes
     for direction, operations in (("forward", program.forward), ("backward", program.backward)):
         for index in range(len(operations)):
             operation = operations[index : index + 1]

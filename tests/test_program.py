@@ -14,6 +14,7 @@ from hlf_np.errors import UserError
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
+from hlf_np.programs import evaluation
 from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.spaces.transformations import EMNIST_BOX
@@ -58,6 +59,16 @@ def test_logits_agree_with_the_autodiff(name):
         expected = model.forward(Tensor(images)).data
         # sums of up to some thousand float32 terms, in another order
         np.testing.assert_allclose(model.logits(images), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_large_network_has_fewer_lanes_and_the_same_bits(monkeypatch):
+    model = models.resnet(blocks=(1, 1, 1))
+    few, split = model.program, sample(model, 27)
+    assert models.cnn().program.lanes == IMAGES > few.lanes
+    monkeypatch.setattr(evaluation, "FEW_IMAGES", IMAGES)
+    many = Program(model.network, model.image_shape)
+    assert many.lanes == IMAGES
+    np.testing.assert_array_equal(few.evaluate(split.images), many.evaluate(split.images))
 
 
 @pytest.mark.parametrize("name", MODELS)

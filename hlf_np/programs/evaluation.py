@@ -33,8 +33,9 @@ from hlf_np.programs.graph import Graph
 from hlf_np.programs.nodes import Affine, Join, Node, Pool
 
 # Lanes of a workspace: whole tiles, even where an image is a single row. More would read the weights less often, but
-# the activations would leave the cache.
-IMAGES = 24
+# the activations would leave the cache. Those of a `LARGE` network do so anyhow, and an image alone has rows enough.
+IMAGES, FEW_IMAGES = 24, 8
+LARGE = 1 << 17  # numbers in all activations of an image
 
 # What `ascend` takes, all float32 and flat per task:
 Settings = tuple[int, np.float32, int, int, np.float32, bool]  # steps, step size, rule, norm, epsilon, stop early
@@ -79,10 +80,13 @@ class Program:
         warped: bool = False,
         fronts: Sequence[Layer] = (Sequential(),),
     ) -> None:
-        graphs, builder = [Graph(front, input_shape) for front in fronts], Builder(IMAGES)
+        graphs = [Graph(front, input_shape) for front in fronts]
         graph = graphs[0]
         in_front = len(graph.nodes)
         graph.output = graph.sequence(network, graph.output)
+        activations = sum(value.height * value.width * value.stride for value in graph.values)
+        self.lanes = IMAGES if activations < LARGE else FEW_IMAGES
+        builder = Builder(self.lanes)
         builder.buffers(graph)
         front, common = _Part(builder, graph.nodes[:in_front]), _Part(builder, graph.nodes[in_front:])
         self.output = graph.output
@@ -117,7 +121,7 @@ class Program:
         outputs = np.empty((len(inputs), int(slots[1, 0] * slots[1, 1])), np.float32)
         groups = np.zeros(len(inputs), np.int64) if groups is None else groups
         threads = numba.get_num_threads()
-        rounds = max(1, -(-len(inputs) // (threads * IMAGES)))  # all lanes are busy in the last round too
+        rounds = max(1, -(-len(inputs) // (threads * self.lanes)))  # all lanes are busy in the last round too
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
             executor.EVALUATION.addresses, executor.OPERATIONS.address, self.front, self.forward, self.tables,
@@ -249,5 +253,5 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
     )  # fmt: skip
     attack.attack_kernel(
         attack.PART.addresses, program.pack(), places, settings, box, (origins, sources, starts, labels, groups), kept,
-        np.argsort(groups, kind="stable"), IMAGES, numba.get_num_threads(),
+        np.argsort(groups, kind="stable"), program.lanes, numba.get_num_threads(),
     )  # fmt: skip
