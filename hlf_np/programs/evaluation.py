@@ -34,7 +34,7 @@ from hlf_np.programs.nodes import Affine, Join, Node, Pool
 
 # Lanes of a workspace: whole tiles, even where an image is a single row. More would read the weights less often, but
 # the activations would leave the cache. Those of a `LARGE` network do so anyhow, and an image alone has rows enough.
-IMAGES, FEW_IMAGES = 24, 8
+IMAGES, FEW_IMAGES = 24, 12
 LARGE = 1 << 17  # numbers in all activations of an image
 
 # What `ascend` takes, all float32 and flat per task:
