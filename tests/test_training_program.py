@@ -5,18 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import with_and_without_compilation
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_program import MODELS, sample
 
 from hlf_np.autodiff import Tensor
 from hlf_np.errors import UserError
 from hlf_np.kernels import executor
+from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.training import RUNS_PER_BLOCK, copy_block
 from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
 from hlf_np.learners import AutodiffLearner
 from hlf_np.manifolds.learning import losses
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.operations import mean
 from hlf_np.optim import Adam, AdamConfig
-from hlf_np.programs.training import ClassifierTraining, VaeTraining
+from hlf_np.programs.training import ClassifierTraining, VaeTraining, _runs
 
 # With an epsilon far above the gradients Adam's steps are proportional to them. With the usual one they are about their
 # signs, and a gradient of rounding errors alone, as that of a bias before batch norm, would move as far as any other.
@@ -121,6 +125,42 @@ def test_nothing_of_a_larger_batch_is_left_in_a_smaller_one():
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
 
 
+def test_the_gradients_of_a_larger_batch_are_gone_in_one_of_a_single_part():
+    """Of the second half, which then has no part, too."""
+    gradients = []
+    for before in ((), (100,)):
+        model = MODELS["cnn"]()
+        program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
+        for count in (*before, 4):
+            batch = sample(model, count)
+            program.step(batch.images, batch.labels, 0.0)
+        gradients.append(program._gradients.sum(axis=0))
+    assert gradients[0].any()
+    np.testing.assert_array_equal(*gradients)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_runs_of_copies_are_the_copies(data):
+    size = data.draw(st.integers(0, 90))
+    to = np.array(sorted(data.draw(st.sets(st.integers(0, 100), min_size=size, max_size=size))), np.int64)
+    step = data.draw(st.integers(-3, 40))
+    source = 400 + step * np.arange(size)  # evenly spaced, but for some
+    for place in data.draw(st.lists(st.integers(0, max(0, size - 1)), max_size=3 if size else 0)):
+        source[place] += 1
+    weights = np.arange(5000, dtype=np.float32)
+    copied = weights.copy()
+    runs = _runs(to, source)
+    for block in range(-(-len(runs) // RUNS_PER_BLOCK)):
+        copy_block(block, copied, runs)
+    expected = weights.copy()
+    expected[to] = weights[source]
+    np.testing.assert_array_equal(copied, expected)
+    assert (runs[:, 3] <= LANES).all()
+    if size == 90 and step > 1 and (np.diff(source) == step).all():
+        assert len(runs) < size / 2
+
+
 def test_a_layer_without_a_compiled_form_is_named():
     random = np.random.default_rng(0)
     network = Sequential(Convolution(1, 4, random), Tanh(), Flatten(), Linear(4 * 4 * 4, 3, random))
@@ -134,7 +174,7 @@ import numpy as np
 from test_program import MODELS, sample
 from hlf_np.manifolds.vae import Vae
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.training import ClassifierTraining, VaeTraining
+from hlf_np.programs.training import ClassifierTraining, VaeTraining, _runs
 from test_training_program import SMOOTH, VAES
 model = MODELS[{name!r}]()
 program = ClassifierTraining(model.network, model.image_shape, SMOOTH, batch_size=8)

@@ -77,7 +77,7 @@ def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
         expected = fitting(function, arguments, signatures)
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            given = [build.extract_value(values[1], k) for k in range(len(expected))]
+            given = [borrowed(build, kind, build.extract_value(values[1], k)) for k, kind in enumerate(expected)]
             convention = context.call_conv
             kind = convention.get_function_type(types.none, expected)
             pointer = build.inttoptr(values[0], ir.PointerType(kind))
@@ -89,6 +89,20 @@ def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
         return types.none(address, types.StarArgTuple(expected)), generate
 
     return call
+
+
+def borrowed(build: Any, kind: Any, value: Any) -> Any:
+    """An argument whose arrays nobody counts the references to: the caller keeps them.
+
+    Numba counts them in most functions that take slices, with instructions that no two threads can execute at once. The
+    counter belongs to the memory, which all threads share.
+    """
+    if isinstance(kind, types.Array):
+        return build.insert_value(value, ir.Constant(value.type.elements[0], None), 0)
+    if isinstance(kind, types.BaseTuple):
+        for k, part in enumerate(kind.types):
+            value = build.insert_value(value, borrowed(build, part, build.extract_value(value, k)), k)
+    return value
 
 
 def fitting(function: Any, arguments: tuple[Any, ...], signatures: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-from hlf_np.kernels.linking import Linked, fitting, integer
+from hlf_np.kernels.linking import Linked, borrowed, fitting, integer
 
 Addresses = tuple[int, int]  # of the loop and of the function
 
@@ -98,7 +98,7 @@ def _spreader(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             loop, address = (build.extract_value(values[0], k) for k in range(2))
-            given = [build.extract_value(values[2], k) for k in range(len(expected))]
+            given = [borrowed(build, kind, build.extract_value(values[2], k)) for k, kind in enumerate(expected)]
             failed = ir.Constant(ir.IntType(8), 0)
             fields = [failed, address, *given]
             arguments = cgutils.alloca_once(build, ir.LiteralStructType([field.type for field in fields]))

@@ -5,7 +5,8 @@ each with a workspace of its own that keeps every activation and gradient until 
 over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are added up, in
 the order of the parts, and the next stage begins. The gradients to the weights are sums over the whole batch too. Those
 of small matrices over many pixels are summed up in the parts as soon as what they need is in the cache; all others at
-last, where a few rows are a task of its own. So the results have the same bits at any number of threads.
+last, where a few rows of one half of the batch are a task of its own, so that a thread mostly meets images that it had
+before. So the results have the same bits at any number of threads.
 
 What the parts share lies in one array, the *weights*: first the parameters, arranged as the forward products read
 them, then copies of them in the order of the backward products, the filters of Winograd's convolutions, the statistics
@@ -31,6 +32,8 @@ from hlf_np.kernels.normalization import (
     statistics,
 )
 from hlf_np.kernels.parallel import Addresses, Parallel
+from hlf_np.kernels.sharing import claim, shares
+from hlf_np.kernels.tile import PANEL
 from hlf_np.kernels.winograd_filters import all_filters
 
 # Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
@@ -71,6 +74,8 @@ FIELDS = 18
 _run_operations, _outer_products = OPERATIONS.call, OUTER_PRODUCTS.call
 
 VALUES_PER_BLOCK = 4096  # of the update
+RUNS_PER_BLOCK = 64  # of copies
+HALVES = 2  # of a batch, whose gradients are added up in the update
 
 
 @pasted
@@ -196,14 +201,22 @@ def run_parts(  # type: ignore[no-untyped-def]
 
 
 @inner
-def run_tasks(thread, threads, tasks, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
-    """A thread's tasks. Each is a panel of some rows of a gradient to weights, over all parts."""
-    for index in range(thread, tasks.shape[0], threads):  # long and short tasks for each thread
-        task = tasks[index]
-        for part in range(parts):
+def run_tasks(thread, shared, tasks, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+    """A thread's tasks. Each is a panel of some rows of a gradient to weights, over all parts of one half; shared : see
+    `sharing`."""
+    while True:
+        number = claim(shared, thread)
+        if number < 0:
+            break
+        half, index = number // tasks.shape[0], number % tasks.shape[0]
+        task, result = tasks[index], gradients[half]
+        first = half * parts // HALVES
+        if first == (half + 1) * parts // HALVES:  # no part at all
+            result[task[6] : task[6] + task[7] * PANEL] = 0
+        for part in range(first, (half + 1) * parts // HALVES):
             outer_product(
                 work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
-                min(images, count - part * images) * task[2], gradients, task[6], task[7], part > 0,
+                min(images, count - part * images) * task[2], result, task[6], task[7], part > first,
             )  # fmt: skip
 
 
@@ -212,7 +225,7 @@ PARTS = Parallel(
     run_parts, together((integer,) * 3), table, rows, table, floats, matrix, matrix, integer, integer, rows,
     together((matrix,) * 3),
 )  # fmt: skip
-TASKS = Parallel(run_tasks, integer, rows, table, matrix, integer, integer, integer, floats)
+TASKS = Parallel(run_tasks, rows, rows, table, matrix, integer, integer, integer, matrix)
 _close, _run_parts, _run_tasks = CLOSE.call, PARTS.spread, TASKS.spread
 
 
@@ -231,8 +244,8 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
     addresses : of `PARTS`; of `run_stage` and of what it calls; of `close`; of `TASKS`.
     stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
     work : (parts or more, size); rooms : (threads, size), see `run_parts`; images : in a part; slots : where the inputs
-    and targets of an image, (N, ...) float32, and its results belong, (3, 5), see `executor.load`; gradients : (P,), of
-    all parameters.
+    and targets of an image, (N, ...) float32, and its results belong, (3, 5), see `executor.load`; gradients :
+    (HALVES, P), whose sum is that to all parameters.
     """
     count = inputs.shape[0]
     parts, threads = (count + images - 1) // images, rooms.shape[0]
@@ -242,40 +255,49 @@ def gradients_kernel(  # type: ignore[no-untyped-def]
             slots, (inputs, targets, results),
         )  # fmt: skip
         end = ops[stages[stage, 1] : stages[stage, 2]]
-        _close(addresses[2], end, weights, work, parts, count, images, gradients)
-    _run_tasks(addresses[3], threads, threads, tasks, tables, work, parts, count, images, gradients)
+        _close(addresses[2], end, weights, work, parts, count, images, gradients[0])
+    shared = shares(HALVES * tasks.shape[0], threads)
+    _run_tasks(addresses[3], threads, shared, tasks, tables, work, parts, count, images, gradients)
 
 
 @inner
 def update_block(block, weights, gradients, first, second, settings):  # type: ignore[no-untyped-def]
     """Adam's step for a block of parameters."""
     begin, end = block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, first.size)
-    adam_update(weights[begin:end], gradients[begin:end], first[begin:end], second[begin:end], settings)
+    total, other = gradients[0, begin:end], gradients[1, begin:end]
+    for k in range(total.size):
+        total[k] += other[k]
+    adam_update(weights[begin:end], total, first[begin:end], second[begin:end], settings)
 
 
 @inner
-def copy_block(block, weights, to, source):  # type: ignore[no-untyped-def]
-    """A block of copies of parameters."""
-    for k in range(block * VALUES_PER_BLOCK, min((block + 1) * VALUES_PER_BLOCK, to.size)):
-        weights[to[k]] = weights[source[k]]
+def copy_block(block, weights, runs):  # type: ignore[no-untyped-def]
+    """A block of runs of copies.
+
+    runs : (R, 4), of each: where its copies go, side by side; where the first original is, and the distance of these;
+    how many.
+    """
+    for index in range(block * RUNS_PER_BLOCK, min((block + 1) * RUNS_PER_BLOCK, runs.shape[0])):
+        to, source, step, count = runs[index]
+        copies = weights[to:]
+        for k in range(count):
+            copies[k] = weights[source + k * step]
 
 
-UPDATES = Parallel(update_block, floats, floats, floats, floats, floats)
-COPIES = Parallel(copy_block, floats, table, table)
+UPDATES = Parallel(update_block, floats, matrix, floats, floats, floats)
+COPIES = Parallel(copy_block, floats, rows)
 _update_blocks, _copy_blocks = UPDATES.spread, COPIES.spread
 
 
 @njit(cache=True)
-def update_kernel(  # type: ignore[no-untyped-def]
-    addresses, weights, gradients, first, second, settings, to, source, vectors
-):
+def update_kernel(addresses, weights, gradients, first, second, settings, runs, vectors):  # type: ignore[no-untyped-def]
     """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
 
     addresses : of `UPDATES`, `COPIES` and `FILTERS`.
-    gradients, first, second : (P,), the latter Adam's moments; settings : see `adam_update`.
-    to, source : positions of copies among the weights and of what they copy; vectors : see `filters_block`.
+    gradients : (HALVES, P); first, second : (P,), Adam's moments; settings : see `adam_update`.
+    runs : see `copy_block`; vectors : see `filters_block`.
     """
     size = VALUES_PER_BLOCK
     _update_blocks(addresses[0], (first.size + size - 1) // size, weights, gradients, first, second, settings)
-    _copy_blocks(addresses[1], (to.size + size - 1) // size, weights, to, source)
+    _copy_blocks(addresses[1], (runs.shape[0] + RUNS_PER_BLOCK - 1) // RUNS_PER_BLOCK, weights, runs)
     all_filters(addresses[2], weights, vectors)

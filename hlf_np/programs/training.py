@@ -18,6 +18,7 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
+from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
@@ -56,7 +57,8 @@ class TrainingProgram(ABC):
         self._tasks = np.array(sorted(plan.tasks, key=lambda task: -task[2] * task[7]))  # the longest first
         self._tables = builder.tables
         self._slots = np.array([slot(graph.input), slot(targets), slot(results)])
-        self._gradients, self._first, self._second = (aligned((plan.parameters,)) for _ in range(3))
+        self._gradients = aligned((kernels.HALVES, plan.parameters))
+        self._first, self._second = (aligned((plan.parameters,)) for _ in range(2))
         self._weights = aligned((builder.weights,))
         self._work, self._rooms = aligned((0, builder.work)), aligned((0, builder.room))
         self._results = np.zeros((0, 2), np.float32)
@@ -66,7 +68,7 @@ class TrainingProgram(ABC):
         self._places = np.zeros(self._flat.size, np.int64)
         self._places[numbered[::-1]] = filled[::-1]  # each number's first place is its own, further ones are copies
         copies = filled != self._places[numbered]
-        self._to, self._source = filled[copies], self._places[numbered[copies]]
+        self._runs = _runs(filled[copies], self._places[numbered[copies]])
         self._weights[filled] = self._flat[numbered]
         for at, constant in plan.constants:
             self._weights[at] = constant
@@ -94,8 +96,8 @@ class TrainingProgram(ABC):
         self.steps += 1
         kernels.update_kernel(
             (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTERS.addresses), self._weights, self._gradients,
-            self._first, self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._to,
-            self._source, self._vectors,
+            self._first, self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._runs,
+            self._vectors,
         )  # fmt: skip
         return results
 
@@ -200,6 +202,25 @@ def _flatten(network: Layer) -> tuple[Floats, dict[int, Integers]]:
         for name, buffer in layer.buffers.items():
             layer.buffers[name] = view(buffer)
     return flat, numbers
+
+
+def _runs(to: Integers, source: Integers) -> Integers:
+    """Copies of numbers as runs, see `kernels.training.copy_block`: up to a vector of neighbours whose originals are
+    evenly spaced, single ones elsewhere. to : sorted."""
+    if not to.size:
+        return np.zeros((0, 4), np.int64)
+    first = np.flatnonzero(np.diff(to // LANES, prepend=-1))
+    count = np.diff(first, append=to.size)
+    step = np.where(count > 1, source[np.minimum(first + 1, to.size - 1)] - source[first], 0)
+    within = np.arange(to.size) - np.repeat(first, count)
+    even = (to == np.repeat(to[first], count) + within) & (
+        source == np.repeat(source[first], count) + within * np.repeat(step, count)
+    )
+    regular = np.logical_and.reduceat(even, first)
+    single = ~np.repeat(regular, count)
+    runs = np.stack([to[first], source[first], step, count], axis=1)[regular]
+    ones = np.stack([to[single], source[single], np.zeros_like(to[single]), np.ones_like(to[single])], axis=1)
+    return np.concatenate([runs, ones])
 
 
 def _staged(operations: list[Operation]) -> tuple[Integers, Integers]:
