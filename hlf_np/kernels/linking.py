@@ -100,7 +100,7 @@ def borrowed(build: Any, kind: Any, value: Any) -> Any:
     if isinstance(kind, types.Array):
         return build.insert_value(value, ir.Constant(value.type.elements[0], None), 0)
     if isinstance(kind, types.BaseTuple):
-        for k, part in enumerate(kind.types):
+        for k, part in enumerate(kind.types):  # type: ignore[attr-defined]
             value = build.insert_value(value, borrowed(build, part, build.extract_value(value, k)), k)
     return value
 
