@@ -134,9 +134,10 @@ def ours(name: str, threads: int) -> Task | None:
         return lambda: program.step(images, noise, 0.01)
     if name == "warp-1000":
         images, parameters = _images(1000)[0], _parameters(1000)
+        behind = np.ones_like(images)  # the gradient that comes from behind
 
         def forward_and_gradient() -> None:
-            warp(Tensor(images), Tensor(parameters, requires_grad=True)).backward()
+            warp(Tensor(images), Tensor(parameters, requires_grad=True)).backward(behind)
 
         return forward_and_gradient
     return None
@@ -345,10 +346,11 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
     if name == "warp-1000" and not compiled:
         x, _ = data(1000)
         matrices = torch.from_numpy(affine_matrix(Tensor(_parameters(1000))).data).requires_grad_()
+        behind = torch.ones_like(x)
 
         def forward_and_gradient() -> None:
             grid = affine_grid(matrices, list(x.shape), align_corners=True)
-            torch.autograd.grad(grid_sample(x, grid, align_corners=True).sum(), matrices)
+            torch.autograd.grad(grid_sample(x, grid, align_corners=True), matrices, behind)
 
         return forward_and_gradient
     return None
