@@ -11,7 +11,17 @@ from hlf_np.attacks import CarliniWagner
 from hlf_np.experiments.config import PRESETS, Cell, Preset
 from hlf_np.experiments.estimate import announcement, duration, measured_speed
 from hlf_np.experiments.folder import open_store
-from hlf_np.experiments.work import cell_work, epoch_work, evaluation_work, pass_work, step_work, total_work
+from hlf_np.experiments.work import (
+    cell_work,
+    epoch_work,
+    evaluation_work,
+    pass_work,
+    step_work,
+    total_work,
+    vae_epoch_work,
+    vae_size,
+)
+from hlf_np.manifolds.vae import VaeConfig
 from hlf_np.spaces import ImageBall
 from hlf_np.training import Training, Variant
 
@@ -101,6 +111,13 @@ def test_work_grows_with_all_that_costs_time():
     ):
         assert cell_work(replace(config, **more), cell) > cell_work(config, cell), more
     assert epoch_work(replace(config, variant=Variant.WEAK), cell) < epoch_work(config, cell)
+    wide = replace(config, vae=replace(config.vae, channels=(64, 128, 256)))
+    learned = replace(cell, training=Training.ON_LEARNED_MANIFOLD_ADVERSARIAL)
+    assert epoch_work(wide, learned) > 2 * epoch_work(config, learned)
+    assert epoch_work(wide, cell) == epoch_work(config, cell)
+    assert evaluation_work(wide, cell) > evaluation_work(config, cell)
+    assert vae_epoch_work(wide) > 5 * vae_epoch_work(config)
+    assert vae_size(VaeConfig()) == 1
     normal, random = Cell(Training.NORMAL, 1000, 0), Cell(Training.RANDOM_TRANSFORMATIONS, 1000, 0)
     assert epoch_work(config, normal) == epoch_work(config, random) < epoch_work(config, cell)
     assert evaluation_work(config, normal) < evaluation_work(config, cell)

@@ -14,11 +14,13 @@ from hlf_np.experiments.config import Cell, RunConfig
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import count_vaes
 from hlf_np.manifolds.oracle import OracleConfig, has_oracle
+from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
 from hlf_np.training import SPACES, Training, Variant
 
-# Of one image in a step of an attack: passes through the classifier, and what the space costs besides.
+# Of one image in a step of an attack: passes through the classifier, and what the space costs besides, with VAEs of the
+# usual size.
 PASSES = 2
 SPACE: dict[type[Space], float] = {ImageBall: 0, TrueManifold: 0.7, Transformations: 0.7, LearnedManifold: 2.8}
 # The share of its steps that an attack takes until the label changes; and where training was against such attacks.
@@ -29,6 +31,7 @@ SLOWNESS = {Kind.CNN: 1.0, Kind.MLP: 1.3, Kind.RESNET: 0.6, Kind.VGG: 1.0}  # of
 TRAINING = {Kind.CNN: 7, Kind.MLP: 9, Kind.RESNET: 11, Kind.VGG: 11}  # passes of one image in an update
 AUTODIFF = 4.0  # times as slow is a step that no program knows
 PROJECTION, VAE, ORACLE = 0.85, 11.0, 19.0  # of one image in a step of a projection; of training them on one image
+WIDENING = 0.8  # a VAE of n times as many multiply-adds costs n to this power: wide layers fill the vectors
 PROJECTIONS, PROJECTION_STEPS = 3, 200  # regular, on-manifold and clean images; of both descents
 
 
@@ -39,9 +42,18 @@ def pass_work(architecture: Architecture) -> float:
     return SLOWNESS[architecture.kind] * operations / papers
 
 
+@cache
+def vae_size(vae: VaeConfig) -> float:
+    """How many times as much as the usual VAE one costs."""
+    decoders = (Vae(config).decoder_program for config in (vae, VaeConfig()))
+    operations, usual = (decoder.operations_per_step for decoder in decoders)
+    return float((operations / usual) ** WIDENING)
+
+
 def step_work(config: RunConfig, space: type[Space]) -> float:
     """The cost of one step of an attack on one image."""
-    return PASSES * pass_work(config.architecture) + SPACE[space]
+    size = vae_size(config.vae) if space is LearnedManifold else 1
+    return PASSES * pass_work(config.architecture) + SPACE[space] * size
 
 
 def epoch_work(config: RunConfig, cell: Cell) -> float:
@@ -86,7 +98,7 @@ def cell_work(config: RunConfig, cell: Cell) -> float:
 
 def vae_epoch_work(config: RunConfig) -> float:
     """The cost of an epoch of one VAE."""
-    return config.n_vae * VAE
+    return config.n_vae * VAE * vae_size(config.vae)
 
 
 def oracle_epoch_work(config: RunConfig) -> float:

@@ -192,7 +192,7 @@ class Vae(Layer):
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.config.image_shape)
-        return self._compiled_encoder.evaluate(images)[:, : self.config.latent_dimensions]
+        return self.encoder_program.evaluate(images)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:
         """The images (N, H, W, C) in [0, 1] of codes (N, L), float32, in evaluation mode.
@@ -203,15 +203,17 @@ class Vae(Layer):
         """
         if codes.ndim != 2 or codes.shape[1] != self.config.latent_dimensions:
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
-        images = self._compiled_decoder.evaluate(np.asarray(codes, np.float32))
+        images = self.decoder_program.evaluate(np.asarray(codes, np.float32))
         return images.reshape(len(codes), *self.config.image_shape)
 
     @cached_property
-    def _compiled_encoder(self) -> Program:
+    def encoder_program(self) -> Program:
+        """The encoder in evaluation mode, compiled."""
         return Program(self.encoder, self.config.image_shape)
 
     @cached_property
-    def _compiled_decoder(self) -> Program:
+    def decoder_program(self) -> Program:
+        """Likewise the decoder."""
         return Program(self.decoder, (1, 1, self.config.latent_dimensions))
 
     def state_dict(self) -> dict[str, Floats]:
