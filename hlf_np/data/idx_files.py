@@ -66,8 +66,9 @@ class IdxFile:
 
 @dataclass(frozen=True)
 class Content:
-    """What an IDX file holds: its array, and the SHA-256 of its unpacked bytes."""
+    """What an IDX file of this name holds: its array, and the SHA-256 of its unpacked bytes."""
 
+    name: str
     array: Bytes
     checksum: str
 
@@ -82,7 +83,7 @@ class Pair:
     def read(self) -> tuple[Content, Content]:
         """Images (N, H, W) and labels (N,); UserError for damaged files, or of different N."""
         labels = read(self.labels, 1)
-        return read(self.images, 3, len(labels.array)), labels
+        return read(self.images, 3, labels), labels
 
 
 def find_pairs(path: Path) -> dict[str, dict[str, Pair]]:
@@ -132,8 +133,8 @@ def _files(path: Path) -> list[IdxFile]:
     return [IdxFile(path, name) for name in names]
 
 
-def read(file: IdxFile, dimensions: int, count: int | None = None) -> Content:
-    """The array of a file, of 1 or 3 dimensions and as long as `count` if that is given.
+def read(file: IdxFile, dimensions: int, labels: Content | None = None) -> Content:
+    """The array of a file, of 1 or 3 dimensions and as long as its labels if they are given.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def read(file: IdxFile, dimensions: int, count: int | None = None) -> Content:
     """
     try:
         with file.open() as stream:
-            return _read(stream, str(file), dimensions, count)
+            return _read(stream, str(file), dimensions, labels)
     except UserError:
         raise
     except FileNotFoundError:
@@ -150,7 +151,7 @@ def read(file: IdxFile, dimensions: int, count: int | None = None) -> Content:
         raise UserError(f"{str(file)!r} cannot be read or is damaged ({error}): get it again") from None
 
 
-def _read(stream: Stream, name: str, dimensions: int, count: int | None) -> Content:
+def _read(stream: Stream, name: str, dimensions: int, labels: Content | None) -> Content:
     header = _take(stream, 4 + 4 * dimensions)
     kind = "images" if dimensions == 3 else "labels"
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
@@ -159,15 +160,16 @@ def _read(stream: Stream, name: str, dimensions: int, count: int | None) -> Cont
     size = math.prod(shape)
     if not 0 < size <= LARGEST:
         raise UserError(f"{name!r} claims to hold {size} bytes of {kind}, not 1 to {LARGEST}: get it again")
-    if count is not None and shape[0] != count:
-        raise UserError(f"{name!r} holds {shape[0]} {kind}, but there are {count} labels: get both files again")
+    if labels is not None and shape[0] != len(labels.array):
+        holds = f"{name!r} holds {shape[0]} images, but {labels.name!r} {len(labels.array)} labels"
+        raise UserError(f"{holds}: get both files again")
     content = _take(stream, size + 1)
     if len(content) != size:
         problem = f"ends after {len(content)}" if len(content) < size else "goes on after"
         raise UserError(f"{name!r} {problem} of the {size} bytes that its header announces: get it again")
     checksum = hashlib.sha256(header)
     checksum.update(content)
-    return Content(np.frombuffer(content, np.uint8).reshape(shape), checksum.hexdigest())
+    return Content(name, np.frombuffer(content, np.uint8).reshape(shape), checksum.hexdigest())
 
 
 def _take(stream: Stream, most: int) -> bytearray:
