@@ -1,12 +1,9 @@
-"""Laying a network out in memory: where its buffers, tables and weights lie, and its operations as rows of numbers.
+"""Laying a network out: its operations as rows of numbers, which name the places of what they read and write.
 
 - Each *value* (an activation) has a buffer for itself and one for its gradient, both framed with as many zeros as the
   operations that read them reach beyond the image, so nothing is ever padded or copied.
 - Channels are rounded up to whole vectors; the weights for the extra ones are zero, and so they stay zero.
 - A gradient is gated (zero where the ReLU was) when it is stored.
-
-Everything here depends on the architecture alone. How the weights of the layers are arranged is found out by arranging
-their numbers 1, 2, ... instead of them: `sources` then says for each place which weight belongs there, and 0 for none.
 """
 
 from __future__ import annotations
@@ -20,114 +17,21 @@ from hlf_np.arrays import Array, Integers, filled
 from hlf_np.kernels import executor
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
-from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU, padded
-from hlf_np.kernels.winograd import scratch
+from hlf_np.kernels.tile import GATE, PANEL, PLAIN, RELU, padded
 from hlf_np.programs import winograd
-from hlf_np.programs.graph import Graph
+from hlf_np.programs.memory import Memory
 from hlf_np.programs.nodes import Affine, Value
 
 Operation = tuple[int, ...]  # a row for the executor
 Pixels = tuple[Integers, Integers]  # some rows and columns of an image
 
 
-class Builder:
-    """Collects what a compiled network consists of.
-
-    images : how many a workspace holds.
-    """
+class Builder(Memory):
+    """Collects what a compiled network consists of: writes operations, and takes from the memory what they need."""
 
     def __init__(self, images: int) -> None:
-        self.images = images
-        self._tables: list[Integers] = []
-        self._reserved = {"tables": 0, "weights": 0, "work": 0}
-        self._placed: list[tuple[int, Integers]] = []
-        self._zeros: dict[int, int] = {}
-        self._filters = [np.zeros((0, 6), np.int64)]
-        self.room = 0  # numbers that Winograd's convolutions need to work in
+        super().__init__(images)
         self.input_blocks, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)  # see `_image_gradient`
-
-    # --- memory -------------------------------------------------------------------------------------------------------
-
-    @property
-    def work(self) -> int:
-        """Numbers in a workspace; a tile may read a few numbers beyond the last buffer."""
-        return self._reserved["work"] + LANES
-
-    @property
-    def weights(self) -> int:
-        """Numbers in the arranged weights."""
-        return self._reserved["weights"]
-
-    @property
-    def tables(self) -> Integers:
-        """All tables, one after another."""
-        return np.concatenate(self._tables)
-
-    @property
-    def sources(self) -> Integers:
-        """For each place among the weights the number of the weight that belongs there, 0 for none."""
-        result = np.zeros(self.weights, np.int64)
-        for at, numbers in self._placed:
-            result[at : at + numbers.size] = numbers.ravel()
-        return result
-
-    @property
-    def filters(self) -> Integers:
-        """What has to be transformed when the weights are there, see `winograd_filters`."""
-        return np.concatenate(self._filters)
-
-    def reserve(self, what: str, size: int) -> int:
-        """Where there is room for `size` numbers, from a whole cache line on."""
-        at = self._reserved[what]
-        self._reserved[what] = at + padded(size)
-        return at
-
-    def table(self, rows: Integers) -> int:
-        """Where a table has been put."""
-        at = self._reserved["tables"]
-        self._tables.append(np.asarray(rows, np.int64))
-        self._reserved["tables"] = at + rows.size
-        return at
-
-    def transform(self, vectors: Integers) -> None:
-        """Add to `filters`."""
-        self._filters.append(vectors)
-
-    def place(self, numbers: Integers) -> int:
-        """Where the weights of these numbers have been put."""
-        at = self.reserve("weights", numbers.size)
-        self._placed.append((at, numbers))
-        return at
-
-    def place_rows(self, numbers: Integers, width: int) -> int:
-        """Where rows (M, C) of weights have been put, each filled up to `width`."""
-        return self.place(filled((len(numbers), padded(width)), numbers))
-
-    def zeros(self, columns: int) -> int:
-        """Where there are as many zeros among the weights."""
-        if columns not in self._zeros:
-            self._zeros[columns] = self.reserve("weights", columns)
-        return self._zeros[columns]
-
-    def buffers(self, graph: Graph) -> None:
-        """Lay out all values and their gradients."""
-        graph.share_gradients()
-        reduced = [node for node in graph.nodes if isinstance(node, Affine) and node.winograd]
-        rooms = [scratch(n.forms[0], n.big.stride, n.small.stride) for n in reduced]
-        rooms += [scratch(n.forms[1], n.small.stride, n.big.stride) for n in reduced]
-        self.room = max(rooms, default=0)
-        for value in graph.values:
-            value.buffer = self.buffer(value, value.frame)
-        for value in reversed(graph.values):  # a shared buffer is that of a later value
-            shared = value.same_gradient
-            value.gradient = shared.gradient if shared else self.buffer(value, value.gradient_frame)
-
-    def buffer(self, value: Value, frame: int = 0) -> Layout:
-        """Room for a value of every image."""
-        layout = Layout(self.images, value.height, value.width, value.stride, frame)
-        return replace(layout, base=self.reserve("work", layout.size))
-
-    # --- affine layers ------------------------------------------------------------------------------------------------
 
     def matrix(self, node: Affine, numbers: Integers) -> int:
         """Where the weights (small, big, kh, kw) have been put as the matrix from windows of the big side to the small,
@@ -319,7 +223,7 @@ class Builder:
             window[0],
             window[1] * small.channels,
             self.place(panels(matrix.reshape(-1, math.prod(block) * image[2]))),
-            self.zeros(columns) if starts is None else self._repeated(starts, math.prod(block), columns),
+            self.zeros(columns) if starts is None else self.repeated(starts, math.prod(block), columns),
             columns,
             targets,
             PANEL,
@@ -331,20 +235,6 @@ class Builder:
         within = ((row % block[0]) * block[1] + column % block[1]) * image[2] + channel
         of_block = (row // block[0] - ranges[0][0]) * len(ranges[1]) + column // block[1] - ranges[1][0]
         return operation, layout, (of_block * columns + within).ravel()
-
-    def _repeated(self, starts: int, times: int, columns: int) -> int:
-        """Where a bias of few channels has been put for every pixel of a block."""
-        (bias,) = (numbers for at, numbers in self._placed if at == starts)
-        numbers = np.zeros(columns, np.int64)
-        repeated = np.tile(bias[bias > 0], times)
-        numbers[: repeated.size] = repeated
-        return self.place(numbers)
-
-
-def slot(value: Value) -> Integers:
-    """Where a kernel finds a value: rows, numbers per row, origin, and the distances of rows and of images."""
-    layout = value.buffer
-    return np.array([value.height, value.width * value.channels, layout.origin, layout.row, layout.image])
 
 
 def _rows_of(layout: Layout) -> tuple[int, int, int, int, int]:

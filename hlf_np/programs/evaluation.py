@@ -28,8 +28,9 @@ from hlf_np.kernels.warp import Grid
 from hlf_np.kernels.winograd_filters import transform
 from hlf_np.layers import Layer, Sequential
 from hlf_np.programs import pooling
-from hlf_np.programs.builder import Builder, Operation, as_rows, slot
+from hlf_np.programs.builder import Builder, Operation, as_rows
 from hlf_np.programs.graph import Graph
+from hlf_np.programs.memory import slot
 from hlf_np.programs.nodes import Affine, Join, Node, Pool
 
 # Lanes of a workspace: whole tiles, even where an image is a single row. More would read the weights less often, but

@@ -22,8 +22,9 @@ from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.builder import Builder, Operation, as_rows, slot
+from hlf_np.programs.builder import Builder, Operation, as_rows
 from hlf_np.programs.graph import Graph
+from hlf_np.programs.memory import slot
 from hlf_np.programs.nodes import Value
 from hlf_np.programs.plan import Plan
 
