@@ -6,7 +6,10 @@ ARGS ?=
 # A worker for each core; one that has finished takes tests from the others.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: run test test-fast parity art bench lint format wheel clean
+COVERED := $(BIN)/coverage run -m pytest -n auto --dist worksteal
+KERNEL_TESTS := $(addprefix tests/test_, kernels.py parallel.py program.py sharing.py training_program.py winograd.py)
+
+.PHONY: run test test-fast parity coverage art bench lint format wheel clean
 
 run: $(VENV)/installed-run
 	$(BIN)/python -m hlf_np run $(ARGS)
@@ -20,6 +23,14 @@ test-fast: $(VENV)/installed-test
 # Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
 parity: $(VENV)/installed-parity
 	$(PYTEST) -m parity $(ARGS)
+
+# Lines and branches that tests run; those of kernels without compilation, as nobody sees into compiled code.
+coverage: $(VENV)/installed-test $(VENV)/installed-art $(VENV)/installed-coverage
+	$(BIN)/coverage erase
+	NUMBA_DISABLE_JIT=1 $(COVERED) -m "not slow and not parity" $(KERNEL_TESTS)
+	$(COVERED) -m "not parity" $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # The models as estimators of the Adversarial Robustness Toolbox.
 art: $(VENV)/installed-test $(VENV)/installed-art
@@ -57,5 +68,5 @@ $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf dist build results .benchmarks .hypothesis .mypy_cache .ruff_cache
+	rm -rf .coverage* dist build results .benchmarks .hypothesis .mypy_cache .ruff_cache
 	find hlf_np tests bench fonts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -92,6 +92,18 @@ def test_flatten_goes_channel_after_channel_and_back():
     np.testing.assert_array_equal(layers.Unflatten(2, 3)(layers.Flatten()(Tensor(x))).data, x)
 
 
+def test_activations_against_their_definitions():
+    x = np.array([-2.0, -0.5, 0.0, 0.5, 2.0])
+    for layer, expected in [
+        (layers.ReLU(), [0, 0, 0, 0.5, 2]),
+        (layers.LeakyReLU(), [-0.02, -0.005, 0, 0.5, 2]),
+        (layers.LeakyReLU(0.25), [-0.5, -0.125, 0, 0.5, 2]),
+        (layers.Sigmoid(), 1 / (1 + np.exp(-x))),
+        (layers.Tanh(), (np.exp(2 * x) - 1) / (np.exp(2 * x) + 1)),
+    ]:
+        np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-13, err_msg=type(layer).__name__)
+
+
 def test_batch_norm_normalises_by_the_batch_in_training_and_by_running_statistics_in_evaluation():
     layer = layers.BatchNorm(3)
     layer.parameters["weight"].data[:] = 2, 3, 4

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hlf_np import UserError
+from hlf_np import UserError, models
 from hlf_np.attacks import Attack, CarliniWagner, carlini_wagner, run
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Codes, Split
@@ -195,6 +195,20 @@ def test_the_box_of_emnist_is_the_papers():
 def test_the_papers_sizes_are_the_defaults(fonts):
     for space in (ImageBall(), TrueManifold(fonts), Transformations(HARD)):
         assert (space.epsilon, space.norm) == (0.3, "linf")
+
+
+def test_colours_are_transformed_alike(batch):
+    """Three equal channels and a third of the weights: what is found is what is found on grey images."""
+    grey = models.cnn(seed=0, widths=(4, 8), hidden_units=6)
+    coloured = models.cnn(seed=0, widths=(4, 8), hidden_units=6, image_shape=(28, 28, 3))
+    weights = grey.state_dict()
+    first = next(name for name, array in weights.items() if array.ndim == 4)
+    coloured.load_state_dict(weights | {first: np.repeat(weights[first], 3, axis=1) / np.float32(3)})
+    space, attack = Transformations(HARD), Attack(steps=5)
+    found = run(grey, batch, space, attack)
+    in_colour = run(coloured, replace(batch, images=np.repeat(batch.images, 3, axis=3)), space, attack)
+    assert np.abs(found.images - batch.images).max() > 0.1
+    np.testing.assert_allclose(in_colour.images, np.repeat(found.images, 3, axis=3), rtol=0, atol=1e-3)
 
 
 def test_transformations_take_images_without_labels_meaning_anything(trained, batch):
