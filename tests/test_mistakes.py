@@ -1,6 +1,7 @@
 """Mistakes at the command line: each is one clear line and exit code 2, and nothing is lost."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -182,6 +183,22 @@ def test_a_mistake_in_a_process_of_its_own_is_one_line_too(tmp_path, arguments):
     done = command(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_report_that_nobody_reads_on_ends_without_complaint(workplace):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as nobody:
+        done = command("report", workplace / "done", stdout=nobody)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_disk_that_takes_no_more_output_is_one_line(workplace):
+    with open("/dev/full", "w") as full:
+        done = command("report", workplace / "done", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hlf_np: cannot read or write a file (No space left on device): ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_number_of_threads_set_from_outside_is_kept_or_named(run_python):
