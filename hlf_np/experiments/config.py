@@ -199,8 +199,7 @@ PRESETS = {
         trainings=_MAIN,
         n_attacked_on_manifold=500,
         n_projected=100,
-        vae=VaeConfig(epochs=8, adam=AdamConfig(learning_rate=0.01, decay=0.7)),
-        n_vae=5000,
+        n_vae=8000,
         n_oracle=20_000,
     ),
     Preset.STANDARD: RunConfig(
