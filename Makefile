@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # A worker for each core; one that has finished takes tests from the others.
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
-
-COVERED := $(BIN)/coverage run -m pytest -n auto --dist worksteal
+WORKERS := -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(WORKERS)
+COVERED := $(BIN)/coverage run -m pytest $(WORKERS)
 KERNEL_TESTS := $(addprefix tests/test_, kernels.py parallel.py program.py sharing.py training_program.py winograd.py)
 
 .PHONY: run test test-fast parity coverage art bench lint format wheel clean
