@@ -24,10 +24,11 @@ test-fast: $(VENV)/installed-test
 parity: $(VENV)/installed-parity
 	$(PYTEST) -m parity $(ARGS)
 
-# Lines and branches that tests run; those of kernels without compilation, as nobody sees into compiled code.
+# Lines and branches that tests run; those of kernels without compilation, as nobody sees into compiled code. There the
+# two large networks would take minutes; their small relatives have to do.
 coverage: $(VENV)/installed-test $(VENV)/installed-art $(VENV)/installed-coverage
 	$(BIN)/coverage erase
-	NUMBA_DISABLE_JIT=1 $(COVERED) -m "not slow and not parity" $(KERNEL_TESTS)
+	NUMBA_DISABLE_JIT=1 $(COVERED) -m "not slow and not parity" -k "not resnet] and not vgg]" $(KERNEL_TESTS)
 	$(COVERED) -m "not parity" $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

@@ -8,9 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from helpers import command, main, numbers, rows, smoke_run, start, tree
@@ -359,19 +357,6 @@ def test_vaes_are_chosen_at_the_command_line(tmp_path):
     assert not (tmp_path / "none" / "manifolds").exists()
     empty = {name for name in row if row[name] and not without[name]}
     assert empty == {"on_learned_manifold_success", "on_learned_manifold_success_worst"}
-
-
-def test_fonts_are_built_from_font_files(tmp_path):
-    faces = Path(matplotlib.get_data_path()) / "fonts/ttf"
-    (tmp_path / "mine").mkdir()
-    for name in ("DejaVuSans.ttf", "DejaVuSerif.ttf", "STIXNonUni.ttf"):
-        shutil.copy(faces / name, tmp_path / "mine")
-    code, output, _ = main("fonts", "build", tmp_path / "mine", "--out", tmp_path / "mine.npz")
-    assert code == 0
-    assert f"Saved {tmp_path / 'mine.npz'}: 2 faces of 2 families\n" in output
-    assert "left out 1: the letters are blank\n" in output  # those of symbols alone
-    with np.load(tmp_path / "mine.npz") as built:
-        assert built["images"].shape == (2, 10, 28, 28)
 
 
 def test_fonts_draws_its_sheets(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from helpers import main
 from PIL import Image
 
 from hlf_np.data.font_files import EXTENT, build, face_count, read, render, write
@@ -310,6 +311,16 @@ def test_what_is_written_is_what_was_built(text_faces: list[Face], tmp_path: Pat
     assert list(rows[0]) == ["index", "family", "style", "size", "file", "sha256"]
     assert [row["file"] for row in rows] == [face.path.name for face in text_faces]
     assert [int(row["size"]) for row in rows] == [os.path.getsize(SOURCES / row["file"]) for row in rows]
+
+
+def test_the_command_line_says_what_it_built_and_what_it_left_out(tmp_path: Path) -> None:
+    fonts = directory_of(tmp_path / "mine", ["DejaVuSans.ttf", "DejaVuSerif.ttf", "STIXNonUni.ttf"])
+    code, output, _ = main("fonts", "build", fonts, "--out", tmp_path / "mine.npz")
+    assert code == 0
+    assert f"Saved {tmp_path / 'mine.npz'}: 2 faces of 2 families\n" in output
+    assert "left out 1: the letters are blank\n" in output  # those of symbols alone
+    with np.load(tmp_path / "mine.npz") as built:
+        assert built["images"].shape == (2, 10, 28, 28)
 
 
 def test_writing_twice_gives_the_same_bytes(text_faces: list[Face], tmp_path: Path) -> None:

@@ -32,8 +32,6 @@ MODELS = {
     "vgg of many channels": lambda: models.vgg(widths=(33, 40), image_shape=(11, 10, 1)),
     "resnet of many channels": lambda: models.resnet(widths=(32, 40), blocks=(1, 1), image_shape=(9, 7, 1)),
 }
-if numba.config.DISABLE_JIT:  # minutes without compilation: their small relatives have to do
-    del MODELS["resnet"], MODELS["vgg"]
 
 
 def settled(name):
@@ -151,7 +149,7 @@ def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
         assert alone.loss[0] == together.loss[index]
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg of many channels"])
+@pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg"])
 def test_threads_change_no_bit(name, threads):
     model = settled(name)
     split, attack = sample(model, 40), Attack(steps=3, step_size=0.02)
@@ -179,7 +177,7 @@ def fronts():
 
 
 @pytest.mark.parametrize("name", ["true", "transformations", "learned"])
-@pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8), blocks=(1, 1))])
+@pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
 def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make):
     model, space, split = make(), fronts()[name], load_fonts(0, 2 * IMAGES + 3).test
     attack = Attack(steps=3, step_size=0.05, start="random", stop_early=False)
