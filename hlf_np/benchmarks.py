@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -26,10 +27,12 @@ from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import product
+from hlf_np.kernels.instructions import Winograd, decoded
 from hlf_np.kernels.linking import floats, integer, matrix, table
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import PANEL, PLAIN, TILE_ROWS
 from hlf_np.kernels.winograd import PRODUCTS, inputs, sums
+from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall
 
 SECONDS = 0.5  # of repetitions behind each number
@@ -93,30 +96,27 @@ def _data(count: int) -> Split:
     return Split(random.random((count, 28, 28, 1), np.float32), random.integers(0, 10, count))
 
 
-def _matrices(operation: Integers, lanes: int) -> tuple[int, int, int, int]:
-    """How many products of matrices an operation is; their rows, depth and columns."""
-    fields = [int(field) for field in operation]
-    if fields[0] == executor.WINOGRAD:
-        form, _, patches, _, channels, *_, columns = fields[1:10]
-        return PRODUCTS[form], patches * lanes, inputs(form, channels), sums(form, columns)
-    _, _, rows, _, segments, length, _, _, columns = fields[:9]
-    return 1, rows * lanes, segments * length, columns
+def _matrices(instruction: Any, lanes: int) -> tuple[int, int, int, int]:
+    """How many products of matrices an instruction is; their rows, depth and columns."""
+    if isinstance(instruction, Winograd):
+        form, patches = instruction.form, instruction.patches_per_image * lanes
+        return PRODUCTS[form], patches, inputs(form, instruction.channels), sums(form, instruction.columns)
+    return 1, instruction.pixels * lanes, instruction.segment_count * instruction.length, instruction.columns
 
 
 def _kernels(single_peak: float) -> Iterator[Measurement]:
     """The products of the CNN's program, one by one, on one thread."""
-    program = models.cnn().program
+    program = Program(models.cnn().network, (28, 28, 1))
     weights = program.pack()[0]
     work, room = (np.zeros(size, np.float32) for size in program.sizes)
     lanes = program.lanes
-    for direction, operations in (("forward", program.forward), ("backward", program.backward)):
-        for index in range(len(operations)):
-            operation = operations[index : index + 1]
-            count, rows, depth, columns = _matrices(operation[0], lanes)
+    for direction, steps in (("forward", program.forward), ("backward", program.backward)):
+        for row in steps:
+            count, rows, depth, columns = _matrices(decoded(row), lanes)
 
-            def repeat(operation: np.ndarray = operation) -> None:
+            def repeat(row: Integers = row) -> None:
                 for _ in range(100):
-                    executor.run_operations(operation, program.tables, weights, work, room, 0, lanes)
+                    executor.run_instructions(row[None], program.tables, weights, work, room, 0, lanes)
 
             rate = 100 * 2 * count * rows * depth * columns / _seconds(repeat)
             name = f"{direction} {f'{count} times ' if count > 1 else ''}{rows} x {depth} x {columns}"
@@ -136,7 +136,8 @@ def _attacks(threads: int, peak_rate: float) -> Iterator[Measurement]:
         attack = Attack(steps, stop_early=False)
         seconds = _seconds(lambda: attacks.run(model, split, ImageBall(), attack))  # noqa: B023
         rate = count * steps / seconds
-        share = rate * model.program.operations_per_step / peak_rate
+        program = Program(model.network, model.image_shape)
+        share = rate * program.operations_per_step / peak_rate
         yield Measurement(f"attack on {name}", threads, rate, "image-steps/s", share)
 
 

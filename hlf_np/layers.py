@@ -16,12 +16,34 @@ import numpy as np
 from hlf_np import operations
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_count
+from hlf_np.errors import UserError
+
+Shape = tuple[int, ...]  # of one image's value, without the batch's axis: (H, W, C), or (D,) once it is flat
 
 
 class Draws(Protocol):
     """Where initial weights come from: a random generator, or what stands in for one."""
 
     def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32], /) -> Floats: ...
+
+
+class MisfitError(UserError):
+    """A layer that cannot take what comes before it.
+
+    layer : which; wants : what it takes; shape : what it is given; place : its dotted name in the network; before : the
+    layer in front of it, as a sentence has it.
+    """
+
+    def __init__(self, layer: Layer, wants: str, shape: Shape, place: str = "", before: str = "") -> None:
+        self.layer, self.wants, self.shape, self.place, self.before = layer, wants, shape, place, before
+        given = f"{before or 'the input'} gives {shape}"
+        super().__init__(f"layer {place + ', ' if place else ''}{layer!r}, takes {wants}, but {given}")
+
+    def within(self, name: str, before: str = "") -> MisfitError:
+        """The same error as seen from the network around the layer, which calls it `name`."""
+        place = f"{name}.{self.place}" if self.place else name
+        return MisfitError(self.layer, self.wants, self.shape, place, self.before or before)
 
 
 class Layer:
@@ -44,6 +66,23 @@ class Layer:
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         raise NotImplementedError
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of an image's result, given that of its value: (H, W, C) or (D,).
+
+        A layer of your own need not say it: then it is found out with zeros.
+
+        Raises
+        ------
+        UserError : if the layer does not take such a value.
+        """
+        try:
+            return self(Tensor(np.zeros((1, *shape), np.float32))).shape[1:]
+        except UserError:
+            raise
+        except Exception as error:  # whatever a layer of somebody's own raises
+            wants = f"something else ({type(error).__name__}: {error})"
+            raise MisfitError(self, wants, shape) from error
+
     def children(self) -> Mapping[str, Layer]:
         """The layers inside this one, by name."""
         return {}
@@ -53,6 +92,9 @@ class Layer:
         yield self
         for child in self.children().values():
             yield from child.every_layer()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """All parameters, those of the layers inside included, with dotted names."""
@@ -75,6 +117,21 @@ class Layer:
         return parameter if training else parameter.detach()
 
 
+def _image(layer: Layer, shape: Shape, channels: int | None = None) -> tuple[int, int, int]:
+    """The shape as that of an image, of so many channels if they are given; MisfitError for any other."""
+    if len(shape) != 3 or (channels is not None and shape[2] != channels):
+        raise MisfitError(layer, f"images (H, W, {'C' if channels is None else channels})", shape)
+    return shape[0], shape[1], shape[2]
+
+
+def _windows(layer: Layer, shape: Shape, kernel: int, stride: int, padding: int = 0) -> tuple[int, int]:
+    """Rows and columns of windows of an image (H, W, C)."""
+    if min(shape[:2]) + 2 * padding < kernel:
+        raise MisfitError(layer, f"images of at least {kernel - 2 * padding} pixels a side", shape)
+    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in shape[:2])
+    return height, width
+
+
 def _normal(random: Draws, shape: tuple[int, ...], fan_in: int) -> Tensor:
     """The protocol's initialisation: normal with standard deviation sqrt(2 / (3 fan_in))."""
     return Tensor(random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / (3 * fan_in))), True)
@@ -90,6 +147,16 @@ class Linear(Layer):
     def __init__(self, inputs: int, outputs: int, random: Draws) -> None:
         super().__init__()
         self.parameters = {"weight": _normal(random, (outputs, inputs), inputs), "bias": _zeros(outputs)}
+
+    def __repr__(self) -> str:
+        outputs, inputs = self.parameters["weight"].shape
+        return f"Linear({inputs}, {outputs})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        outputs, inputs = self.parameters["weight"].shape
+        if shape != (inputs,):
+            raise MisfitError(self, f"({inputs},)", shape)
+        return (outputs,)
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.linear(x, self._parameter("weight", training), self._parameter("bias", training))
@@ -109,11 +176,20 @@ class Convolution(Layer):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, padding
-        shape = (out_channels, channels, kernel, kernel)
+        self.stride, self.padding = check_count("stride", stride), check_count("padding", padding, least=0)
+        shape = (out_channels, channels, check_count("kernel", kernel), kernel)
         self.parameters = {"weight": _normal(random, shape, channels * kernel * kernel)}
         if bias:
             self.parameters["bias"] = _zeros(out_channels)
+
+    def __repr__(self) -> str:
+        out_channels, channels, kernel, _ = self.parameters["weight"].shape
+        return f"Convolution({channels}, {out_channels}, kernel={kernel})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        out_channels, channels, kernel, _ = self.parameters["weight"].shape
+        size = _windows(self, _image(self, shape, channels), kernel, self.stride, self.padding)
+        return (*size, out_channels)
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         bias = self._parameter("bias", training) if "bias" in self.parameters else None
@@ -134,11 +210,24 @@ class TransposedConvolution(Layer):
         output_padding: int = 0,
     ) -> None:
         super().__init__()
-        self.stride, self.padding, self.output_padding = stride, padding, output_padding
-        shape = (channels, out_channels, kernel, kernel)
+        self.stride, self.padding = check_count("stride", stride), check_count("padding", padding, least=0)
+        self.output_padding = check_count("output_padding", output_padding, least=0, most=stride - 1)
+        shape = (channels, out_channels, check_count("kernel", kernel), kernel)
         # each output pixel meets kernel^2 / stride^2 of the weights
         fan_in = max(1, channels * kernel * kernel // stride**2)
         self.parameters = {"weight": _normal(random, shape, fan_in), "bias": _zeros(out_channels)}
+
+    def __repr__(self) -> str:
+        channels, out_channels, kernel, _ = self.parameters["weight"].shape
+        return f"TransposedConvolution({channels}, {out_channels}, kernel={kernel})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, out_channels, kernel, _ = self.parameters["weight"].shape
+        sizes = _image(self, shape, channels)[:2]
+        height, width = ((n - 1) * self.stride - 2 * self.padding + kernel + self.output_padding for n in sizes)
+        if min(height, width) < 1:
+            raise MisfitError(self, f"larger images, as {height}x{width} pixels would be left", shape)
+        return height, width, out_channels
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         weight, bias = self._parameter("weight", training), self._parameter("bias", training)
@@ -161,6 +250,24 @@ class BatchNorm(Layer):
             "running_var": np.ones(channels, np.float32),
         }
 
+    @property
+    def channels(self) -> int:
+        return int(self.parameters["weight"].data.size)
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.channels})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if shape[-1] != self.channels:
+            raise MisfitError(self, f"{self.channels} channels", shape)
+        return shape
+
+    def factor_and_offset(self) -> tuple[Floats, Floats]:
+        """Evaluation mode as an affine map, y = factor * x + offset, (C,) each."""
+        mean, variance = self.buffers["running_mean"], self.buffers["running_var"]
+        factor = self.parameters["weight"].data / np.sqrt(variance + self.epsilon)
+        return factor, self.parameters["bias"].data - mean * factor
+
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         weight, bias = self._parameter("weight", training), self._parameter("bias", training)
         if not training:
@@ -181,6 +288,9 @@ class ReLU(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.relu(x)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
 
 class LeakyReLU(Layer):
     """x where positive, slope * x elsewhere."""
@@ -192,12 +302,18 @@ class LeakyReLU(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.leaky_relu(x, self.slope)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
 
 class Sigmoid(Layer):
     """1 / (1 + exp(-x))."""
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.sigmoid(x)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
 
 
 class Tanh(Layer):
@@ -206,16 +322,26 @@ class Tanh(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.tanh(x)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
 
 class MaxPool(Layer):
     """The largest value of each `kernel` x `kernel` window."""
 
     def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kernel})"
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.max_pool(x, self.kernel, self.stride)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        image = _image(self, shape)
+        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
 
 
 class AveragePool(Layer):
@@ -223,10 +349,17 @@ class AveragePool(Layer):
 
     def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
         super().__init__()
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kernel})"
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.average_pool(x, self.kernel, self.stride)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        image = _image(self, shape)
+        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
 
 
 class Flatten(Layer):
@@ -235,13 +368,26 @@ class Flatten(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.flatten(x)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        height, width, channels = _image(self, shape)
+        return (channels * height * width,)
+
 
 class Unflatten(Layer):
     """(N, C H W) to (N, H, W, C): the inverse of `Flatten`."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
-        self.height, self.width = height, width
+        self.height, self.width = check_count("height", height), check_count("width", width)
+
+    def __repr__(self) -> str:
+        return f"Unflatten({self.height}, {self.width})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        pixels = self.height * self.width
+        if len(shape) != 1 or shape[0] % pixels:
+            raise MisfitError(self, f"a multiple of {pixels} numbers", shape)
+        return self.height, self.width, shape[0] // pixels
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.unflatten(x, self.height, self.width)
@@ -262,6 +408,15 @@ class Sequential(Layer):
             x = layer(x, training)
         return x
 
+    def output_shape(self, shape: Shape) -> Shape:
+        for index, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except MisfitError as error:
+                before = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
+                raise error.within(str(index), before) from None
+        return shape
+
 
 class Residual(Layer):
     """relu(body(x) + shortcut(x)), the shortcut x itself by default: a residual block (He et al., 2016)."""
@@ -274,5 +429,17 @@ class Residual(Layer):
         return {"body": self.body} | ({"shortcut": self.shortcut} if self.shortcut else {})
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        skipped = self.shortcut(x, training) if self.shortcut else x
-        return operations.relu(self.body(x, training) + skipped)
+        y = self.body(x, training)
+        return operations.relu(y + (self.shortcut(x, training) if self.shortcut else x))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        branches = {}
+        for name, branch in self.children().items():
+            try:
+                branches[name] = branch.output_shape(shape)
+            except MisfitError as error:
+                raise error.within(name) from None
+        skipped = branches.get("shortcut", shape)
+        if branches["body"] != skipped:
+            raise MisfitError(self, f"branches of one shape, not {branches['body']} and {skipped}", shape)
+        return skipped

@@ -12,7 +12,6 @@ from hlf_np.engine import Engine
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, mean
 from hlf_np.optim import Adam, AdamConfig
-from hlf_np.programs.training import ClassifierTraining
 
 
 class Learner(Protocol):
@@ -44,6 +43,5 @@ class AutodiffLearner:
 
 def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -> Learner:
     """A learner for a model; the readable one if it has layers that cannot be compiled."""
-    if engine is Engine.AUTODIFF or not model.compiles:
-        return AutodiffLearner(model, config)
-    return ClassifierTraining(model.network, model.image_shape, config)
+    compiled = model.training_program(config) if engine is Engine.PROGRAM else None
+    return compiled or AutodiffLearner(model, config)

@@ -8,8 +8,8 @@ model is a network, the architecture that describes it, and the means to exchang
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from hlf_np import weights
 from hlf_np.architectures import Architecture, Kind, build
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images
+from hlf_np.checks import check_count, check_images
 from hlf_np.errors import UserError
-from hlf_np.layers import Draws, Layer, Sequential
+from hlf_np.layers import Draws, Layer
+from hlf_np.optim import AdamConfig
+from hlf_np.programs.compiler import IMAGES_PER_BATCH, NO_FRONT, Compiler, classifier_training
 from hlf_np.programs.evaluation import Program
+from hlf_np.programs.training import ClassifierTraining
 from hlf_np.random import generator
-
-IMAGES_PER_BATCH = 200  # of a network that is not compiled
 
 
 class Model:
@@ -54,7 +55,7 @@ class Model:
     @classmethod
     def of(
         cls,
-        network: Sequential,
+        network: Layer,
         classes: int,
         image_shape: tuple[int, int, int] = (28, 28, 1),
         architecture: Architecture | None = None,
@@ -62,6 +63,10 @@ class Model:
         """A model of a network from images (N, H, W, C) to logits (N, classes); layers of your own are welcome.
 
         It is trained and attacked like any other, though by the slower autodiff if it has layers that do not compile.
+
+        Raises
+        ------
+        UserError : for layers that do not fit together, or another number of outputs than of classes.
 
         Examples
         --------
@@ -77,39 +82,45 @@ class Model:
         return model
 
     def _hold(
-        self, network: Sequential, classes: int, image_shape: tuple[int, int, int], architecture: Architecture | None
+        self, network: Layer, classes: int, image_shape: tuple[int, int, int], architecture: Architecture | None
     ) -> None:
+        check_count("classes", classes, least=2)
+        outputs = network.output_shape(image_shape)
+        if outputs != (classes,):
+            raise UserError(
+                f"the network turns images {image_shape} into {outputs}, but a model of {classes} classes needs logits"
+                f" ({classes},): change its last layers, or `classes`"
+            )
         self.network, self.classes, self.image_shape, self.architecture = network, classes, image_shape, architecture
-        self._behind: dict[tuple[Layer, ...], Program] = {}
+        self._compiler = Compiler()
 
-    @cached_property
+    @property
     def compiles(self) -> bool:
-        """Whether every layer has a compiled form. Where one has none, the autodiff computes everything."""
-        try:
-            return bool(self.program)
-        except UserError:
-            return False
+        """Whether the network has a compiled form. Where it has none, the autodiff computes everything."""
+        return self.program is not None
 
-    @cached_property
-    def program(self) -> Program:
-        """The network compiled for evaluation and attacks; it follows the weights as they change.
+    @property
+    def program(self) -> Program | None:
+        """The network compiled for evaluation and attacks, following its weights; None unless it `compiles`."""
+        return self.program_behind(NO_FRONT, self.image_shape)
 
-        Raises
-        ------
-        UserError : unless it `compiles`.
-        """
-        return Program(self.network, self.image_shape)
-
-    @cached_property
-    def warp_program(self) -> Program:
+    @property
+    def warp_program(self) -> Program | None:
         """The same behind a warp of images of one channel."""
-        return Program(self.network, self.image_shape, warped=True)
+        return self._compiler.program(self.network, self.image_shape, warped=True) if self._plain else None
 
-    def program_behind(self, decoders: tuple[Layer, ...], code_shape: tuple[int, int, int]) -> Program:
-        """The same behind decoders, one for each group of codes; compiled once for each such tuple."""
-        if decoders not in self._behind:
-            self._behind[decoders] = Program(self.network, code_shape, fronts=decoders)
-        return self._behind[decoders]
+    def program_behind(self, fronts: Sequence[Layer], input_shape: tuple[int, ...]) -> Program | None:
+        """The same behind other networks, one for each group of inputs, such as the decoders of each class."""
+        return self._compiler.program(self.network, input_shape, fronts) if self._plain else None
+
+    def training_program(self, config: AdamConfig) -> ClassifierTraining | None:
+        """The network compiled for training."""
+        return classifier_training(self.network, self.image_shape, config) if self._plain else None
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the model computes what its network does: a class that inherits from this one may do more."""
+        return type(self).forward is Model.forward
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Logits (N, classes) of images (N, H, W, C) as a tensor, for training and attacks."""
@@ -125,8 +136,8 @@ class Model:
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.image_shape)
-        if self.compiles:
-            return self.program.evaluate(images)
+        if program := self.program:
+            return program.evaluate(images)
         parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))
         return np.concatenate([self.forward(Tensor(part)).data for part in parts])
 

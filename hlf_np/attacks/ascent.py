@@ -234,7 +234,7 @@ def run(
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
     wanted = engine is Engine.PROGRAM and attack.objective is Objective.CROSS_ENTROPY and len(labels) > 0
-    compiled = chart.compiled(model) if wanted and model.compiles else None
+    compiled = chart.compiled(model) if wanted else None
     for restart in range(attack.restarts):
         codes = chart.start
         if attack.start is Start.RANDOM:

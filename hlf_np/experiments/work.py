@@ -16,6 +16,7 @@ from hlf_np.manifolds import count_vaes
 from hlf_np.manifolds.oracle import OracleConfig, has_oracle
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
+from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
 from hlf_np.training import SPACES, Training, Variant
 
@@ -38,14 +39,16 @@ PROJECTIONS, PROJECTION_STEPS = 3, 200  # regular, on-manifold and clean images;
 @cache
 def pass_work(architecture: Architecture) -> float:
     """The cost of a forward pass."""
-    operations, papers = (Model(a).program.operations_per_step for a in (architecture, DEFAULTS[Kind.CNN]))
+    operations, papers = (
+        Program(Model(a).network, a.image_shape).operations_per_step for a in (architecture, DEFAULTS[Kind.CNN])
+    )
     return SLOWNESS[architecture.kind] * operations / papers
 
 
 @cache
 def vae_size(vae: VaeConfig) -> float:
     """How many times as much as the usual VAE one costs."""
-    decoders = (Vae(config).decoder_program for config in (vae, VaeConfig()))
+    decoders = (Program(Vae(config).decoder, (config.latent_dimensions,)) for config in (vae, VaeConfig()))
     operations, usual = (decoder.operations_per_step for decoder in decoders)
     return float((operations / usual) ** WIDENING)
 

@@ -13,7 +13,7 @@ from numba import njit
 
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
-from hlf_np.kernels.executor import OPERATIONS, load, run_fronts, workspace
+from hlf_np.kernels.executor import INSTRUCTIONS, load, run_fronts, workspace
 from hlf_np.kernels.linking import (
     boolean,
     booleans,
@@ -37,7 +37,7 @@ LINF, L2 = 0, 1
 _BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
 _ADAM_EPSILON = np.float32(1e-8)
 
-_run = OPERATIONS.call
+_run = INSTRUCTIONS.call
 
 
 @pasted

@@ -42,11 +42,11 @@ _narrow_tile = make_narrow_tile()
 
 @inner
 def product(  # type: ignore[no-untyped-def]
-    a, a_rows, segments, length, b, b_at, start, start_at, columns, c, c_rows, c_panel, rows, finish, gates
+    a, a_rows, segments, length, b, b_at, start, start_at, columns, c, c_rows, rows, finish, gates
 ):  # fmt: skip
     """C = start + A B over whole matrices: `rows` rows, `columns` columns (whole vectors), tile by tile; see `tile`.
 
-    B is stored panel after panel (see `panels`); panels of C are `c_panel` numbers apart.
+    B is stored panel after panel (see `panels`).
     """
     depth = segments.size * length
     for panel in range((columns + PANEL - 1) // PANEL):
@@ -56,12 +56,12 @@ def product(  # type: ignore[no-untyped-def]
             if columns - column >= PANEL:
                 _tile_2(
                     a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
-                    c, c_rows, panel * c_panel, first, count, finish, gates,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
                     a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
-                    c, c_rows, panel * c_panel, first, count, finish, gates,
+                    c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ PRODUCT = LinkedForNumbers(
     product,
     lambda number: (
         number[::1], table, table, integer, number[::1], integer, number[::1], integer, integer,
-        number[::1], table, integer, integer, integer, table,
+        number[::1], table, integer, integer, table,
     ),
 )  # fmt: skip
 OUTER_PRODUCTS = LinkedForNumbers(
@@ -173,7 +173,7 @@ def products_share(  # type: ignore[no-untyped-def]
             _product(
                 run_product, framed[thread], sources[begin[phase] :], segments[: taps[phase, 0]],
                 taps[phase, 1] * channels, weights, weights_begin[phase], bias, 0, columns,
-                target if direct else wide[thread], targets[begin[phase] :], PANEL, rows, PLAIN, targets,
+                target if direct else wide[thread], targets[begin[phase] :], rows, PLAIN, targets,
             )  # fmt: skip
         if not direct:
             _change_width(wide[thread], images * out_pixels, columns, out_channels, target)

@@ -1,8 +1,7 @@
-"""The executor: lists of operations on a few images at a time, inside one core's cache.
+"""The executor: lists of instructions on a few images at a time, inside one core's cache.
 
-A compiled network (see `programs`) is two lists of operations, forward and backward, over one flat workspace. An
-operation is a row of numbers: its kind, and where its tables, weights and buffers are. The executor knows nothing
-else about the network, so it is compiled once for all of them.
+A compiled network (see `programs`) is two lists of `instructions`, forward and backward, over one flat workspace. The
+executor knows nothing else about the network, so it is compiled once for all of them.
 """
 
 import numpy as np
@@ -10,36 +9,35 @@ from numba import njit
 
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy, product
+from hlf_np.kernels.instructions import (
+    KIND,
+    BlocksGradient,
+    FromBlocks,
+    Join,
+    Pool,
+    PoolGradient,
+    Product,
+    Scale,
+    Warp,
+    WarpGradient,
+    Winograd,
+    decoder,
+)
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, pair, rows, table
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.pooling import pool, pool_gradient
-from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.tile import ADD, GATE, LANES, RELU
 from hlf_np.kernels.warp import map_gradient, sample
 from hlf_np.kernels.winograd import OUTPUTS, winograd
 
-# Kinds of operations, and below each the fields behind the kind. Names in *_rows are positions in `tables`.
-# a_rows, rows per image, segments, segment count, length, weights, start, columns, c_rows, c_panel, finish, gates
-PRODUCT = 0
-# a_rows, rows per image, c_rows, channels
-COPY = 1
-# a_rows, rows per image, b_rows, c_rows, channels
-JOIN = 2
-# windows, rows per image, segments, segment count, c_rows, channels
-MAX_POOL, AVERAGE_POOL = 3, 4
-# the same, then g_rows (output gradient), and of the input gradient: windows, segments, t_rows, rows per image; gates
-MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT = 5, 6
-# blocks, distance to the next image's, order; of the image: rows, row, origin, distances of rows and images
-FROM_BLOCKS = 7
-# the same, then of the gradient: origin, distances of rows and images
-BLOCKS_GRADIENT = 8
-# parameters, distance to the next image's, plane, distance, rows, columns, positions and bounds among the weights,
-# slopes, distance, image origin, distances of rows and images
-WARP = 9
-# parameters, distance, blocks, distance, order, pixels, positions, slopes, distance, gradient, distance
-WARP_GRADIENT = 10
-# form, patches, patches per image, row, channels, weights, start, zeros, columns, targets, gates, finish, lines
-WINOGRAD = 11
-FIELDS = 14
+PRODUCT, SCALE, JOIN, POOL, POOL_GRADIENT = (KIND[kind] for kind in (Product, Scale, Join, Pool, PoolGradient))
+FROM_BLOCKS, BLOCKS_GRADIENT, WARP = (KIND[kind] for kind in (FromBlocks, BlocksGradient, Warp))
+WARP_GRADIENT, WINOGRAD = KIND[WarpGradient], KIND[Winograd]
+
+_product_of, _scale_of, _join_of, _winograd_of = (decoder(kind) for kind in (Product, Scale, Join, Winograd))
+_blocks_of, _blocks_gradient_of, _warp_of, _warp_gradient_of = (
+    decoder(kind) for kind in (FromBlocks, BlocksGradient, Warp, WarpGradient)
+)
 
 
 @inner
@@ -61,138 +59,177 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
 
 
 @pasted
-def _from_blocks(op, tables, work, first, end):  # type: ignore[no-untyped-def]
-    """An image of few channels: the sigmoid of what lies in blocks."""
-    blocks, step, order, rows, row, origin, row_step, image_step = op[1:9]
+def _scale(row, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
+    op = _scale_of(row)
+    factors, offsets = weights[op.factors :], weights[op.offsets :]
+    least = np.float32(0) if op.finish & RELU else np.float32(-np.inf)
+    for pixel in range(op.pixels * first, op.pixels * end):
+        source, target = work[tables[op.sources + pixel] :], work[tables[op.targets + pixel] :]
+        if op.finish & ADD:
+            for c in range(op.channels):
+                target[c] += factors[c] * source[c] + offsets[c]
+        else:
+            for c in range(op.channels):
+                value = factors[c] * source[c] + offsets[c]
+                target[c] = least if value < least else value
+        if op.finish & GATE:
+            gate = work[tables[op.gates + pixel] :]
+            for c in range(op.channels):
+                target[c] = target[c] if gate[c] > 0 else np.float32(0)
+
+
+@pasted
+def _join(row, tables, work, first, end):  # type: ignore[no-untyped-def]
+    op = _join_of(row)
+    for pixel in range(op.pixels * first, op.pixels * end):
+        body, shortcut = work[tables[op.bodies + pixel] :], work[tables[op.shortcuts + pixel] :]
+        joined = work[tables[op.targets + pixel] :]
+        for c in range(op.channels):
+            joined[c] = max(body[c] + shortcut[c], np.float32(0))
+
+
+@pasted
+def _from_blocks(row, tables, work, first, end):  # type: ignore[no-untyped-def]
+    op = _blocks_of(row)
     for image in range(first, end):
-        source = work[blocks + image * step :]
-        _sigmoid(source, step)  # whole vectors, as rows of pixels are not
-        for i in range(rows):
-            target, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
-            for k in range(row):
+        source = work[op.blocks + image * op.block_step :]
+        _sigmoid(source, op.block_step)  # whole vectors, as rows of pixels are not
+        for i in range(op.rows):
+            target = work[op.origin + image * op.image_step + i * op.row_step :]
+            of_row = tables[op.order + i * op.row :]
+            for k in range(op.row):
                 target[k] = source[of_row[k]]
 
 
 @pasted
-def _blocks_gradient(op, tables, work, first, end):  # type: ignore[no-untyped-def]
-    """The gradient in front of the sigmoid from that to its result, which lies in blocks."""
-    blocks, step, order, rows, row, origin, row_step, image_step, g_origin, g_row_step, g_image_step = op[1:12]
+def _blocks_gradient(row, tables, work, first, end):  # type: ignore[no-untyped-def]
+    op = _blocks_gradient_of(row)
     for image in range(first, end):
-        source = work[blocks + image * step :]
-        for i in range(rows):
-            y, of_row = work[origin + image * image_step + i * row_step :], tables[order + i * row :]
-            g = work[g_origin + image * g_image_step + i * g_row_step :]
-            for k in range(row):
+        source = work[op.blocks + image * op.block_step :]
+        for i in range(op.rows):
+            y = work[op.origin + image * op.image_step + i * op.row_step :]
+            of_row = tables[op.order + i * op.row :]
+            g = work[op.g_origin + image * op.g_image_step + i * op.g_row_step :]
+            for k in range(op.row):
                 g[k] = source[of_row[k]] * y[k] * (np.float32(1) - y[k])
 
 
 @pasted
-def _warp(op, weights, work, first, end):  # type: ignore[no-untyped-def]
-    """Images of one channel, warped by six parameters; see `kernels.warp` and `operations.affine_matrix`.
-
-    Among the weights: x, y of every pixel, each filled up to whole vectors; the last column and line; half the columns
-    and lines. In the workspace: the map, the values, their slopes to column and line.
-    """
-    codes, code_step, planes, plane_step, rows, width, at, filled = op[1:9]
-    slopes, slope_step, origin, row_step, image_step = op[9:14]
+def _warp(row, weights, work, first, end):  # type: ignore[no-untyped-def]
+    """See `kernels.warp` and `operations.affine_matrix`."""
+    op = _warp_of(row)
+    rows, width, at, filled = op.rows, op.width, op.constants, op.filled
     x, y, most, half = weights[at:], weights[at + filled :], weights[at + 2 * filled :], weights[at + 2 * filled + 2 :]
     one = np.float32(1)
     for image in range(first, end):
-        own = work[slopes + image * slope_step :]
-        u, v, hx, hy, scale, angle = work[codes + image * code_step : codes + image * code_step + 6]
+        own, code = work[op.slopes + image * op.slope_step :], op.codes + image * op.code_step
+        u, v, hx, hy, scale, angle = work[code : code + 6]
         c, n = np.cos(angle), np.sin(angle)
         own[0], own[1] = half[0] * scale * (c - hx * n), half[0] * scale * (hx * c - n)
         own[2] = half[0] * (u + one) + one
         own[3], own[4] = half[1] * scale * (hy * c + n), half[1] * scale * (c - hy * n)
         own[5] = half[1] * (v + one) + one
         values, columns, lines = own[LANES:], own[LANES + filled :], own[LANES + 2 * filled :]
-        plane = work[planes + image * plane_step :]
+        plane = work[op.planes + image * op.plane_step :]
         sample(plane, width + 3, x, y, rows * width, own, 0, most, values, columns, lines)
         for i in range(rows):
-            copy(values[i * width :], work[origin + image * image_step + i * row_step :], width)
+            source, target = values[i * width :], work[op.origin + image * op.image_step + i * op.row_step :]
+            if op.pixel_step == 1:
+                copy(source, target, width)
+            else:
+                for j in range(width):
+                    target[j * op.pixel_step] = source[j]
 
 
 @pasted
-def _warp_gradient(op, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
-    """The gradient to the parameters from that to the image, which lies in blocks."""
-    codes, code_step, blocks, block_step, order, pixels, at, filled, slopes, slope_step, to, to_step = op[1:13]
+def _warp_gradient(row, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
+    op = _warp_gradient_of(row)
+    at, filled, pixels = op.constants, op.filled, op.pixels
     x, y, half = weights[at:], weights[at + filled :], weights[at + 2 * filled + 2 :]
     for image in range(first, end):
-        source, own = work[blocks + image * block_step :], work[slopes + image * slope_step :]
-        of_pixels, g = tables[order:], own[LANES:]  # in place of the values, which nobody reads any more
+        source, own = work[op.image + image * op.image_step :], work[op.slopes + image * op.slope_step :]
+        of_pixels, g = tables[op.order :], own[LANES:]  # in place of the values, which nobody reads any more
         for k in range(pixels):
             g[k] = source[of_pixels[k]]
         a, b, d_u, c_, d, d_v = map_gradient(own[LANES + filled :], own[LANES + 2 * filled :], g, x, y, pixels)
         a, b, d_u, c_, d, d_v = a * half[0], b * half[0], d_u * half[0], c_ * half[1], d * half[1], d_v * half[1]
-        hx, hy, s, r = work[codes + image * code_step + 2 : codes + image * code_step + 6]
+        code = op.codes + image * op.code_step
+        hx, hy, s, r = work[code + 2 : code + 6]
         c, n = np.cos(r), np.sin(r)
-        gradient = work[to + image * to_step :]
+        gradient = work[op.to + image * op.to_step :]
         gradient[0], gradient[1] = d_u, d_v
         gradient[2], gradient[3] = s * (c * b - n * a), s * (c * c_ - n * d)
         gradient[4] = a * (c - hx * n) + b * (hx * c - n) + c_ * (hy * c + n) + d * (c - hy * n)
         gradient[5] = s * (c_ * (c - hy * n) - a * (n + hx * c) - b * (hx * n + c) - d * (n + hy * c))
 
 
+@pasted
+def _run_product(row, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
+    op = _product_of(row)
+    skipped = op.pixels * first
+    product(
+        work, tables[op.sources + skipped :], tables[op.segments : op.segments + op.segment_count], op.length, weights,
+        op.weights, weights, op.start, op.columns, work, tables[op.targets + skipped :], op.pixels * (end - first),
+        op.finish, tables[op.gates + skipped :],
+    )  # fmt: skip
+
+
+@pasted
+def _run_winograd(row, tables, weights, work, room, first, end):  # type: ignore[no-untyped-def]
+    op = _winograd_of(row)
+    skipped = op.patches_per_image * first
+    outputs = OUTPUTS[op.form] * skipped
+    winograd(
+        op.form, work, tables[op.patches + skipped :], op.row, op.channels, weights, op.weights, op.start, op.zeros,
+        op.columns, tables[op.targets + outputs :], tables[op.gates + outputs :], op.finish, room, tables[op.lines :],
+        op.patches_per_image * (end - first),
+    )  # fmt: skip
+
+
 @njit(cache=True, error_model="numpy")
-def run_operations(ops, tables, weights, work, room, first, end):  # type: ignore[no-untyped-def]
-    """A list of operations on the lanes from `first` to before `end`; room : for Winograd's convolutions to work in."""
-    for index in range(ops.shape[0]):
-        op = ops[index]
-        kind = op[0]
+def run_instructions(rows, tables, weights, work, room, first, end):  # type: ignore[no-untyped-def]
+    """A list of instructions on the images from `first` to before `end`; room : for Winograd's convolutions."""
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        kind = row[0]
         if kind == PRODUCT:
-            skipped = op[2] * first
-            product(
-                work, tables[op[1] + skipped :], tables[op[3] : op[3] + op[4]], op[5], weights, op[6], weights, op[7],
-                op[8], work, tables[op[9] + skipped :], op[10], op[2] * (end - first), op[11],
-                tables[op[12] + skipped :],
-            )  # fmt: skip
+            _run_product(row, tables, weights, work, first, end)
         elif kind == WINOGRAD:
-            skipped = op[3] * first
-            outputs = OUTPUTS[op[1]] * skipped
-            winograd(
-                op[1], work, tables[op[2] + skipped :], op[4], op[5], weights, op[6], op[7], op[8], op[9],
-                tables[op[10] + outputs :], tables[op[11] + outputs :], op[12], room, tables[op[13] :],
-                op[3] * (end - first),
-            )  # fmt: skip
-        elif kind == COPY:
-            for pixel in range(op[2] * first, op[2] * end):
-                copy(work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :], op[4])
+            _run_winograd(row, tables, weights, work, room, first, end)
+        elif kind == SCALE:
+            _scale(row, tables, weights, work, first, end)
         elif kind == JOIN:
-            for pixel in range(op[2] * first, op[2] * end):
-                a, b = work[tables[op[1] + pixel] :], work[tables[op[3] + pixel] :]
-                joined = work[tables[op[4] + pixel] :]
-                for c in range(op[5]):
-                    joined[c] = max(a[c] + b[c], np.float32(0))
-        elif kind in (MAX_POOL, AVERAGE_POOL):
-            pool(op, kind == MAX_POOL, tables, work, first, end)
-        elif kind in (MAX_POOL_GRADIENT, AVERAGE_POOL_GRADIENT):
-            pool_gradient(op, kind == MAX_POOL_GRADIENT, tables, work, first, end)
+            _join(row, tables, work, first, end)
+        elif kind == POOL:
+            pool(row, tables, work, first, end)
+        elif kind == POOL_GRADIENT:
+            pool_gradient(row, tables, work, first, end)
         elif kind == FROM_BLOCKS:
-            _from_blocks(op, tables, work, first, end)
+            _from_blocks(row, tables, work, first, end)
         elif kind == BLOCKS_GRADIENT:
-            _blocks_gradient(op, tables, work, first, end)
+            _blocks_gradient(row, tables, work, first, end)
         elif kind == WARP:
-            _warp(op, weights, work, first, end)
+            _warp(row, weights, work, first, end)
         elif kind == WARP_GRADIENT:
-            _warp_gradient(op, tables, weights, work, first, end)
+            _warp_gradient(row, tables, weights, work, first, end)
 
 
-OPERATIONS = Linked(run_operations, rows, table, floats, floats, floats, integer, integer)
-_run = OPERATIONS.call
+INSTRUCTIONS = Linked(run_instructions, rows, table, floats, floats, floats, integer, integer)
+_run = INSTRUCTIONS.call
 
 
 @inner
-def run_fronts(run, ops, tables, weights, work, room, groups, active):  # type: ignore[no-untyped-def]
-    """A list of operations with the weights of each lane's group; lanes of the same group should lie side by side.
+def run_fronts(run, rows, tables, weights, work, room, groups, active):  # type: ignore[no-untyped-def]
+    """A list of instructions with the weights of each lane's group; lanes of the same group should lie side by side.
 
-    run : the address of `run_operations`; weights : (G, W); groups : (L,), of the lanes.
+    run : the address of `run_instructions`; weights : (G, W); groups : (L,), of the lanes.
     """
     first = 0
     while first < active:
         end = first + 1
         while end < active and groups[end] == groups[first]:
             end += 1
-        _run(run, ops, tables, weights[groups[first]], work, room, first, end)
+        _run(run, rows, tables, weights[groups[first]], work, room, first, end)
         first = end
 
 
@@ -206,18 +243,20 @@ def workspace(size):  # type: ignore[no-untyped-def]
 
 @inner
 def load(values, slot, work, lane):  # type: ignore[no-untyped-def]
-    """Put values (D,) into a lane's framed buffer; slot = (rows, numbers per row, origin, row, image)."""
-    rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
+    """Put values (D,) where a lane has them, run after run; slot : see `programs.memory.slot`."""
+    rows, runs, length, origin, row, run, image = slot[0], slot[1], slot[2], slot[3], slot[4], slot[5], slot[6]
     for i in range(rows):
-        copy(values[i * width :], work[origin + lane * image + i * row :], width)
+        for j in range(runs):
+            copy(values[(i * runs + j) * length :], work[origin + lane * image + i * row + j * run :], length)
 
 
 @inner
 def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
     """The other way round."""
-    rows, width, origin, row, image = slot[0], slot[1], slot[2], slot[3], slot[4]
+    rows, runs, length, origin, row, run, image = slot[0], slot[1], slot[2], slot[3], slot[4], slot[5], slot[6]
     for i in range(rows):
-        copy(work[origin + lane * image + i * row :], values[i * width :], width)
+        for j in range(runs):
+            copy(work[origin + lane * image + i * row + j * run :], values[(i * runs + j) * length :], length)
 
 
 @inner
@@ -249,8 +288,8 @@ def evaluation_kernel(  # type: ignore[no-untyped-def]
 ):
     """Outputs (N, E) of inputs (N, D).
 
-    addresses : of `EVALUATION`; run : of `run_operations`; front, forward : the operations, and weights : (G, W), see
-    `programs.evaluation`; slots : (2, 5), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
+    addresses : of `EVALUATION`; run : of `run_instructions`; front, forward : the instructions, and weights : (G, W),
+    see `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
     a group side by side; groups : (N,), of the inputs.
     """
     _evaluate_parts(

@@ -1,7 +1,7 @@
 """A training step: forward, backward and Adam's update in two calls.
 
-Like `executor`, this runs lists of operations over flat workspaces. Here a batch is cut into *parts* of a few images,
-each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm needs sums
+Like `executor`, this runs lists of `instructions` over flat workspaces. Here a batch is cut into *parts* of a few
+images, each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm needs sums
 over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are added up, in
 the order of the parts, and the next stage begins. The gradients to the weights are sums over the whole batch too. Those
 of small matrices over many pixels are summed up in the parts as soon as what they need is in the cache; all others at
@@ -19,7 +19,25 @@ from numba import njit
 from hlf_np.kernels.adam import adam_update
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
-from hlf_np.kernels.executor import OPERATIONS, fetch, load
+from hlf_np.kernels.executor import INSTRUCTIONS, fetch, load
+from hlf_np.kernels.instructions import (
+    KIND,
+    BiasSums,
+    Moments,
+    Normalize,
+    NormGradient,
+    NormSums,
+    NormTotals,
+    Reparameterize,
+    ReparameterizeGradient,
+    SoftmaxLoss,
+    Statistics,
+    Task,
+    Totals,
+    VaeLoss,
+    WeightSums,
+    decoder,
+)
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table, together
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
 from hlf_np.kernels.normalization import (
@@ -36,42 +54,20 @@ from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import PANEL
 from hlf_np.kernels.winograd_filters import all_filters
 
-# Kinds of operations besides the executor's, and below each the fields behind the kind. Names in *_rows are positions
-# in `tables`; `row` is the numbers in a row of pixels, `rows` the rows of an image.
-# g_rows, rows, row, channels, sums
-BIAS_SUMS = 20
-# x_rows, rows, row, channels, moments
-MOMENTS = 21
-# x_rows, rows, row, statistics, y_rows, rectify
-NORMALIZE = 22
-# x_rows, rows, row, channels, statistics, g_rows, sums
-NORM_SUMS = 23
-# x_rows, rows, row, statistics, g_rows, d_rows
-NORM_GRADIENT = 24
-# logits, distance to the next image's, gradient, distance, labels, distance, classes, results, distance
-SOFTMAX_LOSS = 25
-# latents, posterior, distance to the next image's, noise, distance, codes, distance
-REPARAMETERIZE = 26
-# the same, then gradients: to the posterior, distance, to the codes, distance
-REPARAMETERIZE_GRADIENT = 27
-# rows, row, then of the result, the image and the gradient: origin, distance of rows, of images; weight;
-# latents, posterior, distance; results, distance
-VAE_LOSS = 28
-# a_groups, groups, rows in a group, a_steps, pixels, b_steps, columns, sums
-WEIGHT_SUMS = 29
-# At the end of a stage, for all parts together:
-# pixels, channels, row, moments, statistics, weight, bias, running_mean, running_variance, settings
-STATISTICS = 30
-# pixels, channels, row, sums, statistics, weight, bias
-NORM_TOTALS = 31
-# count, sums, gradient
-TOTALS = 32
-FIELDS = 18
+BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, REPARAMETERIZE, VAE_LOSS, WEIGHT_SUMS = (
+    KIND[kind]
+    for kind in (
+        BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, VaeLoss, WeightSums
+    )
+)  # fmt: skip
+STATISTICS, NORM_TOTALS = KIND[Statistics], KIND[NormTotals]
 
-# A task, a few rows and a panel of a gradient to weights: where its first row's numbers are, a_steps, pixels, column,
-# columns, b_steps, where it goes, rows.
+_weight_sums_of, _softmax_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _totals_of = (
+    decoder(kind) for kind in (WeightSums, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss, Totals)
+)
+_task_of = decoder(Task)
 
-_run_operations, _outer_products = OPERATIONS.call, OUTER_PRODUCTS.call
+_run_instructions, _outer_products = INSTRUCTIONS.call, OUTER_PRODUCTS.call
 
 VALUES_PER_BLOCK = 4096  # of the update
 RUNS_PER_BLOCK = 64  # of copies
@@ -79,92 +75,107 @@ HALVES = 2  # of a batch, whose gradients are added up in the update
 
 
 @pasted
-def _weight_sums(run, op, tables, work, images):  # type: ignore[no-untyped-def]
+def _weight_sums(run, row, tables, work, images):  # type: ignore[no-untyped-def]
     """A part's gradient to weights; `run` is the address of `outer_products`."""
+    op = _weight_sums_of(row)
     _outer_products(
-        run, work, tables[op[1] : op[1] + op[2]], op[3], tables[op[4] :], work, op[7], tables[op[6] :], images * op[5],
-        work, op[8],
+        run, work, tables[op.groups : op.groups + op.group_count], op.group, tables[op.a_steps :], work, op.columns,
+        tables[op.b_steps :], images * op.pixels, work, op.sums,
     )  # fmt: skip
 
 
 @pasted
-def _softmax_loss(op, work, images, share):  # type: ignore[no-untyped-def]
+def _softmax_loss(row, work, images, share):  # type: ignore[no-untyped-def]
+    op = _softmax_loss_of(row)
     for image in range(images):
-        to, label = op[3] + image * op[4], np.int64(work[op[5] + image * op[6]])
-        loss, predicted = softmax_loss(work, op[1] + image * op[2], to, op[7], label)
-        for c in range(op[7]):
+        to, label = op.gradient + image * op.gradient_step, np.int64(work[op.labels + image * op.labels_step])
+        loss, predicted = softmax_loss(work, op.logits + image * op.logits_step, to, op.classes, label)
+        for c in range(op.classes):
             work[to + c] *= share
-        work[op[8] + image * op[9]], work[op[8] + image * op[9] + 1] = loss, predicted
+        results = work[op.results + image * op.results_step :]
+        results[0], results[1] = loss, predicted
 
 
 @pasted
-def _reparameterize(op, work, images, share):  # type: ignore[no-untyped-def]
-    """Forward, or backward with the gradient of the KL."""
-    latents = op[1]
+def _reparameterize(row, work, images):  # type: ignore[no-untyped-def]
+    op = _reparameterize_of(row)
     for image in range(images):
-        posterior, noise = work[op[2] + image * op[3] :], work[op[4] + image * op[5] :]
-        if op[0] == REPARAMETERIZE:
-            reparameterize(posterior, noise, work[op[6] + image * op[7] :], latents)
-        else:
-            d_posterior, d_codes = work[op[8] + image * op[9] :], work[op[10] + image * op[11] :]
-            reparameterize_gradient(posterior, noise, d_codes, d_posterior, latents, share)
+        posterior, noise = work[op.posterior + image * op.posterior_step :], work[op.noise + image * op.noise_step :]
+        reparameterize(posterior, noise, work[op.codes + image * op.codes_step :], op.latents)
 
 
 @pasted
-def _vae_loss(op, weights, work, images, share):  # type: ignore[no-untyped-def]
-    scale = share * weights[op[12]]
+def _reparameterize_gradient(row, work, images, share):  # type: ignore[no-untyped-def]
+    op = _reparameterize_gradient_of(row)
+    for image in range(images):
+        posterior, noise = work[op.posterior + image * op.posterior_step :], work[op.noise + image * op.noise_step :]
+        d_posterior = work[op.d_posterior + image * op.d_posterior_step :]
+        d_codes = work[op.d_codes + image * op.d_codes_step :]
+        reparameterize_gradient(posterior, noise, d_codes, d_posterior, op.latents, share)
+
+
+@pasted
+def _vae_loss(row, weights, work, images, share):  # type: ignore[no-untyped-def]
+    op = _vae_loss_of(row)
+    scale = share * weights[op.weight]
     for image in range(images):
         total = np.float32(0)
-        for i in range(op[1]):
-            y, x = work[op[3] + i * op[4] + image * op[5] :], work[op[6] + i * op[7] + image * op[8] :]
-            total += absolute_error(y, x, work[op[9] + i * op[10] + image * op[11] :], op[2], scale)
-        results = work[op[16] + image * op[17] :]
-        results[0], results[1] = total, divergence(work[op[14] + image * op[15] :], op[13])
+        for i in range(op.rows):
+            y, x = (
+                work[op.y + i * op.y_row_step + image * op.y_step :],
+                work[op.x + i * op.x_row_step + image * op.x_step :],
+            )
+            total += absolute_error(y, x, work[op.g + i * op.g_row_step + image * op.g_step :], op.row, scale)
+        results = work[op.results + image * op.results_step :]
+        results[0], results[1] = total, divergence(work[op.posterior + image * op.posterior_step :], op.latents)
 
 
 @inner
-def run_stage(run, run_products, ops, tables, weights, work, room, images, share):  # type: ignore[no-untyped-def]
-    """A stage for one part; run, run_products : the addresses of `run_operations` and `outer_products`; share = 1 /
+def run_stage(run, run_products, rows, tables, weights, work, room, images, share):  # type: ignore[no-untyped-def]
+    """A stage for one part; run, run_products : the addresses of `run_instructions` and `outer_products`; share = 1 /
     images in the batch."""
-    for index in range(ops.shape[0]):
-        op = ops[index]
-        kind = op[0]
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        kind = row[0]
         if kind < BIAS_SUMS:
-            _run_operations(run, ops[index : index + 1], tables, weights, work, room, 0, images)
+            _run_instructions(run, rows[index : index + 1], tables, weights, work, room, 0, images)
         elif kind == BIAS_SUMS:
-            bias_sums(op, tables, work, images)
+            bias_sums(row, tables, work, images)
         elif kind == MOMENTS:
-            moments(op, tables, work, images)
+            moments(row, tables, work, images)
         elif kind == NORMALIZE:
-            normalize(op, tables, weights, work, images)
+            normalize(row, tables, weights, work, images)
         elif kind == NORM_SUMS:
-            norm_sums(op, tables, weights, work, images)
+            norm_sums(row, tables, weights, work, images)
         elif kind == NORM_GRADIENT:
-            norm_gradient(op, tables, weights, work, images)
+            norm_gradient(row, tables, weights, work, images)
         elif kind == SOFTMAX_LOSS:
-            _softmax_loss(op, work, images, share)
+            _softmax_loss(row, work, images, share)
         elif kind == WEIGHT_SUMS:
-            _weight_sums(run_products, op, tables, work, images)
+            _weight_sums(run_products, row, tables, work, images)
         elif kind == VAE_LOSS:
-            _vae_loss(op, weights, work, images, share)
+            _vae_loss(row, weights, work, images, share)
+        elif kind == REPARAMETERIZE:
+            _reparameterize(row, work, images)
         else:
-            _reparameterize(op, work, images, share)
+            _reparameterize_gradient(row, work, images, share)
 
 
 @inner
-def close(ops, weights, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
+def close(rows, weights, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
     """The end of a stage."""
-    for index in range(ops.shape[0]):
-        op = ops[index]
-        if op[0] == STATISTICS:
-            statistics(op, weights, work, parts, count, images)
-        elif op[0] == NORM_TOTALS:
-            norm_totals(op, weights, work, parts, count, gradients)
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        if row[0] == STATISTICS:
+            statistics(row, weights, work, parts, count, images)
+        elif row[0] == NORM_TOTALS:
+            norm_totals(row, weights, work, parts, count, gradients)
         else:
-            total = gradients[op[3] : op[3] + op[1]]
+            op = _totals_of(row)
+            total = gradients[op.gradient : op.gradient + op.size]
             total[:] = 0
             for part in range(parts):
-                sums = work[part, op[2] :]
+                sums = work[part, op.sums :]
                 for k in range(total.size):
                     total[k] += sums[k]
 
@@ -175,7 +186,7 @@ _run_stage = STAGE.call
 
 @inner
 def run_parts(  # type: ignore[no-untyped-def]
-    thread, addresses, stage, ops, tables, weights, work, rooms, parts, images, slots, batch
+    thread, addresses, stage, rows, tables, weights, work, rooms, parts, images, slots, batch
 ):
     """A stage of a thread's parts; with the first their images are put where they belong, with the last their results.
 
@@ -192,31 +203,31 @@ def run_parts(  # type: ignore[no-untyped-def]
                 load(inputs[first + image], slots[0], own, image)
                 load(targets[first + image], slots[1], own, image)
         _run_stage(
-            addresses[0], addresses[1], addresses[2], ops[stage[0] : stage[1]], tables, weights, own, rooms[thread],
+            addresses[0], addresses[1], addresses[2], rows[stage[0] : stage[1]], tables, weights, own, rooms[thread],
             here, np.float32(1 / count),
         )  # fmt: skip
-        if stage[2] == ops.shape[0]:
+        if stage[2] == rows.shape[0]:
             for image in range(here):
                 fetch(results[first + image], slots[2], own, image)
 
 
 @inner
 def run_tasks(thread, shared, tasks, tables, work, parts, count, images, gradients):  # type: ignore[no-untyped-def]
-    """A thread's tasks. Each is a panel of some rows of a gradient to weights, over all parts of one half; shared : see
-    `sharing`."""
+    """A thread's tasks, each for one half of the parts; shared : see `sharing`."""
     while True:
         number = claim(shared, thread)
         if number < 0:
             break
         half, index = number // tasks.shape[0], number % tasks.shape[0]
-        task, result = tasks[index], gradients[half]
+        task, result = _task_of(tasks[index]), gradients[half]
         first = half * parts // HALVES
         if first == (half + 1) * parts // HALVES:  # no part at all
-            result[task[6] : task[6] + task[7] * PANEL] = 0
+            result[task.gradient : task.gradient + task.rows * PANEL] = 0
         for part in range(first, (half + 1) * parts // HALVES):
             outer_product(
-                work[part], task[0], tables[task[1] :], work[part], task[3], task[4], tables[task[5] :],
-                min(images, count - part * images) * task[2], result, task[6], task[7], part > first,
+                work[part], task.a, tables[task.a_steps :], work[part], task.column, task.columns,
+                tables[task.b_steps :], min(images, count - part * images) * task.pixels, result, task.gradient,
+                task.rows, part > first,
             )  # fmt: skip
 
 
@@ -231,30 +242,31 @@ _close, _run_parts, _run_tasks = CLOSE.call, PARTS.spread, TASKS.spread
 
 def addresses() -> tuple[Addresses, tuple[int, int, int], int, Addresses]:
     """What `gradients_kernel` calls."""
-    stage = (STAGE.address, OPERATIONS.address, OUTER_PRODUCTS.address(np.float32))
+    stage = (STAGE.address, INSTRUCTIONS.address, OUTER_PRODUCTS.address(np.float32))
     return PARTS.addresses, stage, CLOSE.address, TASKS.addresses
 
 
 @njit(cache=True)
 def gradients_kernel(  # type: ignore[no-untyped-def]
-    addresses, ops, stages, tasks, tables, weights, work, rooms, images, slots, inputs, targets, results, gradients
+    addresses, rows, stages, tasks, tables, weights, work, rooms, images, slots, inputs, targets, results, gradients
 ):
     """Forward and backward.
 
     addresses : of `PARTS`; of `run_stage` and of what it calls; of `close`; of `TASKS`.
-    stages : (S, 3) first operation of each stage, first of its end, and the next stage's first; tasks : (T, 8).
+    stages : (S, 3) first instruction of each stage, first of its end, and the next stage's first; rows, tasks : encoded
+    instructions.
     work : (parts or more, size); rooms : (threads, size), see `run_parts`; images : in a part; slots : where the inputs
-    and targets of an image, (N, ...) float32, and its results belong, (3, 5), see `executor.load`; gradients :
+    and targets of an image, (N, ...) float32, and its results belong, (3, 7), see `executor.load`; gradients :
     (HALVES, P), whose sum is that to all parameters.
     """
     count = inputs.shape[0]
     parts, threads = (count + images - 1) // images, rooms.shape[0]
     for stage in range(stages.shape[0]):
         _run_parts(
-            addresses[0], threads, addresses[1], stages[stage], ops, tables, weights, work, rooms, parts, images,
+            addresses[0], threads, addresses[1], stages[stage], rows, tables, weights, work, rooms, parts, images,
             slots, (inputs, targets, results),
         )  # fmt: skip
-        end = ops[stages[stage, 1] : stages[stage, 2]]
+        end = rows[stages[stage, 1] : stages[stage, 2]]
         _close(addresses[2], end, weights, work, parts, count, images, gradients[0])
     shared = shares(HALVES * tasks.shape[0], threads)
     _run_tasks(addresses[3], threads, shared, tasks, tables, work, parts, count, images, gradients)

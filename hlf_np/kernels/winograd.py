@@ -208,7 +208,7 @@ def winograd(  # type: ignore[no-untyped-def]
     size = wide * ((sums_wide + PANEL - 1) // PANEL) * PANEL
     entry, sums_entry = BLOCK * wide + APART, BLOCK * sums_wide + APART
     sums = products * entry
-    panel, plain = np.int64(PANEL), np.int64(PLAIN)  # for a literal, Numba would compile the product again
+    plain = np.int64(PLAIN)  # for a literal, Numba would compile the product again
     for first in range(0, count, BLOCK):
         several = min(BLOCK, count - first)
         for patch in range(several):
@@ -220,7 +220,7 @@ def winograd(  # type: ignore[no-untyped-def]
         for k in range(products):
             product(
                 room[k * entry :], lines[:BLOCK], lines[:1], wide, weights, at + k * size, weights, zeros,
-                sums_wide, room[sums + k * sums_entry :], lines[BLOCK:], panel, several, plain, lines[BLOCK:],
+                sums_wide, room[sums + k * sums_entry :], lines[BLOCK:], several, plain, lines[BLOCK:],
             )  # fmt: skip
         for patch in range(several):
             for phase in range(written):

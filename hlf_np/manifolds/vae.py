@@ -44,7 +44,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ from hlf_np.layers import (
     Unflatten,
 )
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.evaluation import Program
+from hlf_np.programs.compiler import Compiler
 from hlf_np.random import generator
 
 
@@ -170,6 +169,7 @@ class Vae(Layer):
         self.config = config
         random = draws or generator(seed, "vae initialisation")
         self.encoder, self.decoder = _encoder(config, random), _decoder(config, random)
+        self._compiler = Compiler()
 
     def children(self) -> Mapping[str, Layer]:
         return {"encoder": self.encoder, "decoder": self.decoder}
@@ -192,7 +192,7 @@ class Vae(Layer):
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
         check_images(images, self.config.image_shape)
-        return self.encoder_program.evaluate(images)[:, : self.config.latent_dimensions]
+        return self._compiler.evaluate(images, self.encoder)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:
         """The images (N, H, W, C) in [0, 1] of codes (N, L), float32, in evaluation mode.
@@ -203,18 +203,7 @@ class Vae(Layer):
         """
         if codes.ndim != 2 or codes.shape[1] != self.config.latent_dimensions:
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
-        images = self.decoder_program.evaluate(np.asarray(codes, np.float32))
-        return images.reshape(len(codes), *self.config.image_shape)
-
-    @cached_property
-    def encoder_program(self) -> Program:
-        """The encoder in evaluation mode, compiled."""
-        return Program(self.encoder, self.config.image_shape)
-
-    @cached_property
-    def decoder_program(self) -> Program:
-        """Likewise the decoder."""
-        return Program(self.decoder, (1, 1, self.config.latent_dimensions))
+        return self._compiler.evaluate(np.asarray(codes, np.float32), self.decoder)
 
     def state_dict(self) -> dict[str, Floats]:
         """Copies of all parameters and running statistics by name, in PyTorch's layouts."""

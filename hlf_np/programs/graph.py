@@ -2,20 +2,19 @@
 
 A ReLU disappears into the layer before it, flattening into the order of the weights, and in evaluation mode batch norm
 too: it is then an affine map per channel, and part of the weights before it; likewise two linear layers with nothing
-in between, as at the end of the paper's CNN, are one. What is left are affine layers, batch norm in training mode,
-pooling, and the joins of residual blocks, between *values*; see `nodes`.
+in between, as at the end of the paper's CNN, are one. What is left are the nodes of `affine`, `pooling`, `joining` and
+`normalization`, and between them *values*.
+
+Layers are recognised by their exact class: one that inherits from `Convolution` may compute anything. What is not in
+`READERS` is not compiled.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
-from hlf_np.errors import UserError
-from hlf_np.kernels.layout import convolved, frame_for_gradient
 from hlf_np.kernels.tile import LANES
-from hlf_np.kernels.winograd_forms import FORMS
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -27,11 +26,13 @@ from hlf_np.layers import (
     ReLU,
     Residual,
     Sequential,
-    Sigmoid,
     TransposedConvolution,
-    Unflatten,
 )
-from hlf_np.programs.nodes import Affine, Join, Node, Norm, Pool, Reparameterization, Value, Weighted
+from hlf_np.programs.affine import Affine, read_affine
+from hlf_np.programs.joining import read_residual
+from hlf_np.programs.normalization import Pointwise, read_norm, read_relu
+from hlf_np.programs.pooling import read_pool
+from hlf_np.programs.values import Node, NotCompiledError, Value
 
 L = TypeVar("L", bound=Layer)
 
@@ -40,162 +41,126 @@ class Graph:
     """The values and nodes of a network, in the order of computation.
 
     batch_size : of most batches if the network is in training mode, which keeps its batch norms; otherwise none.
+
+    Raises
+    ------
+    UserError : for a network that does not fit together; NotCompiledError : for one with layers that are not compiled.
     """
 
-    def __init__(self, network: Layer, input_shape: tuple[int, int, int], batch_size: int | None = None) -> None:
-        self.training, self.batch_size = batch_size is not None, batch_size
+    def __init__(self, network: Layer, input_shape: tuple[int, ...], batch_size: int | None = None) -> None:
+        self.batch_size = batch_size
         self.values: list[Value] = []
         self.nodes: list[Node] = []
-        self.input = self.value(*input_shape, narrow=input_shape[0] * input_shape[1] > 1)
+        self.input = self.value(*_image(input_shape))
         self.input.is_input = True
-        self.output = self.sequence(network, self.input)
+        self.output, self.output_shape = self.input, input_shape
+        self.append(network)
 
-    def share_gradients(self) -> None:
-        """Decide, once all nodes are there, where batch norm's gradient can be computed in place."""
-        for node in self.nodes:
-            if isinstance(node, Norm) and node.target.same_gradient is None:
-                node.source.same_gradient = node.target
-                node.target.gradient_frame = max(node.target.gradient_frame, node.source.gradient_frame)
+    @property
+    def training(self) -> bool:
+        return self.batch_size is not None
 
-    def value(self, height: int, width: int, channels: int, rectified: bool = False, narrow: bool = False) -> Value:
-        """A new activation."""
-        self.values.append(Value(height, width, channels, rectified, narrow=narrow and channels < LANES))
-        return self.values[-1]
+    def append(self, network: Layer) -> None:
+        """Append a network that reads the output, and whose output this becomes."""
+        self.output_shape = network.output_shape(self.output_shape)
+        self.output = self.read(network, self.output)
+        if self.output.shape != _image(self.output_shape):
+            raise NotCompiledError("a network whose output is a flattened image is not compiled")
 
-    def sequence(self, network: Layer, value: Value) -> Value:
+    def read(self, network: Layer, value: Value) -> Value:
         """Append a network that reads `value`; its output."""
-        layers, position = _layers(network), 0
-
-        def skip(kind: type[L]) -> L | None:
-            """The next layer, if it is of this kind; it is then done with."""
-            nonlocal position
-            found = layers[position] if position < len(layers) else None
-            if not isinstance(found, kind):
-                return None
-            position += 1
-            return found
-
-        while position < len(layers):
-            layer, position = layers[position], position + 1
-            if isinstance(layer, Convolution | TransposedConvolution | Linear):
-                behind = skip(Linear) if isinstance(layer, Linear) and not self.training else None
-                unflattened, norm = skip(Unflatten), skip(BatchNorm)
-                rectified, sigmoid = skip(ReLU) is not None, skip(Sigmoid) is not None
-                shape = _shaped(behind or layer, unflattened, value)
-                value = self._affine(shape, layer, behind, norm, rectified, sigmoid, value)
-            elif isinstance(layer, MaxPool | AveragePool):
-                value = self._pool(layer, value)
-            elif isinstance(layer, Residual):
-                body = self.sequence(layer.body, value)
-                value = self._join(body, self.sequence(layer.shortcut, value) if layer.shortcut else value)
-            elif not isinstance(layer, Flatten):
-                raise UserError(f'there is no compiled {type(layer).__name__} here: use engine="autodiff"')
+        layers = Layers(network)
+        for layer in layers:
+            if type(layer) is not Flatten:
+                value = reader(layer)(self, layer, layers, value)
         return value
 
-    def reparameterized(self, source: Value, noise: Value) -> Value:
-        """Append the drawing of codes; the codes."""
-        target = self.value(1, 1, noise.channels)
-        source.readers += 1
-        self.nodes.append(Reparameterization(source, target, noise))
-        return target
+    def value(self, height: int, width: int, channels: int, rectified: bool = False) -> Value:
+        """A new activation."""
+        self.values.append(Value(height, width, channels, rectified))
+        return self.values[-1]
 
-    def _affine(
-        self,
-        shape: _Shape,
-        layer: Weighted,
-        behind: Linear | None,
-        norm: BatchNorm | None,
-        rectified: bool,
-        sigmoid: bool,
-        source: Value,
-    ) -> Value:
-        apart = norm if self.training else None  # a batch norm of its own
-        image = isinstance(layer, TransposedConvolution) and norm is None and not rectified
-        target = self.value(*shape.target, rectified and apart is None, narrow=image)
-        if sigmoid != target.narrow:
-            raise UserError('a compiled decoder ends in an image of few channels and a sigmoid: use engine="autodiff"')
-        own = (shape.kernel, shape.stride, shape.padding, shape.transposed)
-        node = Affine(source, target, layer, None if apart else norm, *own, behind)
-        node = replace(node, winograd=node.reducible(self.batch_size))
+    def add(self, node: Node) -> Value:
+        """Append a node; the value that it writes."""
         self.nodes.append(node)
-        source.readers += 1
-        read, differentiated = self._reach(node, node.transposed), self._reach(node, not node.transposed)
-        source.frame = max(source.frame, read)
-        if not (self.training and source.is_input):
-            target.gradient_frame = max(target.gradient_frame, differentiated)
-        if node.pairs:  # half of a pair may lie beside the image
-            source.gradient_frame = max(source.gradient_frame, 1)
-        if apart is None:
-            return target
-        normalised = self.value(*shape.target, rectified)
-        target.readers += 1
-        self.nodes.append(Norm(target, normalised, apart))
-        return normalised
+        node.target.writer = node
+        for source in node.sources:
+            source.readers.append(node)
+        return node.target
 
-    @staticmethod
-    def _reach(node: Affine, to_big: bool) -> int:
-        """How far beyond an image an operation reads: towards the big side, or from it."""
-        source, target = (node.small, node.big) if to_big else (node.big, node.small)
-        if node.winograd:
-            form = FORMS[node.forms[to_big]]
-            sizes = ((source.height, target.height), (source.width, target.width))
-            return max(form.frame(*pair) for pair in sizes)
-        if not to_big:
-            return node.padding
-        if node.big.narrow:
-            # the first block reaches (kernel - 1) // stride before the image, and the last one as far behind it
-            return max(node.block_window)
-        extents = zip((node.big.height, node.big.width), node.kernel, strict=True)
-        return 0 if node.covers else max(frame_for_gradient(n, k, node.stride, node.padding) for n, k in extents)
-
-    def _pool(self, layer: MaxPool | AveragePool, source: Value) -> Value:
-        stride = layer.stride or layer.kernel
-        height, width = (convolved(n, layer.kernel, stride, 0) for n in (source.height, source.width))
-        target = self.value(height, width, source.channels)
-        source.readers += 1
-        self.nodes.append(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
-        return target
-
-    def _join(self, body: Value, shortcut: Value) -> Value:
-        target = self.value(body.height, body.width, body.channels, rectified=True)
-        for value in (body, shortcut):
-            value.readers += 1
-            if value.readers == 1:  # nothing else reads it: its gradient is the target's
-                value.same_gradient = target
-                target.gradient_frame = max(target.gradient_frame, value.gradient_frame)
-        self.nodes.append(Join(body, shortcut, target))
-        return target
+    def finish(self) -> None:
+        """Decide what depends on all readers: which images stay narrow, forms, frames, and which gradients are one."""
+        if self.output.rectified:  # a loss does not gate its gradient: a copy of the output stands between them
+            self.output = self.add(Pointwise(self.output, self.value(*self.output.shape), None))
+        for value in self.values:
+            value.narrow = _narrow(value)
+        for node in reversed(self.nodes):  # joins before the norms in front of them
+            node.prepare(self)
+        for value in self.values:
+            if value.same_gradient:
+                shared = value.same_gradient
+                shared.gradient_frame = max(shared.gradient_frame, value.gradient_frame)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What the layer's class does not say: (H, W, C) of the target, and the convolution behind the layer."""
+class Layers(Iterator[Layer]):
+    """The layers of nested sequences, in order; those that a node swallows are skipped."""
 
-    target: tuple[int, int, int]
-    kernel: tuple[int, int]
-    stride: int = 1
-    padding: int = 0
-    transposed: bool = False
+    def __init__(self, network: Layer) -> None:
+        self._left = list(_flat(network))[::-1]
 
+    def __next__(self) -> Layer:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop()
 
-def _shaped(layer: Weighted, unflattened: Unflatten | None, source: Value) -> _Shape:
-    weight = layer.parameters["weight"].shape
-    if isinstance(layer, Linear):
-        if unflattened is None:
-            return _Shape((1, 1, weight[0]), (source.height, source.width))
-        size = (unflattened.height, unflattened.width)
-        return _Shape((*size, weight[0] // math.prod(size)), size, transposed=True)
-    kernel, stride, padding = (weight[2], weight[3]), layer.stride, layer.padding
-    extents = list(zip((source.height, source.width), kernel, strict=True))
-    if isinstance(layer, Convolution):
-        height, width = (convolved(n, k, stride, padding) for n, k in extents)
-        return _Shape((height, width, weight[0]), kernel, stride, padding)
-    height, width = ((n - 1) * stride - 2 * padding + k + layer.output_padding for n, k in extents)
-    return _Shape((height, width, weight[1]), kernel, stride, padding, transposed=True)
+    def skip(self, kind: type[L], fits: Callable[[L], bool] = lambda layer: True) -> L | None:
+        """The next layer, if it is of this kind and fits; it is then done with."""
+        if not self._left or type(self._left[-1]) is not kind or not fits(self._left[-1]):
+            return None
+        return self._left.pop()  # type: ignore[return-value]
 
 
-def _layers(layer: Layer) -> list[Layer]:
-    """The layers of nested sequences, in order."""
-    if not isinstance(layer, Sequential):
+# What a layer becomes: the nodes that it adds to the graph, given the layers behind it and the value that it reads.
+READERS: dict[type[Layer], Callable[[Graph, Any, Layers, Value], Value]] = {
+    Convolution: read_affine,
+    TransposedConvolution: read_affine,
+    Linear: read_affine,
+    BatchNorm: read_norm,
+    ReLU: read_relu,
+    MaxPool: read_pool,
+    AveragePool: read_pool,
+    Residual: read_residual,
+}
+
+
+def reader(layer: Layer) -> Callable[[Graph, Any, Layers, Value], Value]:
+    """What reads a layer of this class."""
+    if type(layer) not in READERS:
+        raise NotCompiledError(f"{type(layer).__name__} is not compiled here")
+    return READERS[type(layer)]
+
+
+def _flat(layer: Layer) -> Iterable[Layer]:
+    if type(layer) is not Sequential:
         return [layer]
-    return [inner for child in layer.layers for inner in _layers(child)]
+    return [inner for child in layer.layers for inner in _flat(child)]
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A value of shape (H, W, C) or (D,) as an image."""
+    return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+
+def _narrow(value: Value) -> bool:
+    """Whether an image of few channels need not be filled up to whole vectors.
+
+    It is either the input or what a decoder ends in, and is read by one convolution or linear layer, or by nobody.
+    Everything else takes whole vectors.
+    """
+    decoded = isinstance(value.writer, Affine) and value.writer.sigmoid
+    read = [isinstance(node, Affine) and not node.transposed for node in value.readers]
+    few = value.pixels > 1 and value.channels < LANES
+    narrow = few and (decoded if not read else read == [True] and (decoded or value.is_input))
+    if decoded and not narrow:
+        raise NotCompiledError("a sigmoid is compiled only at the end of a decoder, behind an image of few channels")
+    return narrow

@@ -1,63 +1,76 @@
-"""Pooling, and the joins of residual blocks, as operations."""
+"""Pooling."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hlf_np.arrays import Integers
-from hlf_np.kernels import executor
+from hlf_np.kernels import instructions
 from hlf_np.kernels.layout import Layout, windows
-from hlf_np.kernels.tile import ADD, GATE, PLAIN
-from hlf_np.programs.builder import Builder, Operation
-from hlf_np.programs.nodes import Join, Pool
+from hlf_np.layers import AveragePool, MaxPool
+from hlf_np.programs.values import Node, Value
+
+if TYPE_CHECKING:
+    from hlf_np.programs.builder import Builder
+    from hlf_np.programs.graph import Graph, Layers
 
 
-def pool(builder: Builder, node: Pool) -> Operation:
-    """The pooling itself."""
-    layout, to = node.source.buffer, node.target.buffer
-    starts = builder.table(windows(layout, (node.kernel, node.kernel), node.stride, 0))
-    positions = builder.table(_positions(layout, node.kernel))
-    kind = executor.MAX_POOL if node.largest else executor.AVERAGE_POOL
-    return (
-        kind, starts, to.height * to.width, positions, node.kernel**2, builder.table(to.all_pixels()), to.channels
-    )  # fmt: skip
+def read_pool(graph: Graph, layer: MaxPool | AveragePool, layers: Layers, source: Value) -> Value:
+    """Append a pooling."""
+    stride = layer.stride or layer.kernel
+    target = graph.value(*layer.output_shape(source.shape))
+    return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
 
 
-def pool_gradient(builder: Builder, node: Pool) -> Operation:
-    """The gradient to what is pooled."""
-    source, gradient = node.source, node.target.gradient
-    finish = source.next_finish()
-    assert not finish & ADD, "a pooled value is read by the pooling alone"
-    kind = executor.MAX_POOL_GRADIENT if node.largest else executor.AVERAGE_POOL_GRADIENT
-    starts = windows(source.gradient, (node.kernel, node.kernel), node.stride, 0)
-    positions = _positions(source.gradient, node.kernel)
-    gates = builder.table(source.buffer.all_pixels()) if finish & GATE else -1
-    own = (builder.table(gradient.all_pixels()), builder.table(starts), builder.table(positions))
-    cleared = (builder.table(source.gradient.all_pixels()), source.height * source.width)
-    return (kind, *pool(builder, node)[1:], *own, *cleared, gates)
+@dataclass(eq=False)
+class Pool(Node):
+    """The largest or the mean value of each window."""
 
+    source: Value
+    target: Value
+    kernel: int
+    stride: int
+    largest: bool
 
-def join(builder: Builder, node: Join) -> Operation:
-    """relu(body + shortcut)."""
-    to = node.target.buffer
-    tables = [builder.table(value.buffer.all_pixels()) for value in (node.body, node.shortcut, node.target)]
-    return (executor.JOIN, tables[0], to.height * to.width, tables[1], tables[2], to.channels)
+    def __post_init__(self) -> None:
+        self.sources = (self.source,)
 
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source.buffer, self.target.buffer
+        self._pool = instructions.Pool(
+            windows=builder.table(self._windows(source)),
+            pixels=to.height * to.width,
+            segments=builder.table(self._positions(source)),
+            size=self.kernel**2,
+            targets=builder.table(to.all_pixels()),
+            channels=to.channels,
+            largest=int(self.largest),
+        )
+        return [self._pool]
 
-def join_gradient(builder: Builder, node: Join) -> list[Operation]:
-    """Copies of the gradient to the branches that do not share its buffer."""
-    gradient = node.target.gradient
-    copies: list[Operation] = []
-    for value in (node.body, node.shortcut):
-        if value.same_gradient is None:
-            finish = value.next_finish()
-            assert finish == PLAIN, "a shortcut is the first to write its gradient, and not the last"
-            tables = (builder.table(gradient.all_pixels()), builder.table(value.gradient.all_pixels()))
-            pixels = gradient.height * gradient.width
-            copies.append((executor.COPY, tables[0], pixels, tables[1], gradient.channels))
-    return copies
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source, self.source.gradient
+        return [
+            instructions.PoolGradient(
+                *self._pool,
+                gradients=builder.table(self.target.gradient.all_pixels()),
+                to_windows=builder.table(self._windows(to)),
+                to_segments=builder.table(self._positions(to)),
+                to_all=builder.table(to.all_pixels()),
+                to_pixels=source.pixels,
+                finish=source.next_finish(),
+                gates=builder.table(source.buffer.all_pixels()),
+            )
+        ]
 
+    def _windows(self, layout: Layout) -> Integers:
+        return windows(layout, (self.kernel, self.kernel), self.stride, 0)
 
-def _positions(layout: Layout, kernel: int) -> Integers:
-    """Where the pixels of a pooling window lie, relative to its first."""
-    return (np.arange(kernel)[:, None] * layout.row + np.arange(kernel) * layout.channels).ravel()
+    def _positions(self, layout: Layout) -> Integers:
+        """Where the pixels of a window lie, relative to its first."""
+        side = np.arange(self.kernel)
+        return (side[:, None] * layout.row + side * layout.channels).ravel()

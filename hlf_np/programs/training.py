@@ -1,32 +1,34 @@
 """Networks compiled for training: a whole step, forward, backward and update, without allocating anything.
 
-The operations are those of evaluation, and with each layer's the ones for its parameters; batch norm is an operation of
-its own that uses the batch's statistics (see `plan`). `kernels.training` says how a batch is cut into parts and stages.
+The instructions are those of evaluation, and with each layer's the ones for its parameters; batch norm is a node of
+its own that uses the batch's statistics. `kernels.training` says how a batch is cut into parts and stages.
 
 During training the parameters live in one array, arranged as the products read them. `TrainingProgram.store` copies
-them to where the layers keep them: the arrays of all layers become views of one flat array.
+them to the layers, and what somebody writes into the layers behind that is taken over by the next step.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows
+from hlf_np.arrays import Array, Floats, Integers, flat_rows
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
+from hlf_np.kernels.instructions import CLOSING, SoftmaxLoss, VaeLoss, encoded
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.builder import Builder, Operation, as_rows
+from hlf_np.programs.builder import FIRST, ONE, ZERO, Builder, Counter, numbered, slot
 from hlf_np.programs.graph import Graph
-from hlf_np.programs.memory import slot
-from hlf_np.programs.nodes import Value
-from hlf_np.programs.plan import Plan
+from hlf_np.programs.reparameterization import Reparameterization
+from hlf_np.programs.values import NotCompiledError, Value
 
 if TYPE_CHECKING:
     from hlf_np.manifolds.vae import Vae
@@ -37,51 +39,71 @@ class TrainingProgram(ABC):
 
     Parameters
     ----------
-    network : its layers' arrays become views of one flat array.
+    network : whose arrays are trained.
     graph : of the network, in training mode; targets : what comes with every image besides it; config : of Adam.
     batch_size : of most batches; others work too.
 
     Raises
     ------
-    UserError : for a layer that has no compiled form.
+    NotCompiledError : for a network that cannot be compiled.
     """
 
     def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
-        self.config, self.steps = config, 0
+        self.network, self.config, self.steps = network, config, 0
         self._images = _images_per_part(batch_size)
-        builder, results = Builder(self._images), Value(1, 1, 2)
-        self._flat, numbers = _flatten(network)
-        plan = Plan(graph, builder, numbers)
+        self._flat = np.zeros(0, np.float32)
+        builder, results = Builder(self._images, _numbering(network), training=True), Value(1, 1, 2)
+        graph.finish()
+        for node in graph.nodes:  # parameters first, so that their gradients can lie in the same order
+            node.place(builder)
+        parameters = builder.weights
+        builder.buffers(graph)
         for value in (targets, results):
             value.buffer = builder.buffer(value)
-        self._ops, self._stages = _staged([*plan.forward(), self._loss(plan, targets, results), *plan.backward()])
-        self._tasks = np.array(sorted(plan.tasks, key=lambda task: -task[2] * task[7]))  # the longest first
+        steps = [step for node in graph.nodes for step in node.forward(builder)]
+        steps.append(self._loss(graph, builder, targets, results))
+        for node in reversed(graph.nodes):
+            steps += [*node.parameter_gradients(builder), *node.backward(builder)]
+        steps += builder.totals
+        self._rows, self._stages = encoded(steps), _stages(steps)
+        self._tasks = encoded(sorted(builder.tasks, key=lambda task: -task.pixels * task.rows))  # the longest first
         self._tables = builder.tables
         self._slots = np.array([slot(graph.input), slot(targets), slot(results)])
-        self._gradients = aligned((kernels.HALVES, plan.parameters))
-        self._first, self._second = (aligned((plan.parameters,)) for _ in range(2))
+        self._gradients = aligned((kernels.HALVES, parameters))
+        self._first, self._second = (aligned((parameters,)) for _ in range(2))
         self._weights = aligned((builder.weights,))
         self._work, self._rooms = aligned((0, builder.work)), aligned((0, builder.room))
         self._results = np.zeros((0, 2), np.float32)
-        sources = builder.sources
-        filled = np.flatnonzero(sources)
-        numbered = sources[filled] - 1
-        self._places = np.zeros(self._flat.size, np.int64)
-        self._places[numbered[::-1]] = filled[::-1]  # each number's first place is its own, further ones are copies
-        copies = filled != self._places[numbered]
-        self._runs = _runs(filled[copies], self._places[numbered[copies]])
-        self._weights[filled] = self._flat[numbered]
-        for at, constant in plan.constants:
-            self._weights[at] = constant
         self._vectors = builder.filters
-        transform(self._weights, self._vectors)
+        for at, constant in builder.constants:
+            self._weights[at] = constant
+        self._arrange(builder.sources, parameters)
+        self._stored = True  # the layers hold the present weights, and perhaps other ones by now
+
+    def _arrange(self, sources: Integers, parameters: int) -> None:
+        """Find out where each number has its place, which others are copies of it, and whose gradients add up.
+
+        A layer that is used twice has its weights in two places, with a gradient at each; the second is a copy.
+        """
+        filled = np.flatnonzero(sources)
+        numbers = sources[filled]
+        self._filled, self._numbers = filled, numbers
+        self._places = np.zeros(numbers.max(initial=FIRST) + 1, np.int64)
+        self._places[numbers[::-1]] = filled[::-1]  # each number's first place is its own
+        own = self._places[numbers]
+        copies = (filled != own) & (numbers >= FIRST)
+        self._runs = _runs(filled[copies], own[copies])
+        tied = copies & (filled < parameters)
+        self._ties = own[tied], filled[tied]
 
     @abstractmethod
-    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
+    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> Any:
         """The loss and its gradient; two numbers of each image go into `results`."""
 
-    def _step(self, inputs: Floats, targets: Floats, learning_rate: float) -> Floats:
-        """One step of Adam on a batch of inputs (N, D) and targets (N, T); the results (N, 2)."""
+    def gradients(self, inputs: Floats, targets: Floats) -> Floats:
+        """Forward and backward for a batch of inputs (N, D) and targets (N, T); the results (N, 2)."""
+        if self._stored:
+            self._load()
         parts = -(-len(inputs) // self._images)
         if parts > len(self._work):
             self._work = aligned((parts, self._work.shape[1]))
@@ -91,32 +113,66 @@ class TrainingProgram(ABC):
             self._rooms = aligned((threads, self._rooms.shape[1]))
         results = self._results[: len(inputs)]
         kernels.gradients_kernel(
-            kernels.addresses(), self._ops, self._stages, self._tasks, self._tables, self._weights, self._work,
+            kernels.addresses(), self._rows, self._stages, self._tasks, self._tables, self._weights, self._work,
             self._rooms[:threads], self._images, self._slots, inputs, targets, results, self._gradients,
         )  # fmt: skip
+        own, copies = self._ties
+        if own.size:
+            for half in self._gradients:
+                np.add.at(half, own, half[copies])
+        return results
+
+    def update(self, learning_rate: float) -> None:
+        """A step of Adam."""
         self.steps += 1
         kernels.update_kernel(
             (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTERS.addresses), self._weights, self._gradients,
             self._first, self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._runs,
             self._vectors,
         )  # fmt: skip
-        return results
+
+    def gradient(self) -> list[Floats]:
+        """Of every array, in the order of `named_arrays`, the gradient that `gradients` has left; zero for buffers."""
+        total = np.append(self._gradients.sum(axis=0), np.float32(0))
+        number = _numbering(self.network)
+        places = np.minimum(self._places, len(total) - 1)
+        return [total[places[number(array)]] for _, array in self.network.named_arrays()]
 
     def store(self) -> None:
         """Put the present parameters and statistics into the layers, which keep their old ones until then."""
-        np.take(self._weights, self._places, out=self._flat, mode="clip")
+        if self._stored:
+            return
+        flat = self._weights[self._places]
+        flat[:FIRST] = ZERO, ONE
+        first = FIRST
+        for array in _arrays(self.network):
+            array[...] = flat[first : first + array.size].reshape(array.shape)
+            first += array.size
+        self._flat, self._stored = flat, True
+
+    def _load(self) -> None:
+        """Take over what is in the layers, unless it is what `store` has put there."""
+        self._stored = False
+        flat = numbered(_arrays(self.network))
+        if flat.size != self._places.size:
+            raise NotCompiledError("the shapes of a network's arrays changed while it was trained")
+        if not np.array_equal(flat, self._flat):
+            self._weights[self._filled] = flat[self._numbers]
+            transform(self._weights, self._vectors)
 
 
 class ClassifierTraining(TrainingProgram):
     """Training a classifier with the cross-entropy.
 
-    network : its layers must be those of `architectures`; image_shape : (H, W, C).
+    network : what the graph knows to read; image_shape : (H, W, C).
     """
 
     def __init__(
         self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, batch_size: int = 100
     ) -> None:
-        super().__init__(network, Graph(network, image_shape, batch_size), Value(1, 1, 1), config, batch_size)
+        graph = Graph(network, image_shape, batch_size)
+        self.image_shape, self.classes = image_shape, graph.output.channels
+        super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
         """One step of Adam on a batch.
@@ -129,14 +185,17 @@ class ClassifierTraining(TrainingProgram):
         -------
         The loss of each image before the step, (N,), and the class that was predicted, (N,).
         """
-        results = self._step(flat_rows(images), labels.astype(np.float32)[:, None], learning_rate)
+        results = self.gradients(flat_rows(images), labels.astype(np.float32)[:, None])
+        self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].astype(np.int64)
 
-    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
-        logits = plan.graph.output
-        buffers = (logits.buffer, logits.gradient, targets.buffer)
-        places = [place for buffer in buffers for place in (buffer.origin, buffer.image)]
-        return (kernels.SOFTMAX_LOSS, *places, logits.channels, results.buffer.origin, results.buffer.image)
+    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> SoftmaxLoss:
+        logits, gradient, labels, to = graph.output.buffer, graph.output.gradient, targets.buffer, results.buffer
+        return SoftmaxLoss(
+            logits=logits.origin, logits_step=logits.image, gradient=gradient.origin, gradient_step=gradient.image,
+            labels=labels.origin, labels_step=labels.image, classes=graph.output.channels, results=to.origin,
+            results_step=to.image,
+        )  # fmt: skip
 
 
 class VaeTraining(TrainingProgram):
@@ -151,8 +210,9 @@ class VaeTraining(TrainingProgram):
         noise = Value(1, 1, config.latent_dimensions)
         graph = Graph(vae.encoder, config.image_shape, config.batch_size)
         self.posterior = graph.output
-        codes = graph.reparameterized(self.posterior, noise)
-        graph.output = graph.sequence(vae.decoder, codes)
+        codes = graph.add(Reparameterization(self.posterior, graph.value(*noise.shape), noise))
+        graph.output, graph.output_shape = codes, (config.latent_dimensions,)
+        graph.append(vae.decoder)
         super().__init__(vae, graph, noise, config.adam, config.batch_size)
 
     def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
@@ -166,17 +226,19 @@ class VaeTraining(TrainingProgram):
         -------
         Summed absolute error and KL of each image before the step, (N,) each.
         """
-        results = self._step(flat_rows(images), noise, learning_rate)
+        results = self.gradients(flat_rows(images), noise)
+        self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].copy()
 
-    def _loss(self, plan: Plan, targets: Value, results: Value) -> Operation:
-        output, image, to = plan.graph.output, plan.graph.input.buffer, results.buffer
-        sizes = (image.height, image.width * image.channels)
-        layouts = (output.buffer, image, output.gradient)
-        places = [place for layout in layouts for place in (layout.origin, layout.row, layout.image)]
-        posterior = (targets.channels, self.posterior.buffer.origin, self.posterior.buffer.image)
-        weight = plan.constant(self.weight)
-        return (kernels.VAE_LOSS, *sizes, *places, weight, *posterior, to.origin, to.image)
+    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> VaeLoss:
+        x, y, g = graph.input.buffer, graph.output.buffer, graph.output.gradient
+        posterior, to = self.posterior.buffer, results.buffer
+        return VaeLoss(
+            rows=x.height, row=x.width * x.channels, y=y.origin, y_row_step=y.row, y_step=y.image, x=x.origin,
+            x_row_step=x.row, x_step=x.image, g=g.origin, g_row_step=g.row, g_step=g.image,
+            weight=builder.constant(self.weight), latents=targets.channels, posterior=posterior.origin,
+            posterior_step=posterior.image, results=to.origin, results_step=to.image,
+        )  # fmt: skip
 
 
 def _images_per_part(batch_size: int) -> int:
@@ -184,25 +246,27 @@ def _images_per_part(batch_size: int) -> int:
     return -(-batch_size // (10 if batch_size >= 80 else 4))
 
 
-def _flatten(network: Layer) -> tuple[Floats, dict[int, Integers]]:
-    """All arrays of a network as views of one, and by identity the numbers of each array's entries there, from 1."""
-    flat = np.concatenate([array.ravel() for _, array in network.named_arrays()])
-    numbers: dict[int, Integers] = {}
-    first = 0
+def _arrays(network: Layer) -> list[Floats]:
+    """The arrays of a network, each once."""
+    return list({id(array): array for _, array in network.named_arrays()}.values())
 
-    def view(array: Floats) -> Floats:
-        nonlocal first
-        own = flat[first : first + array.size].reshape(array.shape)
-        numbers[id(own)] = np.arange(first + 1, first + 1 + array.size)
-        first += array.size
-        return own
 
-    for layer in network.every_layer():
-        for parameter in layer.parameters.values():
-            parameter.data = view(parameter.data)
-        for name, buffer in layer.buffers.items():
-            layer.buffers[name] = view(buffer)
-    return flat, numbers
+def _numbering(network: Layer) -> Callable[[Array], Integers]:
+    """The numbers of the entries of each of the network's arrays, by its identity.
+
+    Raises
+    ------
+    NotCompiledError : where different parameters have memory in common: a step would move it twice.
+    """
+    arrays = _arrays(network)
+    parameters = {id(parameter): parameter.data for _, parameter in network.named_parameters()}.values()
+    if any(np.may_share_memory(*pair) for pair in itertools.combinations(arrays, 2)) or any(
+        a is b for a, b in itertools.combinations(parameters, 2)
+    ):
+        raise NotCompiledError("arrays that have memory in common are not trained by compiled code")
+    count = Counter()
+    numbers = {id(array): count(array) for array in arrays}
+    return lambda array: numbers[id(array)]
 
 
 def _runs(to: Integers, source: Integers) -> Integers:
@@ -224,12 +288,11 @@ def _runs(to: Integers, source: Integers) -> Integers:
     return np.concatenate([runs, ones])
 
 
-def _staged(operations: list[Operation]) -> tuple[Integers, Integers]:
-    """Rows of operations; and of each stage its first operation, the first of its end, and the next stage's first."""
-    closing = np.array([operation[0] >= kernels.STATISTICS for operation in operations] + [False])
+def _stages(steps: list[Any]) -> Integers:
+    """Of each stage its first instruction, the first of its end, and the next stage's first."""
+    closing = np.array([isinstance(step, CLOSING) for step in steps] + [False])
     ends = np.flatnonzero(closing & ~np.roll(closing, 1))
     behind = np.flatnonzero(~closing & np.roll(closing, 1))
-    if not len(ends) or behind[-1] < len(operations):
-        ends, behind = np.append(ends, len(operations)), np.append(behind, len(operations))
-    stages = np.stack([np.append(0, behind[:-1]), ends, behind], axis=1)
-    return as_rows(operations, kernels.FIELDS), stages
+    if not len(ends) or behind[-1] < len(steps):
+        ends, behind = np.append(ends, len(steps)), np.append(behind, len(steps))
+    return np.stack([np.append(0, behind[:-1]), ends, behind], axis=1)

@@ -1,4 +1,4 @@
-"""Convolutions in Winograd's form, as operations; `kernels.winograd_forms` explains it."""
+"""Convolutions in Winograd's form, as instructions; `kernels.winograd_forms` explains it."""
 
 from __future__ import annotations
 
@@ -7,76 +7,56 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlf_np.arrays import Integers, filled
-from hlf_np.kernels import executor
-from hlf_np.kernels.convolution import panels
+from hlf_np.arrays import Integers
+from hlf_np.kernels.instructions import Winograd
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.tile import LANES, PANEL, PLAIN, RELU
-from hlf_np.kernels.winograd import BLOCK, inputs, sums
+from hlf_np.kernels.tile import LANES, PANEL
+from hlf_np.kernels.winograd import BLOCK, inputs, scratch, sums
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, Form
-from hlf_np.programs.nodes import Affine
 
 if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder, Operation
+    from hlf_np.programs.affine import Affine
+    from hlf_np.programs.builder import Builder
 
 
-def forward(builder: Builder, node: Affine, numbers: Integers, matrix: int | None, starts: int | None) -> Operation:
-    """The layer itself; see `Builder.forward`."""
-    finish = RELU if node.target.rectified else PLAIN
-    source, target = node.source.buffer, node.target.buffer
-    start = builder.zeros(target.channels) if starts is None else starts
-    return _operation(builder, node, node.transposed, numbers, matrix, (source, target, target), start, finish)
+def room(node: Affine) -> int:
+    """How many numbers it needs to work in."""
+    to_small = scratch(node.forms[0], node.big.stride, node.small.stride)
+    return max(to_small, scratch(node.forms[1], node.small.stride, node.big.stride))
 
 
-def gradient(builder: Builder, node: Affine, numbers: Integers, matrix: int | None) -> Operation:
-    """The gradient to the source; see `Builder.gradient`."""
-    finish = node.source.next_finish()
-    source, target = node.target.gradient, node.source.gradient
-    layouts, start = (source, target, node.source.buffer), builder.zeros(target.channels)
-    return _operation(builder, node, not node.transposed, numbers, matrix, layouts, start, finish)
-
-
-def _operation(
-    builder: Builder,
+def convolution(
     node: Affine,
+    builder: Builder,
     to_big: bool,
-    numbers: Integers,
-    matrix: int | None,
-    layouts: tuple[Layout, Layout, Layout],
+    source: Layout,
+    target: Layout,
+    gates: Layout,
     start: int,
     finish: int,
-) -> Operation:
-    """layouts : of source, target and gates."""
-    form, (source, target, gates) = node.forms[to_big], layouts
+) -> Winograd:
+    """From the small side to the big one or back."""
+    form = node.forms[to_big]
     wide, sums_wide = inputs(form, source.channels), sums(form, target.channels)
-    if to_big:
-        matrix = _matrix_to_big(builder, node, numbers)
-    elif matrix is None:
-        matrix = builder.matrix(node, numbers)
+    matrix = node.matrix
+    if to_big:  # the big side's channels as columns
+        matrix = builder.place_matrix(node.numbers.transpose(2, 3, 0, 1), node.small.stride, node.big.stride)
     rows, columns = (FORMS[form].begins(size) for size in (target.height, target.width))
-    lines = np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])
-    return (
-        executor.WINOGRAD,
-        form,
-        builder.table(source.pixels(rows, columns)),
-        rows.size * columns.size,
-        source.row,
-        source.channels,
-        _filters(builder, node, to_big, matrix, wide, sums_wide),
-        start,
-        builder.zeros(sums_wide),
-        target.channels,
-        builder.table(_outputs(target, FORMS[form])),
-        builder.table(_outputs(gates, FORMS[form])),
-        finish,
-        builder.table(lines),
+    return Winograd(
+        form=form,
+        patches=builder.table(source.pixels(rows, columns)),
+        patches_per_image=rows.size * columns.size,
+        row=source.row,
+        channels=source.channels,
+        weights=_filters(builder, node, to_big, matrix, wide, sums_wide),
+        start=start,
+        zeros=builder.zeros(sums_wide),
+        columns=target.channels,
+        targets=builder.table(_outputs(target, FORMS[form])),
+        gates=builder.table(_outputs(gates, FORMS[form])),
+        finish=finish,
+        lines=builder.table(np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])),
     )
-
-
-def _matrix_to_big(builder: Builder, node: Affine, numbers: Integers) -> int:
-    """Where the weights (small, big, kh, kw) have been put with the big side's channels as columns, in `panels`."""
-    shape = (*node.kernel, node.small.stride, node.big.stride)
-    return builder.place(panels(filled(shape, numbers.transpose(2, 3, 0, 1)).reshape(-1, node.big.stride)))
 
 
 def _filters(builder: Builder, node: Affine, to_big: bool, matrix: int, wide: int, sums_wide: int) -> int:

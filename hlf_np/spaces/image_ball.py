@@ -21,9 +21,9 @@ class _ImageChart(Chart):
     def decode(self, codes: Tensor) -> Tensor:
         return codes
 
-    def compiled(self, model: Model) -> Compiled:
-        count = len(self.start)
-        return Compiled(model.program, np.zeros(count, np.int64), np.zeros((count, 0), np.float32))
+    def compiled(self, model: Model) -> Compiled | None:
+        count, program = len(self.start), model.program
+        return program and Compiled(program, np.zeros(count, np.int64), np.zeros((count, 0), np.float32))
 
     def take(self, rows: Integers) -> _ImageChart:
         return _ImageChart(self.start[rows], self.lower, self.upper)

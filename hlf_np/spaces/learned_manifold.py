@@ -41,14 +41,15 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Codes
 from hlf_np.errors import UserError
-from hlf_np.layers import Sequential
+from hlf_np.layers import Layer, Sequential
 from hlf_np.manifolds.vae import Vae
 from hlf_np.models import Model
 from hlf_np.operations import concatenate, take
-from hlf_np.programs.evaluation import Program
+from hlf_np.programs.compiler import Compiler
 from hlf_np.spaces.space import Chart, Compiled, Norm, Space
 
 BOUND = 2.0  # codes stay in [-BOUND, BOUND]
+NO_NETWORK = Sequential()
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class LearnedChart(Chart):
         return take(concatenate(decoded), back)
 
     def decoded(self, codes: Floats) -> Floats:
-        return self.space.decoder.evaluate(codes, self.labels).reshape(len(codes), *self.space.image_shape)
+        return self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels)
 
-    def compiled(self, model: Model) -> Compiled:
-        decoders = tuple(vae.decoder for vae in self.space.vaes)
+    def compiled(self, model: Model) -> Compiled | None:
+        decoders = [vae.decoder for vae in self.space.vaes]
         program = model.program_behind(decoders, self.space.code_shape)
-        return Compiled(program, self.labels, np.zeros((len(self.labels), 0), np.float32))
+        return program and Compiled(program, self.labels, np.zeros((len(self.labels), 0), np.float32))
 
     def take(self, rows: Integers) -> LearnedChart:
         return LearnedChart(self.start[rows], self.lower, self.upper, self.space, self.labels[rows])
@@ -116,19 +117,17 @@ class LearnedManifold(Space):
         return self.vaes[0].config.image_shape
 
     @property
-    def code_shape(self) -> tuple[int, int, int]:
-        """Of codes as images of one pixel."""
-        return 1, 1, self.vaes[0].config.latent_dimensions
+    def code_shape(self) -> tuple[int]:
+        """(L,)."""
+        return (self.vaes[0].config.latent_dimensions,)
 
     @cached_property
-    def encoder(self) -> Program:
-        """From images to means and log variances (2 L,), by the VAE of each group."""
-        return Program(Sequential(), self.image_shape, fronts=[vae.encoder for vae in self.vaes])
+    def _compiler(self) -> Compiler:
+        return Compiler()
 
-    @cached_property
-    def decoder(self) -> Program:
-        """From codes to images, by the VAE of each group."""
-        return Program(Sequential(), self.code_shape, fronts=[vae.decoder for vae in self.vaes])
+    def evaluate(self, inputs: Floats, networks: Sequence[Layer], groups: Integers) -> Floats:
+        """What the encoders or decoders of the VAEs make of inputs (N, ...), each of a group (N,)."""
+        return self._compiler.evaluate(inputs, NO_NETWORK, networks, groups)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> LearnedChart:
         """The space around the reconstructions of images; `codes`, of the true manifold, are not used.
@@ -139,6 +138,6 @@ class LearnedManifold(Space):
         """
         check_images(images, self.image_shape)
         check_labels(labels, len(self.vaes), len(images))
-        means = self.encoder.evaluate(images, labels)[:, : self.code_shape[2]]
+        means = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)[:, : self.code_shape[0]]
         bound = np.array([BOUND], np.float32)
         return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)

@@ -28,7 +28,8 @@ class WarpChart(Chart):
     def compiled(self, model: Model) -> Compiled | None:
         if self.images.shape[3] > 1:
             return None
-        return Compiled(model.warp_program, np.zeros(len(self.start), np.int64), flat_rows(self.images))
+        program = model.warp_program
+        return program and Compiled(program, np.zeros(len(self.start), np.int64), flat_rows(self.images))
 
     def take(self, rows: Integers) -> WarpChart:
         return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])

@@ -1,0 +1,118 @@
+"""Who decides what is compiled, and makes sure that it is right.
+
+A `Compiler` keeps the programs of an object's networks. It never trusts one unseen: the first time in a process that a
+network of some `structure` is compiled, the program of a copy with random weights is compared with the autodiff in
+double precision, logits and gradients for a few random inputs (`check`). Where they differ, there is one warning, and
+autodiff computes from then on. Where a network cannot be compiled at all, autodiff computes, too.
+
+Programs follow the weights of their networks. What else may change, settings, layers or shapes, is looked at whenever a
+program is asked for. A copy of a compiler begins empty, so a copied or unpickled model compiles its own network.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.autodiff import Tensor
+from hlf_np.layers import Layer, Sequential
+from hlf_np.optim import AdamConfig
+from hlf_np.programs import check
+from hlf_np.programs.evaluation import Program
+from hlf_np.programs.structure import structure
+from hlf_np.programs.training import ClassifierTraining
+from hlf_np.programs.values import NotCompiledError
+
+IMAGES_PER_BATCH = 200  # of a network that is not compiled
+NO_FRONT: tuple[Layer, ...] = (Sequential(),)
+
+_verdicts: dict[Hashable, bool] = {}  # whether programs of this structure have been found right, in this process
+
+
+class Compiler:
+    """The programs of some networks, compiled when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[Sequence[Layer], Hashable, Program | None]] = {}
+
+    def __reduce__(self) -> tuple[type[Compiler], tuple[()]]:
+        return Compiler, ()
+
+    def program(
+        self,
+        network: Layer,
+        input_shape: tuple[int, ...],
+        fronts: Sequence[Layer] = NO_FRONT,
+        warped: bool = False,
+    ) -> Program | None:
+        """The program of a network as it is now, see `Program`; None if autodiff has to compute.
+
+        Raises
+        ------
+        UserError : for a network that does not fit together.
+        """
+        layers = (network, *fronts)
+        place = (*map(id, layers), input_shape, warped)
+        now = (tuple(map(structure, layers)), input_shape, warped)
+        kept = self._kept.get(place)
+        if kept is None or kept[1] != now or any(a is not b for a, b in zip(kept[0], layers, strict=True)):
+
+            def compiled(network: Layer, fronts: Sequence[Layer]) -> Program:
+                return Program(network, input_shape, warped, fronts)
+
+            kept = layers, now, _checked(now, layers, lambda all: compiled(all[0], all[1:]), check.evaluation)
+            self._kept[place] = kept
+        return kept[2]
+
+    def evaluate(
+        self, inputs: Floats, network: Layer, fronts: Sequence[Layer] = NO_FRONT, groups: Integers | None = None
+    ) -> Floats:
+        """Outputs (N, ...) of inputs (N, ...), each through the front of its group (N,) and the network."""
+        program = self.program(network, inputs.shape[1:], fronts)
+        if program:
+            return program.evaluate(inputs, groups).reshape(len(inputs), *program.output_shape)
+        groups = np.zeros(len(inputs), np.int64) if groups is None else groups
+        outputs = np.empty((len(inputs), *network.output_shape(fronts[0].output_shape(inputs.shape[1:]))), np.float32)
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            for part in np.split(rows, range(IMAGES_PER_BATCH, len(rows), IMAGES_PER_BATCH)):
+                outputs[part] = network(fronts[group](Tensor(inputs[part]))).data
+        return outputs
+
+
+def classifier_training(
+    network: Layer, image_shape: tuple[int, int, int], config: AdamConfig
+) -> ClassifierTraining | None:
+    """A compiled training of a classifier; None if autodiff has to compute."""
+
+    def compiled(layers: Sequence[Layer]) -> ClassifierTraining:
+        return ClassifierTraining(layers[0], image_shape, config)
+
+    return _checked(("training", structure(network), image_shape), (network,), compiled, check.training)
+
+
+def _checked(
+    key: Hashable,
+    layers: Sequence[Layer],
+    compiled: Callable[[Sequence[Layer]], Any],
+    compare: Callable[[Any, Sequence[Layer]], bool],
+) -> Any:
+    """What `compiled` makes of layers, if programs of this key are right."""
+    try:
+        if key not in _verdicts:
+            copies = check.randomized(copy.deepcopy(layers))
+            _verdicts[key] = compare(compiled(copies), copies)
+            if not _verdicts[key]:
+                warnings.warn(
+                    "the compiled form of a network differs from its autodiff, which computes instead: the results are"
+                    " right, but slow. Please report the network.",
+                    stacklevel=4,
+                )
+        return compiled(layers) if _verdicts[key] else None
+    except NotCompiledError:
+        return None

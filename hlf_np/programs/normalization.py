@@ -1,0 +1,158 @@
+"""Batch norm with the batch's statistics, as in training, and batch norm and ReLU that no layer takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hlf_np.arrays import Floats
+from hlf_np.kernels.instructions import (
+    Moments,
+    Normalize,
+    NormGradient,
+    NormSums,
+    NormTotals,
+    Scale,
+    Statistics,
+)
+from hlf_np.kernels.layout import Layout
+from hlf_np.kernels.normalization import STATISTICS_ROWS
+from hlf_np.kernels.tile import PLAIN, RELU
+from hlf_np.layers import BatchNorm, ReLU
+from hlf_np.programs.values import Node, NotCompiledError, Value
+
+if TYPE_CHECKING:
+    from hlf_np.programs.builder import Builder
+    from hlf_np.programs.graph import Graph, Layers
+
+
+def read_norm(graph: Graph, layer: BatchNorm, layers: Layers, source: Value) -> Value:
+    """Append a batch norm that stands by itself, and the ReLU behind it."""
+    if layer.channels != source.channels:
+        raise NotCompiledError("batch norm of a flattened image is not compiled")
+    target = graph.value(*source.shape, rectified=layers.skip(ReLU) is not None)
+    return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
+
+
+def read_relu(graph: Graph, layer: ReLU, layers: Layers, source: Value) -> Value:
+    """Append a ReLU that stands by itself."""
+    return graph.add(Pointwise(source, graph.value(*source.shape, rectified=True), None))
+
+
+def scale(
+    builder: Builder,
+    source: Layout,
+    target: Layout,
+    gates: Layout,
+    finish: int,
+    factors: int | None = None,
+    offsets: int | None = None,
+) -> Scale:
+    """target = factors * source + offsets, a copy if there are none, for all pixels."""
+    return Scale(
+        sources=builder.table(source.all_pixels()),
+        pixels=target.height * target.width,
+        targets=builder.table(target.all_pixels()),
+        channels=target.channels,
+        factors=builder.ones(target.channels) if factors is None else factors,
+        offsets=builder.zeros(target.channels) if offsets is None else offsets,
+        finish=finish,
+        gates=builder.table(gates.all_pixels()),
+    )
+
+
+@dataclass(eq=False)
+class Pointwise(Node):
+    """Batch norm in evaluation mode, an affine map of every channel; without one a copy, or a ReLU alone."""
+
+    source: Value
+    target: Value
+    layer: BatchNorm | None
+
+    def __post_init__(self) -> None:
+        self.sources = (self.source,)
+        self._factors: int | None = None
+        self._offsets: int | None = None
+
+    def arrays(self) -> list[Floats]:
+        return [array for _, array in self.layer.named_arrays()] if self.layer else []
+
+    def folded(self) -> list[Floats]:
+        return [*self.layer.factor_and_offset()] if self.layer else []
+
+    def place(self, builder: Builder) -> None:
+        if self.layer:
+            self._factors, self._offsets = (
+                builder.place_rows(builder.number(array)[None], array.size) for array in self.folded()
+            )
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        source, target = self.source.buffer, self.target.buffer
+        finish = RELU if self.target.rectified else PLAIN
+        return [scale(builder, source, target, target, finish, self._factors, self._offsets)]
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        g, source = self.target.gradient, self.source
+        return [scale(builder, g, source.gradient, source.buffer, source.next_finish(), self._factors)]
+
+
+@dataclass(eq=False)
+class Norm(Node):
+    """Batch norm in training mode, and the ReLU behind it if the target is rectified."""
+
+    source: Value
+    target: Value
+    layer: BatchNorm
+
+    def __post_init__(self) -> None:
+        self.sources = (self.source,)
+
+    def prepare(self, graph: Graph) -> None:
+        alone = self.source.readers == [self] and not self.source.rectified and not self.source.is_input
+        if alone and self.target.same_gradient is None:  # the gradient is computed in place
+            self.source.same_gradient = self.target
+
+    def place(self, builder: Builder) -> None:
+        self._weight, self._bias = (
+            builder.place_rows(builder.number(parameter.data)[None], parameter.data.size)
+            for parameter in self.layer.parameters.values()
+        )
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        x, y = self.source.buffer, self.target.buffer
+        row, pixels = x.width * x.channels, x.height * x.width
+        running_mean, running_variance = (builder.place_once(buffer) for buffer in self.layer.buffers.values())
+        self._statistics = builder.reserve("weights", STATISTICS_ROWS * row)
+        self._sums = builder.reserve("work", 2 * x.channels)
+        self._x = builder.row_table(x)
+        return [
+            Moments(x=self._x, rows=x.height, row=row, channels=x.channels, moments=self._sums),
+            Statistics(
+                pixels=pixels, channels=x.channels, row=row, moments=self._sums, statistics=self._statistics,
+                weight=self._weight, bias=self._bias, running_mean=running_mean, running_variance=running_variance,
+                settings=builder.constant(self.layer.momentum, self.layer.epsilon),
+            ),
+            Normalize(
+                x=self._x, rows=x.height, row=row, statistics=self._statistics, y=builder.row_table(y),
+                rectified=int(self.target.rectified),
+            ),
+        ]  # fmt: skip
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        x, g, d = self.source.buffer, self.target.gradient, self.source.gradient
+        row, pixels, g_rows = x.width * x.channels, x.height * x.width, builder.row_table(g)
+        return [
+            NormSums(
+                x=self._x, rows=x.height, row=row, channels=x.channels, statistics=self._statistics, g=g_rows,
+                sums=self._sums,
+            ),
+            NormTotals(
+                pixels=pixels, channels=x.channels, row=row, sums=self._sums, statistics=self._statistics,
+                weight=self._weight, bias=self._bias,
+            ),
+            NormGradient(
+                x=self._x, rows=x.height, row=row, statistics=self._statistics, g=g_rows, d=builder.row_table(d),
+                finish=self.source.next_finish(), gates=self._x,
+            ),
+        ]  # fmt: skip
