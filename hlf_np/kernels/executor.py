@@ -289,8 +289,8 @@ def evaluation_kernel(  # type: ignore[no-untyped-def]
     """Outputs (N, E) of inputs (N, D).
 
     addresses : of `EVALUATION`; run : of `run_instructions`; front, forward : the instructions, and weights : (G, W),
-    see `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
-    a group side by side; groups : (N,), of the inputs.
+    see `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers,
+    those of a group side by side; groups : (N,), of the inputs.
     """
     _evaluate_parts(
         addresses, parts, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs,

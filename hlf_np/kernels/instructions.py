@@ -446,6 +446,6 @@ def decoder(instruction: Any) -> Callable[[Integers], Any]:
 
     @inner
     def decode(row):  # type: ignore[no-untyped-def]
-        return instruction(*to_fixed_tuple(row[1:], size))
+        return instruction(*to_fixed_tuple(row[1:], size))  # type: ignore[call-arg]
 
     return decode  # type: ignore[no-any-return]

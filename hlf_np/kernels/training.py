@@ -1,12 +1,12 @@
 """A training step: forward, backward and Adam's update in two calls.
 
 Like `executor`, this runs lists of `instructions` over flat workspaces. Here a batch is cut into *parts* of a few
-images, each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm needs sums
-over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are added up, in
-the order of the parts, and the next stage begins. The gradients to the weights are sums over the whole batch too. Those
-of small matrices over many pixels are summed up in the parts as soon as what they need is in the cache; all others at
-last, where a few rows of one half of the batch are a task of its own, so that a thread mostly meets images that it had
-before. So the results have the same bits at any number of threads.
+images, each with a workspace of its own that keeps every activation and gradient until the step is over. Batch norm
+needs sums over the whole batch: the list is cut into *stages* there. All parts finish a stage before their sums are
+added up, in the order of the parts, and the next stage begins. The gradients to the weights are sums over the whole
+batch too. Those of small matrices over many pixels are summed up in the parts as soon as what they need is in the
+cache; all others at last, where a few rows of one half of the batch are a task of its own, so that a thread mostly
+meets images that it had before. So the results have the same bits at any number of threads.
 
 What the parts share lies in one array, the *weights*: first the parameters, arranged as the forward products read
 them, then copies of them in the order of the backward products, the filters of Winograd's convolutions, the statistics

@@ -72,12 +72,8 @@ def _geometry(layer: Weighted, unflattened: Unflatten | None, source: Value) -> 
         size = (unflattened.height, unflattened.width)
         return (*size, weight[0] // math.prod(size)), (size, 1, 0, True)
     height, width, channels = layer.output_shape(source.shape)
-    return (height, width, channels), (
-        weight[2:],
-        layer.stride,
-        layer.padding,
-        isinstance(layer, TransposedConvolution),
-    )
+    transposed = isinstance(layer, TransposedConvolution)
+    return (height, width, channels), ((weight[2], weight[3]), layer.stride, layer.padding, transposed)
 
 
 @dataclass(eq=False)

@@ -85,7 +85,7 @@ def training(program: ClassifierTraining, layers: Sequence[Layer]) -> bool:
     mean(losses).backward()
     program.store()
     right = {id(parameter.data): parameter.gradient for _, parameter in network.named_parameters()}
-    lengths = [np.linalg.norm(gradient) for gradient in right.values() if gradient is not None]
+    lengths = [float(np.linalg.norm(gradient)) for gradient in right.values() if gradient is not None]
     agreeing = [_close(results[:, 0], losses.data)]
     for (_, theirs), gradient, (_, ours) in zip(
         network.named_arrays(), program.gradient(), layers[0].named_arrays(), strict=True
@@ -154,4 +154,6 @@ def _run(
 def _places(layout: Layout, channels: int, lane: int) -> Integers:
     """Where the numbers of a lane's value are."""
     row, column, channel = np.ogrid[: layout.height, : layout.width, :channels]
-    return (layout.origin + lane * layout.image + row * layout.row + column * layout.channels + channel).ravel()
+    return np.asarray(
+        layout.origin + lane * layout.image + row * layout.row + column * layout.channels + channel
+    ).ravel()

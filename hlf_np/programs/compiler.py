@@ -93,7 +93,9 @@ def classifier_training(
     def compiled(layers: Sequence[Layer]) -> ClassifierTraining:
         return ClassifierTraining(layers[0], image_shape, config)
 
-    return _checked(("training", structure(network), image_shape), (network,), compiled, check.training)
+    key = ("training", structure(network), image_shape)
+    program: ClassifierTraining | None = _checked(key, (network,), compiled, check.training)
+    return program
 
 
 def _checked(

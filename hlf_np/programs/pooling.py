@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def read_pool(graph: Graph, layer: MaxPool | AveragePool, layers: Layers, source: Value) -> Value:
     """Append a pooling."""
     stride = layer.stride or layer.kernel
-    target = graph.value(*layer.output_shape(source.shape))
+    height, width, channels = layer.output_shape(source.shape)
+    target = graph.value(height, width, channels)
     return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
 
 

@@ -23,7 +23,8 @@ class _ImageChart(Chart):
 
     def compiled(self, model: Model) -> Compiled | None:
         count, program = len(self.start), model.program
-        return program and Compiled(program, np.zeros(count, np.int64), np.zeros((count, 0), np.float32))
+        groups, sources = np.zeros(count, np.int64), np.zeros((count, 0), np.float32)
+        return Compiled(program, groups, sources) if program else None
 
     def take(self, rows: Integers) -> _ImageChart:
         return _ImageChart(self.start[rows], self.lower, self.upper)

@@ -77,7 +77,8 @@ class LearnedChart(Chart):
     def compiled(self, model: Model) -> Compiled | None:
         decoders = [vae.decoder for vae in self.space.vaes]
         program = model.program_behind(decoders, self.space.code_shape)
-        return program and Compiled(program, self.labels, np.zeros((len(self.labels), 0), np.float32))
+        sources = np.zeros((len(self.labels), 0), np.float32)
+        return Compiled(program, self.labels, sources) if program else None
 
     def take(self, rows: Integers) -> LearnedChart:
         return LearnedChart(self.start[rows], self.lower, self.upper, self.space, self.labels[rows])

@@ -29,7 +29,8 @@ class WarpChart(Chart):
         if self.images.shape[3] > 1:
             return None
         program = model.warp_program
-        return program and Compiled(program, np.zeros(len(self.start), np.int64), flat_rows(self.images))
+        groups = np.zeros(len(self.start), np.int64)
+        return Compiled(program, groups, flat_rows(self.images)) if program else None
 
     def take(self, rows: Integers) -> WarpChart:
         return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])
