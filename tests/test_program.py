@@ -11,6 +11,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
 from hlf_np.errors import UserError
+from hlf_np.kernels.instructions import Product, decoded
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
@@ -132,7 +133,7 @@ def test_linear_layers_with_nothing_in_between_are_one(layers, products):
             array[...] = random.standard_normal(array.shape)
     x = random.random((30, 6, 6, 1), np.float32)
     program = Program(network, (6, 6, 1))
-    assert len(program.forward) == products
+    assert sum(isinstance(decoded(row), Product) for row in program.forward) == products
     np.testing.assert_allclose(program.evaluate(x), network(Tensor(x)).data, rtol=1e-4, atol=1e-5)
 
 
@@ -243,7 +244,7 @@ def test_a_compiled_model_follows_its_weights():
 def test_a_layer_without_a_compiled_form_is_named():
     random = np.random.default_rng(0)
     network = Sequential(Convolution(1, 4, random), Tanh(), Flatten(), Linear(4 * 4 * 4, 3, random))
-    with pytest.raises(UserError, match=r"no compiled Tanh here.*autodiff"):
+    with pytest.raises(UserError, match="Tanh is not compiled here"):
         Program(network, (8, 8, 1))
 
 
