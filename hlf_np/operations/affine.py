@@ -4,7 +4,8 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
-from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient, warp_with_slopes
+from hlf_np.kernels import warp as kernels
+from hlf_np.operations import sampling
 
 
 def affine_matrix(parameters: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
 
     A pixel of the result is a sum of four pixels of the image, with weights that depend on A. So the gradient to the
     image gives each of the four g times its weight. The gradient to A is g times the slope of the image there, which
-    `kernels.warp` derives from the same four pixels, times the position (x, y, 1), summed over all pixels.
+    `sampling` derives from the same four pixels, times the position (x, y, 1), summed over all pixels.
 
     Examples
     --------
@@ -76,15 +77,16 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     """
     matrices = affine_matrix(parameters)
     size = (images.shape[1], images.shape[2])
+    computing = kernels if images.data.dtype == "float32" else sampling  # as of convolutions
     if matrices.requires_grad:
-        y, slopes = warp_with_slopes(images.data, matrices.data)
+        y, slopes = computing.warp_with_slopes(images.data, matrices.data)
     else:
-        y, slopes = warp_images(images.data, matrices.data), np.empty(0, images.data.dtype)
+        y, slopes = computing.warp_images(images.data, matrices.data), np.empty(0, images.data.dtype)
 
     def backward(g: Floats) -> tuple[Floats | None, Floats | None]:
         return (
-            warp_image_gradient(matrices.data, g) if images.requires_grad else None,
-            warp_matrix_gradient(slopes, size, g) if matrices.requires_grad else None,
+            computing.warp_image_gradient(matrices.data, g) if images.requires_grad else None,
+            computing.warp_matrix_gradient(slopes, size, g) if matrices.requires_grad else None,
         )
 
     return Tensor.result(y, (images, matrices), backward)

@@ -1,9 +1,19 @@
 """Convolution, its transpose, and fully connected layers."""
 
+from types import ModuleType
+
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
-from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
+from hlf_np.kernels import convolution as kernels
+from hlf_np.operations import windows
 from hlf_np.operations.shape import reshape
+
+
+def _computing(x: Tensor, weight: Tensor) -> ModuleType:
+    """What computes: the kernels in float32, the readable `windows` in float64."""
+    if x.data.dtype != weight.data.dtype:
+        raise ValueError(f"convolution needs float32 or float64 throughout, not {x.data.dtype} and {weight.data.dtype}")
+    return kernels if x.data.dtype == "float32" else windows
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -23,7 +33,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
         dw[o, c, a, b] = sum_{i, j} x[s i + a - p, s j + b - p, c] g[i, j, o]
         dx[k, l, c] = sum_{o, a, b} g[i, j, o] w[o, c, a, b]     over the i, j with s i + a - p = k, s j + b - p = l
 
-    The last gathers what all windows made of one pixel. `kernels.convolution` turns the three into matrix products.
+    The last gathers what all windows made of one pixel. `windows` computes the three as it stands here;
+    `kernels.convolution` turns them into matrix products.
 
     Examples
     --------
@@ -32,14 +43,15 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     >>> convolution(x, sum_of_four, None).data[0, :, :, 0].tolist()
     [[8.0, 12.0], [20.0, 24.0]]
     """
-    y = convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
+    computing = _computing(x, weight)
+    y = computing.convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
     kernel = (weight.shape[2], weight.shape[3])
 
     def backward(g: Floats) -> list[Floats | None]:
         size = (x.shape[1], x.shape[2])
         gradients: list[Floats | None] = [
-            convolve_input_gradient(g, weight.data, None, stride, padding, size) if x.requires_grad else None,
-            convolve_weight_gradient(x.data, g, kernel, stride, padding) if weight.requires_grad else None,
+            computing.convolve_input_gradient(g, weight.data, None, stride, padding, size) if x.requires_grad else None,
+            computing.convolve_weight_gradient(x.data, g, kernel, stride, padding) if weight.requires_grad else None,
         ]
         return gradients if bias is None else [*gradients, g.sum(axis=(0, 1, 2)) if bias.requires_grad else None]
 
@@ -74,12 +86,13 @@ def transposed_convolution(
         (n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True)
     )
     bias_data = None if bias is None else bias.data
-    y = convolve_input_gradient(x.data, weight.data, bias_data, stride, padding, (height, width))
+    computing = _computing(x, weight)
+    y = computing.convolve_input_gradient(x.data, weight.data, bias_data, stride, padding, (height, width))
 
     def backward(g: Floats) -> list[Floats | None]:
         gradients: list[Floats | None] = [
-            convolve(g, weight.data, None, stride, padding) if x.requires_grad else None,
-            convolve_weight_gradient(g, x.data, kernel, stride, padding) if weight.requires_grad else None,
+            computing.convolve(g, weight.data, None, stride, padding) if x.requires_grad else None,
+            computing.convolve_weight_gradient(g, x.data, kernel, stride, padding) if weight.requires_grad else None,
         ]
         return gradients if bias is None else [*gradients, g.sum(axis=(0, 1, 2)) if bias.requires_grad else None]
 
