@@ -94,14 +94,14 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
     optimiser = Adam([codes], config)
     for step in range(steps + 1):
         decoded = chart.decode(codes)
-        difference = decoded + Tensor(-images)
+        difference = decoded - images
         distances = Norm.L2.of(difference.data)
         nearer = distances < nearest.distances[rows]
         chosen = rows[nearer]
         nearest.codes[chosen], nearest.images[chosen] = codes.data[nearer], decoded.data[nearer]
         nearest.distances[chosen] = distances[nearer]
         if step < steps:
-            (difference * difference).backward()  # the squared distances; each image's gradient is its own
+            (difference**2).backward()  # the squared distances; each image's gradient is its own
             optimiser.step(config.rate(step // STEPS_PER_DECAY))
             np.clip(codes.data, chart.lower, chart.upper, out=codes.data)
 
