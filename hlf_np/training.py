@@ -22,7 +22,7 @@ from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack, Start
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_count, check_images, check_labels
+from hlf_np.checks import check_batches, check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
@@ -201,7 +201,8 @@ def train(
     model : changed in place.
     split : the training data.
     training : "normal", "adversarial" or another name of `Training`.
-    epochs, batch_size : see `TrainingConfig`.
+    epochs, batch_size : see `TrainingConfig`. The last batch of an epoch may be smaller. One of a single image is
+        refused if batch norm follows a linear layer: it would normalise each value by itself, and nothing be learned.
     seed : of the order of the images, and of random starts and perturbations.
     config : all settings at once; then no other setting is used.
     progress : called after each epoch.
@@ -216,7 +217,7 @@ def train(
 
     Raises
     ------
-    UserError : for bad data or settings, or a missing space.
+    UserError : for bad data or settings, a missing space, or a batch too small for batch norm.
     DivergedError : when the loss or, in the end, the outputs are no longer finite.
 
     Examples
@@ -232,10 +233,11 @@ def train(
         spaces = (space,) if isinstance(space, Space) else space
         name, kind = check_choice("training", training, Training), check_choice("variant", variant, Variant)
         config = TrainingConfig(perturbations(name, spaces, variant=kind), epochs, batch_size)
-    check_images(split.images, model.image_shape)
-    check_labels(split.labels, model.classes, len(split.images))
+    images = check_images(split.images, model.image_shape)
+    split = replace(split, images=images, labels=check_labels(split.labels, model.classes, len(images)))
     if not len(split):
         raise UserError("there are no images to train on")
+    check_batches(model.network, images, config.batch_size)
     learns = learner(model, config.adam, config.engine)
     log = []
     for epoch in range(config.epochs):

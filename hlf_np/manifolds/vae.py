@@ -185,13 +185,13 @@ class Vae(Layer):
         return operations.columns(both, 0, latents), operations.columns(both, latents, 2 * latents)
 
     def encode(self, images: Floats) -> Floats:
-        """The mean codes (N, L) of images (N, H, W, C) in [0, 1], float32, in evaluation mode.
+        """The mean codes (N, L) of images (N, H, W, C) in [0, 1], in evaluation mode.
 
         Raises
         ------
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
-        check_images(images, self.config.image_shape)
+        images = check_images(images, self.config.image_shape)
         return self.encoder_program.evaluate(images)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:

@@ -137,8 +137,8 @@ class LearnedManifold(Space):
         ------
         UserError : for bad images, or labels of classes that have no VAE.
         """
-        check_images(images, self.image_shape)
-        check_labels(labels, len(self.vaes), len(images))
+        images = check_images(images, self.image_shape)
+        labels = check_labels(labels, len(self.vaes), len(images))
         means = self.encoder.evaluate(images, labels)[:, : self.code_shape[2]]
         bound = np.array([BOUND], np.float32)
         return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)
