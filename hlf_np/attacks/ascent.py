@@ -212,7 +212,7 @@ def _compiled_ascent(
         np.float32(attack.step_size),
         kernels.ADAM if attack.rule is Rule.ADAM else kernels.STEEPEST,
         kernels.LINF if space.norm is Norm.LINF else kernels.L2,
-        np.float32(space.epsilon),
+        np.float32(space.radius),
         attack.stop_early,
     )
     lower, upper = (np.array(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper))

@@ -136,7 +136,7 @@ def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settin
     def margins_of(codes: Tensor, iteration: int) -> Tensor:
         margins = margin(model.forward(chart.decode(codes)), labels)
         zeta = codes.data - chart.start
-        success = (margins.data > 0) & (space.norm.of(zeta) <= space.epsilon)
+        success = (margins.data > 0) & (space.norm.of(zeta) <= space.radius)
         smallest.offer(codes.data, Norm.L2.of(zeta), margins.data, success, iteration)
         return margins
 
