@@ -115,7 +115,7 @@ class Tensor:
                 continue
             if node._backward is None:
                 # a copy: what flows may be a view of the caller's array, or reach several leaves
-                own = np.array(flowing, node.data.dtype, order="C")
+                own = np.array(flowing, order="C")
                 node.gradient = own if node.gradient is None else node.gradient + own
                 continue
             for parent, part in zip(node._parents, node._backward(flowing), strict=True):

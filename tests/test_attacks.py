@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, layers, models
-from hlf_np.attacks import AttackResult, SuccessRate, pgd
+from hlf_np.attacks import AttackResult, SuccessRate, ascent, pgd
 from hlf_np.kernels import attack as kernels
 from hlf_np.spaces import Chart, ImageBall, Norm
 
@@ -396,6 +396,21 @@ def test_impossible_settings_are_refused(trained, split, settings, message):
 def test_impossible_spaces_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         ImageBall(*arguments)
+
+
+@pytest.mark.parametrize("engine", attacks.Engine)
+def test_an_engine_may_be_named(trained, split, monkeypatch, engine):
+    used = []
+    for name, kind in (("_compiled_ascent", attacks.Engine.PROGRAM), ("_ascent", attacks.Engine.AUTODIFF)):
+        original = getattr(ascent, name)
+        monkeypatch.setattr(
+            ascent, name, lambda *given, kind=kind, original=original: (used.append(kind), original(*given))[1]
+        )
+    attack = attacks.Attack(steps=1)
+    attacks.run(trained, split.take(slice(3)), ImageBall(0.1), attack, engine=str(engine))
+    assert used == [engine]
+    with pytest.raises(UserError, match="unknown engine 'gpu': use one of program, autodiff"):
+        attacks.run(trained, split, ImageBall(0.1), attack, engine="gpu")
 
 
 @pytest.mark.parametrize(

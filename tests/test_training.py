@@ -296,6 +296,14 @@ def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
     assert seen[0] == perturbations(name, spaces, variant=Variant.FULL)
 
 
+def test_names_mean_the_same_as_the_choices_they_name(spaces):
+    for name in Training:
+        for variant in Variant:
+            expected = perturbations(name, spaces, ATTACK, variant)
+            assert perturbations(str(name), spaces, ATTACK, str(variant)) == expected
+    assert all(TrainingConfig(engine=str(engine)).engine is engine for engine in Engine)
+
+
 def test_one_space_may_be_given_alone(split, spaces):
     logs = [
         train(small_cnn(), split.take(slice(20)), "random_transformations", epochs=1, space=space)
@@ -333,6 +341,7 @@ def test_a_diverging_training_says_so_and_nothing_else(split, model, recwarn):
         {"epochs": -1},
         {"epochs": 1.5},
         {"batch_size": 0},
+        {"engine": "gpu"},
     ],
 )
 def test_impossible_settings_are_refused(settings):

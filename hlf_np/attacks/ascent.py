@@ -52,7 +52,7 @@ class Attack:
     step_size : of one step, in the units of the code; Adam moves about this far in every entry.
     rule : "adam" or "sign".
     start : "random", a random perturbation, or "image", none.
-    restarts : independent attempts.
+    restarts : independent attempts; without a random start all are the same.
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
     objective : what is maximised, "cross-entropy", "margin" or "dlr"; see `objectives`.
@@ -225,9 +225,10 @@ def _compiled_ascent(
 
 
 def run(
-    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: Engine = Engine.PROGRAM
+    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: str = "program"
 ) -> AttackResult:
     """Attack every image of a split; see `pgd`."""
+    engine = check_choice("engine", engine, Engine)
     images, labels = split.images, split.labels
     images = check_images(images, model.image_shape)
     labels = check_labels(labels, model.classes, len(images))
@@ -310,7 +311,7 @@ def pgd(
         stop_early,
         check_choice("objective", objective, Objective),
     )
-    return run(model, Split(images, labels, codes), space, attack, seed, check_choice("engine", engine, Engine))
+    return run(model, Split(images, labels, codes), space, attack, seed, engine)
 
 
 def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Codes | None = None) -> AttackResult:

@@ -201,9 +201,10 @@ class Vae(Layer):
         ------
         UserError : for codes of another shape.
         """
+        codes = np.asarray(codes, np.float32)
         if codes.ndim != 2 or codes.shape[1] != self.config.latent_dimensions:
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
-        images = self.decoder_program.evaluate(np.asarray(codes, np.float32))
+        images = self.decoder_program.evaluate(codes)
         return images.reshape(len(codes), *self.config.image_shape)
 
     @cached_property
