@@ -46,7 +46,8 @@ def check_images(images: Floats, image_shape: tuple[int, int, int] | None = None
         found = f"(from {images.min()!s} to {images.max()!s})"  # in all digits: the largest may be 1.0000001
         if not np.isfinite(images).all():
             raise UserError(f"images hold NaN or infinite values {found}: remove them")
-        raise UserError(f"images hold values outside [0, 1] {found}: scale them, or images.clip(0, 1) mere rounding")
+        todo = "scale them, or clip mere rounding with images.clip(0, 1)"
+        raise UserError(f"images hold values outside [0, 1] {found}: {todo}")
     return np.ascontiguousarray(images, np.float32)
 
 

@@ -403,6 +403,7 @@ except (TypeError, ValueError):
         "convolution(ones(2, 5, 5, 3), ones(4, 3, 3, 3, dtype=np.float64), None)",  # types
         "convolution(ones(2, 5, 5, 3, dtype=np.int64), ones(4, 3, 3, 3), None)",
         "linear(ones(2, 5), ones(4, 6), ones(4))",
+        "operations.warp(ones(2, 5, 5, 3), ones(2, 6, dtype=np.float64))",  # types
         "transposed_convolution(ones(2, 5, 5, 3), ones(2, 4, 3, 3), None)",  # channels
         "transposed_convolution(ones(2, 5, 5, 3), ones(3, 4, 3, 3), None, 2, 1, 2)",  # output padding
     ],

@@ -71,6 +71,7 @@ class LearnedChart(Chart):
         return take(concatenate(decoded), back)
 
     def decoded(self, codes: Floats) -> Floats:
+        codes = np.asarray(codes, np.float32)
         return self.space.decoder.evaluate(codes, self.labels).reshape(len(codes), *self.space.image_shape)
 
     def compiled(self, model: Model) -> Compiled:

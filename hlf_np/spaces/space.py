@@ -103,7 +103,7 @@ class Chart(ABC):
 
     def decoded(self, codes: Floats) -> Floats:
         """The same images where no gradient is needed."""
-        return self.decode(Tensor(codes)).data
+        return self.decode(Tensor(np.asarray(codes, self.start.dtype))).data
 
     def compiled(self, model: Model) -> Compiled | None:
         """How to attack a model here in a compiled program; None if only the autodiff can."""
