@@ -83,7 +83,7 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
         total = np.float32(0)
         for k in range(code.size):
             total += gradient[k] * gradient[k]
-        scale = step_size / max(np.sqrt(total), _TINY)
+        scale = step_size / max(np.sqrt(total), np.float32(1.1754944e-38))
         for k in range(code.size):
             code[k] += scale * gradient[k]
 
