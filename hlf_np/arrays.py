@@ -19,8 +19,8 @@ def flat_rows(array: Floats) -> Floats:
 
 
 def plain(array: Array) -> Array:
-    """The same numbers as compiled functions take them, side by side and not read-only; copied if need be."""
-    return np.require(array, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    """The same numbers as compiled functions take them, side by side, aligned and not read-only; copied if need be."""
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 
 def filled(shape: tuple[int, ...], values: Array) -> Array:

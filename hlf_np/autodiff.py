@@ -9,7 +9,9 @@ by side.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +20,8 @@ from hlf_np.arrays import Floats
 
 # Gradient with respect to the output -> one gradient per parent, None where none flows.
 Backward = Callable[[Floats], Sequence[Floats | None]]
+# What stands beside a tensor in `+`, `-`, `*` and `/`: another tensor, a number, or an array.
+Operand: TypeAlias = "Tensor | ArrayLike"
 
 
 class Tensor:
@@ -25,7 +29,8 @@ class Tensor:
 
     Parameters
     ----------
-    data : floating-point array; float32 for work, float64 for gradient checks. Not copied.
+    data : array of float32 for work, of float64 for gradient checks. Not copied. No other type is taken: whole numbers
+        have no gradients, and operations would round what they compute to the type of their input.
     requires_grad : whether `backward` shall compute a gradient for this tensor.
 
     Attributes
@@ -33,20 +38,38 @@ class Tensor:
     gradient : what `backward` has added up for this leaf, of the shape of `data`, or None before the
         first call.
 
+    Raises
+    ------
+    TypeError : for data that is neither float32 nor float64.
+
     Examples
     --------
     The derivative of x^2 y is 2 x y to x, and x^2 to y.
 
     >>> x, y = Tensor([3.0, 1.0], requires_grad=True), Tensor([2.0, 5.0], requires_grad=True)
-    >>> (x * x * y).backward()
+    >>> (x**2 * y).backward()
     >>> x.gradient.tolist(), y.gradient.tolist()
     ([12.0, 10.0], [9.0, 1.0])
+
+    The other operand may be a number or a NumPy array, on either side. Numbers take the tensor's type.
+
+    >>> x = Tensor(np.float32([1, 2]), requires_grad=True)
+    >>> y = (np.float32([3, 4]) * x - 1 / x).mean()
+    >>> y.backward()
+    >>> y.data.item(), x.gradient.tolist(), y.data.dtype
+    (4.75, [2.0, 2.125], dtype('float32'))
     """
 
     __slots__ = ("_backward", "_parents", "data", "gradient", "requires_grad")
+    __array_ufunc__ = None  # so that NumPy leaves `array * tensor` to the tensor
 
     def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
-        self.data: Floats = np.asarray(data)
+        array = np.asarray(data)
+        native = array.dtype.newbyteorder("=")
+        if native not in (np.float32, np.float64):
+            todo = "use numpy.asarray(data, numpy.float32)"
+            raise TypeError(f"a Tensor holds float32 or float64, not {array.dtype}: {todo}")
+        self.data: Floats = np.asarray(array, native)
         self.requires_grad = requires_grad
         self.gradient: Floats | None = None
         self._parents: tuple[Tensor, ...] = ()
@@ -91,7 +114,9 @@ class Tensor:
             if flowing is None:  # none of its dependents passed anything on
                 continue
             if node._backward is None:
-                node.gradient = flowing if node.gradient is None else node.gradient + flowing
+                # a copy: what flows may be a view of the caller's array, or reach several leaves
+                own = np.array(flowing, order="C")
+                node.gradient = own if node.gradient is None else node.gradient + own
                 continue
             for parent, part in zip(node._parents, node._backward(flowing), strict=True):
                 if part is not None and parent.requires_grad:
@@ -113,11 +138,51 @@ class Tensor:
                 stack.extend((parent, False) for parent in node._parents if parent.requires_grad)
         return order
 
-    def __add__(self, other: Tensor) -> Tensor:
-        return add(self, other)
+    def _operand(self, other: Operand) -> Tensor:
+        """The other side of an operator; numbers, and arrays of whole numbers or truth values, take this one's type."""
+        if isinstance(other, Tensor):
+            return other
+        array = np.asarray(other)
+        of_this_type = array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.ndim == 0)
+        return Tensor(array.astype(self.data.dtype) if of_this_type else array)
 
-    def __mul__(self, other: Tensor) -> Tensor:
-        return multiply(self, other)
+    def __add__(self, other: Operand) -> Tensor:
+        return add(self, self._operand(other))
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return add(self._operand(other), self)
+
+    def __neg__(self) -> Tensor:
+        return self * -1
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return add(self, -self._operand(other))
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return add(self._operand(other), -self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return multiply(self, self._operand(other))
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return multiply(self._operand(other), self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return divide(self, self._operand(other))
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return divide(self._operand(other), self)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return power(self, exponent)
+
+    def sum(self, axis: int | None = None) -> Tensor:
+        """The sum of all entries, or along one axis."""
+        return total(self, axis)
+
+    def mean(self, axis: int | None = None) -> Tensor:
+        """The mean of all entries, or along one axis."""
+        return total(self, axis) / (self.data.size if axis is None else self.shape[axis])
 
     def __repr__(self) -> str:
         return f"Tensor(shape={self.shape}, dtype={self.data.dtype}, requires_grad={self.requires_grad})"
@@ -146,6 +211,38 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
         return _unbroadcast(gradient * b.data, a.shape), _unbroadcast(gradient * a.data, b.shape)
 
     return Tensor.result(a.data * b.data, (a, b), backward)
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, entry by entry, with NumPy's broadcasting; the derivative to b is -(a / b) / b."""
+    y = a.data / b.data
+
+    def backward(gradient: Floats) -> tuple[Floats, Floats]:
+        d_a = gradient / b.data
+        return _unbroadcast(d_a, a.shape), _unbroadcast(-d_a * y, b.shape)
+
+    return Tensor.result(y, (a, b), backward)
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """x to a constant power p, whose derivative is p x^(p - 1)."""
+    if not isinstance(exponent, numbers.Real):
+        raise TypeError(f"the exponent of a power must be a number, not {type(exponent).__name__}")
+    p = float(exponent)
+
+    def backward(gradient: Floats) -> tuple[Floats]:
+        return (gradient * (p * x.data ** (p - 1) if p else np.zeros_like(x.data)),)
+
+    return Tensor.result(x.data**p, (x,), backward)
+
+
+def total(x: Tensor, axis: int | None = None) -> Tensor:
+    """The sum of all entries, or along one axis; each entry has the gradient of the sum that it is in."""
+
+    def backward(gradient: Floats) -> tuple[Floats]:
+        return (np.broadcast_to(gradient if axis is None else np.expand_dims(gradient, axis), x.shape),)
+
+    return Tensor.result(x.data.sum(axis=axis), (x,), backward)
 
 
 def check_grads(

@@ -135,7 +135,7 @@ class Model:
         ------
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
-        check_images(images, self.image_shape)
+        images = check_images(images, self.image_shape)
         if program := self.program:
             return program.evaluate(images)
         parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))

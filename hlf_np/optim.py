@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats
+from hlf_np.arrays import Floats, plain
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_positive
 from hlf_np.errors import UserError
@@ -54,11 +54,10 @@ class Adam:
     --------
     Minimise (w - 3)^2.
 
-    >>> w, three = Tensor(np.zeros(1), requires_grad=True), Tensor(np.array([-3.0]))
+    >>> w = Tensor(np.zeros(1), requires_grad=True)
     >>> adam = Adam([w], AdamConfig(weight_decay=0.0))
     >>> for step in range(200):
-    ...     distance = w + three
-    ...     (distance * distance).backward()
+    ...     ((w - 3) ** 2).backward()
     ...     adam.step(learning_rate=0.1)
     >>> w.data.round(1).tolist()
     [3.0]
@@ -68,21 +67,23 @@ class Adam:
         self.parameters = list(parameters)
         self.config = config or AdamConfig()
         self.steps = 0
-        self._first = [np.zeros_like(p.data) for p in self.parameters]
-        self._second = [np.zeros_like(p.data) for p in self.parameters]
+        self._first, self._second = ([np.zeros(p.data.size, p.data.dtype) for p in self.parameters] for _ in range(2))
 
     def step(self, learning_rate: float) -> None:
-        """Update every parameter in place from its `gradient`, and forget the gradient."""
+        """Update every parameter from its `gradient`, and forget the gradient.
+
+        In place, whatever the array's layout in memory; only an array that is read-only is replaced.
+        """
         self.steps += 1
         settings = self.config.settings(self.steps, learning_rate)
         for parameter, m, v in zip(self.parameters, self._first, self._second, strict=True):
             if parameter.gradient is None:
                 continue
-            adam_update(
-                parameter.data.reshape(-1),
-                np.ascontiguousarray(parameter.gradient).reshape(-1),
-                m.reshape(-1),
-                v.reshape(-1),
-                settings.astype(parameter.data.dtype),
-            )
+            values = plain(parameter.data)  # the array itself or, if the kernel cannot take it, a copy
+            gradient = plain(parameter.gradient).reshape(-1)
+            adam_update(values.reshape(-1), gradient, m, v, settings.astype(values.dtype))
+            if not parameter.data.flags.writeable:
+                parameter.data = values
+            elif values is not parameter.data:
+                parameter.data[...] = values
             parameter.gradient = None

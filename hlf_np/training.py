@@ -22,7 +22,7 @@ from hlf_np import attacks
 from hlf_np.arrays import Floats
 from hlf_np.attacks import Attack, Start
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_count, check_images, check_labels
+from hlf_np.checks import check_batches, check_choice, check_count, check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
@@ -95,10 +95,10 @@ class Perturbation:
 
 
 def perturbations(
-    training: Training,
+    training: str,
     spaces: Sequence[Space] = (),
     attack: Attack = TRAINING_ATTACK,
-    variant: Variant = Variant.HALF,
+    variant: str = "half",
 ) -> tuple[Perturbation, ...]:
     """The perturbed shares of a training.
 
@@ -113,19 +113,20 @@ def perturbations(
 
     Raises
     ------
-    UserError : if a space is missing.
+    UserError : for unknown names, or if a space is missing.
 
     Examples
     --------
     >>> perturbations(Training.NORMAL), perturbations(Training.ADVERSARIAL)[0].space
     ((), ImageBall(epsilon=0.3, norm=<Norm.LINF: 'linf'>))
     """
-    needed = SPACES[training]
+    name, variant = check_choice("training", training, Training), check_choice("variant", variant, Variant)
+    needed = SPACES[name]
     attack = replace(attack, stop_early=variant is Variant.WEAK)
     fraction = 1.0 if variant is Variant.FULL else 0.5
-    if training is Training.RANDOM_TRANSFORMATIONS:
+    if name is Training.RANDOM_TRANSFORMATIONS:
         attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
-    return tuple(Perturbation(_of_kind(kind, spaces, training), attack, fraction / len(needed)) for kind in needed)
+    return tuple(Perturbation(_of_kind(kind, spaces, name), attack, fraction / len(needed)) for kind in needed)
 
 
 def _of_kind(kind: type[Space], spaces: Sequence[Space], training: Training) -> Space:
@@ -157,6 +158,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size)
+        object.__setattr__(self, "engine", check_choice("engine", self.engine, Engine))
         if math.fsum(share.fraction for share in self.perturbations) > 1:
             raise UserError("the fractions of all perturbations add up to more than the whole batch: lower them")
 
@@ -201,7 +203,8 @@ def train(
     model : changed in place.
     split : the training data.
     training : "normal", "adversarial" or another name of `Training`.
-    epochs, batch_size : see `TrainingConfig`.
+    epochs, batch_size : see `TrainingConfig`. The last batch of an epoch may be smaller. One of a single image is
+        refused if batch norm follows a linear layer: it would normalise each value by itself, and nothing be learned.
     seed : of the order of the images, and of random starts and perturbations.
     config : all settings at once; then no other setting is used.
     progress : called after each epoch.
@@ -216,7 +219,7 @@ def train(
 
     Raises
     ------
-    UserError : for bad data or settings, or a missing space.
+    UserError : for bad data or settings, a missing space, or a batch too small for batch norm.
     DivergedError : when the loss or, in the end, the outputs are no longer finite.
 
     Examples
@@ -230,12 +233,12 @@ def train(
     """
     if config is None:
         spaces = (space,) if isinstance(space, Space) else space
-        name, kind = check_choice("training", training, Training), check_choice("variant", variant, Variant)
-        config = TrainingConfig(perturbations(name, spaces, variant=kind), epochs, batch_size)
-    check_images(split.images, model.image_shape)
-    check_labels(split.labels, model.classes, len(split.images))
+        config = TrainingConfig(perturbations(training, spaces, variant=variant), epochs, batch_size)
+    images = check_images(split.images, model.image_shape)
+    split = replace(split, images=images, labels=check_labels(split.labels, model.classes, len(images)))
     if not len(split):
         raise UserError("there are no images to train on")
+    check_batches(model.network, images, config.batch_size)
     learns = learner(model, config.adam, config.engine)
     log = []
     for epoch in range(config.epochs):

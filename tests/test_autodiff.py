@@ -39,6 +39,18 @@ GRADIENTS = [
     ("multiply", "same shape", multiply, [normal(3, 4), normal(3, 4)]),
     ("multiply", "broadcast both", multiply, [normal(3, 1, 2), normal(4, 1)]),
     ("multiply", "operator, square", lambda a: a * a, [normal(2, 3)]),
+    ("multiply", "negative", lambda a: -a, [normal(2, 3)]),
+    ("add", "difference", lambda a, b: a - b, [normal(3, 1), normal(4)]),
+    ("divide", "operator", lambda a, b: a / b, [normal(3, 4), off_zero(3, 4)]),
+    ("divide", "broadcast both", autodiff.divide, [normal(3, 1, 2), off_zero(4, 1)]),
+    ("divide", "number", lambda a: a / 3 + 2 / a, [off_zero(4)]),
+    ("power", "square", lambda a: a**2, [normal(2, 3)]),
+    ("power", "fraction", lambda a: autodiff.power(a, -1.5), [normal(4) ** 2 + 0.1]),
+    ("power", "zero", lambda a: a**0, [normal(4)]),
+    ("total", "", autodiff.total, [normal(2, 3)]),
+    ("total", "axis", lambda a: autodiff.total(a, 1), [normal(2, 3, 4)]),
+    ("total", "last axis, method", lambda a: a.sum(axis=-1), [normal(2, 3)]),
+    ("mean", "axis, method", lambda a: a.mean(axis=0), [normal(2, 3)]),
     ("relu", "", operations.relu, [off_zero(4, 5)]),
     ("leaky_relu", "", lambda x: operations.leaky_relu(x, 0.2), [off_zero(4, 5)]),
     ("sigmoid", "", operations.sigmoid, [normal(4, 5)]),
@@ -118,6 +130,35 @@ GRADIENTS = [
 )
 def test_gradient_is_the_numerical_derivative(function, arrays):
     check_grads(function, *arrays)
+
+
+LAYOUTS = {
+    "columns first": np.asfortranarray,
+    "transposed": lambda a: np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1),
+    "backwards": lambda a: np.flip(np.flip(a).copy()),
+    "every second": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "not aligned": lambda a: np.frombuffer(b"x" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+    "another byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(
+    ("function", "arrays"),
+    [pytest.param(f, arrays, id=f"{name} {case}".strip()) for name, case, f, arrays in GRADIENTS],
+)
+def test_the_layout_in_memory_makes_no_difference(function, arrays, layout):
+    """Up to rounding: NumPy adds up in the order in which the numbers lie in memory."""
+    results = []
+    for arrange in (np.copy, layout):
+        leaves = [Tensor(arrange(array), requires_grad=True) for array in arrays]
+        output = function(*leaves)
+        gradient = np.cos(np.arange(output.data.size, dtype=float)).reshape(output.shape)
+        output.backward(arrange(gradient) if gradient.ndim else gradient)
+        results.append([output.data, *(leaf.gradient for leaf in leaves)])
+    for found, expected in zip(*reversed(results), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_the_table_holds_every_operation():
@@ -257,6 +298,50 @@ def test_a_chain_of_5000_operations_is_not_too_deep():
     np.testing.assert_array_equal(x.gradient, [1])
 
 
+@pytest.mark.parametrize("data", [[1, 2], np.ones(2, bool), np.ones(2, np.float16), np.ones(2, np.longdouble), "text"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_tensor_of_other_numbers_is_refused(data, requires_grad):
+    with pytest.raises(TypeError, match=r"float32 or float64, not .*: use numpy.asarray\(data, numpy.float32\)$"):
+        Tensor(data, requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("tensor first", lambda x, other: (x + other, x - other, x * other, x / other)),
+        ("tensor last", lambda x, other: (other + x, other - x, other * x, other / x)),
+    ],
+)
+@pytest.mark.parametrize(
+    "other", [2, 0.3, np.float64(0.3), np.int64(3), np.array(0.3), np.array([2, 3]), np.array([True, True])], ids=repr
+)
+def test_operators_take_numbers_and_keep_the_type(name, function, other):
+    x = np.array([0.7, -1.9], np.float32)
+    for found, expected in zip(function(Tensor(x), other), function(x, np.float32(other)), strict=True):
+        assert found.data.dtype == np.float32
+        np.testing.assert_array_equal(found.data, expected)
+
+
+def test_an_array_and_a_tensor_make_one_tensor():
+    array, x = normal(3, 1), Tensor(normal(2), requires_grad=True)
+    for result, expected in ((array * x, array * x.data), (array - x, array - x.data), (array / x, array / x.data)):
+        assert isinstance(result, Tensor)
+        np.testing.assert_array_equal(result.data, expected)
+    with pytest.raises(TypeError):
+        np.exp(x)
+    with pytest.raises(TypeError, match="exponent"):
+        x**x
+
+
+def test_gradients_are_arrays_of_their_own():
+    x, y = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    given = np.ones(2)
+    (x + y).backward(given)
+    x.gradient *= 5
+    np.testing.assert_array_equal(y.gradient, 1)
+    np.testing.assert_array_equal(given, 1)
+
+
 def test_backward_needs_something_to_differentiate():
     with pytest.raises(ValueError, match="requires a gradient"):
         (Tensor(np.ones(2)) * Tensor(np.ones(2))).backward()
@@ -303,7 +388,7 @@ def ones(*shape, dtype=np.float32):
 
 try:
     {call}
-except ValueError:
+except (TypeError, ValueError):
     print("refused")
 """
 
@@ -318,6 +403,7 @@ except ValueError:
         "convolution(ones(2, 5, 5, 3), ones(4, 3, 3, 3, dtype=np.float64), None)",  # types
         "convolution(ones(2, 5, 5, 3, dtype=np.int64), ones(4, 3, 3, 3), None)",
         "linear(ones(2, 5), ones(4, 6), ones(4))",
+        "operations.warp(ones(2, 5, 5, 3), ones(2, 6, dtype=np.float64))",  # types
         "transposed_convolution(ones(2, 5, 5, 3), ones(2, 4, 3, 3), None)",  # channels
         "transposed_convolution(ones(2, 5, 5, 3), ones(3, 4, 3, 3), None, 2, 1, 2)",  # output padding
     ],

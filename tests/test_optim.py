@@ -51,6 +51,40 @@ def test_weight_decay_alone_shrinks_weights():
     assert (np.abs(parameter.data) < np.abs(start)).all()
 
 
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda a: np.ascontiguousarray(a.T).T,
+        lambda a: np.flip(np.flip(a).copy()),
+        lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+        lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    ],
+    ids=["transposed", "backwards", "every second", "read-only"],
+)
+def test_the_layout_of_parameters_and_gradients_makes_no_difference(arrange):
+    random = np.random.default_rng(0)
+    start, gradients = random.standard_normal((3, 4)), random.standard_normal((5, 3, 4))
+    found = []
+    for laid_out in (np.copy, arrange):
+        parameter = Tensor(laid_out(start), requires_grad=True)
+        optimiser = Adam([parameter])
+        for gradient in gradients:
+            parameter.gradient = laid_out(gradient)
+            optimiser.step(0.1)
+        found.append(parameter.data)
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_view_is_updated_in_place():
+    whole = np.zeros((3, 4))
+    parameter = Tensor(whole[:, 1::2], requires_grad=True)
+    optimiser = Adam([parameter])
+    parameter.gradient = np.ones((3, 2))
+    optimiser.step(0.1)
+    assert (whole[:, 1::2] < 0).all()
+    assert not whole[:, ::2].any()
+
+
 def test_a_step_is_in_place_forgets_gradients_and_skips_parameters_without():
     used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
     array = used.data

@@ -379,7 +379,7 @@ def test_galleries_show_examples_that_fooled_the_stored_model(smoke):
             np.testing.assert_array_equal(model.predict(examples.adversarial), examples.predictions)
             assert (examples.predictions != examples.labels).all()
             if kind == "regular":
-                assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon + 1e-6
+                assert np.abs(examples.adversarial - examples.originals).max() <= store.config.epsilon
             shown[kind] = shown.get(kind, 0) + len(examples.labels)
     assert shown.keys() == {"regular", "on_true_manifold", "on_learned_manifold"}
     assert min(shown.values()) > 0

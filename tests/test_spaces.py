@@ -106,7 +106,7 @@ def test_projected_codes_lie_in_ball_and_box(hard_fonts, batch, make, norm, epsi
     chart = chart_of(space, batch)
     codes = space.project(chart, random_codes(chart, seed, scale))
     sizes = np.linalg.norm((codes - chart.start).astype(np.float64), np.inf if norm == "linf" else 2, axis=1)
-    assert sizes.max() <= epsilon + 1e-6
+    assert sizes.max() <= epsilon
     assert ((codes >= np.float32(HARD.lower)) & (codes <= np.float32(HARD.upper))).all()
 
 
@@ -127,7 +127,7 @@ def test_attacks_find_valid_images_of_codes_within_ball_and_box(trained, hard_fo
     result = run(trained, batch, space, Attack(8, 0.05, stop_early=stop_early, restarts=2))
     codes = chart.start + result.perturbations
     sizes = np.linalg.norm(result.perturbations.astype(np.float64), np.inf if norm == "linf" else 2, axis=1)
-    assert sizes.max() <= 0.25 + 1e-6
+    assert sizes.max() <= 0.25
     rounding = 1e-6  # of the code as start plus perturbation
     assert ((codes >= np.array(HARD.lower) - rounding) & (codes <= np.array(HARD.upper) + rounding)).all()
     assert ((result.images >= 0) & (result.images <= 1)).all()
@@ -267,13 +267,14 @@ def test_the_attack_of_carlini_and_wagner_works_on_codes(trained, hard_fonts, ba
     for result in (early, late):
         codes = chart_of(space, right).start + result.perturbations
         assert ((codes >= np.array(HARD.lower) - 1e-6) & (codes <= np.array(HARD.upper) + 1e-6)).all()
-        assert np.linalg.norm(result.perturbations, axis=1).max() <= 0.3 + 1e-6
+        assert np.linalg.norm(result.perturbations, axis=1).max() <= 0.3
         np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
     done = early.success
     assert late.success[done].all()
     assert done.sum() > 3
     before, after = (np.linalg.norm(result.perturbations[done], axis=1) for result in (early, late))
-    assert (after <= before).all()
+    within = before < 0.2999  # one cut off at the border may be at another place of it now
+    assert (after[within] <= before[within]).all()
     assert (after < before).any()
 
 

@@ -8,10 +8,11 @@ import oracles
 import pytest
 from conftest import small_cnn
 
-from hlf_np import UserError, attacks, training
+from hlf_np import UserError, attacks, models, training
 from hlf_np.attacks import Attack
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
+from hlf_np.engine import Engine
 from hlf_np.manifolds import VaeConfig, class_vaes
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
@@ -96,6 +97,22 @@ def test_a_last_batch_of_a_single_image_spoils_nothing(split, count):
     log = train(model, split.take(slice(count)), config=FAST)
     assert all(math.isfinite(entry.loss) for entry in log)
     assert np.isfinite(model.logits(split.images)).all()
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize(("count", "batch_size"), [(26, 25), (51, 25), (1, 25), (4, 1)])
+def test_a_batch_too_small_for_batch_norm_is_refused_and_changes_nothing(split, engine, count, batch_size):
+    model = models.mlp(widths=(4,))
+    before = model.state_dict()
+    with pytest.raises(UserError, match=f"{count} images in batches of {batch_size} leave a batch of one"):
+        train(model, split.take(slice(count)), config=TrainingConfig(batch_size=batch_size, engine=engine))
+    assert_same_arrays(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 25, 27])
+def test_no_other_batch_is_refused(split, batch_size):
+    config = TrainingConfig(epochs=1, batch_size=batch_size)
+    assert len(train(models.mlp(widths=(4,)), split.take(slice(27)), config=config)) == 1
 
 
 def test_every_image_of_an_epoch_is_used_once(split, monkeypatch):
@@ -279,6 +296,14 @@ def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
     assert seen[0] == perturbations(name, spaces, variant=Variant.FULL)
 
 
+def test_names_mean_the_same_as_the_choices_they_name(spaces):
+    for name in Training:
+        for variant in Variant:
+            expected = perturbations(name, spaces, ATTACK, variant)
+            assert perturbations(str(name), spaces, ATTACK, str(variant)) == expected
+    assert all(TrainingConfig(engine=str(engine)).engine is engine for engine in Engine)
+
+
 def test_one_space_may_be_given_alone(split, spaces):
     logs = [
         train(small_cnn(), split.take(slice(20)), "random_transformations", epochs=1, space=space)
@@ -316,6 +341,7 @@ def test_a_diverging_training_says_so_and_nothing_else(split, model, recwarn):
         {"epochs": -1},
         {"epochs": 1.5},
         {"batch_size": 0},
+        {"engine": "gpu"},
     ],
 )
 def test_impossible_settings_are_refused(settings):
@@ -350,9 +376,9 @@ def test_impossible_arguments_are_refused(split, model, settings):
     [
         (lambda s: Split(s.images[:0], s.labels[:0]), "no images"),
         (lambda s: Split(s.images[:, :14], s.labels), "shape"),
-        (lambda s: Split(s.images.astype(np.float64), s.labels), "float32"),
+        (lambda s: Split((s.images * 255).astype(np.uint8), s.labels), r"use images.astype\(numpy.float32\) / 255"),
         (lambda s: Split(s.images * np.float32(np.nan), s.labels), "NaN"),
-        (lambda s: Split(s.images, s.labels[:-1]), "one per image"),
+        (lambda s: Split(s.images, s.labels[:-1]), "one class number per image"),
         (lambda s: Split(s.images, s.labels + 1), "between 0 and 9"),
     ],
 )

@@ -246,6 +246,15 @@ def test_other_settings_seeds_or_images_are_trained_anew(split, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_batch_too_small_for_batch_norm_is_refused():
+    images = np.zeros((6, 4, 4, 1), np.float32)  # 4 -> 2 -> 1 pixels
+    config = VaeConfig((2, 2), 3, epochs=1, batch_size=5, image_shape=(4, 4, 1))
+    with pytest.raises(UserError, match="6 images in batches of 5 leave a batch of one, use another batch_size"):
+        train_vae(images, config)
+    train_vae(images[1:], config)
+    train_vae(np.zeros((6, 8, 8, 1), np.float32), VaeConfig((2, 2), 3, epochs=1, batch_size=5, image_shape=(8, 8, 1)))
+
+
 def test_a_class_without_images_and_a_damaged_file_are_refused(split, tmp_path):
     part = split.take(np.flatnonzero(split.labels == 0))
     with pytest.raises(UserError, match="no images of class 1"):

@@ -52,7 +52,7 @@ class Attack:
     step_size : of one step, in the units of the code; Adam moves about this far in every entry.
     rule : "adam" or "sign".
     start : "random", a random perturbation, or "image", none.
-    restarts : independent attempts.
+    restarts : independent attempts; without a random start all are the same.
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
     objective : what is maximised, "cross-entropy", "margin" or "dlr"; see `objectives`.
@@ -80,7 +80,8 @@ class AttackResult:
     """What an attack found.
 
     images : (N, H, W, C) float32, the final images: valid and inside the space.
-    perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals.
+    perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals. Their norms are at most
+        epsilon, rounding included.
     success : (N,) bool; exactly `model.predict(images) != labels`.
     iterations : (N,) int64, how many steps led to `images`.
     loss : (N,) float32, the attack's objective at `images`.
@@ -211,7 +212,7 @@ def _compiled_ascent(
         np.float32(attack.step_size),
         kernels.ADAM if attack.rule is Rule.ADAM else kernels.STEEPEST,
         kernels.LINF if space.norm is Norm.LINF else kernels.L2,
-        np.float32(space.epsilon),
+        np.float32(space.radius),
         attack.stop_early,
     )
     lower, upper = (np.array(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper))
@@ -224,12 +225,13 @@ def _compiled_ascent(
 
 
 def run(
-    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: Engine = Engine.PROGRAM
+    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: str = "program"
 ) -> AttackResult:
     """Attack every image of a split; see `pgd`."""
+    engine = check_choice("engine", engine, Engine)
     images, labels = split.images, split.labels
-    check_images(images, model.image_shape)
-    check_labels(labels, model.classes, len(images))
+    images = check_images(images, model.image_shape)
+    labels = check_labels(labels, model.classes, len(images))
     chart = space.chart(images, labels, split.codes)
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)
@@ -278,8 +280,8 @@ def pgd(
     Parameters
     ----------
     model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64. An image that is misclassified from
-        the start succeeds at once.
+    images, labels : (N, H, W, C) floating-point in [0, 1] and (N,) whole numbers. An image that is misclassified
+        from the start succeeds at once.
     space : the allowed perturbations.
     codes : places of the images on the true manifold, for spaces that need them.
     steps, step_size, rule, start, restarts, stop_early, objective : see `Attack`.
@@ -309,7 +311,7 @@ def pgd(
         stop_early,
         check_choice("objective", objective, Objective),
     )
-    return run(model, Split(images, labels, codes), space, attack, seed, check_choice("engine", engine, Engine))
+    return run(model, Split(images, labels, codes), space, attack, seed, engine)
 
 
 def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Codes | None = None) -> AttackResult:
@@ -323,7 +325,7 @@ def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Co
     >>> import hlf_np as hlf
     >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 20).test
     >>> result = fgsm(model, test.images, test.labels, hlf.spaces.ImageBall(0.1))
-    >>> bool((abs(result.perturbations) <= 0.1001).all())
+    >>> bool((abs(result.perturbations) <= 0.1).all())
     True
     """
     return pgd(model, images, labels, space, codes, steps=1, step_size=space.epsilon, rule="sign", start="image")

@@ -53,6 +53,8 @@ def transfer(
     True
     """
     attack = attack or Attack()
+    images = check_images(split.images, source.image_shape)
+    split = replace(split, images=images, labels=check_labels(split.labels, source.classes, len(images)))
     correct = [model.predict(split.images) == split.labels for model in (source, target)]
     rows = np.flatnonzero(correct[0] & correct[1])
     attacked = split.take(rows)
@@ -92,7 +94,7 @@ def random_search(
     Parameters
     ----------
     model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64.
+    images, labels : (N, H, W, C) floating-point in [0, 1] and (N,) whole numbers.
     space : where to perturb; codes : for spaces that need them.
     queries : of the model, for each image; one that is fooled is left alone.
     seed : of the blocks.
@@ -115,8 +117,8 @@ def random_search(
     >>> bool((result.loss > 0).all() == result.success.all())
     True
     """
-    check_images(images, model.image_shape)
-    check_labels(labels, model.classes, len(images))
+    images = check_images(images, model.image_shape)
+    labels = check_labels(labels, model.classes, len(images))
     check_count("queries", queries, least=0)
     chart, random = space.chart(images, labels, codes), generator(seed, "random search")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +26,7 @@ from hlf_np.arrays import Booleans
 from hlf_np.attacks.ascent import IMAGES_PER_BATCH, Attack, Rule, run
 from hlf_np.attacks.black_box import random_search, transfer
 from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.models import Model
@@ -108,6 +109,8 @@ def look_for(
     """
     if not len(split):
         raise UserError("there are no images to look for masked gradients on: give some that are classified correctly")
+    images = check_images(split.images, model.image_shape)
+    split = replace(split, images=images, labels=check_labels(split.labels, model.classes, len(images)))
     space, transferred = ImageBall(epsilon), math.nan
     if source is not None:
         _, shown = transfer(source, model, split, space, thorough(epsilon), seed)

@@ -90,7 +90,7 @@ def carlini_wagner(
     Parameters
     ----------
     model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) float32 in [0, 1] and (N,) int64.
+    images, labels : (N, H, W, C) floating-point in [0, 1] and (N,) whole numbers.
     space : where to perturb.
     codes : places of the images on the true manifold, for spaces that need them.
     settings : the paper's, if not given.
@@ -113,8 +113,8 @@ def carlini_wagner(
     True
     """
     settings = settings or CarliniWagner()
-    check_images(images, model.image_shape)
-    check_labels(labels, model.classes, len(images))
+    images = check_images(images, model.image_shape)
+    labels = check_labels(labels, model.classes, len(images))
     chart = space.chart(images, labels, codes)
     best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
     for first in range(0, len(labels), IMAGES_PER_BATCH):
@@ -136,7 +136,7 @@ def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settin
     def margins_of(codes: Tensor, iteration: int) -> Tensor:
         margins = margin(model.forward(chart.decode(codes)), labels)
         zeta = codes.data - chart.start
-        success = (margins.data > 0) & (space.norm.of(zeta) <= space.epsilon)
+        success = (margins.data > 0) & (space.norm.of(zeta) <= space.radius)
         smallest.offer(codes.data, Norm.L2.of(zeta), margins.data, success, iteration)
         return margins
 
@@ -145,14 +145,12 @@ def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settin
     position = (chart.start - middle) / np.maximum(half, np.finfo(np.float32).tiny)  # a box may be flat in places
     free = Tensor(np.arctanh(np.clip(position, -_BORDER, _BORDER)), requires_grad=True)
     optimiser = Adam([free], AdamConfig(settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0))
-    lead, minus = Tensor(np.float32(settings.confidence)), Tensor(np.float32(-1))
     for iteration in range(settings.iterations + 1):
-        codes = Tensor(half) * tanh(free) + Tensor(middle)
+        codes = half * tanh(free) + middle
         margins = margins_of(codes, iteration)
         if iteration < settings.iterations:
-            zeta = codes + Tensor(-chart.start)
-            (zeta * zeta).backward()
-            hinge = relu(lead + minus * margins)  # max(-margin, -kappa) and a constant
+            ((codes - chart.start) ** 2).backward()
+            hinge = relu(settings.confidence - margins)  # max(-margin, -kappa) and a constant
             hinge.backward(np.full(len(labels), settings.weight, np.float32))
             optimiser.step(settings.learning_rate)
     return smallest

@@ -35,27 +35,32 @@ from hlf_np.kernels.tile import TILE_ROWS
 ADAM, STEEPEST = 0, 1
 LINF, L2 = 0, 1
 _BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
-_ADAM_EPSILON = np.float32(1e-8)
+_ADAM_EPSILON, _TINY = np.float32(1e-8), np.float32(1.1754944e-38)
+# This fraction of a float32 is more than half of the distance to its neighbour on either side, and less than three
+# halves: added or subtracted, it gives the neighbour. (`nextafter` would be a call, and the loop no vectors.)
+_NEIGHBOUR = np.float32(1.25 * 2**-24)
 
 _run = INSTRUCTIONS.call
 
 
 @pasted
 def _project(code, origin_code, lower, upper, norm, epsilon):  # type: ignore[no-untyped-def]
-    """Bring a code (D,) back into the ball around its origin, then into the box."""
-    if norm == LINF:
+    """Bring a code (D,) back into the ball around its origin, then into the box; see `Space.project`."""
+    limit, factor = epsilon, np.float32(1)
+    if norm == L2:
+        total = np.float64(0)
         for k in range(code.size):
-            delta = min(max(code[k] - origin_code[k], -epsilon), epsilon)
-            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
-    else:
-        total = np.float32(0)
-        for k in range(code.size):
-            delta = code[k] - origin_code[k]
+            delta = np.float64(code[k] - origin_code[k])
             total += delta * delta
-        factor = epsilon / max(np.sqrt(total), epsilon)
-        for k in range(code.size):
-            delta = (code[k] - origin_code[k]) * factor
-            code[k] = min(max(origin_code[k] + delta, lower[k]), upper[k])
+        limit, factor = np.float32(np.inf), epsilon / max(np.float32(np.sqrt(total)), epsilon, _TINY)
+    for k in range(code.size):
+        origin = origin_code[k]
+        delta = min(max((code[k] - origin) * factor, -limit), limit)
+        moved = origin + delta
+        # by rounding it may lie too far away: then the next number back
+        back = abs(moved) * _NEIGHBOUR if abs(moved - origin) > abs(delta) else np.float32(0)
+        moved = moved - back if delta > 0 else moved + back
+        code[k] = min(max(moved, lower[k]), upper[k])
 
 
 @pasted

@@ -39,6 +39,13 @@ class Projection:
     distances: Floats
 
 
+def _single(images: Floats) -> Floats:
+    """Images of any floating-point type as float32, side by side in memory; they may lie outside of [0, 1]."""
+    if images.dtype.kind != "f":  # differences of unsigned numbers wrap around
+        raise UserError(f"distances need floating-point images, not {images.dtype}: scale them to [0, 1] first")
+    return np.ascontiguousarray(images, np.float32)
+
+
 def project(
     images: Floats,
     chart: Chart,
@@ -64,7 +71,7 @@ def project(
 
     Raises
     ------
-    UserError : if there are not as many images as codes.
+    UserError : if there are not as many images as codes, or for images of whole numbers.
 
     Examples
     --------
@@ -77,6 +84,7 @@ def project(
     True
     """
     check_count("steps", steps, least=0)
+    images = _single(images)
     if len(images) != len(chart.start):
         raise UserError(f"{len(images)} images to project, but a chart of {len(chart.start)}: give one for each")
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
@@ -94,14 +102,14 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
     optimiser = Adam([codes], config)
     for step in range(steps + 1):
         decoded = chart.decode(codes)
-        difference = decoded + Tensor(-images)
+        difference = decoded - images
         distances = Norm.L2.of(difference.data)
         nearer = distances < nearest.distances[rows]
         chosen = rows[nearer]
         nearest.codes[chosen], nearest.images[chosen] = codes.data[nearer], decoded.data[nearer]
         nearest.distances[chosen] = distances[nearer]
         if step < steps:
-            (difference * difference).backward()  # the squared distances; each image's gradient is its own
+            (difference**2).backward()  # the squared distances; each image's gradient is its own
             optimiser.step(config.rate(step // STEPS_PER_DECAY))
             np.clip(codes.data, chart.lower, chart.upper, out=codes.data)
 
@@ -109,7 +117,7 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
 def nearest_neighbours(images: Floats, among: Floats, count: int = 50) -> Integers:
     """The indices (N, count), ascending, of the images `among` (M, ...) that are nearest to each image in L2."""
     check_count("count", count, most=len(among))
-    points, others = flat_rows(images), flat_rows(among)
+    points, others = flat_rows(_single(images)), flat_rows(_single(among))
     squares = np.square(others).sum(axis=1)
     found = np.empty((len(points), count), np.int64)
     for first in range(0, len(points), IMAGES_PER_BATCH):
@@ -148,6 +156,7 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
     """
     if images.shape != originals.shape:
         raise UserError(f"{images.shape} images and {originals.shape} originals: give one original for each image")
+    images, originals, training_images = map(_single, (images, originals, training_images))
     found = nearest_neighbours(images, training_images, neighbours)
     centres, pool = flat_rows(originals).astype(np.float64), flat_rows(training_images)
     moved = flat_rows(images) - centres  # (N, D)

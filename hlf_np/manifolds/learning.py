@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images, check_labels
+from hlf_np.checks import check_batches, check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.files import digest
@@ -50,8 +50,7 @@ def losses(vae: Vae, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     images : (N, H, W, C); noise : (N, L), from N(0, I).
     """
     average, log_variance = vae.posterior(images, training=True)
-    half = Tensor(np.asarray(0.5, noise.data.dtype))
-    codes = average + exponential(log_variance * half) * noise
+    codes = average + exponential(0.5 * log_variance) * noise
     reconstructions = vae.decoder(codes, training=True)
     return absolute_error(reconstructions, images), gaussian_divergence(average, log_variance)
 
@@ -68,7 +67,7 @@ def train_vae(
 
     Raises
     ------
-    UserError : for bad images, or when the loss is no longer finite.
+    UserError : for bad images, a batch too small for batch norm, or when the loss is no longer finite.
 
     Examples
     --------
@@ -78,11 +77,12 @@ def train_vae(
     >>> vae.encode(images).shape, vae.decode(vae.encode(images)).shape
     ((10, 10), (10, 28, 28, 1))
     """
-    check_images(images, config.image_shape if config else None)
+    images = check_images(images, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=images.shape[1:])
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
+    check_batches(vae, images, config.batch_size)
     program = VaeTraining(vae)
     for epoch in range(config.epochs):
         started = time.perf_counter()
@@ -131,9 +131,9 @@ def class_vaes(
     ------
     UserError : for bad images or labels, a class without images, or a damaged file in the folder.
     """
-    check_images(split.images, config.image_shape if config else None)
-    check_labels(split.labels, classes, len(split.images))
-    config = config or VaeConfig(image_shape=split.images.shape[1:])
+    images = check_images(split.images, config.image_shape if config else None)
+    split = replace(split, images=images, labels=check_labels(split.labels, classes, len(images)))
+    config = config or VaeConfig(image_shape=images.shape[1:])
     vaes = []
     for label in range(classes):
         images = split.images[split.labels == label]

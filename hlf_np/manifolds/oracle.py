@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hlf_np.architectures import Architecture, Kind
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.files import digest
 from hlf_np.models import Model, load
@@ -89,4 +90,5 @@ def has_oracle(folder: Path) -> bool:
 
 def labels_kept(oracle: Model, images: Floats, labels: Integers) -> float:
     """The share of images (N, H, W, C) that the oracle assigns to their labels (N,); NaN if there are none."""
+    labels = check_labels(labels, oracle.classes, len(images))
     return float((oracle.predict(images) == labels).mean()) if len(labels) else math.nan

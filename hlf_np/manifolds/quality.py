@@ -9,6 +9,7 @@ from PIL import Image
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_images
 from hlf_np.manifolds.vae import Vae
 from hlf_np.operations import gaussian_divergence, reshape
 from hlf_np.random import generator
@@ -36,6 +37,7 @@ class Quality:
 
 def measure(vae: Vae, images: Floats) -> Quality:
     """The quality of a VAE on images (N, H, W, C) of its class; N at least 1."""
+    images = check_images(images, vae.config.image_shape)
     average, log_variance = vae.posterior(Tensor(images))
     entries = [reshape(values, (-1, 1)) for values in (average, log_variance)]
     divergences = gaussian_divergence(*entries).data.reshape(average.shape).mean(axis=0)  # (L,)

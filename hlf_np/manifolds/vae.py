@@ -185,13 +185,13 @@ class Vae(Layer):
         return operations.columns(both, 0, latents), operations.columns(both, latents, 2 * latents)
 
     def encode(self, images: Floats) -> Floats:
-        """The mean codes (N, L) of images (N, H, W, C) in [0, 1], float32, in evaluation mode.
+        """The mean codes (N, L) of images (N, H, W, C) in [0, 1], in evaluation mode.
 
         Raises
         ------
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
-        check_images(images, self.config.image_shape)
+        images = check_images(images, self.config.image_shape)
         return self._compiler.evaluate(images, self.encoder)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:
@@ -201,9 +201,10 @@ class Vae(Layer):
         ------
         UserError : for codes of another shape.
         """
+        codes = np.asarray(codes, np.float32)
         if codes.ndim != 2 or codes.shape[1] != self.config.latent_dimensions:
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
-        return self._compiler.evaluate(np.asarray(codes, np.float32), self.decoder)
+        return self._compiler.evaluate(codes, self.decoder)
 
     def state_dict(self) -> dict[str, Floats]:
         """Copies of all parameters and running statistics by name, in PyTorch's layouts."""

@@ -75,6 +75,8 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     >>> moved.data[0, 2, :, 0].tolist()
     [0.0, 1.0, 0.0, 0.0, 0.0]
     """
+    if images.data.dtype != parameters.data.dtype:
+        raise ValueError(f"warp needs one type throughout, not {images.data.dtype} and {parameters.data.dtype}")
     matrices = affine_matrix(parameters)
     size = (images.shape[1], images.shape[2])
     computing = kernels if images.data.dtype == "float32" else sampling  # as of convolutions

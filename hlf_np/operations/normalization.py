@@ -4,6 +4,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
+from hlf_np.errors import UserError
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Floats, Floats]:
@@ -33,6 +34,10 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
     -------
     y, and the batch's mean and (biased) variance, (C,) each, for the running statistics.
 
+    Raises
+    ------
+    UserError : for a single value of each channel: it is its own mean, and the output would be the bias, whatever x.
+
     Source: Ioffe and Szegedy, 2015.
 
     Examples
@@ -43,6 +48,8 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -
     ([[-1.0, -1.0], [1.0, 1.0]], [2.0, 30.0], [1.0, 400.0])
     """
     rows = x.data.reshape(-1, x.shape[-1])  # (M, C)
+    if len(rows) < 2:
+        raise UserError(f"batch norm needs at least 2 values of each channel in training, not {len(rows)}")
     average = _mean(rows)
     centred = rows - average
     variance = _mean(np.square(centred))

@@ -85,8 +85,4 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
 
 def mean(x: Tensor) -> Tensor:
     """The mean of all entries, a scalar."""
-
-    def backward(g: Floats) -> tuple[Floats]:
-        return (np.broadcast_to(g / x.data.size, x.shape),)
-
-    return Tensor.result(np.asarray(x.data.mean()), (x,), backward)
+    return x.mean()

@@ -9,6 +9,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
+from hlf_np.checks import check_images
 from hlf_np.data.dataset import Codes
 from hlf_np.models import Model
 from hlf_np.spaces.space import Chart, Compiled, Space
@@ -49,4 +50,4 @@ class ImageBall(Space):
     epsilon: float = 0.3
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
-        return _ImageChart(images, np.zeros(1, np.float32), np.ones(1, np.float32))
+        return _ImageChart(check_images(images), np.zeros(1, np.float32), np.ones(1, np.float32))

@@ -72,6 +72,7 @@ class LearnedChart(Chart):
         return take(concatenate(decoded), back)
 
     def decoded(self, codes: Floats) -> Floats:
+        codes = np.asarray(codes, np.float32)
         return self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels)
 
     def compiled(self, model: Model) -> Compiled | None:
@@ -137,8 +138,8 @@ class LearnedManifold(Space):
         ------
         UserError : for bad images, or labels of classes that have no VAE.
         """
-        check_images(images, self.image_shape)
-        check_labels(labels, len(self.vaes), len(images))
+        images = check_images(images, self.image_shape)
+        labels = check_labels(labels, len(self.vaes), len(images))
         means = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)[:, : self.code_shape[0]]
         bound = np.array([BOUND], np.float32)
         return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from hlf_np.models import Model
 
 
+TINY = float(np.finfo(np.float32).tiny)  # no norm is divided by less
+
+
 class Norm(StrEnum):
     """How the size of a perturbation is measured, over all entries of an image's code.
 
@@ -46,20 +49,21 @@ class Norm(StrEnum):
         flat = flat_rows(perturbations)
         if self is Norm.LINF:
             return np.asarray(np.abs(flat).max(axis=1))
-        return np.asarray(np.sqrt(np.square(flat).sum(axis=1)))
+        squares = np.square(flat, dtype=np.float64).sum(axis=1)  # sums of float32 would be wrong in the last digits
+        return np.asarray(np.sqrt(squares), flat.dtype)
 
     def clip(self, perturbations: Floats, epsilon: float) -> Floats:
         """The nearest perturbations of norm <= epsilon."""
         if self is Norm.LINF:
             return np.clip(perturbations, -epsilon, epsilon)
         norms = per_row(self.of(perturbations), perturbations)
-        return perturbations * (epsilon / np.maximum(norms, epsilon))
+        return perturbations * (epsilon / np.maximum(norms, max(epsilon, TINY)))
 
     def steepest(self, gradients: Floats) -> Floats:
         """The directions of norm 1 along which a loss with these gradients rises fastest: the sign for L_inf."""
         if self is Norm.LINF:
             return np.sign(gradients)
-        return gradients / np.maximum(per_row(self.of(gradients), gradients), np.finfo(gradients.dtype).tiny)
+        return gradients / np.maximum(per_row(self.of(gradients), gradients), TINY)
 
 
 def per_row(values: Floats, like: Floats) -> Floats:
@@ -99,7 +103,7 @@ class Chart(ABC):
 
     def decoded(self, codes: Floats) -> Floats:
         """The same images where no gradient is needed."""
-        return self.decode(Tensor(codes)).data
+        return self.decode(Tensor(np.asarray(codes, self.start.dtype))).data
 
     def compiled(self, model: Model) -> Compiled | None:
         """How to attack a model here in a compiled program; None if only the autodiff can."""
@@ -128,14 +132,28 @@ class Space(ABC):
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """The space around these images; `codes` are their places on the true manifold, where known."""
 
+    @property
+    def radius(self) -> float:
+        """What `project` takes for epsilon, a float32 number that is never above it: float32(0.3) would be 0.300000012.
+
+        In L2 it is a millionth less, so that a norm is within epsilon in whatever order somebody adds up the squares.
+        """
+        radius = self.epsilon * (1 if self.norm is Norm.LINF else 1 - 2**-20)
+        rounded = np.float32(radius)
+        return float(rounded if float(rounded) <= radius else np.nextafter(rounded, np.float32(0)))
+
     def project(self, chart: Chart, codes: Floats) -> Floats:
         """Codes brought back into the ball, then into the box.
 
-        The start lies in the box, so clipping to the box moves every entry towards the start and cannot
-        leave the ball.
+        The sum of start and perturbation is rounded, and may come to lie further from the start than the perturbation
+        is long; the next number towards the start does not. The start lies in the box, so clipping to the box moves
+        every entry towards the start, too, and cannot leave the ball.
         """
-        perturbations = self.norm.clip(codes - chart.start, self.epsilon)
-        return np.clip(chart.start + perturbations, chart.lower, chart.upper)
+        perturbations = self.norm.clip(codes - chart.start, self.radius)
+        moved = chart.start + perturbations
+        too_far = np.abs(moved - chart.start) > np.abs(perturbations)
+        moved = np.where(too_far, np.nextafter(moved, chart.start), moved)
+        return np.clip(moved, chart.lower, chart.upper)
 
     def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0,
@@ -146,4 +164,5 @@ class Space(ABC):
         """
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
-        return directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
+        drawn = directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
+        return self.norm.clip(drawn, self.radius)

@@ -30,6 +30,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_images
 from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Box
 from hlf_np.errors import UserError
@@ -70,6 +71,7 @@ class Transformations(Space):
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """The space around any images; labels and codes are not needed."""
+        images = check_images(images)
         start = np.tile(np.asarray(IDENTITY, np.float32), (len(images), 1))
         lower, upper = (np.asarray(bound, np.float32) for bound in (self.box.lower, self.box.upper))
         return WarpChart(start, lower, upper, images)

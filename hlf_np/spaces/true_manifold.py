@@ -35,6 +35,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Fonts
 from hlf_np.errors import UserError
@@ -78,8 +79,10 @@ class TrueManifold(Space):
             raise UserError(f"{len(labels)} images need as many codes, of six parameters: take both from one split")
         if len(labels) and not (codes.font.min() >= 0 and codes.font.max() < faces):
             raise UserError(f"the codes are of other fonts than the {faces} of this manifold: use the same prototypes")
-        letters = self.fonts.letters[codes.font * self.fonts.classes + labels]
+        labels = check_labels(labels, self.fonts.classes, len(labels))
+        letters = self.fonts.letters[codes.font.astype(np.int64) * self.fonts.classes + labels]
         lower, upper = (np.asarray(bound, np.float32) for bound in (self.fonts.box.lower, self.fonts.box.upper))
-        if not ((codes.parameters >= lower) & (codes.parameters <= upper)).all():
+        start = np.ascontiguousarray(codes.parameters, np.float32)
+        if not ((start >= lower) & (start <= upper)).all():
             raise UserError("the codes lie outside of this manifold's box: use the difficulty that the images have")
-        return WarpChart(codes.parameters, lower, upper, letters)
+        return WarpChart(start, lower, upper, letters)
