@@ -1,0 +1,258 @@
+"""What is compiled, what is left to the autodiff, and what is refused; see `test_fuzz` for random networks."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+import hlf_np as hlf
+from hlf_np.autodiff import Tensor
+from hlf_np.errors import UserError
+from hlf_np.layers import (
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Flatten,
+    LeakyReLU,
+    Linear,
+    MaxPool,
+    ReLU,
+    Residual,
+    Sequential,
+    TransposedConvolution,
+    Unflatten,
+)
+from hlf_np.models import Model
+from hlf_np.optim import AdamConfig
+from hlf_np.programs import compiler, products
+from hlf_np.programs.structure import structure
+
+DRAWS = np.random.default_rng(0)
+IMAGES = DRAWS.random((7, 8, 8, 1), np.float32)
+
+
+def convolution(channels, out_channels, kernel=3, stride=1, padding=1):
+    return Convolution(channels, out_channels, DRAWS, kernel, stride, padding)
+
+
+def linear(inputs, outputs=3):
+    return Linear(inputs, outputs, DRAWS)
+
+
+def model(*layers, channels=1):
+    return Model.of(Sequential(*layers), 3, (8, 8, channels))
+
+
+def simple():
+    return model(convolution(1, 4), BatchNorm(4), ReLU(), Flatten(), linear(256))
+
+
+TIED, TIED_NORM, TIED_CONVOLUTION = linear(10, 10), BatchNorm(4), convolution(4, 4)
+COMPILED = {
+    "average pooling first": lambda: model(AveragePool(2), Flatten(), linear(16)),
+    "max pooling first": lambda: model(MaxPool(3, 2), convolution(1, 4), ReLU(), Flatten(), linear(36)),
+    "residual block first": lambda: model(Residual(convolution(1, 1)), Flatten(), linear(64)),
+    "batch norm first": lambda: model(BatchNorm(1), ReLU(), convolution(1, 3), Flatten(), linear(192)),
+    "transposed convolution first": lambda: model(TransposedConvolution(1, 3, DRAWS), Flatten(), linear(768)),
+    "17 channels": lambda: model(convolution(17, 4), ReLU(), Flatten(), linear(256), channels=17),
+    "64 channels": lambda: model(MaxPool(2), convolution(64, 33), Flatten(), linear(528), channels=64),
+    "a linear layer twice": lambda: model(Flatten(), linear(64, 10), ReLU(), TIED, ReLU(), TIED, ReLU(), linear(10)),
+    "a convolution and its norm twice": lambda: model(
+        convolution(1, 4), *[TIED_CONVOLUTION, TIED_NORM, ReLU()] * 2, Flatten(), linear(256)
+    ),
+    "a body that ends in a ReLU": lambda: model(
+        convolution(1, 4), Residual(Sequential(convolution(4, 4), ReLU())), Flatten(), linear(256)
+    ),
+    "a body that ends in a pooling": lambda: model(
+        Residual(Sequential(convolution(1, 4), MaxPool(2)), convolution(1, 4, 2, 2, 0)), Flatten(), linear(64)
+    ),
+    "an empty body": lambda: model(convolution(1, 4), Residual(Sequential()), Flatten(), linear(256)),
+    "a ReLU at the end": lambda: model(Flatten(), linear(64), ReLU()),
+    "a code that is unflattened": lambda: model(
+        Flatten(), linear(64, 10), ReLU(), linear(10, 18), Unflatten(3, 3), ReLU(), convolution(2, 5, 4, 2), ReLU(),
+        Flatten(), linear(5),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
+def test_it_is_compiled_for_evaluation_and_training_and_passes_the_check(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tested = make()
+        assert tested.compiles
+        assert tested.training_program(AdamConfig()) is not None
+
+
+class Doubled(Convolution):
+    """Computes something else than the class that it inherits from."""
+
+    def __call__(self, x, training=False):
+        return super().__call__(x, training) * 2
+
+
+class Brighter(Model):
+    def forward(self, images, training=False):
+        return super().forward(images + 1, training)
+
+
+@pytest.mark.parametrize("layer", [LeakyReLU(), Doubled(1, 1, DRAWS, 3, 1, 1)], ids=["no node", "subclass"])
+def test_what_no_node_knows_is_computed_by_autodiff(layer):
+    tested = model(layer, Flatten(), linear(64))
+    assert not tested.compiles
+    np.testing.assert_array_equal(tested.logits(IMAGES), tested.network(Tensor(IMAGES)).data)
+
+
+def test_a_model_that_computes_more_than_its_network_is_computed_by_autodiff():
+    tested = Brighter.of(simple().network, 3, (8, 8, 1))
+    np.testing.assert_array_equal(tested.logits(IMAGES), tested.network(Tensor(IMAGES + 1)).data)
+    assert tested.training_program(AdamConfig()) is None
+
+
+@pytest.mark.parametrize("direction", ["gather", "scatter"])
+def test_a_wrong_program_is_noticed_before_it_is_used(direction, monkeypatch):
+    """Forwards or backwards, products with the wrong sources: one warning, and right results."""
+    right = getattr(products, direction)
+
+    def wrong(node, builder, *arguments):
+        found = right(node, builder, *arguments)
+        steps = found if isinstance(found, list) else [found]
+        steps = [step._replace(sources=steps[-1].targets) for step in steps]
+        return steps if isinstance(found, list) else steps[0]
+
+    monkeypatch.setattr(products, direction, wrong)
+    monkeypatch.setattr(compiler, "_verdicts", {})
+    tested = model(convolution(1, 4), ReLU(), convolution(4, 4), ReLU(), Flatten(), linear(256))
+    with pytest.warns(UserWarning, match="differs from its autodiff"):
+        assert not tested.compiles
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(tested.logits(IMAGES), tested.network(Tensor(IMAGES)).data)
+
+
+def test_the_check_is_made_once_for_each_structure(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compiler, "_verdicts", {})
+    monkeypatch.setattr(compiler.check, "evaluation", lambda *arguments: calls.append(1) or True)
+    for _ in range(3):
+        assert simple().compiles
+    assert len(calls) == 1
+
+
+def changes():
+    """Ways in which somebody may change a model that has been used."""
+
+    def scale_in_place(tested):
+        tested.network.layers[0].parameters["weight"].data *= 2
+
+    def assign_weight(tested):
+        parameter = tested.network.layers[0].parameters["weight"]
+        parameter.data = parameter.data + 1
+
+    def change_statistics(tested):
+        tested.network.layers[1].buffers["running_mean"] += 1
+
+    def assign_statistics(tested):
+        tested.network.layers[1].buffers["running_var"] = np.full(4, 3, np.float32)
+
+    def change_epsilon(tested):
+        tested.network.layers[1].epsilon = 0.5
+
+    def change_layers(tested):
+        tested.network.layers = (*tested.network.layers[:2], *tested.network.layers[3:])
+
+    def change_network(tested):
+        tested.network = simple().network
+
+    def load(tested):
+        tested.load_state_dict(simple().state_dict())
+
+    return [value for value in locals().values() if callable(value)]
+
+
+COPIES = {
+    "itself": lambda tested: tested,
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda tested: pickle.loads(pickle.dumps(tested)),
+}
+
+
+@pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+def test_no_program_goes_on_with_what_was(change, duplicate):
+    original = simple()
+    before = original.logits(IMAGES)
+    tested = duplicate(original)
+    np.testing.assert_array_equal(tested.logits(IMAGES), before)
+    change(tested)
+    assert tested.compiles
+    after = tested.logits(IMAGES)
+    assert np.abs(after - before).max() > 1e-4
+    np.testing.assert_allclose(after, tested.network(Tensor(IMAGES)).data, rtol=1e-4, atol=1e-5)
+    if tested.network is not original.network and duplicate is not COPIES["itself"]:
+        np.testing.assert_array_equal(original.logits(IMAGES), before)
+
+
+def test_a_training_goes_on_with_what_was_written_into_the_layers():
+    tested, reference = simple(), simple()
+    labels = np.arange(7) % 3
+    program = tested.training_program(AdamConfig())
+    program.step(IMAGES, labels, 0.01)
+    program.store()
+    for network in (tested.network, reference.network):
+        for _, array in network.named_arrays():
+            array[...] = 0.1
+    losses, _ = program.step(IMAGES, labels, 0.01)
+    fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, labels, 0.01)
+    np.testing.assert_array_equal(losses, fresh)
+    tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3), np.float32)
+    program.store()  # into the array that is there now
+    assert tested.network.layers[0].parameters["weight"].data.any()
+
+
+def test_parameters_that_share_memory_are_trained_by_autodiff():
+    tested = model(Flatten(), linear(64, 8), ReLU(), linear(8, 8), linear(8))
+    memory = np.zeros(100, np.float32)
+    for layer, first in ((3, 0), (4, 50)):
+        weight = tested.network.layers[layer].parameters["weight"]
+        weight.data = memory[first : first + weight.data.size].reshape(weight.shape)
+    assert tested.compiles
+    assert tested.training_program(AdamConfig()) is None
+
+
+MISFITS = {
+    "linear": (
+        (Flatten(), linear(40)),
+        r"layer 1, Linear\(40, 3\), takes \(40,\), but layer 0, Flatten\(\), gives \(64",
+    ),
+    "no flattening": ((convolution(1, 3), linear(64)), r"Linear\(64, 3\), takes \(64,\).* gives \(8, 8, 3\)"),
+    "channels": ((convolution(1, 4), convolution(8, 4)), r"layer 1, .*takes images \(H, W, 8\).*Convolution\(1, 4"),
+    "batch norm": ((convolution(1, 4), BatchNorm(2)), r"BatchNorm\(2\), takes 2 channels, .*gives \(8, 8, 4\)"),
+    "kernel": ((convolution(1, 4, 11),), r"at least 9 pixels a side, but the input gives \(8, 8, 1\)"),
+    "within a block": ((Residual(Sequential(convolution(1, 1), convolution(3, 1))),), r"layer 0\.body\.1, "),
+    "branches": ((Residual(convolution(1, 4)),), r"branches of one shape, not \(8, 8, 4\) and \(8, 8, 1\)"),
+    "unflatten": ((Flatten(), Unflatten(3, 3)), "a multiple of 9 numbers"),
+    "outputs": ((Flatten(), linear(64, 4)), r"into \(4,\), but a model of 3 classes needs logits \(3,\)"),
+    "an image": ((convolution(1, 3),), r"into \(8, 8, 3\)"),
+}
+
+
+@pytest.mark.parametrize(("layers", "message"), MISFITS.values(), ids=MISFITS)
+def test_layers_that_do_not_fit_are_refused_with_both_sizes(layers, message):
+    with pytest.raises(UserError, match=message):
+        model(*layers)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(UserError, match="classes must be at least 2"):
+        hlf.models.cnn(classes=1)
+
+
+def test_structure_tells_what_is_shared_and_nothing_of_the_weights():
+    one, other, tied = linear(9, 9), linear(9, 9), linear(9, 9)
+    assert structure(Sequential(one, other)) == structure(Sequential(other, tied))
+    assert structure(Sequential(one, other)) != structure(Sequential(tied, tied))
+    assert structure(MaxPool(2)) != structure(MaxPool(2, 1)) != structure(AveragePool(2, 1))
