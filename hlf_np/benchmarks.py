@@ -17,7 +17,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit
 
 from hlf_np import attacks, models, training
 from hlf_np.arrays import Integers
@@ -25,6 +24,7 @@ from hlf_np.attacks import Attack
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.convolution import product
 from hlf_np.kernels.instructions import Winograd, decoded
@@ -73,7 +73,7 @@ TILES = Parallel(tiles, floats, table, table, floats, floats, matrix, table, int
 _tiles = TILES.spread
 
 
-@njit(cache=True)
+@kernel
 def _peak(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
     _tiles(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats)
 

@@ -1,63 +1,98 @@
-"""Old machine code is not used with new sources."""
+"""Compiled kernels are kept where that is possible, and old machine code is not used with new sources."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from hlf_np.kernels.cache import discard_stale
+from hlf_np.kernels import cache
+
+PACKAGE = Path(cache.__file__).parents[1]
+CODE = """
+import numpy, hlf_np
+from hlf_np.kernels.adam import adam_update
+arrays = [numpy.full(3, k, numpy.float32) for k in (1, 1, 0, 0)]
+adam_update(*arrays, numpy.array([0, 0, 0, 1, 1, 0], numpy.float32))
+print(arrays[0].tolist(), sum(adam_update.stats.cache_hits.values()))
+"""
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Two sources, and the cache that was begun with them."""
-    for name in ("tile.py", "executor.py"):
-        (tmp_path / name).write_text("1")
-    discard_stale(tmp_path)
-    compile_into(tmp_path)
-    return tmp_path
+def package(tmp_path):
+    """A copy of the sources that may be changed."""
+    ignored = shutil.ignore_patterns("__pycache__", "data", "cli", "report", "experiments")
+    (tmp_path / "package").mkdir()
+    shutil.copytree(PACKAGE, tmp_path / "package" / "hlf_np", ignore=ignored)
+    (tmp_path / "package" / "hlf_np" / "__init__.py").write_text("")
+    return tmp_path / "package"
 
 
-def compile_into(folder):
-    (folder / "__pycache__" / "executor.run-1.py311.nbi").write_text("index")
+def run(package, **environment):
+    """What the kernel computes in a new process, and what was said."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env={**os.environ, "PYTHONPATH": str(package), **environment},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip(), done.stderr
 
 
-def cached(folder):
-    return list((folder / "__pycache__").glob("*.nbi"))
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["package", "NUMBA_CACHE_DIR", "home"])
+def test_a_kernel_is_compiled_once_and_again_when_any_source_has_changed(package, tmp_path, place):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "elsewhere")} if place == "NUMBA_CACHE_DIR" else {}
+    if place == "home":  # a file where the package would have its cache
+        (package / "hlf_np" / "kernels" / "__pycache__").write_text("")
+        environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert run(package, **environment) == ("[0.0, 0.0, 0.0] 0", "")
+    assert run(package, **environment) == ("[0.0, 0.0, 0.0] 1", "")
+    with (package / "hlf_np" / "kernels" / "tile.py").open("a") as other:
+        other.write("# something else\n")
+    assert run(package, **environment) == ("[0.0, 0.0, 0.0] 0", "")
 
 
-def test_what_fits_is_kept(folder):
-    discard_stale(folder)
-    assert cached(folder)
+@pytest.mark.slow
+def test_without_a_place_for_the_cache_everything_works_and_one_warning_says_so(package):
+    (package / "hlf_np" / "kernels" / "__pycache__").write_text("")
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache", "PYTHONDONTWRITEBYTECODE": "1"}
+    for environment in (nowhere, nowhere | {"NUMBA_CACHE_DIR": "/dev/null/cache"}):
+        printed, said = run(package, **environment)
+        assert printed == "[0.0, 0.0, 0.0] 0"
+        assert said.count("compiled kernels cannot be kept") == 1
+        assert "NUMBA_CACHE_DIR" in said
 
 
-@pytest.mark.parametrize("change", ["text", "time", "new", "gone"])
-def test_any_other_source_empties_it_once(folder, change):
-    source = folder / "tile.py"
-    if change == "text":
-        stat = source.stat()
-        source.write_text("12")
-        os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    elif change == "time":
-        os.utime(source, ns=(1, 1))
-    elif change == "new":
-        (folder / "winograd.py").write_text("")
-    else:
-        source.unlink()
-    discard_stale(folder)
-    assert not cached(folder)
-    compile_into(folder)
-    discard_stale(folder)
-    assert cached(folder)
+@pytest.mark.slow
+def test_a_cache_that_takes_no_more_is_not_needed(package):
+    full = "def full(*arguments): raise OSError(28, 'No space left on device')\n"
+    code = f"import hlf_np.kernels.cache as c\nc.FunctionCache.save_overload = full\n{CODE}"
+    done = subprocess.run(
+        [sys.executable, "-c", full + code],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("[0.0, 0.0, 0.0]")
+    assert done.stderr.count("No space left on device") == 1
 
 
-def test_a_cache_from_before_there_was_a_note_is_emptied(folder):
-    (folder / "__pycache__" / "sources.txt").unlink()
-    discard_stale(folder)
-    assert not cached(folder)
+def test_the_stamp_tells_sources_apart(tmp_path):
+    def of(**texts):
+        for path in tmp_path.glob("*.py"):
+            path.unlink()
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text)
+        cache.stamp.cache_clear()
+        return cache.stamp(tmp_path)
 
-
-def test_a_folder_that_must_not_be_written_to_is_left_alone(tmp_path):
-    (tmp_path / "tile.py").write_text("1")
-    (tmp_path / "__pycache__").write_text("not a folder: nothing can be written into it")
-    discard_stale(tmp_path)
-    assert (tmp_path / "__pycache__").is_file()
+    stamps = [of(a="1", b="2"), of(a="1", b="3"), of(a="1", c="2"), of(a="12"), of(a="1", b="2", c="")]
+    assert len(set(stamps)) == len(stamps)
+    assert of(a="1", b="2") == stamps[0]
+    cache.stamp.cache_clear()

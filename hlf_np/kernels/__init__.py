@@ -6,14 +6,9 @@ NumPy.
 """
 
 import os
-from pathlib import Path
-
-from hlf_np.kernels.cache import discard_stale
 
 # GNU OpenMP's threads spin while they wait for each other, by default for many milliseconds. On a machine with other
 # work to do, a spinning thread keeps the one it waits for from running, and short parallel loops become ten times
 # slower; sleeping at once, on the other hand, costs a wake-up per loop. Half a millisecond bridges the time between
 # two operations. OpenMP reads this once, when Numba first starts its threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-discard_stale(Path(__file__).parent)

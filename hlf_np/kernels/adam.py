@@ -1,10 +1,11 @@
 """Adam in one pass over memory: NumPy expressions make one for every operator."""
 
 import numpy as np
-from numba import njit
+
+from hlf_np.kernels.cache import kernel
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adam_update(parameter, gradient, first, second, settings):  # type: ignore[no-untyped-def]
     """One step of Adam in place; settings: weight decay, beta1, beta2, rate, 1 / sqrt(1 - beta2^t), epsilon."""
     decay, beta1, beta2, rate, correction, epsilon = (

@@ -9,8 +9,8 @@ so the results have the same bits at any number of threads.
 import math
 
 import numpy as np
-from numba import njit
 
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.executor import INSTRUCTIONS, load, run_fronts, workspace
@@ -187,7 +187,7 @@ PART = Parallel(attack_part, table, rows, matrix, _program, _settings, _box, _ta
 _attack_parts = PART.spread
 
 
-@njit(cache=True)
+@kernel
 def attack_kernel(part, weights, program, settings, box, tasks, kept, order, most, threads):  # type: ignore[no-untyped-def]
     """Attack every task; `kept` = (codes, success, iterations, loss) of each is updated in place.
 

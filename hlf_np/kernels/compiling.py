@@ -6,16 +6,12 @@ and a loop that may end at any number becomes no vector instructions. `no_cfunc_
 
 from typing import Any
 
-from numba import njit
+from hlf_np.kernels.cache import kernel
 
-inner: Any = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)  # type: ignore[call-overload]
+inner: Any = kernel(error_model="numpy", no_cfunc_wrapper=True)
 
 # The same, for a function that is called in one place: Numba puts its source there, and compiles it once, not twice.
-pasted: Any = njit(  # type: ignore[call-overload]
-    cache=True, error_model="numpy", no_cfunc_wrapper=True, inline="always"
-)
+pasted: Any = kernel(error_model="numpy", no_cfunc_wrapper=True, inline="always")
 
 # The same as `inner`, and the terms of a sum may be added in any order, as vectors: in the same one every time.
-summing: Any = njit(  # type: ignore[call-overload]
-    cache=True, error_model="numpy", no_cfunc_wrapper=True, fastmath={"reassoc", "contract"}
-)
+summing: Any = kernel(error_model="numpy", no_cfunc_wrapper=True, fastmath={"reassoc", "contract"})

@@ -22,10 +22,10 @@ results have the same bits at any number of threads.
 """
 
 import numpy as np
-from numba import njit
 
 from hlf_np.arrays import Array, Floats, plain
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
 from hlf_np.kernels.linking import LinkedForNumbers, integer, rows, table, together
@@ -218,7 +218,7 @@ WEIGHT_GRADIENT = ParallelForNumbers(
 _products_shares, _weight_gradient_shares = PRODUCTS.spread, WEIGHT_GRADIENT.spread
 
 
-@njit(cache=True)
+@kernel
 def _products(  # type: ignore[no-untyped-def]
     addresses, run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
     framed, wide
@@ -230,7 +230,7 @@ def _products(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def _weight_gradient(  # type: ignore[no-untyped-def]
     addresses, run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
 ):

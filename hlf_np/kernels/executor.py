@@ -5,8 +5,8 @@ executor knows nothing else about the network, so it is compiled once for all of
 """
 
 import numpy as np
-from numba import njit
 
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy, product
 from hlf_np.kernels.instructions import (
@@ -186,7 +186,7 @@ def _run_winograd(row, tables, weights, work, room, first, end):  # type: ignore
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def run_instructions(rows, tables, weights, work, room, first, end):  # type: ignore[no-untyped-def]
     """A list of instructions on the images from `first` to before `end`; room : for Winograd's convolutions."""
     for index in range(rows.shape[0]):
@@ -282,7 +282,7 @@ EVALUATION = Parallel(
 _evaluate_parts = EVALUATION.spread
 
 
-@njit(cache=True)
+@kernel
 def evaluation_kernel(  # type: ignore[no-untyped-def]
     addresses, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes, parts
 ):

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.linking import Linked, borrowed, fitting, integer
 
 Addresses = tuple[int, int]  # of the loop and of the function
@@ -38,7 +39,7 @@ def _enter(typing, entry, arguments, share):  # type: ignore[no-untyped-def]
 _ENTRY = ir.FunctionType(ir.VoidType(), [ir.IntType(64), ir.IntType(64)])
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def _spread(entry, arguments, shares):  # type: ignore[no-untyped-def]
     for share in prange(shares):
         _enter(entry, arguments, share)  # type: ignore[call-arg]

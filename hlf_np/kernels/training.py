@@ -14,9 +14,9 @@ of batch norm, and constants. The gradients are arranged like the parameters.
 """
 
 import numpy as np
-from numba import njit
 
 from hlf_np.kernels.adam import adam_update
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import INSTRUCTIONS, fetch, load
@@ -246,7 +246,7 @@ def addresses() -> tuple[Addresses, tuple[int, int, int], int, Addresses]:
     return PARTS.addresses, stage, CLOSE.address, TASKS.addresses
 
 
-@njit(cache=True)
+@kernel
 def gradients_kernel(  # type: ignore[no-untyped-def]
     addresses, rows, stages, tasks, tables, weights, work, rooms, images, slots, inputs, targets, results, gradients
 ):
@@ -301,7 +301,7 @@ COPIES = Parallel(copy_block, floats, rows)
 _update_blocks, _copy_blocks = UPDATES.spread, COPIES.spread
 
 
-@njit(cache=True)
+@kernel
 def update_kernel(addresses, weights, gradients, first, second, settings, runs, vectors):  # type: ignore[no-untyped-def]
     """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
 

@@ -20,11 +20,11 @@ and by the chain rule d value / d A[0] = d/d column * (W - 1) / 2 * (x, y, 1), l
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats, Integers, flat_rows, plain
 from hlf_np.kernels.buffers import empty
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, summing
 from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.linking import integer, table, together
@@ -80,7 +80,7 @@ WARP = ParallelForNumbers(
 _warp_shares = WARP.spread
 
 
-@njit(cache=True)
+@kernel
 def _warp(addresses, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
     """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
     shares = min(output.shape[0], SHARES)
@@ -126,7 +126,7 @@ MATRIX_GRADIENT = ParallelForNumbers(
 _matrix_gradient_shares = MATRIX_GRADIENT.spread
 
 
-@njit(cache=True)
+@kernel
 def _matrix_gradient(addresses, slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
     shares = min(len(slopes), SHARES)
     _matrix_gradient_shares(addresses, shares, shares, slopes, gradient, x, y, half, d_matrices)
@@ -139,7 +139,7 @@ def _clamp(position, zero, most):  # type: ignore[no-untyped-def]
     return inside if inside < most else most
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _image_gradient(matrices, x, y, half, most, gradient, d_images):  # type: ignore[no-untyped-def]
     n, height, width, channels = d_images.shape
     row = width + 3

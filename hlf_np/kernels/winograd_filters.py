@@ -5,9 +5,8 @@ transforms follow. Like a vector of channels of a patch, a vector of filters of 
 instructions.
 """
 
-from numba import njit
-
 from hlf_np.arrays import Floats, Integers
+from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.linking import floats, rows
 from hlf_np.kernels.parallel import Parallel
@@ -47,7 +46,7 @@ def all_filters(addresses, weights, vectors):  # type: ignore[no-untyped-def]
     _blocks(addresses, (vectors.shape[0] + VECTORS_PER_BLOCK - 1) // VECTORS_PER_BLOCK, weights, vectors)
 
 
-@njit(cache=True)
+@kernel
 def _transform(addresses, weights, vectors):  # type: ignore[no-untyped-def]
     all_filters(addresses, weights, vectors)
 
