@@ -1,4 +1,5 @@
-"""The compiled kernels against plain NumPy, at any number of threads, and without compilation."""
+"""The compiled kernels (float32) and the readable operations (float64) against naive NumPy; the kernels at any number
+of threads and without compilation."""
 
 import hashlib
 
@@ -8,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
+from hlf_np.kernels import convolution, warp
 from hlf_np.kernels.geometry import geometry
-from hlf_np.kernels.warp import warp_image_gradient, warp_images, warp_matrix_gradient, warp_with_slopes
+from hlf_np.operations import sampling, windows
 
 CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
 
@@ -20,6 +21,7 @@ class Case:
 
     def __init__(self, count, size, channels, out_channels, kernel, stride, padding, dtype, seed=0):
         random = np.random.default_rng(seed)
+        self.computing = convolution if dtype == np.float32 else windows
         self.geometry = geometry((*size, channels), out_channels, kernel, stride, padding)
         self.kernel, self.stride, self.padding, self.size = kernel, stride, padding, size
         out_size = self.geometry.out_height, self.geometry.out_width
@@ -30,28 +32,29 @@ class Case:
         self.g = random.standard_normal((count, *out_size, out_channels)).astype(dtype)
 
     def forward(self, x=None):
-        return convolve(self.x if x is None else x, self.weight, self.bias, self.stride, self.padding)
+        return self.computing.convolve(self.x if x is None else x, self.weight, self.bias, self.stride, self.padding)
 
     def input_gradient(self, g=None):
         g = self.g if g is None else g
-        return convolve_input_gradient(g, self.weight, self.input_bias, self.stride, self.padding, self.size)
+        bias, settings = self.input_bias, (self.stride, self.padding, self.size)
+        return self.computing.convolve_input_gradient(g, self.weight, bias, *settings)
 
     def weight_gradient(self):
-        return convolve_weight_gradient(self.x, self.g, self.kernel, self.stride, self.padding)
+        return self.computing.convolve_weight_gradient(self.x, self.g, self.kernel, self.stride, self.padding)
 
     def all(self):
         return self.forward(), self.input_gradient(), self.weight_gradient()
 
 
 @st.composite
-def cases(draw):
+def cases(draw, dtypes=(np.float32, np.float64)):
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 3))
     size = tuple(draw(st.integers(max(1, k - 2 * padding), 9)) for k in kernel)
     channels, out_channels = draw(CHANNELS), draw(CHANNELS)
     chunk = geometry((*size, channels), out_channels, kernel, stride, padding).chunk
     count = draw(st.sampled_from([1, 2, chunk - 1, chunk, chunk + 1, 2 * chunk + 3]))
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    dtype = draw(st.sampled_from(dtypes))
     return Case(count, size, channels, out_channels, kernel, stride, padding, dtype, draw(st.integers(0, 99)))
 
 
@@ -91,12 +94,13 @@ def test_gradient_to_the_weights(case):
     assert_sums_agree(case.weight_gradient(), expected, absolute, terms=case.g[..., 0].size)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("channels", "out_channels"), [(3, 5), (17, 33)])
-def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out_channels):
-    case = Case(3, (7, 8), channels, out_channels, kernel=(1, 2), stride=3, padding=0, dtype=np.float64)
+def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out_channels, dtype):
+    case = Case(3, (7, 8), channels, out_channels, kernel=(1, 2), stride=3, padding=0, dtype=dtype)
     unseen = np.ones((7, 8), bool)
     unseen[::3, [0, 1, 3, 4, 6, 7]] = False
-    changed = np.where(unseen[None, :, :, None], 1e6, case.x)
+    changed = np.where(unseen[None, :, :, None], dtype(1e6), case.x)
     np.testing.assert_array_equal(case.forward(changed), case.forward())
     no_gradient = np.broadcast_to(case.input_bias, (3, unseen.sum(), channels))
     np.testing.assert_array_equal(case.input_gradient()[:, unseen], no_gradient)
@@ -105,12 +109,12 @@ def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out
 def test_no_bias_is_a_bias_of_zero():
     case = Case(2, (5, 6), 16, 17, (3, 3), 1, 1, np.float32)
     zeros = np.zeros(17, np.float32)
-    np.testing.assert_array_equal(convolve(case.x, case.weight, None, 1, 1), convolve(case.x, case.weight, zeros, 1, 1))
-    arguments = 1, 1, case.size
-    np.testing.assert_array_equal(
-        convolve_input_gradient(case.g, case.weight, None, *arguments),
-        convolve_input_gradient(case.g, case.weight, np.zeros(16, np.float32), *arguments),
+    found = (convolution.convolve(case.x, case.weight, bias, 1, 1) for bias in (None, zeros))
+    np.testing.assert_array_equal(*found)
+    found = (
+        convolution.convolve_input_gradient(case.g, case.weight, bias, 1, 1, case.size) for bias in (None, zeros[:16])
     )
+    np.testing.assert_array_equal(*found)
 
 
 # Of each kind: few channels and many (two algorithms), a stride beyond the kernel, one pixel, broken chunks.
@@ -123,11 +127,11 @@ SAMPLE = [
 ]
 
 
-def sample_cases(dtype):
-    return [Case(*sizes, dtype) for sizes in SAMPLE]
+def sample_cases():
+    return [Case(*sizes, np.float32) for sizes in SAMPLE]
 
 
-@given(case=cases(), data=st.data())
+@given(case=cases([np.float32]), data=st.data())
 @settings(max_examples=15)
 def test_each_image_has_the_same_bits_in_any_batch(case, data):
     rows = data.draw(st.lists(st.integers(0, len(case.x) - 1), min_size=1, max_size=20))
@@ -136,7 +140,7 @@ def test_each_image_has_the_same_bits_in_any_batch(case, data):
 
 
 def test_inputs_in_any_memory_layout_give_the_same_bits():
-    for case in sample_cases(np.float32):
+    for case in sample_cases():
         turned = np.asfortranarray(case.x)
         turned.setflags(write=False)  # as in a memory-mapped file
         np.testing.assert_array_equal(case.forward(turned), case.forward())
@@ -144,7 +148,7 @@ def test_inputs_in_any_memory_layout_give_the_same_bits():
 
 
 def test_inputs_are_not_changed():
-    for case in sample_cases(np.float32):
+    for case in sample_cases():
         before = case.x.copy(), case.g.copy(), case.weight.copy()
         case.all()
         for array, copy in zip((case.x, case.g, case.weight), before, strict=True):
@@ -152,6 +156,10 @@ def test_inputs_are_not_changed():
 
 
 # --- warp -----------------------------------------------------------------------------------------------------
+
+
+def computing_warps(dtype):
+    return warp if dtype == np.float32 else sampling
 
 
 def random_warp(count, size, channels, dtype, seed=0):
@@ -172,30 +180,55 @@ warps = st.builds(
 )
 
 
-@given(case=warps)
-def test_warp_is_the_textbook_formula(case):
-    images, matrices, _ = case
-    np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=1e-12)
+def exact_warp(count, size, channels, seed):
+    """In float32, but such that every position is exact, and none of them a pixel's, where slopes jump."""
+    images, _, g = random_warp(count, size, channels, np.float32, seed)
+    matrices = np.random.default_rng(seed).integers(-77, 78, (count, 2, 3)) / 64
+    matrices[:, :, 2] += 2**-11
+    return images, matrices.astype(np.float32), g
 
 
 def warp_gradients(images, matrices, g):
-    warped, slopes = warp_with_slopes(images, matrices)
-    np.testing.assert_array_equal(warped, warp_images(images, matrices))
-    return warp_image_gradient(matrices, g), warp_matrix_gradient(slopes, images.shape[1:3], g)
+    computing = computing_warps(images.dtype)
+    warped, slopes = computing.warp_with_slopes(images, matrices)
+    np.testing.assert_array_equal(warped, computing.warp_images(images, matrices))
+    return (
+        warped,
+        computing.warp_image_gradient(matrices, g),
+        computing.warp_matrix_gradient(slopes, images.shape[1:3], g),
+    )
+
+
+def expected_warp(images, matrices, g):
+    return oracles.warp(images, matrices), *oracles.warp_gradient(images, matrices, g)
 
 
 @given(case=warps)
-def test_gradient_of_warp_is_the_textbook_formula(case):
-    for actual, expected in zip(warp_gradients(*case), oracles.warp_gradient(*case), strict=True):
+def test_warp_and_its_gradients_are_the_textbook_formulas(case):
+    for actual, expected in zip(warp_gradients(*case), expected_warp(*case), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
+
+
+exact_sizes = st.sampled_from([2, 3, 5, 9])  # a power of two from border to border
+
+
+@given(
+    case=st.builds(
+        exact_warp, st.integers(1, 5), st.tuples(exact_sizes, exact_sizes), st.integers(1, 3), st.integers(0, 999)
+    )
+)
+def test_the_kernels_of_warps_compute_the_same(case):
+    # sums of up to 81 * 3 products of numbers up to 4, 8 and 4
+    for actual, expected in zip(warp_gradients(*case), expected_warp(*case), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-3 if actual.shape[1:] == (2, 3) else 2e-5)
 
 
 def test_warp_in_float32():
     images, matrices, g = random_warp(20, (28, 28), 1, np.float32)
     # A position of up to 13.5 * 4.6 = 62 pixels is rounded by a few units of 4e-6, and a pixel of up to 4 in size
     # differs from its neighbour by up to 8 per pixel.
-    np.testing.assert_allclose(warp_images(images, matrices), oracles.warp(images, matrices), rtol=0, atol=2e-4)
-    d_images, _ = warp_gradients(images, matrices, g)
+    warped, d_images, _ = warp_gradients(images, matrices, g)
+    np.testing.assert_allclose(warped, oracles.warp(images, matrices), rtol=0, atol=2e-4)
     # an input pixel collects from several output pixels
     np.testing.assert_allclose(d_images, oracles.warp_gradient(images, matrices, g)[0], rtol=0, atol=1e-3)
 
@@ -209,14 +242,15 @@ def test_translation_by_whole_pixels_moves_them_and_fills_with_zeros(columns, ro
         for j in range(9):
             if 0 <= i + rows < 7 and 0 <= j + columns < 9:
                 expected[:, i, j] = images[:, i + rows, j + columns]
-    np.testing.assert_allclose(warp_images(images, np.stack([matrix, matrix])), expected, rtol=0, atol=1e-14)
+    for dtype, tolerance in ((np.float32, 1e-5), (np.float64, 1e-14)):
+        moved = computing_warps(dtype).warp_images(images.astype(dtype), np.stack([matrix, matrix]).astype(dtype))
+        np.testing.assert_allclose(moved, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("far", [3.0, 1e9, 1e30, np.inf])
 def test_far_outside_all_is_zero(far):
     images = np.ones((1, 5, 5, 1), np.float32)
     matrices = np.array([[[1, 0, far], [0, 1, 0]]], np.float32)
-    assert not warp_images(images, matrices).any()
     for gradient in warp_gradients(images, matrices, images):
         assert not gradient.any()
 
@@ -224,17 +258,15 @@ def test_far_outside_all_is_zero(far):
 # --- threads and compilation ----------------------------------------------------------------------------------
 
 
-def results(dtype):
+def results():
     """What the kernels give for a sample of sizes."""
-    warped = random_warp(9, (7, 6), 2, dtype)
-    arrays = [array for case in sample_cases(dtype) for array in case.all()]
-    return [*arrays, warp_images(*warped[:2]), *warp_gradients(*warped)]
+    arrays = [array for case in sample_cases() for array in case.all()]
+    return [*arrays, *warp_gradients(*random_warp(9, (7, 6), 2, np.float32))]
 
 
 def digest():
     """A fingerprint of every bit of those results."""
-    blocks = [array.tobytes() for dtype in (np.float32, np.float64) for array in results(dtype)]
-    return hashlib.sha256(b"".join(blocks)).hexdigest()
+    return hashlib.sha256(b"".join(array.tobytes() for array in results())).hexdigest()
 
 
 def test_results_have_the_same_bits_at_any_number_of_threads(threads, run_python):
@@ -248,17 +280,16 @@ def test_results_have_the_same_bits_at_any_number_of_threads(threads, run_python
     assert len(set(fingerprints.values())) == 1, fingerprints
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_results_without_compilation_agree(dtype, run_python, tmp_path):
+def test_results_without_compilation_agree(run_python, tmp_path):
     """NumPy refuses indices beyond the end of an array, so this also shows that compiled code reads and writes none."""
     path = tmp_path / "plain.npz"
-    code = f"import numpy, test_kernels; numpy.savez({str(path)!r}, *test_kernels.results(numpy.{dtype}))"
+    code = f"import numpy, test_kernels; numpy.savez({str(path)!r}, *test_kernels.results())"
     run_python(code, NUMBA_DISABLE_JIT="1")
     with np.load(path) as plain:
         interpreted = [plain[name] for name in plain.files]
-    compiled = results(np.dtype(dtype))
+    compiled = results()
     assert len(interpreted) == len(compiled)
     # Sums of at most 25 * 33 * 9 and 19 * 4 * 4 products of about 1, whose rounding errors mostly cancel.
-    tolerance = 500 * np.finfo(dtype).eps
+    tolerance = 500 * np.finfo(np.float32).eps
     for ours, theirs in zip(compiled, interpreted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)

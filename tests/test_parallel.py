@@ -1,11 +1,15 @@
 """The parallel loop does every share once, hands over whatever a function takes, and tells of shares that failed."""
 
+import multiprocessing
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numba import config, njit, types
 
 from hlf_np.kernels.linking import booleans, floats, integer, matrix, single, table, together
-from hlf_np.kernels.parallel import Parallel, ParallelForNumbers
+from hlf_np.kernels.parallel import Parallel
 
 compiled_only = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="without compilation")
 
@@ -45,7 +49,7 @@ def _double(share, values):
     values[share] *= 2
 
 
-DOUBLE = ParallelForNumbers(_double, lambda number: (number[::1],))
+DOUBLE = Parallel(_double, floats)
 _spread_double = DOUBLE.spread
 
 
@@ -55,17 +59,16 @@ def _doubles(addresses, values):
         _spread_double(addresses, values.size, values)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_numbers_of_both_precisions(dtype):
-    values = np.arange(50, dtype=dtype)
-    _doubles(DOUBLE.addresses(dtype), values)
-    assert np.array_equal(values, 8 * np.arange(50, dtype=dtype))
+def test_loops_may_follow_each_other():
+    values = np.arange(50, dtype=np.float32)
+    _doubles(DOUBLE.addresses, values)
+    assert np.array_equal(values, 8 * np.arange(50))
 
 
 @compiled_only
 def test_other_arguments_than_the_function_takes_are_refused():
     with pytest.raises(TypeError, match="_double is compiled for"):
-        _doubles(DOUBLE.addresses(np.float32), np.arange(5))
+        _doubles(DOUBLE.addresses, np.arange(5))
 
 
 @njit
@@ -88,3 +91,43 @@ def test_a_share_without_memory_is_an_error():
     _allocations(ALLOCATE.addresses, 8, np.ones(8, np.float32))
     with pytest.raises(MemoryError, match="_allocate"):
         _allocations(ALLOCATE.addresses, 1 << 60, np.ones(8, np.float32))
+
+
+FORKING = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import numpy as np
+import hlf_np as hlf
+
+data = hlf.data.load_fonts(40, 20, difficulty="easy")
+
+def work(generations):
+    model = hlf.models.cnn(widths=(4, 4))
+    log = hlf.training.train(model, data.train, epochs=1, batch_size=20)
+    found = hlf.attacks.pgd(model, data.test.images, data.test.labels, hlf.spaces.ImageBall(0.1), steps=3)
+    own = log[0].loss, float(found.loss.sum()), float(model.logits(data.test.images).sum())
+    if not generations:
+        return [own]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return [own, *pool.submit(work, generations - 1).result(timeout=60)]
+
+if sys.argv[1] == "before":  # no kernel has run in the parent
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        results = pool.submit(work, 0).result(timeout=60) + work(0)
+else:
+    results = work(2)
+assert len(set(results)) == 1, results
+print(len(results))
+"""
+
+
+@compiled_only
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing forks here")
+@pytest.mark.parametrize(("when", "processes"), [("before", "2"), ("after", "3")])
+def test_forked_processes_compute_the_same_bits(when, processes, tmp_path):
+    """Those of a process whose kernels have run, their children, and those of one whose have not."""
+    script = tmp_path / "forking.py"
+    script.write_text(FORKING)
+    done = subprocess.run([sys.executable, script, when], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == processes, done.stderr

@@ -28,9 +28,9 @@ from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
 from hlf_np.kernels.geometry import Geometry, Phases, geometry
-from hlf_np.kernels.linking import LinkedForNumbers, integer, rows, table, together
+from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, table, together
 from hlf_np.kernels.outer_tile import GROUPS, NARROW, make_narrow_tile, make_outer_tile
-from hlf_np.kernels.parallel import ParallelForNumbers
+from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_tile, padded
 
 _tile_1 = make_tile(1)
@@ -92,18 +92,14 @@ def outer_products(a, groups, group, a_steps, b, columns, b_steps, depth, c, c_a
                 outer_product(a, groups[number], a_steps, b, column, columns, b_steps, depth, c, at, group, new)
 
 
-PRODUCT = LinkedForNumbers(
+PRODUCT = Linked(
     product,
-    lambda number: (
-        number[::1], table, table, integer, number[::1], integer, number[::1], integer, integer,
-        number[::1], table, integer, integer, table,
-    ),
+    floats, table, table, integer, floats, integer, floats, integer, integer,
+    floats, table, integer, integer, table,
 )  # fmt: skip
-OUTER_PRODUCTS = LinkedForNumbers(
+OUTER_PRODUCTS = Linked(
     outer_products,
-    lambda number: (
-        number[::1], table, integer, table, number[::1], integer, table, integer, number[::1], integer
-    ),
+    floats, table, integer, table, floats, integer, table, integer, floats, integer
 )  # fmt: skip
 _product, _outer_products = PRODUCT.call, OUTER_PRODUCTS.call
 
@@ -201,19 +197,15 @@ def weight_gradient_share(  # type: ignore[no-untyped-def]
 
 
 _sizes = together((integer,) * 7)
-PRODUCTS = ParallelForNumbers(
+PRODUCTS = Parallel(
     products_share,
-    lambda number: (
-        integer, number[::1], number[::1], number[::1], number[::1], _sizes, integer, rows, table, table, table, table,
-        table, number[:, ::1], number[:, ::1],
-    ),
+    integer, floats, floats, floats, floats, _sizes, integer, rows, table, table, table, table,
+    table, matrix, matrix,
 )  # fmt: skip
-WEIGHT_GRADIENT = ParallelForNumbers(
+WEIGHT_GRADIENT = Parallel(
     weight_gradient_share,
-    lambda number: (
-        integer, number[::1], number[::1], number[::1], together((integer,) * 9), integer, table, integer, table, table,
-        number[:, ::1], number[:, ::1],
-    ),
+    integer, floats, floats, floats, together((integer,) * 9), integer, table, integer, table, table,
+    matrix, matrix,
 )  # fmt: skip
 _products_shares, _weight_gradient_shares = PRODUCTS.spread, WEIGHT_GRADIENT.spread
 
@@ -242,8 +234,8 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
     """The kernels themselves look at no shape: what reaches them must fit."""
-    if x.dtype != weight.dtype or x.dtype not in (np.float32, np.float64):
-        raise ValueError(f"convolution needs float32 or float64 throughout, not {x.dtype} and {weight.dtype}")
+    if x.dtype != np.float32 or weight.dtype != np.float32:
+        raise ValueError(f"these kernels convolve float32, not {x.dtype} and {weight.dtype}")
     if x.ndim != 4 or x.shape[3] != channels:
         raise ValueError(f"convolution of {x.shape}: images must be (N, H, W, {channels})")
     if min(out_size) < 1:
@@ -301,7 +293,7 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
             raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
         start[:out_channels] = bias
     _products(
-        PRODUCTS.addresses(x.dtype), PRODUCT.address(x.dtype), _flat(x),
+        PRODUCTS.addresses, PRODUCT.address, _flat(x),
         np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
         y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
@@ -322,7 +314,7 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
     _weight_gradient(
-        WEIGHT_GRADIENT.addresses(x.dtype), OUTER_PRODUCTS.address(x.dtype), _flat(x), _flat(gradient),
+        WEIGHT_GRADIENT.addresses, OUTER_PRODUCTS.address, _flat(x), _flat(gradient),
         dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,

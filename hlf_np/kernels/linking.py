@@ -11,12 +11,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
-from numpy.typing import DTypeLike
 
 floats, matrix, table, rows = types.float32[::1], types.float32[:, ::1], types.int64[::1], types.int64[:, ::1]
 integer, single = types.int64, types.float32
@@ -50,31 +48,13 @@ class Linked:
         return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
-class LinkedForNumbers:
-    """The same for float32 and for float64.
-
-    Parameters
-    ----------
-    function : made by `njit`; arguments : the types of its arguments, given the type of the numbers.
-    """
-
-    def __init__(self, function: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> None:
-        signatures = arguments(types.float32), arguments(types.float64)
-        self._linked = dict(zip(("float32", "float64"), (Linked(function, *s) for s in signatures), strict=True))
-        self.call = _caller(function, *signatures)
-
-    def address(self, dtype: DTypeLike) -> int:
-        """Where the machine code for arrays of this type is."""
-        return self._linked[np.dtype(dtype).name].address
-
-
-def _caller(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
+def _caller(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return lambda address, *arguments: function(*arguments)
 
     @intrinsic
     def call(typing, address, *arguments):  # type: ignore[no-untyped-def]
-        expected = fitting(function, arguments, signatures)
+        expected = fitting(function, arguments, signature)
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             given = [borrowed(build, kind, build.extract_value(values[1], k)) for k, kind in enumerate(expected)]
@@ -105,17 +85,16 @@ def borrowed(build: Any, kind: Any, value: Any) -> Any:
     return value
 
 
-def fitting(function: Any, arguments: tuple[Any, ...], signatures: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
-    """The signature for these arguments; one whole number is as good as another.
+def fitting(function: Any, arguments: tuple[Any, ...], signature: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The signature, if these arguments fit; one whole number is as good as another.
 
     Raises
     ------
-    TypeError : if there is none.
+    TypeError : if they do not.
     """
-    for signature in signatures:
-        if len(arguments) == len(signature) and all(map(_fit, arguments, signature)):
-            return signature
-    raise TypeError(f"{function.py_func.__name__} is compiled for {signatures}, not for {arguments}")
+    if len(arguments) == len(signature) and all(map(_fit, arguments, signature)):
+        return signature
+    raise TypeError(f"{function.py_func.__name__} is compiled for {signature}, not for {arguments}")
 
 
 def _fit(given: Any, wanted: Any) -> bool:

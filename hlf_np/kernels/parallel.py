@@ -5,19 +5,24 @@ and then there is what shares it out. Here this happens once. The loop calls, fo
 that it knows by its address, with the address of what the function needs. Compiled code fills in both: it puts the
 arguments into memory, and beside itself a small function, the *entry*, which takes them from there and calls the
 `Parallel` function with them.
+
+**After a fork.** A process that is forked (`multiprocessing` with "fork", for instance) has the memory of its parent,
+but of its threads only the one that forked. GNU's OpenMP, which believes in the others, would end it. So where the
+threads had been started before, the child does all shares itself, one after another, with the same results; and so do
+its children. A spawned process has threads of its own.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
-from numpy.typing import DTypeLike
+from numba.np.ufunc import parallel as threading_layer
 
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.linking import Linked, borrowed, fitting, integer
@@ -45,7 +50,23 @@ def _spread(entry, arguments, shares):  # type: ignore[no-untyped-def]
         _enter(entry, arguments, share)  # type: ignore[call-arg]
 
 
-_LOOP = Linked(_spread, integer, integer, integer)
+@kernel
+def _in_turn(entry, arguments, shares):  # type: ignore[no-untyped-def]
+    for share in range(shares):
+        _enter(entry, arguments, share)  # type: ignore[call-arg]
+
+
+_LOOPS = {alone: Linked(loop, integer, integer, integer) for alone, loop in ((False, _spread), (True, _in_turn))}
+_alone = False  # whether this process has lost its threads
+
+
+def _after_fork() -> None:
+    global _alone
+    _alone = _alone or bool(threading_layer._is_initialized)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Parallel:
@@ -68,34 +89,16 @@ class Parallel:
     @property
     def addresses(self) -> Addresses:
         """What `spread` needs to know; compiles the function, or loads it from the cache, when first asked."""
-        return _LOOP.address, self._linked.address
+        return _LOOPS[_alone].address, self._linked.address
 
 
-class ParallelForNumbers:
-    """The same for float32 and for float64.
-
-    Parameters
-    ----------
-    function : made by `njit`; arguments : the types of its arguments behind the share, given the type of the numbers.
-    """
-
-    def __init__(self, function: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> None:
-        signatures = arguments(types.float32), arguments(types.float64)
-        self._parallel = dict(zip(("float32", "float64"), (Parallel(function, *s) for s in signatures), strict=True))
-        self.spread = _spreader(function, *signatures)
-
-    def addresses(self, dtype: DTypeLike) -> Addresses:
-        """What `spread` needs to know for arrays of this type."""
-        return self._parallel[np.dtype(dtype).name].addresses
-
-
-def _spreader(function: Any, *signatures: tuple[Any, ...]) -> Callable[..., None]:
+def _spreader(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return _reference_spreader(function)
 
     @intrinsic
     def spread(typing, addresses, shares, *arguments):  # type: ignore[no-untyped-def]
-        expected = fitting(function, arguments, signatures)
+        expected = fitting(function, arguments, signature)
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             loop, address = (build.extract_value(values[0], k) for k in range(2))

@@ -242,7 +242,7 @@ _close, _run_parts, _run_tasks = CLOSE.call, PARTS.spread, TASKS.spread
 
 def addresses() -> tuple[Addresses, tuple[int, int, int], int, Addresses]:
     """What `gradients_kernel` calls."""
-    stage = (STAGE.address, INSTRUCTIONS.address, OUTER_PRODUCTS.address(np.float32))
+    stage = (STAGE.address, INSTRUCTIONS.address, OUTER_PRODUCTS.address)
     return PARTS.addresses, stage, CLOSE.address, TASKS.addresses
 
 

@@ -27,8 +27,8 @@ from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, summing
 from hlf_np.kernels.convolution import copy
-from hlf_np.kernels.linking import integer, table, together
-from hlf_np.kernels.parallel import ParallelForNumbers
+from hlf_np.kernels.linking import floats, integer, matrix, single, table, together
+from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.sampling import make_sampler
 from hlf_np.kernels.tile import padded
 
@@ -70,12 +70,10 @@ def warp_share(share, shares, images, sources, maps, x, y, most, size, output, s
                     to[k * channels] = values[k]
 
 
-WARP = ParallelForNumbers(
+WARP = Parallel(
     warp_share,
-    lambda number: (
-        integer, number[:, ::1], table, number[::1], number[::1], number[::1], number[::1],
-        together((integer, integer, integer)), number[:, ::1], number[:, :, :, ::1],
-    ),
+    integer, matrix, table, floats, floats, floats, floats,
+    together((integer, integer, integer)), matrix, single[:, :, :, ::1],
 )  # fmt: skip
 _warp_shares = WARP.spread
 
@@ -117,11 +115,9 @@ def matrix_gradient_share(share, shares, slopes, gradient, x, y, half, d_matrice
                 d_matrices[image, k] += sums[k] * half[k // 3]
 
 
-MATRIX_GRADIENT = ParallelForNumbers(
+MATRIX_GRADIENT = Parallel(
     matrix_gradient_share,
-    lambda number: (
-        integer, number[:, :, :, ::1], number[:, :, ::1], number[::1], number[::1], number[::1], number[:, ::1]
-    ),
+    integer, single[:, :, :, ::1], single[:, :, ::1], floats, floats, floats, matrix
 )  # fmt: skip
 _matrix_gradient_shares = MATRIX_GRADIENT.spread
 
@@ -223,7 +219,7 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
     output = empty((len(sources), height, width, channels), images.dtype)
     derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width), images.dtype)
     _warp(
-        WARP.addresses(images.dtype), flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
+        WARP.addresses, flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
         grid.most, (height, width, channels), flat_rows(output), derivatives,
     )  # fmt: skip
     return output, derivatives
@@ -234,8 +230,7 @@ def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats
     grid = Grid(*size, slopes.dtype)
     by_channel = plain(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
     d_matrices = np.empty((len(slopes), 6), slopes.dtype)
-    addresses = MATRIX_GRADIENT.addresses(slopes.dtype)
-    _matrix_gradient(addresses, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices)
+    _matrix_gradient(MATRIX_GRADIENT.addresses, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices)
     return d_matrices.reshape(-1, 2, 3)
 
 
