@@ -1,5 +1,6 @@
 """Random networks, computed in every way and compared; `make fuzz` does it with thousands, each crash on its own."""
 
+import numba
 import pytest
 from differential import Difference, check
 from misfits import check_misfit, misfit
@@ -20,7 +21,9 @@ def failures(examine, seeds) -> str:
 
 
 @pytest.mark.parametrize("first", range(0, 300, CHUNK))
-def test_networks_are_the_same_in_every_way_of_computing_them(first):
+def test_networks_are_the_same_in_every_way_of_computing_them(first, threads):
+    # for images this small, waiting for each other takes longer than computing; some with all threads will do
+    threads(1 if first else numba.config.NUMBA_NUM_THREADS)
     assert not (wrong := failures(lambda seed: check(random_network(seed), seed), range(first, first + CHUNK))), wrong
 
 
