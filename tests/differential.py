@@ -46,7 +46,7 @@ STEP, MEDIAN_STEP, OUTLIERS = 1e-2, 1e-3, 1 / 8
 # gradient descent with momentum, which passes errors on without making them larger, as its usual first steps, nearly
 # the signs of the gradients, would.
 LOSS, MOVED = 1e-3, 1e-2
-ADAM = AdamConfig(learning_rate=0.01, epsilon=0.1, weight_decay=0.01)
+ADAM = AdamConfig(learning_rate=0.003, epsilon=0.1, weight_decay=0.01)
 BLUNT = 10  # times the autodiff's own error is no evidence
 
 
@@ -255,11 +255,17 @@ def _judge_step(case: Case, where: str, errors: np.ndarray, own: np.ndarray) -> 
 
 
 def _training(case: Case, random: np.random.Generator) -> None:
-    """One image whose ReLU flips, in one of 300 networks, may be too much; then others have to tell."""
-    try:
-        _compare_training(case, random)
-    except Difference:
-        _compare_training(case, random)
+    """Wrong is what three trainings in a row find, on other images each.
+
+    In one of 300 networks a single training is no evidence: one of few images flips a ReLU, or several batch norms of
+    two or three images multiply rounding, in single precision by any engine.
+    """
+    for attempt in range(3):
+        try:
+            return _compare_training(case, random)
+        except Difference:
+            if attempt == 2:
+                raise
 
 
 def _compare_training(case: Case, random: np.random.Generator) -> None:

@@ -3,7 +3,7 @@
 import numba
 import pytest
 from differential import Difference, check
-from misfits import check_misfit, misfit
+from misfits import check_misfit, check_oddity, misfit, oddity
 from networks import random_network
 
 CHUNK = 25
@@ -30,6 +30,10 @@ def test_networks_are_the_same_in_every_way_of_computing_them(first, threads):
 @pytest.mark.parametrize("first", range(0, 100, CHUNK))
 def test_networks_that_do_not_fit_are_refused(first):
     assert not (wrong := failures(lambda seed: check_misfit(misfit(seed)), range(first, first + CHUNK))), wrong
+
+
+def test_odd_networks_are_refused_or_the_same_in_every_way():
+    assert not (wrong := failures(lambda seed: check_oddity(oddity(seed), seed), range(CHUNK))), wrong
 
 
 def test_a_seed_always_draws_the_same_network():
