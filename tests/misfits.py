@@ -113,6 +113,7 @@ def misfit(seed: int) -> Case:
             Flatten(),
             linear(6 * n.width),
         ),
+        "images that are unflattened": (first, Unflatten(n.side, n.side), *rest),
         "one class": (first, ReLU(), Flatten(), linear(n.features, 1)),
     }
     kind = list(kinds)[seed % len(kinds)]  # all of them, again and again
@@ -141,7 +142,6 @@ def oddity(seed: int) -> Case:
         "flattened twice": (first, Flatten(), *rest),
         "pixels of one row": (first, to_pixel, Linear(width, classes, random)),
         "rows that are pixels at the end": (first, *rest, Unflatten(1, 1)),
-        "unflattened twice": (first, Flatten(), Unflatten(side, side), Unflatten(side, side), *rest),
         "no layer": (Flatten(),),
         "nothing": (),
     }
