@@ -30,6 +30,7 @@ from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, mean
 from hlf_np.optim import Adam, AdamConfig
+from hlf_np.random import generator
 from hlf_np.spaces import EMNIST_BOX, Chart, ImageBall, LearnedManifold, Space, Transformations
 from hlf_np.spaces.learned_manifold import LearnedChart
 from hlf_np.spaces.warp_chart import WarpChart
@@ -45,7 +46,7 @@ STEP, MEDIAN_STEP, OUTLIERS = 1e-2, 1e-3, 1 / 8
 # gradient descent with momentum, which passes errors on without making them larger, as its usual first steps, nearly
 # the signs of the gradients, would.
 LOSS, MOVED = 1e-3, 1e-2
-ADAM = AdamConfig(learning_rate=0.01, epsilon=0.1, weight_decay=0.01)
+ADAM = AdamConfig(learning_rate=0.003, epsilon=0.1, weight_decay=0.01)
 BLUNT = 10  # times the autodiff's own error is no evidence
 
 
@@ -149,11 +150,12 @@ def _logits(case: Case, random: np.random.Generator) -> None:
     wide = np.zeros((7, *case.image_shape[:2], 2 * case.image_shape[2]), np.float32)
     wide[..., ::2] = images[:7]
     batches = {"1 image": images[:1], "7 images": images[:7], "50 images": images, "a view": wide[..., ::2]}
+    together = model.logits(images)
     for name, batch in batches.items():
         found = model.logits(batch)
         if found.dtype != np.float32 or (error := distance(found, exact[: len(batch)])) > LOGITS:
             raise Difference("logits", case, f"of {name} are wrong by {error:.1e} of the largest ({found.dtype})")
-        if not np.array_equal(found, model.logits(images)[: len(batch)]):
+        if not np.array_equal(found, together[: len(batch)]):
             raise Difference("batches", case, f"the logits of {name} are other bits than in a batch of 50")
 
 
@@ -162,24 +164,26 @@ def _logits(case: Case, random: np.random.Generator) -> None:
 
 def _gradients(case: Case, random: np.random.Generator) -> None:
     images = drawn_images(case, random, 16) / 2 + np.float32(0.25)  # no step leaves [0, 1]
-    size = 0.02 * math.sqrt(images[0].size)
+    model, size = model_of(case), 0.02 * math.sqrt(images[0].size)
     for norm, rule, epsilon, step in (
         ("l2", "sign", 2 * size, size),
         ("linf", "sign", 0.1, 0.02),
         ("linf", "adam", 0.1, 0.02),
     ):
-        _compare_step(case, ImageBall(epsilon, norm), images, rule, "image", step)
+        _compare_step(case, model, ImageBall(epsilon, norm), images, rule, "image", step)
 
 
 def _spaces(case: Case, random: np.random.Generator) -> None:
     height, width, channels = case.image_shape
-    images = drawn_images(case, random, 16)
+    model, images = model_of(case), drawn_images(case, random, 16)
     if channels == 1 and min(height, width) > 1:
-        _compare_step(case, Transformations(EMNIST_BOX, epsilon=0.2, norm="l2"), images, "sign", "random", 0.01)
+        space = Transformations(EMNIST_BOX, epsilon=0.2, norm="l2")
+        _compare_step(case, model, space, images, "sign", "random", 0.01)
     if height == width and height >= 2 and case.classes <= 4:
         config = VaeConfig((4,), latent_dimensions=3, image_shape=case.image_shape)
         vaes = [Vae(config, seed) for seed in range(case.classes)]
-        _compare_step(case, LearnedManifold(vaes, epsilon=0.5, norm="l2"), images, "sign", "random", 0.05)
+        space = LearnedManifold(vaes, epsilon=0.5, norm="l2")
+        _compare_step(case, model, space, images, "sign", "random", 0.05)
 
 
 def _doubled_chart(chart: Chart) -> Chart:
@@ -190,20 +194,22 @@ def _doubled_chart(chart: Chart) -> Chart:
     return replace(chart, start=chart.start.astype(np.float64))
 
 
-def _compare_step(case: Case, space: Space, images: np.ndarray, rule: str, start: str, step: float) -> None:
+def _compare_step(
+    case: Case, model: Model, space: Space, images: np.ndarray, rule: str, start: str, step: float
+) -> None:
     """One step of steepest ascent from the image, or, where that lies on a kink of the space, from beside it.
 
     The label is the least likely one, as the gradient drowns in rounding where the label's probability is nearly one.
     A step is kept only where it raises the loss; where double precision finds that it hardly does, nothing is compared.
     """
     network, where = doubled(case.network), f"{type(space).__name__} {space.norm} {rule}"
-    labels = network(Tensor(images.astype(np.float64))).data.argmin(axis=1).astype(np.int64)
+    labels = network(Tensor(images.astype(np.float64))).data[:, : case.classes].argmin(axis=1).astype(np.int64)
     single = space.chart(images, labels, None)
     chart = _doubled_chart(single)
 
     def attack(steps: int, engine: Engine) -> np.ndarray:
         """The codes that it ends with."""
-        model, settings = model_of(case), {"rule": rule, "start": start, "step_size": step, "stop_early": False}
+        settings = {"rule": rule, "start": start, "step_size": step, "stop_early": False}
         result = pgd(model, images, labels, space, steps=steps, engine=engine, **settings)
         if not np.array_equal(result.success, model.predict(result.images) != labels):
             raise Difference("success", case, f"of {where} by {engine} is not what the model predicts")
@@ -240,7 +246,7 @@ def _compare_step(case: Case, space: Space, images: np.ndarray, rule: str, start
 def _judge_step(case: Case, where: str, errors: np.ndarray, own: np.ndarray) -> None:
     """Half of the steps must be right to rounding, and nearly all but for the flip of a rare kink."""
     bad = errors > np.maximum(STEP, BLUNT * own)
-    if np.median(errors) > max(MEDIAN_STEP, BLUNT * np.median(own)) or bad.mean() > OUTLIERS:
+    if np.median(errors) > max(MEDIAN_STEP, BLUNT * np.median(own)) or bad.sum() > max(1, OUTLIERS * len(bad)):
         what = f"the steps of {where} are wrong by {np.median(errors):.1e} in the median, up to {errors.max():.1e}"
         raise Difference(f"step in {where}", case, what)
 
@@ -249,48 +255,72 @@ def _judge_step(case: Case, where: str, errors: np.ndarray, own: np.ndarray) -> 
 
 
 def _training(case: Case, random: np.random.Generator) -> None:
-    """One image whose ReLU flips, in one of 300 networks, may be too much; then others have to tell."""
-    try:
-        _compare_training(case, random)
-    except Difference:
-        _compare_training(case, random)
+    """Wrong is what three trainings in a row find, on other images each.
+
+    In one of 300 networks a single training is no evidence: one of few images flips a ReLU, or several batch norms of
+    two or three images multiply rounding, in single precision by any engine.
+    """
+    for attempts_left in (2, 1, 0):
+        try:
+            _compare_training(case, random)
+            break
+        except UserError:
+            if any(case.network.named_parameters()):
+                raise
+            break  # there is nothing to train
+        except Difference:
+            if not attempts_left:
+                raise
 
 
 def _compare_training(case: Case, random: np.random.Generator) -> None:
-    count = int(random.choice([2, 3, 5, 8, 13, 32, 50]))
+    batch_size = int(random.choice([2, 3, 5, 8, 13, 32, 50]))
+    count = batch_size if random.random() < 0.7 else batch_size + int(random.integers(1, batch_size))
     split = Split(drawn_images(case, random, count), random.integers(case.classes, size=count))
-    exact_losses, exact = _exact_training(case, split)
-    found = {engine: _trained(case, split, engine) for engine in (Engine.AUTODIFF, Engine.PROGRAM)}
+    exact_losses, exact = _exact_training(case, split, batch_size)
+    found = {engine: _trained(case, split, batch_size, engine) for engine in (Engine.AUTODIFF, Engine.PROGRAM)}
     before = model_of(case).state_dict()
     own_losses, own = found[Engine.AUTODIFF]
     for engine, (losses, state) in found.items():
-        blunt = BLUNT if engine is Engine.PROGRAM else 0
-        error, allowed = (np.abs(a - exact_losses) / (1e-3 + exact_losses) for a in (losses, own_losses))
-        if (~(error <= np.maximum(LOSS, blunt * allowed))).any():
+        # with a batch norm of two or three images, whose gradients cancel, single precision is far from double
+        by_program = engine is Engine.PROGRAM
+        error, own_error = (np.abs(a - exact_losses) / (1e-3 + exact_losses) for a in (losses, own_losses))
+        if (~(error <= (np.maximum(LOSS, BLUNT * own_error) if by_program else BLUNT * LOSS))).any():
             what = f"the losses of {count} images are {losses.round(5)} by {engine} instead of {exact_losses.round(5)}"
             raise Difference(f"training by {engine}", case, what)
         for name, target in exact.items():
             way = np.abs(target - before[name]).max(initial=0)
-            error, allowed = (float(np.abs(a[name] - target).max(initial=0)) for a in (state, own))
-            if not error <= max(MOVED * way + 2e-6 * np.abs(target).max(initial=0), blunt * allowed):
+            error, own_error = (float(np.abs(a[name] - target).max(initial=0)) for a in (state, own))
+            small = MOVED * way + 2e-6 * np.abs(target).max(initial=0)
+            if not error <= (max(small, BLUNT * own_error) if by_program else BLUNT * small):
                 what = f"{name} is {error:.1e} beside where it should be, {way:.1e} from its start, with {count} images"
                 raise Difference(f"trained weights by {engine}", case, what)
 
 
-def _trained(case: Case, split: Split, engine: Engine) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    model, config = model_of(case), TrainingConfig(epochs=5, batch_size=len(split), adam=ADAM, engine=engine)
-    return np.array([entry.loss for entry in train(model, split, config=config)]), model.state_dict()
+Trained = tuple[np.ndarray, dict[str, np.ndarray]]  # the losses of five epochs, and what they end with
 
 
-def _exact_training(case: Case, split: Split) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    network, images, losses = doubled(case.network), Tensor(split.images.astype(np.float64)), []
+def _trained(case: Case, split: Split, batch_size: int, engine: Engine) -> Trained:
+    model, config = model_of(case), TrainingConfig(epochs=5, batch_size=batch_size, adam=ADAM, engine=engine)
+    model.logits(split.images)  # so that there is something to forget
+    losses = np.array([entry.loss for entry in train(model, split, config=config)])
+    _expect_fresh(case, model, split.images, f"training by {engine}")
+    return losses, model.state_dict()
+
+
+def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
+    network, losses = doubled(case.network), []
     optimiser = Adam([parameter for _, parameter in network.named_parameters()], ADAM)
     for epoch in range(5):
-        loss = mean(cross_entropy(network(images, training=True), split.labels))
-        if loss.requires_grad:  # not without any parameter
-            loss.backward()
-        optimiser.step(ADAM.rate(epoch))
-        losses.append(loss.data)
+        order, total = generator(0, "order", epoch).permutation(len(split)), 0.0
+        for first in range(0, len(split), batch_size):
+            batch = split.take(order[first : first + batch_size])
+            each = cross_entropy(network(Tensor(batch.images.astype(np.float64)), training=True), batch.labels)
+            if each.requires_grad:  # not without any parameter
+                mean(each).backward()
+            optimiser.step(ADAM.rate(epoch))
+            total += each.data.sum()
+        losses.append(total / len(split))
     return np.array(losses), dict(network.named_arrays())
 
 
@@ -304,14 +334,12 @@ def _copies(case: Case, random: np.random.Generator) -> None:
     ways: dict[str, Callable[[Model], Model]] = {
         "copy.deepcopy": copy.deepcopy,
         "pickle": lambda m: pickle.loads(pickle.dumps(m)),
-        "copy.copy": copy.copy,  # last, as it shares the network
+        "copy.copy": copy.copy,  # from here on with the same network
+        "Model.of": lambda m: Model.of(m.network, m.classes, m.image_shape),
     }
 
     def expect(changed: Model, what: str) -> None:
-        fresh = model_of(case)
-        fresh.load_state_dict(changed.state_dict())
-        if not np.array_equal(changed.logits(images), fresh.logits(images)):
-            raise Difference("copies", case, f"a model after {what} is not the model of its weights")
+        _expect_fresh(case, changed, images, what)
 
     for name, way in ways.items():
         other = way(model)
@@ -330,9 +358,18 @@ def _copies(case: Case, random: np.random.Generator) -> None:
             if layer.buffers:
                 layer.buffers["running_var"] = _other("running_var", layer.buffers["running_var"], random)
         expect(other, f"{name} and replaced statistics")
-        if name != "copy.copy" and not np.array_equal(model.logits(images), before):
+        if other.network is model.network:
+            expect(model, f"changes of a model of the same network by {name}")
+        elif not np.array_equal(model.logits(images), before):
             raise Difference("copies", case, f"changes of a model by {name} reached the original")
-    expect(model, "changes of its copies")
+
+
+def _expect_fresh(case: Case, changed: Model, images: np.ndarray, what: str) -> None:
+    """Whatever a model has been through, it is what a new one with its weights is, bit for bit."""
+    fresh = model_of(case)
+    fresh.load_state_dict(changed.state_dict())
+    if not np.array_equal(changed.logits(images), fresh.logits(images)):
+        raise Difference("copies", case, f"a model after {what} is not the model of its weights")
 
 
 def _other(name: str, array: np.ndarray, random: np.random.Generator) -> np.ndarray:

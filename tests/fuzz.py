@@ -87,9 +87,10 @@ class Worker:
         self.process.join()
 
 
-def answers(first: int, count: int, workers: int, misfits: bool, shrink: bool) -> Iterator[tuple[int, str, str, str]]:
+def answers(
+    first: int, count: int, workers: int, threads: int, misfits: bool, shrink: bool
+) -> Iterator[tuple[int, str, str, str]]:
     """Seed, outcome, kind and text of each network, in the order in which they are done."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
     team = [Worker(threads) for _ in range(min(workers, count))]
     seeds = iter(range(first, first + count))
     name = "misfit" if misfits else "random_network"
@@ -124,13 +125,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="how many networks")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--misfits", action="store_true", help="networks that do not fit instead")
-    parser.add_argument("--reduce", action="store_true", help="look for a smaller network of the same failure")
+    parser.add_argument(
+        "--reduce", action="store_true", dest="shrink", help="look for a smaller network of the same failure"
+    )
     given = parser.parse_args()
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     started = shown = time.monotonic()
-    for seed, outcome, kind, text in answers(given.first, given.count, given.workers, given.misfits, given.reduce):
+    for seed, outcome, kind, text in answers(**vars(given)):
         outcomes[outcome] += 1
         if outcome == "wrong":
             kinds[kind] += 1

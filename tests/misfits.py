@@ -1,4 +1,7 @@
-"""Networks that do not fit together, and the demand that each is refused with a `UserError`, whoever meets it first."""
+"""Networks that do not fit together: each must be refused with a `UserError`, whoever meets it first.
+
+And oddities, of which that is not certain: they must be refused, or else be the same in every way of computing them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from differential import Difference, Outcome, drawn_images, place
+from differential import Difference, Outcome, check, drawn_images, place
 from networks import Case, enliven
 
 from hlf_np.attacks import pgd
@@ -18,6 +21,7 @@ from hlf_np.layers import (
     BatchNorm,
     Convolution,
     Flatten,
+    Layer,
     Linear,
     MaxPool,
     ReLU,
@@ -60,7 +64,7 @@ def misfit(seed: int) -> Case:
 
     first, rows = same(n.channels, n.width), n.side**2 * n.channels
     rest = (ReLU(), Flatten(), linear(n.features))
-    kinds: dict[str, tuple] = {
+    kinds: dict[str, tuple[Layer, ...]] = {
         "a wide linear layer": (first, ReLU(), Flatten(), linear(n.features + n.off)),
         "a narrow linear layer": (first, ReLU(), Flatten(), linear(max(1, n.features - n.off))),
         "linear layers of other widths": (Flatten(), linear(rows, n.width), ReLU(), linear(n.width + n.off)),
@@ -109,6 +113,7 @@ def misfit(seed: int) -> Case:
             Flatten(),
             linear(6 * n.width),
         ),
+        "images that are unflattened": (first, Unflatten(n.side, n.side), *rest),
         "one class": (first, ReLU(), Flatten(), linear(n.features, 1)),
     }
     kind = list(kinds)[seed % len(kinds)]  # all of them, again and again
@@ -116,6 +121,45 @@ def misfit(seed: int) -> Case:
     enliven(network, random)
     classes = 1 if kind == "one class" else n.classes
     return Case(network, classes, (n.side, n.side, n.channels), f"misfit({seed}), {kind}")
+
+
+def oddity(seed: int) -> Case:
+    """A network that NumPy's or PyTorch's broadcasting, or mere leniency, might let pass."""
+    random = np.random.default_rng([3, seed])
+    side, channels, width, classes = (int(random.integers(*bounds)) for bounds in ((3, 10), (1, 5), (2, 17), (2, 9)))
+
+    def same(channels: int, width: int) -> Convolution:
+        return Convolution(channels, width, random, kernel=3, stride=1, padding=1)
+
+    first, rows = same(channels, width), width * side**2
+    to_pixel = Convolution(width, width, random, kernel=side, stride=1, padding=0)
+    rest = (Flatten(), Linear(rows, classes, random))
+    kinds: dict[str, tuple[Layer, ...]] = {
+        "more outputs than classes": (first, Flatten(), Linear(rows, classes + 2, random)),
+        "a body of one channel": (first, Residual(same(width, 1)), *rest),
+        "a body of one pixel": (first, Residual(to_pixel), *rest),
+        "a shortcut of one pixel": (first, Residual(Sequential(), to_pixel), *rest),
+        "flattened twice": (first, Flatten(), *rest),
+        "pixels of one row": (first, to_pixel, Linear(width, classes, random)),
+        "rows that are pixels at the end": (first, *rest, Unflatten(1, 1)),
+        "no layer": (Flatten(),),
+        "nothing": (),
+    }
+    kind = list(kinds)[seed % len(kinds)]
+    network = Sequential(*kinds[kind])
+    enliven(network, random)
+    classes = channels * side**2 if kind == "no layer" else classes
+    return Case(network, classes, (side, side, channels), f"oddity({seed}), {kind}")
+
+
+def check_oddity(case: Case, seed: int) -> Outcome:
+    """All uses refuse it, or none does and all agree; see `check`."""
+    try:
+        return check_misfit(case)
+    except Difference as difference:
+        if "gives numbers" not in difference.kind:
+            raise
+    return check(case, seed)
 
 
 def check_misfit(case: Case) -> Outcome:

@@ -157,7 +157,8 @@ class Drawer:
         elif self.chance(0.3):
             self.activation()
         elif self.is_flat:
-            self.linear(self.shape[0])
+            if self.shape[0] ** 2 <= MOST_PRODUCTS:
+                self.linear(self.shape[0])
         elif self.chance(0.15) and self.shape[0] * self.shape[1] < 200:  # out of the image and back
             self.convolution(kernel=3, stride=1, padding=2, out=self.shape[2])
             self.pool(kernel=3, stride=1)
@@ -283,7 +284,7 @@ class Drawer:
         return self.shape[0]
 
     def residual_end(self) -> None:
-        self.add(Residual(Linear(self.shape[0], self.shape[0], self.random)))
+        self.add(Residual(Linear(self.shape[0], self.shape[0], self.random)))  # logits of no negative sign
 
 
 def random_network(seed: int) -> Case:

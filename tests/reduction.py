@@ -79,7 +79,7 @@ def _case(case: Case, layers: list[Layer], image_shape: Shape | None = None) -> 
     except (ValueError, IndexError):
         return
     if fits:
-        yield replace(case, network=network, image_shape=shape)
+        yield replace(case, network=network, image_shape=shape, name=f"less of {case.name.removeprefix('less of ')}")
 
 
 def _flat(layer: Layer) -> list[Layer]:

@@ -1,8 +1,9 @@
 """Random networks, computed in every way and compared; `make fuzz` does it with thousands, each crash on its own."""
 
+import numba
 import pytest
 from differential import Difference, check
-from misfits import check_misfit, misfit
+from misfits import check_misfit, check_oddity, misfit, oddity
 from networks import random_network
 
 CHUNK = 25
@@ -20,13 +21,19 @@ def failures(examine, seeds) -> str:
 
 
 @pytest.mark.parametrize("first", range(0, 300, CHUNK))
-def test_networks_are_the_same_in_every_way_of_computing_them(first):
+def test_networks_are_the_same_in_every_way_of_computing_them(first, threads):
+    # for images this small, waiting for each other takes longer than computing; some with all threads will do
+    threads(1 if first else numba.config.NUMBA_NUM_THREADS)
     assert not (wrong := failures(lambda seed: check(random_network(seed), seed), range(first, first + CHUNK))), wrong
 
 
 @pytest.mark.parametrize("first", range(0, 100, CHUNK))
 def test_networks_that_do_not_fit_are_refused(first):
     assert not (wrong := failures(lambda seed: check_misfit(misfit(seed)), range(first, first + CHUNK))), wrong
+
+
+def test_odd_networks_are_refused_or_the_same_in_every_way():
+    assert not (wrong := failures(lambda seed: check_oddity(oddity(seed), seed), range(CHUNK))), wrong
 
 
 def test_a_seed_always_draws_the_same_network():
