@@ -183,6 +183,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("fonts --prototypes text.npz --out new", "'text.npz' is not a file of font prototypes"),
     ("fonts --prototypes model.npz --out new", "'model.npz' is not a file of font prototypes"),
     ("fonts --prototypes other.npz --out new", "'other.npz' holds float64 of shape (3,)"),
+    ("fonts --out new build full", "`fonts` before `build` takes no --out: see `python -m hlf_np fonts --help`"),
     ("fonts build", "Missing argument 'DIRECTORIES...'"),
     ("fonts build missing", "missing is not a directory"),
     ("fonts build empty", "no font files in empty"),
