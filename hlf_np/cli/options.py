@@ -44,7 +44,7 @@ seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every
 dataset_option = option(
     "--dataset",
     default="fonts",
-    help="fonts; or a folder of IDX files (MNIST, EMNIST, Fashion-MNIST), or NIST's gzip.zip.",
+    help="fonts; or a folder of IDX files (MNIST, EMNIST, QMNIST, Fashion-MNIST), or NIST's gzip.zip.",
 )
 dataset_name_option = click.option(
     "--dataset-name",
