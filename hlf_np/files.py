@@ -65,9 +65,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file `path` by `text`, whole or not at all."""
+    """Replace the file `path` by `text`, whole or not at all; what is no text in the names of files becomes escapes."""
     with replace_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:

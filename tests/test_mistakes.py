@@ -149,6 +149,13 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --step-size 0", "step_size must be a positive number, not 0"),
     ("attack model.npz --step-size nan", "step_size must be a positive number, not nan"),
     ("attack model.npz --restarts 0", "restarts must be at least 1, not 0"),
+    ("attack model.npz --steps 99999999999999999999", "Invalid value for '--steps'"),
+    ("attack model.npz --restarts 99999999999999999999", "Invalid value for '--restarts'"),
+    ("attack model.npz --step-size 1e308", "Invalid value for '--step-size'"),
+    ("attack model.npz --epsilon inf", "Invalid value for '--epsilon'"),
+    (f"evaluate model.npz {SMALL} --restarts 1000001", "Invalid value for '--restarts'"),
+    (f"evaluate model.npz {SMALL} --epsilon 1e308", "Invalid value for '--epsilon'"),
+    ("train --epochs 99999999999999999999", "Invalid value for '--epochs'"),
     ("attack model.npz --images 0", "images must be between 1 and 160000, not 0"),
     ("attack model.npz --images 160001", "images must be between 1 and 160000, not 160001"),
     ("attack model.npz --attack fgsm --steps 5", "attack fgsm takes no --steps: see `python -m hlf_np attack --help`"),
@@ -232,6 +239,17 @@ def test_a_number_of_threads_set_from_outside_is_kept_or_named(run_python):
     assert run_python(code.format("None"), NUMBA_NUM_THREADS="1") == "1\n"
     caught = "from hlf_np.threads import use_threads\ntry: use_threads(7)\nexcept ValueError as error: print(error)"
     assert "at most 1, not 7: unset NUMBA_NUM_THREADS" in run_python(caught, NUMBA_NUM_THREADS="1")
+
+
+def test_too_little_memory_is_one_line(monkeypatch, tmp_path):
+    def exhaust(*arguments, **settings):
+        raise MemoryError
+
+    monkeypatch.setattr("hlf_np.training.train", exhaust)
+    code, output, errors = main("train", "--n-train", 10, "--out", tmp_path / "model.npz")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "there is not enough memory for this: choose smaller networks, or fewer images" in errors
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_training_does_not_promise_to_go_on(monkeypatch, tmp_path):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from hlf_np.spaces import Space
 
 
+# Larger numbers are typing errors; kernels and arrays could not hold some of them.
+COUNT, SIZE = click.IntRange(max=10**6), click.FloatRange(max=10**6)
+
+
 class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
     """Whole numbers separated by commas."""
 

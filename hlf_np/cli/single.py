@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hlf_np.cli.options import (
+    COUNT,
+    SIZE,
     by,
     chosen_source,
     data_options,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 @option("--variant", default="half", help="half or full: how much of each batch is perturbed; weak: half, weakly.")
 @option("--n-train", default=1000, help="Training images.")
 @option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
-@option("--epochs", default=20)
+@option("--epochs", type=COUNT, default=20)
 @manifolds_option
 @data_options
 @seed_option
@@ -92,8 +94,8 @@ def train(
 @click.option("--n-test", type=int, help="Test images for the test error. [default: 10000, or all there are]")
 @option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
 @option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
-@option("--restarts", default=5, help="Of each attack.")
-@option("--epsilon", default=0.3, help="Size of the regular perturbations.")
+@option("--restarts", type=COUNT, default=5, help="Of each attack.")
+@option("--epsilon", type=SIZE, default=0.3, help="Size of the regular perturbations.")
 @option("--n-checked", default=200, help="Images to look for masked gradients on; 0: none.")
 @click.option(
     "--transfer-from",
@@ -181,13 +183,13 @@ def evaluate(
 @option("--attack", "method", default="pgd", help="pgd; fgsm: one step; cw: Carlini and Wagner's; random: search.")
 @option("--space", default="image", help="Where: image, true-manifold, learned-manifold or transformations.")
 @option("--images", default=100, help="How many test images to attack.")
-@option("--epsilon", default=0.3, help="Size of the perturbations.")
+@option("--epsilon", type=SIZE, default=0.3, help="Size of the perturbations.")
 @option("--norm", default="linf", help="linf or l2.")
 @option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin or dlr.")
-@option("--steps", default=40, help="Of pgd.")
-@option("--step-size", default=0.005, help="Of pgd.")
+@option("--steps", type=COUNT, default=40, help="Of pgd.")
+@option("--step-size", type=SIZE, default=0.005, help="Of pgd.")
 @option("--rule", default="adam", help="Of pgd: adam or sign.")
-@option("--restarts", default=1, help="Of pgd.")
+@option("--restarts", type=COUNT, default=1, help="Of pgd.")
 @manifolds_option
 @data_options
 @seed_option
