@@ -54,7 +54,7 @@ class Architecture:
         if self.kind is not Kind.MLP and min(self.image_shape[:2]) < self.smallest_image:
             raise UserError(
                 f"images of {self.image_shape[0]}x{self.image_shape[1]} pixels are too small for this {self.kind}:"
-                f" give it fewer widths, or images of at least {self.smallest_image} pixels a side"
+                f" give it fewer layers, or images of at least {self.smallest_image} pixels a side"
             )
 
     @classmethod
@@ -65,9 +65,9 @@ class Architecture:
         }
         return cls(**fields | {"kind": Kind(values["kind"])})
 
-    def with_widths(self, widths: tuple[int, ...]) -> Architecture:
-        """The same with other widths; each stage of a ResNet has as many blocks as its first."""
-        return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths))
+    def with_widths(self, widths: tuple[int, ...], **changes: Any) -> Architecture:
+        """The same with other widths, and more changes; each stage of a ResNet has as many blocks as its first."""
+        return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths), **changes)
 
     @property
     def smallest_image(self) -> int:

@@ -65,9 +65,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file `path` by `text`, whole or not at all."""
+    """Replace the file `path` by `text`, whole or not at all; what is no text in the names of files becomes escapes."""
     with replace_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:
@@ -90,7 +90,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises
     ------
-    FileNotFoundError : if there is none.
+    FileNotFoundError, PermissionError : if there is none, or none to be read.
     ValueError : if it is damaged, larger than `LARGEST_ARCHIVE` bytes, or something else.
     """
     try:
@@ -106,7 +106,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if len(arrays) < len(members):
                 raise ValueError("two arrays of one name")
             return arrays
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     # what zipfile, zlib and NumPy raise for damaged bytes is not documented, and nearly anything
     except Exception as error:

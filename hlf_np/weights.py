@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -35,12 +36,9 @@ def load_state_dict(network: Layer, state: dict[str, Floats], kind: str) -> None
     UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has been changed.
     """
     own = dict(network.named_arrays())
-    given = {name: np.asarray(a) for name, a in state.items() if not name.endswith("num_batches_tracked")}
-    other = f"they are of another architecture than this {kind}"
-    if missing := sorted(own.keys() - given.keys()):
-        raise UserError(f"these weights lack {missing[0]!r}: {other}")
-    if unknown := sorted(given.keys() - own.keys()):
-        raise UserError(f"these weights have an unknown entry {unknown[0]!r}: {other}")
+    given = {name: array for name, array in _arrays(state).items() if not name.endswith("num_batches_tracked")}
+    if given.keys() != own.keys():
+        raise UserError(f"these weights {_difference(own.keys(), given.keys(), kind)}")
     for name, array in own.items():
         if given[name].shape != array.shape:
             raise UserError(f"weight {name!r} has shape {given[name].shape}, this {kind} needs {array.shape}")
@@ -52,6 +50,40 @@ def load_state_dict(network: Layer, state: dict[str, Floats], kind: str) -> None
             raise UserError(f"weight {name!r} holds negative variances")
     for name, array in own.items():
         array[...] = given[name]
+
+
+def _arrays(state: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of a dictionary of weights."""
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"weights must be a dictionary of arrays by their names, not {type(state).__name__}")
+    arrays = {}
+    for name, weight in state.items():
+        if isinstance(weight, Mapping):
+            raise UserError(f"the entry {name!r} of these weights is a dictionary itself: give that, if it holds them")
+        try:
+            arrays[name] = np.asarray(weight)
+        except (TypeError, ValueError, RuntimeError):  # the last from a tensor that requires its gradient
+            raise UserError(
+                f"weight {name!r} is no array but {type(weight).__name__}: convert tensors by"
+                " tensor.detach().cpu().float().numpy()"
+            ) from None
+    return arrays
+
+
+def _difference(own: AbstractSet[str], given: AbstractSet[str], kind: str) -> str:
+    """Why weights of these names do not belong to a network of others."""
+    first = min(own, default="")
+    for prefix in sorted(name.removesuffix(first) for name in given if name.endswith(first)):
+        if {prefix + name for name in own} == given:  # of DataParallel, torch.compile or a module around the network
+            return (
+                f"have names that all begin with {prefix!r}: strip it,"
+                f" {{name.removeprefix({prefix!r}): array for name, array in weights.items()}}"
+            )
+    missing, unknown = sorted(own - given), sorted(given - own)
+    if not unknown and all(".running_" in f".{name}" for name in missing):
+        return f"lack {missing[0]!r}: parameters are not all, take the running statistics of batch norm too"
+    which = f"lack {missing[0]!r}" if missing else f"have an unknown entry {unknown[0]!r}"
+    return f"{which}: they are of another architecture than this {kind}"
 
 
 def save(path: Path, name: str, description: dict[str, Any], network: Layer) -> None:
@@ -105,7 +137,12 @@ def load(path: Path, name: str, blank: Callable[[Any, Blank], Loaded], what: str
         network = blank(json.loads(str(arrays.pop(name))), Blank(arrays))
     except FileNotFoundError:
         raise UserError(f"there is no {what} file {str(path)!r}: {hint}") from None
+    except PermissionError as error:
+        raise UserError(f"cannot read {str(path)!r} ({error.strerror}): allow it, or {hint}") from None
     except DAMAGED:
         raise UserError(f"{str(path)!r} is not a {what} file, or damaged: {hint}") from None
-    network.load_state_dict(arrays)
+    try:
+        network.load_state_dict(arrays)
+    except UserError as error:
+        raise UserError(f"{str(path)!r} cannot be used: {error}") from None
     return network

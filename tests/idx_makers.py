@@ -10,9 +10,13 @@ import numpy as np
 NAMES = {"train": "train", "test": "t10k"}
 
 
-def idx_bytes(array):
+TYPES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}  # in the format's description
+
+
+def idx_bytes(array, kind="u1"):
     """A file's content: the header as the format's description has it, then the entries."""
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, TYPES[kind], array.ndim, *array.shape)
+    return header + array.astype(f">{kind}").tobytes()
 
 
 def part_files(prefix, images, labels, suffix=""):

@@ -14,7 +14,7 @@ import pytest
 from helpers import main
 from PIL import Image
 
-from hlf_np.data.font_files import EXTENT, build, face_count, read, render, write
+from hlf_np.data.font_files import EXTENT, build, face_count, find_files, read, render, summary, write
 from hlf_np.data.font_selection import (
     LETTERS,
     SIDE,
@@ -39,7 +39,7 @@ TEXT_FACES = ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "STIXG
 
 
 def directory_of(parent: Path, names: list[str]) -> Path:
-    parent.mkdir(exist_ok=True)
+    parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copy(SOURCES / name, parent)
     return parent
@@ -179,6 +179,13 @@ def test_a_single_family_cannot_be_misread(text_faces: list[Face]) -> None:
     assert misread(text_faces[:1], Rules()) == [None]
 
 
+def test_known_faces_read_a_single_one(text_faces: list[Face], shipped: dict[str, np.ndarray]) -> None:
+    cipher = [replace(face, images=np.roll(face.images, 1, axis=0)) for face in text_faces]
+    assert misread(text_faces, Rules(), shipped["images"]) == [None] * len(text_faces)
+    for face in cipher:
+        assert re.fullmatch(r"\d+ of 10 letters read as others", misread([face], Rules(), shipped["images"])[0] or "")
+
+
 def test_a_family_keeps_its_most_varied_faces(text_faces: list[Face]) -> None:
     plain = text_faces[0]
     near = replace(plain, images=(plain.images * 0.9).astype(np.uint8))
@@ -213,6 +220,19 @@ def test_the_limit_per_family_holds(tmp_path: Path) -> None:
     kept, rejected = build([directory_of(tmp_path, TEXT_FACES)], per_family=1)
     assert [face.path.name for face in kept if face.family == "DejaVu Sans"] == ["DejaVuSans.ttf"]
     assert reasons_by_file(rejected) == {"DejaVuSans-Bold.ttf": "more than 1 faces of its family"}
+
+
+def test_links_to_folders_are_followed_once_each(tmp_path: Path) -> None:
+    fonts = directory_of(tmp_path / "store" / "fonts", TEXT_FACES[:2])
+    profile = tmp_path / "profile" / "share"
+    profile.mkdir(parents=True)
+    for name, target in {"a": fonts, "b": fonts, "circle": profile.parent, "self": Path("self")}.items():
+        (profile / name).symlink_to(target)
+    (profile / "self.ttf").symlink_to("self.ttf")
+    (fonts / "circle").symlink_to(fonts)
+    found = find_files([tmp_path / "profile", profile])
+    assert found == [profile / "a" / name for name in sorted(TEXT_FACES[:2])]
+    assert find_files([profile / "b"]) == [profile / "b" / name for name in sorted(TEXT_FACES[:2])]
 
 
 def test_excluded_files_are_left_out(tmp_path: Path) -> None:
@@ -275,8 +295,17 @@ def test_a_directory_without_fonts_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_symbols_alone_has_no_usable_face(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="usable letters A to J"):
-        build([directory_of(tmp_path, ["STIXSizOneSymReg.ttf"])])
+    directory = directory_of(tmp_path, ["STIXSizOneSymReg.ttf", "STIXNonUni.ttf", "LastResortHE-Regular.ttf"])
+    reasons = r"\(2: the letters are blank, 1: A and B look alike\)"
+    with pytest.raises(UserError, match=f"has usable letters A to J {reasons}: name a directory of Latin text fonts"):
+        build([directory])
+
+
+def test_reasons_are_counted_the_commonest_first() -> None:
+    rejected = [Rejection(Path("x"), 0, reason) for reason in "abbcccdddd"]
+    assert summary(rejected, 2) == ["4: d", "3: c", "3: for other reasons"]
+    assert summary(rejected, 4) == ["4: d", "3: c", "2: b", "1: a"]
+    assert summary([]) == []
 
 
 def test_too_many_faces_are_refused(tmp_path: Path) -> None:
@@ -321,6 +350,14 @@ def test_the_command_line_says_what_it_built_and_what_it_left_out(tmp_path: Path
     assert "left out 1: the letters are blank\n" in output  # those of symbols alone
     with np.load(tmp_path / "mine.npz") as built:
         assert built["images"].shape == (2, 10, 28, 28)
+
+
+def test_two_text_fonts_that_misread_each_other_are_kept(tmp_path: Path) -> None:
+    fonts = directory_of(tmp_path / "mine", ["DejaVuSans-Bold.ttf", "STIXGeneral.ttf"])
+    with pytest.raises(UserError, match=r"\(1: 3 of 10 letters read as others, 1: 5 of 10"):
+        build([fonts])
+    code, output, errors = main("fonts", "build", fonts, "--out", tmp_path / "mine.npz")
+    assert (code, output, errors) == (0, f"Saved {tmp_path / 'mine.npz'}: 2 faces of 2 families\n", "")
 
 
 def test_writing_twice_gives_the_same_bytes(text_faces: list[Face], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from idx_makers import idx_bytes, part_files, random_part, write_files, write_zip
+from idx_makers import TYPES, idx_bytes, part_files, random_part, write_files, write_zip
 
 from hlf_np import UserError
 from hlf_np.data import idx, idx_files, load_idx
@@ -279,8 +279,10 @@ def loaded(path):
 
 headers = st.one_of(
     st.binary(max_size=24),
-    st.lists(st.sampled_from([0, 1, 2, 28, 255, 2**16, 2**31, 2**32 - 1]), min_size=1, max_size=4).map(
-        lambda sizes: struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes)
+    st.builds(
+        lambda kind, sizes: struct.pack(f">BBBB{len(sizes)}I", 0, 0, kind, len(sizes), *sizes),
+        st.sampled_from([*TYPES.values(), 0, 10, 255]),
+        st.lists(st.sampled_from([0, 1, 2, 8, 28, 255, 2**16, 2**31, 2**32 - 1]), min_size=1, max_size=5),
     ),
 )
 
@@ -292,6 +294,7 @@ headers = st.one_of(
     suffix=st.sampled_from(["", ".gz"]),
 )
 @example("t10k-labels-idx1-ubyte", struct.pack(">BBBBI", 0, 0, 8, 1, 2), bytes(2), "")  # two labels
+@example("t10k-labels-idx1-ubyte", struct.pack(">BBBBI", 0, 0, 12, 1, 20), b"\x7f" + bytes(79), "")  # a large label
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_arbitrary_content_is_refused_in_little_memory(tmp_path_factory, name, header, rest, suffix):
     pack = gzip.compress if suffix else bytes

@@ -321,9 +321,9 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
     assert f"({N_TEST} images)" in output
     assert "on learned manifold" in output
     assert "true manifold" not in output
-    for space in ("image", "transformations", "learned-manifold"):
+    for space, vaes in {"image": (), "transformations": (), "learned-manifold": learned}.items():
         out = tmp_path / f"{space}.npz"
-        code, _, errors = main("attack", model, *data, *learned, "--space", space, "--images", 20, "--out", out)
+        code, _, errors = main("attack", model, *data, *vaes, "--space", space, "--images", 20, "--out", out)
         assert (code, errors) == (0, "")
         with np.load(out) as stored:
             np.testing.assert_array_equal(stored["originals"], open_idx(shapes).dataset(0, 20).test.images)
@@ -342,10 +342,11 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
         ("run", "--dataset", shapes, "--sizes", "401"): "sizes must be between 1 and 400, not 401",
         ("train", "--dataset", shapes, "--training", "on_true_manifold_adversarial"): "which only FONTS has",
         ("train", "--dataset", shapes, "--n-train", 401): "n_train must be between 0 and 400, not 401",
-        ("evaluate", model, "--dataset", letters): "tells 10 classes apart",
+        ("evaluate", model, "--dataset", letters): "tells 10 classes of images 28x28x1 apart",
+        ("evaluate", model, "--dataset", shapes, "--n-attacked-on-manifold", 5): "takes no --n-attacked-on-manifold",
         ("evaluate", model, "--dataset", shapes, "--n-test", 121): "n_test must be between 0 and 120, not 121",
         ("attack", model, "--dataset", shapes, "--space", "true-manifold"): "which only FONTS has: choose another",
-        ("attack", model, "--dataset", letters): "emnist_letters has 3",
+        ("attack", model, "--dataset", letters): "emnist_letters has 3 of 8x8x1",
     }.items():
         out = () if arguments[0] == "evaluate" else ("--out", tmp_path / "new")
         code, output, errors = main(*arguments, *out)

@@ -283,6 +283,11 @@ def test_a_state_is_a_copy():
     assert_same_arrays(model.state_dict(), before)
 
 
+def prefixed(prefix, state):
+    """As wrappers of PyTorch name the weights of what they wrap."""
+    return {prefix + name: array for name, array in state.items()} | {f"{prefix}1.num_batches_tracked": np.array(3)}
+
+
 LAST = "8.bias"  # the last entry, so that a check in passing would come too late
 
 
@@ -294,6 +299,17 @@ LAST = "8.bias"  # the last entry, so that a check in passing would come too lat
         (lambda s: s | {LAST: np.ones(11, np.float32)}, "shape"),
         (lambda s: s | {LAST: np.full(10, np.nan, np.float32)}, "finite"),
         (lambda s: s | {LAST: np.ones(10, np.int64)}, "floating-point"),
+        (
+            lambda s: prefixed("module.", s),
+            r"names that all begin with 'module\.': strip it, .*removeprefix\('module\.'\)",
+        ),
+        (lambda s: prefixed("_orig_mod.module.", s), r"all begin with '_orig_mod\.module\.'"),
+        (lambda s: prefixed("module.", s) | {"9.weight": np.ones(3)}, "of another architecture than this cnn"),
+        (lambda s: {k: a for k, a in s.items() if "running" not in k}, "lack '1.running_mean': parameters are not all"),
+        (lambda s: {"epoch": 3, "model": s}, "the entry 'model' of these weights is a dictionary itself"),
+        (lambda s: s | {LAST: [[1, 2], [3]]}, "'8.bias' is no array but list"),
+        (lambda s: list(s.values()), "dictionary of arrays by their names, not list"),
+        (lambda s: dict(enumerate(s.values())), "dictionary of arrays by their names"),
     ],
 )
 def test_bad_weights_are_refused_and_change_nothing(change, message):

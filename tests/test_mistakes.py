@@ -52,10 +52,15 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --preset bogus", "unknown preset 'bogus': use one of smoke, quick, standard, paper"),
     ("run --trainings bogus --out new", "unknown training 'bogus': use one of normal, adversarial"),
     ("run --trainings on_learned_manifold_adversarial --vae-images 0 --out new", "needs VAEs"),
-    ("run --vae-images 96001 --out new", "n_vae must be between 0 and 96000, not 96001"),
+    ("run --vae-images 96001 --out new", "--vae-images must be between 0 and 96000, not 96001"),
     ("run --vae-channels 64,wide --out new", "'64,wide' is not a list of whole numbers"),
-    ("run --vae-channels 0 --out new", "channels and image sizes must be at least 1, not 0"),
-    ("run --vae-channels 1,1,1,1,1 --out new", "needs square images of at least 32 pixels"),
+    ("run --vae-channels 0 --out new", "--vae-channels must be between 1 and 65536, not 0"),
+    (
+        "run --vae-channels 1,1,1,1,1 --out new",
+        "at least 32 pixels a side, not 28x28: give --vae-images 0",
+    ),
+    ("run --vae-images 0 --vae-channels 4 --out new", "--vae-images 0 takes no --vae-channels: see"),
+    ("run --trainings normal --variant full --out new", "normal training takes no --variant: see"),
     ("run --trainings normal,normal --out new", "each of them once"),
     ("run --trainings , --out new", "unknown training ''"),
     ("run --dataset mnist --out new", "unknown dataset 'mnist'"),
@@ -71,7 +76,8 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --seeds few --out new", "'few' is not a valid integer"),
     ("run --architecture bogus --out new", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
     ("run --channels 16,wide --out new", "'16,wide' is not a list of whole numbers"),
-    ("run --channels 0 --out new", "an architecture needs positive whole numbers as sizes"),
+    ("run --channels 0 --out new", "--channels must be between 1 and 65536, not 0"),
+    ("run --channels 4,9999999999999999999999 --out new", "--channels must be between 1 and 65536, not 99999"),
     ("run --channels 4,4,4,4,4 --out new", "images of 28x28 pixels are too small for this cnn"),
     ("run --variant bogus --out new", "unknown variant 'bogus': use one of half, full, weak"),
     ("run --norm l7 --out new", "unknown norm 'l7': use one of linf, l2"),
@@ -106,7 +112,9 @@ MISTAKES = [  # arguments, and what the line must say
     ("evaluate other.npz", "'other.npz' is not a model file"),
     ("evaluate empty", "'empty' is not a model file"),
     ("evaluate done/cells/normal-100-0.npz", "is not a model file"),
-    (f"evaluate five.npz {SMALL}", "labels must lie between 0 and 4, found 0 to 9"),
+    (f"evaluate five.npz {SMALL}", "'five.npz' tells 5 classes of images 28x28x1 apart, fonts has 10 of 28x28x1"),
+    (f"evaluate model.npz {SMALL} --transfer-from five.npz", "'five.npz' tells 5 classes"),
+    (f"evaluate model.npz {SMALL} --transfer-from five.npz --n-checked 0", "--n-checked 0 takes no --transfer-from"),
     (f"evaluate model.npz {SMALL} --epsilon -1", "epsilon must be a positive number, not -1"),
     (f"evaluate model.npz {SMALL} --epsilon nan", "epsilon must be a positive number, not nan"),
     (f"evaluate model.npz {SMALL} --restarts 0", "restarts must be at least 1, not 0"),
@@ -120,14 +128,17 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack missing.npz", "no model file 'missing.npz'"),
     ("attack truncated.npz", "'truncated.npz' is not a model file"),
     ("attack other.npz", "'other.npz' is not a model file"),
-    ("attack five.npz", "labels must lie between 0 and 4, found 0 to 9"),
+    ("attack five.npz", "'five.npz' tells 5 classes"),
     ("attack model.npz --epsilon -1", "epsilon must be a positive number, not -1"),
     ("attack model.npz --epsilon nan", "epsilon must be a positive number, not nan"),
     ("attack model.npz --epsilon wide", "'wide' is not a valid float"),
     ("attack model.npz --norm l7", "unknown norm 'l7': use one of linf, l2"),
     ("attack model.npz --rule bogus", "unknown rule 'bogus': use one of adam, sign"),
     ("attack model.npz --attack bogus", "unknown attack 'bogus': use one of pgd, fgsm, cw, random"),
-    ("attack model.npz --space bogus", "unknown space 'bogus': use one of image, true-manifold, transformations"),
+    (
+        "attack model.npz --space bogus",
+        "use one of image, true-manifold, learned-manifold, transformations",
+    ),
     ("attack model.npz --space learned-manifold", "needs the VAEs of a run: give their folder with --manifolds"),
     ("attack model.npz --space learned-manifold --manifolds done", "'done' holds 0 VAEs of class 0"),
     (f"evaluate model.npz {SMALL} --manifolds damaged/manifolds", "' is not a VAE file, or damaged: delete it"),
@@ -138,13 +149,34 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --step-size 0", "step_size must be a positive number, not 0"),
     ("attack model.npz --step-size nan", "step_size must be a positive number, not nan"),
     ("attack model.npz --restarts 0", "restarts must be at least 1, not 0"),
-    ("attack model.npz --images 0", "images must be at least 1, not 0"),
+    ("attack model.npz --steps 99999999999999999999", "Invalid value for '--steps'"),
+    ("attack model.npz --restarts 99999999999999999999", "Invalid value for '--restarts'"),
+    ("attack model.npz --step-size 1e308", "Invalid value for '--step-size'"),
+    ("attack model.npz --epsilon inf", "Invalid value for '--epsilon'"),
+    (f"evaluate model.npz {SMALL} --restarts 1000001", "Invalid value for '--restarts'"),
+    (f"evaluate model.npz {SMALL} --epsilon 1e308", "Invalid value for '--epsilon'"),
+    ("train --epochs 99999999999999999999", "Invalid value for '--epochs'"),
+    ("attack model.npz --images 0", "images must be between 1 and 160000, not 0"),
+    ("attack model.npz --images 160001", "images must be between 1 and 160000, not 160001"),
+    ("attack model.npz --attack fgsm --steps 5", "attack fgsm takes no --steps: see `python -m hlf_np attack --help`"),
+    ("attack model.npz --attack fgsm --seed 0", "attack fgsm takes no --seed"),
+    ("attack model.npz --attack cw --seed 1", "attack cw takes no --seed"),
+    ("attack model.npz --attack cw --objective dlr", "attack cw takes no --objective"),
+    ("attack model.npz --attack random --restarts 2", "attack random takes no --restarts"),
+    ("attack model.npz --attack random --step-size 0.1", "attack random takes no --step-size"),
+    ("attack model.npz --attack random --rule sign", "attack random takes no --rule"),
+    ("attack model.npz --manifolds done/manifolds", "space image takes no --manifolds"),
     ("attack model.npz --seed -1", "Invalid value for '--seed'"),
     ("attack model.npz --out empty", "cannot write 'empty' (Is a directory)"),
     ("train --training bogus", "unknown training 'bogus': use one of normal, adversarial"),
-    ("train --variant bogus", "unknown variant 'bogus': use one of half, full, weak"),
+    ("train --training adversarial --variant bogus", "unknown variant 'bogus': use one of half, full, weak"),
     ("train --training on_learned_manifold_adversarial --n-train 20", "give their folder with --manifolds"),
-    ("train --manifolds empty --n-train 20", "'empty' holds 0 VAEs of class 0 instead of one"),
+    ("train --variant full", "training normal takes no --variant"),
+    ("train --manifolds empty --n-train 20", "training normal takes no --manifolds"),
+    (
+        "train --training on_learned_manifold_adversarial --manifolds empty",
+        "'empty' holds 0 VAEs of class 0 instead of one",
+    ),
     ("train --architecture bogus", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
     ("train --difficulty bogus", "unknown difficulty 'bogus'"),
     ("train --epochs -1", "epochs must be at least 0, not -1"),
@@ -158,6 +190,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("fonts --prototypes text.npz --out new", "'text.npz' is not a file of font prototypes"),
     ("fonts --prototypes model.npz --out new", "'model.npz' is not a file of font prototypes"),
     ("fonts --prototypes other.npz --out new", "'other.npz' holds float64 of shape (3,)"),
+    ("fonts --out new build full", "`fonts` before `build` takes no --out: see `python -m hlf_np fonts --help`"),
     ("fonts build", "Missing argument 'DIRECTORIES...'"),
     ("fonts build missing", "missing is not a directory"),
     ("fonts build empty", "no font files in empty"),
@@ -206,6 +239,17 @@ def test_a_number_of_threads_set_from_outside_is_kept_or_named(run_python):
     assert run_python(code.format("None"), NUMBA_NUM_THREADS="1") == "1\n"
     caught = "from hlf_np.threads import use_threads\ntry: use_threads(7)\nexcept ValueError as error: print(error)"
     assert "at most 1, not 7: unset NUMBA_NUM_THREADS" in run_python(caught, NUMBA_NUM_THREADS="1")
+
+
+def test_too_little_memory_is_one_line(monkeypatch, tmp_path):
+    def exhaust(*arguments, **settings):
+        raise MemoryError
+
+    monkeypatch.setattr("hlf_np.training.train", exhaust)
+    code, output, errors = main("train", "--n-train", 10, "--out", tmp_path / "model.npz")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "there is not enough memory for this: choose smaller networks, or fewer images" in errors
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_training_does_not_promise_to_go_on(monkeypatch, tmp_path):

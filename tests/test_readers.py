@@ -6,6 +6,7 @@ or leave anything behind. The fast tests try some six hundred files, the slow on
 """
 
 import copy as copies
+import errno
 import io
 import json
 import os
@@ -415,8 +416,21 @@ def test_weights_that_no_network_can_have_are_refused(name, spoiled, said, tmp_p
     with np.load(path) as stored:
         arrays = dict(stored)
     np.savez(path, **arrays | {name: spoiled(arrays[name])})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as caught:
         models.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [models.load, load_vae])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(read, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = write_model(tmp_path)
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    with pytest.raises(UserError, match=r"cannot read '.*model\.npz' \(Permission denied\)") as caught:
+        read(path)
+    assert "damaged" not in str(caught.value)
 
 
 # --- results folders ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ MEASURED_ON_REQUEST = {
 @pytest.fixture
 def tiny_preset(monkeypatch):
     """The smoke preset, made tiny and without a report; so is the surrogate of transfer attacks."""
-    config = replace(TINY, trainings=(Training.NORMAL,), sizes=(20,), n_vae=0)
+    config = replace(TINY, trainings=(Training.ADVERSARIAL,), sizes=(20,), n_vae=0)
     monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
     monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
     monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
@@ -68,7 +68,7 @@ def test_options_change_what_they_say_and_nothing_else(tiny_preset, tmp_path, ar
     (row,) = rows(tmp_path / "out")
     measured = {name for names in MEASURED_ON_REQUEST.values() for name in names if row[name]}
     assert measured == MEASURED_ON_REQUEST.get(arguments, set())
-    stored = models.load(tmp_path / "out" / "models" / "normal-20-0.npz")
+    stored = models.load(tmp_path / "out" / "models" / "adversarial-20-0.npz")
     assert stored.architecture == expected.architecture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,8 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line. A user's mistake ends in one line and exit code 2, an interruption in one line and 130."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that it cannot write, as on stderr
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_shown:
@@ -57,6 +60,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; do not complain at exit
         sys.exit(1)
+    except MemoryError:
+        _fail("there is not enough memory for this: choose smaller networks, or fewer images")
     except OSError as error:  # such as a full disk where kernels are cached
         where = error.filename or "a file"
         _fail(f"cannot read or write {where} ({error.strerror}): free some space or choose another place")

@@ -5,19 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hlf_np.cli.options import WholeNumbers, chosen_source, data_options, option, path_option, threads_option
+from hlf_np.cli.options import (
+    WholeNumbers,
+    chosen_source,
+    data_options,
+    option,
+    path_option,
+    refuse_unused,
+    threads_option,
+)
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.claims import Claim
-    from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.source import Source
+
+MOST_CHANNELS = 2**16
 
 
 @click.command()
@@ -75,7 +83,7 @@ def run(
 
     chosen = PRESETS[check_choice("preset", preset, Preset)]
     source = chosen_source(dataset, dataset_name, difficulty)
-    config = _choose(fit(chosen, source), source, choices)
+    config = fit(chosen, source, **_choices(source, choices))
     check_grid(config, source)
     check_count("jobs", jobs, 1, 1024)
     with open_store(out, config) as store:
@@ -92,25 +100,21 @@ def run(
     _say(claims, out)
 
 
-def _choose(config: RunConfig, source: Source, choices: dict[str, Any]) -> RunConfig:
-    """A preset, made one of the source, with what the user chose."""
+def _choices(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+    """What the user chose, as `fit` takes it."""
     from hlf_np.architectures import DEFAULTS, Kind
     from hlf_np.attacks import CarliniWagner
-    from hlf_np.checks import check_choice
+    from hlf_np.checks import check_choice, check_count
     from hlf_np.experiments.config import EPSILONS, SURROGATE_IMAGES
     from hlf_np.spaces import Norm
-    from hlf_np.training import Training, Variant
+    from hlf_np.training import SPACES, Training, Variant
 
-    chosen = {name: value for name, value in choices.items() if value is not None}
-    architecture = config.architecture
+    chosen = {name: value for name, value in given.items() if value is not None}
     if "architecture" in chosen:
-        papers = DEFAULTS[check_choice("architecture", chosen["architecture"], Kind)]
-        architecture = replace(papers, classes=architecture.classes, image_shape=architecture.image_shape)
-    if "channels" in chosen:
-        architecture = architecture.with_widths(chosen.pop("channels"))
-    chosen["architecture"] = architecture
-    if "variant" in chosen:
-        chosen["variant"] = check_choice("variant", chosen["variant"], Variant)
+        chosen["architecture"] = DEFAULTS[check_choice("architecture", chosen["architecture"], Kind)]
+    for name in ("channels", "vae_channels"):
+        for channels in chosen.get(name, ()):
+            check_count(f"--{name.replace('_', '-')}", channels, 1, MOST_CHANNELS)
     if "norm" in chosen:
         chosen["norm"] = check_choice("norm", chosen["norm"], Norm)
         chosen["epsilon"], chosen["latent_epsilon"] = EPSILONS[chosen["norm"]]
@@ -119,11 +123,15 @@ def _choose(config: RunConfig, source: Source, choices: dict[str, Any]) -> RunCo
     if "trainings" in chosen:
         names = [name.strip() for name in chosen["trainings"].split(",")]
         chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)
-    if "vae_channels" in chosen:
-        chosen["vae"] = replace(config.vae, channels=chosen.pop("vae_channels"))
+        if not any(SPACES[training] for training in chosen["trainings"]):
+            refuse_unused(["variant"], "normal training")
+    if "variant" in chosen:
+        chosen["variant"] = check_choice("variant", chosen["variant"], Variant)
     if "vae_images" in chosen:
-        chosen["n_vae"] = chosen.pop("vae_images")
-    return replace(config, **chosen)
+        chosen["n_vae"] = check_count("--vae-images", chosen.pop("vae_images"), 0, source.class_size)
+        if not chosen["n_vae"]:
+            refuse_unused(["vae_channels"], "--vae-images 0")
+    return chosen
 
 
 @contextmanager

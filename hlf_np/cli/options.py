@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.source import Source
     from hlf_np.manifolds import Vae
+    from hlf_np.spaces import Space
+
+
+# Larger numbers are typing errors; kernels and arrays could not hold some of them.
+COUNT, SIZE = click.IntRange(max=10**6), click.FloatRange(max=10**6)
 
 
 class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
@@ -42,7 +48,7 @@ seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every
 dataset_option = option(
     "--dataset",
     default="fonts",
-    help="fonts; or a folder of IDX files (MNIST, EMNIST, Fashion-MNIST), or NIST's gzip.zip.",
+    help="fonts; or a folder of IDX files (MNIST, EMNIST, QMNIST, Fashion-MNIST), or NIST's gzip.zip.",
 )
 dataset_name_option = click.option(
     "--dataset-name",
@@ -73,11 +79,52 @@ def chosen_source(dataset: str, dataset_name: str | None, difficulty: str | None
     return open_source(dataset, dataset_name, chosen)
 
 
-def learned_vaes(folder: Path | None, classes: int) -> tuple[Vae, ...]:
-    """The VAEs of all classes in the folder of `manifolds_option`; none without a folder."""
+def refuse_unused(names: Collection[str], what: str) -> None:
+    """Refuse options of the command, by their parameters' names, that `what` would ignore."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if parameter.name in names and given:
+            raise click.UsageError(f"{what} takes no {parameter.opts[0]}")
+
+
+def needed_vaes(what: str, spaces: Collection[type[Space]], source: Source, folder: Path | None) -> tuple[Vae, ...]:
+    """The VAEs of `manifolds_option` for what happens in these spaces; none where none are needed.
+
+    Raises
+    ------
+    UserError : if a manifold is needed that is not there; UsageError for VAEs that nobody needs.
+    """
+    from hlf_np.data.fonts import Fonts
+    from hlf_np.spaces import LearnedManifold, TrueManifold
+
+    if TrueManifold in spaces and not isinstance(source, Fonts):
+        raise UserError(f"{what} needs the true manifold, which only FONTS has: choose another")
+    if LearnedManifold not in spaces:
+        refuse_unused(["manifolds"], what)
+        return ()
+    if folder is None:
+        raise UserError(f"{what} needs the VAEs of a run: give their folder with --manifolds")
+    return vaes_of(folder, source)
+
+
+def vaes_of(folder: Path, source: Source) -> tuple[Vae, ...]:
+    """The VAEs of all classes in the folder of `manifolds_option`."""
     from hlf_np.manifolds import stored_vaes
 
-    return stored_vaes(folder, classes) if folder else ()
+    vaes = stored_vaes(folder, len(source.class_names))
+    for vae in vaes:
+        if vae.config.image_shape != source.image_shape:
+            raise UserError(
+                f"the VAEs in {str(folder)!r} are of images {by(vae.config.image_shape)}, those of {source.name} are"
+                f" {by(source.image_shape)}: give the VAEs of a run on the same dataset"
+            )
+    return vaes
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """A shape as one says it: 28x28x1."""
+    return "x".join(map(str, shape))
 
 
 def named(what: str, name: str, choices: dict[str, Any]) -> Any:

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hlf_np.cli.options import (
+    COUNT,
+    SIZE,
+    by,
     chosen_source,
     data_options,
-    learned_vaes,
     manifolds_option,
     named,
+    needed_vaes,
     option,
     path_option,
+    refuse_unused,
     seed_option,
     threads_option,
+    vaes_of,
 )
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.source import Source
     from hlf_np.models import Model
+    from hlf_np.spaces import Space
 
 
 @click.command()
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 @option("--variant", default="half", help="half or full: how much of each batch is perturbed; weak: half, weakly.")
 @option("--n-train", default=1000, help="Training images.")
 @option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
-@option("--epochs", default=20)
+@option("--epochs", type=COUNT, default=20)
 @manifolds_option
 @data_options
 @seed_option
@@ -62,19 +67,18 @@ def train(
     from hlf_np.architectures import DEFAULTS, Kind
     from hlf_np.checks import check_choice
     from hlf_np.experiments.config import RunConfig
-    from hlf_np.experiments.groundwork import fit, spaces_of
+    from hlf_np.experiments.groundwork import spaces_of
     from hlf_np.files import check_writable
-    from hlf_np.spaces import LearnedManifold
 
     check_writable(out)
-    name = check_choice("training", training, trainings.Training)
-    if LearnedManifold in trainings.SPACES[name] and not manifolds:
-        raise UserError(f"training {name} needs the VAEs of a run: give their folder with --manifolds")
+    needed = trainings.SPACES[check_choice("training", training, trainings.Training)]
+    if not needed:
+        refuse_unused(["variant"], f"training {training}")
     kind = DEFAULTS[check_choice("architecture", architecture, Kind)]
     source = chosen_source(dataset, dataset_name, difficulty)
-    config = replace(fit(RunConfig(), source), trainings=(name,))
+    vaes = needed_vaes(f"training {training}", needed, source, manifolds)
     split = source.dataset(n_train, 0).train
-    spaces = spaces_of(config, source, learned_vaes(manifolds, len(source.class_names)))
+    spaces = spaces_of(RunConfig(), source, vaes)
     model = models.Model(replace(kind, classes=len(source.class_names), image_shape=source.image_shape), seed)
 
     def show(entry: trainings.EpochLog) -> None:
@@ -90,8 +94,8 @@ def train(
 @click.option("--n-test", type=int, help="Test images for the test error. [default: 10000, or all there are]")
 @option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
 @option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
-@option("--restarts", default=5, help="Of each attack.")
-@option("--epsilon", default=0.3, help="Size of the regular perturbations.")
+@option("--restarts", type=COUNT, default=5, help="Of each attack.")
+@option("--epsilon", type=SIZE, default=0.3, help="Size of the regular perturbations.")
 @option("--n-checked", default=200, help="Images to look for masked gradients on; 0: none.")
 @click.option(
     "--transfer-from",
@@ -125,37 +129,38 @@ def evaluate(
     use_threads(threads)
     import numpy as np
 
-    from hlf_np import models
-    from hlf_np.attacks import masking
+    from hlf_np.attacks import Attack, masking
     from hlf_np.checks import check_count
+    from hlf_np.data.fonts import Fonts
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.evaluation import evaluate as measure
-    from hlf_np.experiments.groundwork import fit, load_dataset, spaces_of
+    from hlf_np.experiments.groundwork import spaces_of
     from hlf_np.manifolds.oracle import stored_oracle
 
-    check_count("n_checked", n_checked, least=0)
-    classifier = models.load(model)
-    other = models.load(transfer_from) if transfer_from else None
+    if not check_count("n_checked", n_checked, least=0):
+        refuse_unused(["transfer_from"], "--n-checked 0")
     source = chosen_source(dataset, dataset_name, difficulty)
-    _check_classes(classifier, source)
+    classifier = _model(model, source)
+    other = _model(transfer_from, source) if transfer_from else None
+    vaes = vaes_of(manifolds, source) if manifolds else ()
+    oracle = stored_oracle(manifolds) if manifolds else None
+    if not vaes and not isinstance(source, Fonts):
+        refuse_unused(["n_attacked_on_manifold"], "a dataset of unknown manifold, without --manifolds,")
     n_test = min(10_000, source.test_size) if n_test is None else n_test
-    config = replace(
-        fit(RunConfig(), source),
+    config = RunConfig(
         n_test=n_test,
         n_attacked=min(n_attacked, n_test),
         n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
         epsilon=epsilon,
         n_projected=0,
+        attack=Attack(restarts=restarts),
     )
-    config = replace(config, attack=replace(config.attack, restarts=restarts))
-    vaes = learned_vaes(manifolds, len(source.class_names))
-    oracle = stored_oracle(manifolds) if manifolds else None
-    test = load_dataset(config, source).test
+    test = source.dataset(0, n_test).test
     found, *_ = measure(classifier, test, config, spaces_of(config, source, vaes), oracle)
     click.echo(f"test error                             {found.test_error:.4f}  ({n_test} images)")
     click.echo(f"regular success, mean restart          {found.regular_success:.4f}  (epsilon {epsilon})")
     click.echo(f"regular success, any restart           {found.regular_success_worst:.4f}")
-    if config.has_true_manifold:
+    if isinstance(source, Fonts):
         click.echo(f"on true manifold, mean restart         {found.on_true_manifold_success:.4f}")
         click.echo(f"on true manifold, any restart          {found.on_true_manifold_success_worst:.4f}")
     if vaes:
@@ -178,13 +183,13 @@ def evaluate(
 @option("--attack", "method", default="pgd", help="pgd; fgsm: one step; cw: Carlini and Wagner's; random: search.")
 @option("--space", default="image", help="Where: image, true-manifold, learned-manifold or transformations.")
 @option("--images", default=100, help="How many test images to attack.")
-@option("--epsilon", default=0.3, help="Size of the perturbations.")
+@option("--epsilon", type=SIZE, default=0.3, help="Size of the perturbations.")
 @option("--norm", default="linf", help="linf or l2.")
 @option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin or dlr.")
-@option("--steps", default=40, help="Of pgd.")
-@option("--step-size", default=0.005, help="Of pgd.")
+@option("--steps", type=COUNT, default=40, help="Of pgd.")
+@option("--step-size", type=SIZE, default=0.005, help="Of pgd.")
 @option("--rule", default="adam", help="Of pgd: adam or sign.")
-@option("--restarts", default=1, help="Of pgd.")
+@option("--restarts", type=COUNT, default=1, help="Of pgd.")
 @manifolds_option
 @data_options
 @seed_option
@@ -214,36 +219,38 @@ def attack(
     use_threads(threads)
     import numpy as np
 
-    from hlf_np import attacks, models
+    from hlf_np import attacks
     from hlf_np.checks import check_choice, check_count
-    from hlf_np.data.fonts import Fonts
     from hlf_np.files import check_writable, replace_file
     from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 
     check_writable(out)
-    classifier = models.load(model)
-    source = chosen_source(dataset, dataset_name, difficulty)
-    _check_classes(classifier, source)
-    test = source.dataset(0, check_count("images", images)).test
-    size: dict[str, Any] = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
-    where: dict[str, Any] = {"image": ImageBall(**size)}
-    if isinstance(source, Fonts):
-        where["true-manifold"] = TrueManifold(source, **size)
-    elif space == "true-manifold":
-        raise UserError("space true-manifold needs the true manifold, which only FONTS has: choose another")
-    where["transformations"] = Transformations(source.box, **size)
-    if vaes := learned_vaes(manifolds, len(source.class_names)):
-        where["learned-manifold"] = LearnedManifold(vaes, **size)
-    elif space == "learned-manifold":
-        raise UserError("space learned-manifold needs the VAEs of a run: give their folder with --manifolds")
-    how: dict[str, Callable[..., attacks.AttackResult]] = {
-        "pgd": partial(attacks.pgd, **settings),
-        "fgsm": attacks.fgsm,
-        "cw": attacks.carlini_wagner,
-        "random": attacks.random_search,
+    how: dict[str, tuple[Callable[..., attacks.AttackResult], set[str]]] = {  # and what each takes of the settings
+        "pgd": (attacks.pgd, set(settings)),
+        "fgsm": (attacks.fgsm, set()),
+        "cw": (attacks.carlini_wagner, set()),
+        "random": (attacks.random_search, {"seed"}),
     }
-    find, chosen = named("attack", method, how), named("space", space, where)
-    result = find(classifier, test.images, test.labels, chosen, test.codes)
+    find, taken = named("attack", method, how)
+    refuse_unused(settings.keys() - taken, f"attack {method}")
+    where: dict[str, type[Space]] = {
+        "image": ImageBall,
+        "true-manifold": TrueManifold,
+        "learned-manifold": LearnedManifold,
+        "transformations": Transformations,
+    }
+    kind = named("space", space, where)
+    source = chosen_source(dataset, dataset_name, difficulty)
+    classifier = _model(model, source)
+    around = {
+        TrueManifold: source,
+        LearnedManifold: needed_vaes(f"space {space}", [kind], source, manifolds),
+        Transformations: source.box,
+    }
+    size = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
+    chosen = kind(around[kind], **size) if kind in around else kind(**size)
+    test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
+    result = find(classifier, test.images, test.labels, chosen, test.codes, **{name: settings[name] for name in taken})
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:
@@ -260,10 +267,14 @@ def attack(
     click.echo(f"Saved {out}")
 
 
-def _check_classes(model: Model, source: Source) -> None:
-    """Refuse a model of more classes than there are; the check of labels refuses one of fewer."""
-    if model.classes > len(source.class_names):
+def _model(path: Path, source: Source) -> Model:
+    """A saved model, which must take the images and tell the classes of this source."""
+    from hlf_np import models
+
+    model = models.load(path)
+    if (model.classes, model.image_shape) != (len(source.class_names), source.image_shape):
         raise UserError(
-            f"the model tells {model.classes} classes apart, {source.name} has {len(source.class_names)}:"
-            " give the dataset that it was trained on"
+            f"{str(path)!r} tells {model.classes} classes of images {by(model.image_shape)} apart, {source.name} has"
+            f" {len(source.class_names)} of {by(source.image_shape)}: give the dataset that it was trained on"
         )
+    return model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hlf_np.cli.options import option, path_option, seed_option, threads_option
+from hlf_np.cli.options import option, path_option, refuse_unused, seed_option, threads_option
 
 
 @click.command()
@@ -45,6 +45,7 @@ def bench(as_json: bool, threads: int | None) -> None:
 def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int) -> None:
     """Draw the prototypes and random images of each difficulty; or build your own set."""
     if context.invoked_subcommand:
+        refuse_unused(["out", "prototypes", "seed"], f"`fonts` before `{context.invoked_subcommand}`")
         return
     from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
     from hlf_np.files import replace_file
@@ -72,13 +73,12 @@ def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int)
 @option("--per-family", type=click.IntRange(1), default=8, help="Most faces of one family.")
 def build(directories: tuple[Path, ...], out: Path, faces: int | None, per_family: int) -> None:
     """Make prototypes from the font files below DIRECTORIES."""
-    from collections import Counter
-
     from hlf_np.data import font_files
     from hlf_np.data.font_selection import family_key
+    from hlf_np.data.fonts import load_prototypes
 
-    kept, rejected = font_files.build(directories, faces=faces, per_family=per_family)
+    kept, rejected = font_files.build(directories, faces=faces, per_family=per_family, known=load_prototypes())
     font_files.write(kept, out)
     click.echo(f"Saved {out}: {len(kept)} faces of {len({family_key(face.family) for face in kept})} families")
-    for reason, count in Counter(rejection.reason for rejection in rejected).most_common(10):
-        click.echo(f"  left out {count}: {reason}")
+    for line in font_files.summary(rejected, 10):
+        click.echo(f"  left out {line}")

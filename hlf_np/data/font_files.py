@@ -8,7 +8,9 @@ reason, and no family may contribute more than a few faces.
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +39,14 @@ def build(
     per_family: int = 8,
     excluded: Collection[str] = (),
     rules: Rules | None = None,
+    known: Images | None = None,
 ) -> tuple[list[Face], list[Rejection]]:
     """Turn the font files below some directories into a prototype set.
 
     Parameters
     ----------
     directories
-        Searched recursively for TrueType and OpenType files and collections.
+        Searched recursively, links to folders included, for TrueType and OpenType files and collections.
     faces
         How many faces to keep; all usable ones if None.
     per_family
@@ -52,6 +55,8 @@ def build(
         Names of files to leave out.
     rules
         Thresholds of the rejection rules.
+    known
+        Faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
 
     Returns
     -------
@@ -61,17 +66,28 @@ def build(
     if per_family < 1 or (faces is not None and faces < 1):
         raise UserError("the number of faces and the limit per family must be at least 1")
     found, rejected = read(directories, excluded)
-    kept, more = select(found, per_family=per_family, rules=rules or Rules())
+    kept, more = select(found, per_family=per_family, rules=rules or Rules(), known=known)
     rejected += more
     places = ", ".join(map(str, directories))
     if not kept:
-        raise UserError(f"no face in {places} has usable letters A to J: name a directory of Latin text fonts")
+        raise UserError(
+            f"no face in {places} has usable letters A to J ({', '.join(summary(rejected))}):"
+            " name a directory of Latin text fonts"
+        )
     if faces is not None and len(kept) < faces:
         raise UserError(
             f"{faces} faces were asked for, but {places} yields {len(kept)}: "
             "ask for fewer, allow more per family, or add directories"
         )
     return kept[:faces], rejected
+
+
+def summary(rejected: Sequence[Rejection], most: int = 3) -> list[str]:
+    """Why faces were left out, the commonest reasons first: "2: too faint"."""
+    counts = Counter(rejection.reason for rejection in rejected)
+    told = [f"{count}: {reason}" for reason, count in counts.most_common(most)]
+    rest = len(rejected) - sum(count for _, count in counts.most_common(most))
+    return [*told, f"{rest}: for other reasons"] if rest else told
 
 
 def read(directories: Sequence[Path], excluded: Collection[str] = ()) -> tuple[list[Face], list[Rejection]]:
@@ -100,12 +116,25 @@ def find_files(directories: Sequence[Path]) -> list[Path]:
     for directory in directories:
         if not directory.is_dir():
             raise UserError(f"{directory} is not a directory: name a directory that holds font files")
-    candidates = {path for directory in directories for path in directory.rglob("*")}
-    paths = sorted(path for path in candidates if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in _below(directories) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         places = ", ".join(map(str, directories))
         raise UserError(f"no font files in {places}: name a directory that holds {', '.join(SUFFIXES)} files")
     return paths
+
+
+def _below(directories: Sequence[Path]) -> Iterator[Path]:
+    """All files below the directories and below what they link to; each directory once, as links may go in circles."""
+    entered = set()
+    for directory in directories:
+        for place, inner, names in os.walk(directory, followlinks=True):
+            real = os.path.realpath(place)
+            if real in entered:
+                inner.clear()
+                continue
+            entered.add(real)
+            inner.sort()
+            yield from (Path(place, name) for name in names)
 
 
 def face_count(data: bytes) -> int:

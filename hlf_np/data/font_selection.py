@@ -88,8 +88,10 @@ def family_key(family: str) -> str:
     return re.sub(r"[\W_]+", "", family).casefold()
 
 
-def select(faces: Sequence[Face], *, per_family: int, rules: Rules) -> tuple[list[Face], list[Rejection]]:
-    """Apply the rules to rendered faces, then order the rest by content."""
+def select(
+    faces: Sequence[Face], *, per_family: int, rules: Rules, known: Images | None = None
+) -> tuple[list[Face], list[Rejection]]:
+    """Apply the rules to rendered faces, then order the rest by content; `known` is for `misread`."""
     rejected: list[Rejection] = []
 
     def passed(reasons: Reasons) -> list[Face]:
@@ -103,7 +105,7 @@ def select(faces: Sequence[Face], *, per_family: int, rules: Rules) -> tuple[lis
     before = len(kept) + 1
     while len(kept) < before:  # a symbol font can vouch for another, so ask again once the first are gone
         before = len(kept)
-        kept = passed(misread(kept, rules))
+        kept = passed(misread(kept, rules, known))
     kept = passed(crowded(kept, per_family))
     return sorted(kept, key=lambda face: (face.sha256, face.index)), rejected
 
@@ -141,24 +143,35 @@ def duplicate(faces: Sequence[Face], rules: Rules) -> Reasons:
     return reasons
 
 
-def misread(faces: Sequence[Face], rules: Rules) -> Reasons:
-    """Reject faces whose letters are nearest to different letters of the other families."""
-    keys = np.unique([family_key(face.family) for face in faces], return_inverse=True)[1]
-    if len(set(keys.tolist())) < 2:  # nothing to compare with
+def misread(faces: Sequence[Face], rules: Rules, known: Images | None = None) -> Reasons:
+    """Reject faces whose letters are nearest to different letters of known faces (F, 10, 28, 28).
+
+    Without any, the other families of `faces` stand for them. There must be some hundred: among 20 families, a fifth of
+    all text faces would be rejected.
+    """
+    own = np.unique([family_key(face.family) for face in faces], return_inverse=True)[1]
+    keys = own if known is None else np.full(len(known), -1)
+    if known is None and len(set(own.tolist())) < 2:  # nothing to compare with
         return [None] * len(faces)
-    # A slight blur forgives strokes that are a pixel apart.
-    blurred = gaussian_filter(_stack(faces), sigma=(0, 0, 1, 1)).reshape(-1, SIDE * SIDE)  # (10 F, 784)
-    norms = np.einsum("ij,ij->i", blurred, blurred)
+    blurred = _blurred(_stack(faces))
+    others = blurred if known is None else _blurred(known.astype(np.float32) / np.float32(255))
+    norms = np.einsum("ij,ij->i", others, others)
     wrong: list[int] = []
     for start in range(0, len(faces), _BLOCK):
-        own = blurred[10 * start : 10 * (start + _BLOCK)]
-        distances = norms - 2 * own @ blurred.T  # squared, up to a constant per row
-        by_face = distances.reshape(-1, 10, len(faces), 10)  # (block, 10, F, 10)
-        same_family = keys[start : start + _BLOCK, None] == keys  # (block, F)
+        block = blurred[10 * start : 10 * (start + _BLOCK)]
+        distances = norms - 2 * block @ others.T  # squared, up to a constant per row
+        by_face = distances.reshape(-1, 10, len(keys), 10)  # (block, 10, F, 10)
+        same_family = own[start : start + _BLOCK, None] == keys  # (block, F)
         by_face[np.broadcast_to(same_family[:, None, :, None], by_face.shape)] = np.inf
         nearest = by_face.min(axis=2).argmin(axis=2)  # (block, 10)
         wrong += np.count_nonzero(nearest != np.arange(10), axis=1).tolist()
     return [f"{count} of 10 letters read as others" if count > rules.misread else None for count in wrong]
+
+
+def _blurred(letters: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Letters (F, 10, 28, 28) as rows (10 F, 784); a slight blur forgives strokes that are a pixel apart."""
+    blurred: NDArray[np.float32] = gaussian_filter(letters, sigma=(0, 0, 1, 1)).reshape(-1, SIDE * SIDE)
+    return blurred
 
 
 def crowded(faces: Sequence[Face], per_family: int) -> Reasons:

@@ -1,4 +1,4 @@
-"""MNIST, EMNIST and Fashion-MNIST: datasets of IDX files, whose manifold nobody knows.
+"""MNIST, EMNIST, QMNIST and Fashion-MNIST: datasets of IDX files, whose manifold nobody knows.
 
 EMNIST (Cohen et al., 2017) has six splits, all of 28x28 images that are stored transposed: `digits`, which the paper
 uses; `letters`, whose labels start from 1, with upper and lower case together; `byclass`, all 62 of 0-9, A-Z, a-z;
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hlf_np.arrays import Bytes, Integers
+from hlf_np.arrays import Array, Integers
 from hlf_np.data.dataset import Dataset, Split
 from hlf_np.data.idx_files import Content, Pair, find_pairs
 from hlf_np.errors import UserError
@@ -36,6 +36,7 @@ CLASSES = {  # by the datasets' names
     "emnist-digits": DIGITS,
     "emnist-letters": CAPITALS,
     "emnist-mnist": DIGITS,
+    "qmnist": DIGITS,
 }
 FIRST_LABEL = {"emnist-letters": 1}  # 0 for all others
 EMNIST, PREFERRED, UNKNOWN = "emnist-", "emnist-digits", "idx"
@@ -68,6 +69,7 @@ ORIGINS = {  # by a word in the name of what is missing
         "install Debian's package dataset-fashion-mnist and give /usr/share/datasets/fashion-mnist,"
         " or a folder with the four files of https://github.com/zalandoresearch/fashion-mnist"
     ),
+    "qmnist": "put the four files of https://github.com/facebookresearch/qmnist into a folder and give that",
     "mnist": "put the four files of MNIST, train-images-idx3-ubyte.gz and so on, into a folder and give that",
 }
 
@@ -80,21 +82,22 @@ def origin(name: str) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """Images as their files have them: (N, H, W) bytes, upright, and labels (N,) from 0."""
+    """Images (N, H, W, C) as their files have them, but upright, and labels (N,) from 0. white : of a white pixel."""
 
-    images: Bytes
+    images: Array
     labels: Integers
+    white: int = 255
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Integers) -> Stored:
-        return Stored(self.images[rows], self.labels[rows])
+        return Stored(self.images[rows], self.labels[rows], self.white)
 
     def split(self, rows: Integers | slice = slice(None)) -> Split:
         """Some of them, as numbers from 0 to 1."""
-        images = np.divide(self.images[rows], np.float32(255), dtype=np.float32, order="C")
-        return Split(images[..., None], self.labels[rows])
+        images = np.divide(self.images[rows], np.float32(self.white), dtype=np.float32, order="C")
+        return Split(images, self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,15 @@ class IdxImages:
 
 
 def load_idx(path: str | os.PathLike[str], name: str | None = None) -> Dataset:
-    """MNIST, EMNIST, Fashion-MNIST, or any other dataset of IDX files.
+    """MNIST, EMNIST, QMNIST, Fashion-MNIST, or any other dataset of IDX files.
 
     Parameters
     ----------
-    path : a folder of files, plain or .gz, named as published: `train-images-idx3-ubyte`, `t10k-...`,
-        `emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte`. Or NIST's `gzip.zip`. Where there is only one
-        part, training or test, a fifth of it serves to test and the rest to train, always the same images.
+    path : a folder of files, compressed or not, named as published: `train-images-idx3-ubyte`, `t10k-...`,
+        `emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte`, `qmnist-...`. Or NIST's `gzip.zip`. Whole
+        numbers of any type are pixels from 0 to 255; floating-point numbers too, unless all lie between 0 and 1: those
+        are taken as they are. Images may have channels, which come last. Where there is only one part, training or
+        test, a fifth of it serves to test and the rest to train, always the same images.
     name : which dataset it is, such as "emnist-digits"; hyphens and underscores are the same. By default the only one
         there, or "emnist-digits", the paper's, of several. MNIST and Fashion-MNIST have files of the same names; they
         are told apart by their content, or if that is not as published, by the folder's name. Any other name gets
@@ -123,7 +128,7 @@ def load_idx(path: str | os.PathLike[str], name: str | None = None) -> Dataset:
 
     Returns
     -------
-    All images in the order of the files, (N, H, W, 1), upright; labels from 0; no codes. `classes` are all that the
+    All images in the order of the files, (N, H, W, C), upright; labels from 0; no codes. `classes` are all that the
     dataset has, also those of which a partial file has no image.
 
     Raises
@@ -135,7 +140,7 @@ def load_idx(path: str | os.PathLike[str], name: str | None = None) -> Dataset:
 
 
 def read_idx(path: Path, name: str | None = None) -> IdxImages:
-    """What `load_idx` loads, with images still as bytes, a quarter of the memory."""
+    """What `load_idx` loads, with images still as the files have them; bytes take a quarter of the memory."""
     if not os.path.exists(path):
         raise UserError(f"there is no {str(path)!r}: {origin(f'{name} {path}')}")
     wanted = None if name is None else name.lower().replace("_", "-")
@@ -146,7 +151,8 @@ def read_idx(path: Path, name: str | None = None) -> IdxImages:
     classes = CLASSES.get(found) or tuple(
         str(label) for label in range(1 + max(int(labels.array.max()) for _, labels in contents.values()))
     )
-    parts = {part: _stored(found, len(classes), pairs[part], *contents[part]) for part in contents}
+    white = _white(contents)
+    parts = {part: _stored(found, len(classes), pairs[part], *contents[part], white[part]) for part in contents}
     checksums = {part: [content.checksum for content in contents[part]] for part in sorted(contents)}
     return IdxImages(found, classes, *_both(path, parts), digest=digest([found, checksums]))
 
@@ -162,7 +168,7 @@ def _choose(path: Path, wanted: str | None, datasets: dict[str, dict[str, Pair]]
     if wanted is None:
         group = next(iter(datasets)) if len(datasets) == 1 else PREFERRED
     else:
-        group = wanted if wanted.startswith(EMNIST) else ""
+        group = wanted if wanted in datasets or wanted.startswith(EMNIST) else ""
     if group not in datasets:
         there = ", ".join(sorted(known or "files named as those of mnist" for known in datasets))
         raise UserError(f"{str(path)!r} does not hold {group or wanted} but {there}: name one of these")
@@ -200,7 +206,22 @@ def _verify(name: str, pairs: dict[str, Pair], contents: dict[str, tuple[Content
                 )
 
 
-def _stored(name: str, classes: int, pair: Pair, images: Content, labels: Content) -> Stored:
+def _white(contents: dict[str, tuple[Content, Content]]) -> dict[str, int]:
+    """What a white pixel is in each part: 255, or 1 where floating-point numbers go no further in any part."""
+    floats = {part for part, (images, _) in contents.items() if images.array.dtype.kind == "f"}
+    highest = 0.0
+    for part, (images, _) in contents.items():
+        low, high = images.array.min(), images.array.max()
+        if not (low >= 0 and high <= 255):  # NaN compares false
+            raise UserError(
+                f"{images.name!r} has pixels from {low:g} to {high:g}: give numbers from 0 to 255, or floating-point"
+                " numbers from 0 to 1"
+            )
+        highest = max(highest, float(high)) if part in floats else highest
+    return {part: 1 if part in floats and highest <= 1 else 255 for part in contents}
+
+
+def _stored(name: str, classes: int, pair: Pair, images: Content, labels: Content, white: int) -> Stored:
     first = FIRST_LABEL.get(name, 0)
     lowest, highest = int(labels.array.min()), int(labels.array.max())
     if lowest < first or highest >= first + classes:
@@ -208,8 +229,8 @@ def _stored(name: str, classes: int, pair: Pair, images: Content, labels: Conten
             f"{str(pair.labels)!r} has labels {lowest} to {highest}, those of {name} are {first} to"
             f" {first + classes - 1}: get it again, or give the dataset another name"
         )
-    upright = images.array.transpose(0, 2, 1) if name.startswith(EMNIST) else images.array
-    return Stored(upright, labels.array.astype(np.int64) - first)
+    upright = images.array.swapaxes(1, 2) if name.startswith(EMNIST) else images.array
+    return Stored(upright, labels.array - first, white)
 
 
 def _both(path: Path, parts: dict[str, Stored]) -> tuple[Stored, Stored]:

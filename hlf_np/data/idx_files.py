@@ -1,15 +1,17 @@
 """Files in the IDX format of MNIST, in folders and archives; none of them is trusted.
 
-An IDX file is a header and an array of bytes: two zeros, the type of the entries (8: unsigned bytes), the number of
-dimensions, the size of each as a 32-bit number, most significant byte first; then all entries, the last dimension
-first. Images have three dimensions (N, H, W), labels one. Because the header says how much is to come, no more than
-that and one byte is ever unpacked, however much an archive could be made to yield.
+An IDX file is a header and an array: two zeros, the type of the entries (see `DTYPES`), the number of dimensions, the
+size of each as a 32-bit number, most significant byte first; then all entries, the last dimension first. Images have
+three dimensions (N, H, W) or, in colour, four (N, H, W, C); labels one, or two where QMNIST tells more of each image
+than its class. Because the header says how much is to come, no more than that and one byte is ever unpacked, however
+much an archive could be made to yield.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import re
 import struct
@@ -18,11 +20,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from hlf_np.arrays import Bytes
+from hlf_np.arrays import Array, Integers
 from hlf_np.errors import UserError
 
 LARGEST = 2**30  # bytes; the largest published file, the training images of EMNIST byclass, has half of it
@@ -30,9 +32,16 @@ PIECE = 2**20  # bytes that are read at once
 ARCHIVE = "gzip.zip"  # as NIST publishes EMNIST
 PLACES = (".", "gzip", "raw")  # in a folder: itself, NIST's archive unpacked, what other programs leave
 NAME = re.compile(
-    r"(?:(?P<dataset>emnist-(?:balanced|byclass|bymerge|digits|letters|mnist))-)?(?P<part>train|test|t10k)(?:-(?P<note>.+))?"
-    r"-(?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?"
+    r"(?:(?P<dataset>emnist-(?:balanced|byclass|bymerge|digits|letters|mnist)|qmnist)-)?(?P<part>train|test|t10k)"
+    r"(?:-(?P<note>.+))?-(?P<kind>images|labels)[-.]idx[1-4]-(?:u?byte|short|int|float|double)(?:\.gz)?"
 )
+DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by their numbers in the header
+DIMENSIONS = {"images": (3, 4), "labels": (1, 2)}
+MOST_CHANNELS = 4
+MOST_CLASSES = 2**16  # a larger label is none
+QMNIST = (">i4", 8)  # eight numbers for each image, the first of which is its class
+Packed = io.BufferedReader | zipfile.ZipExtFile
+GZIP = b"\x1f\x8b"  # how compressed files begin, whatever their names
 
 
 class Stream(Protocol):
@@ -44,7 +53,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class IdxFile:
-    """An IDX file, compressed if its name ends in .gz. place : a folder or zip archive; member : its path therein."""
+    """An IDX file, compressed or not. place : a folder or zip archive; member : its path therein."""
 
     place: Path
     member: str
@@ -57,11 +66,14 @@ class IdxFile:
         """Its unpacked content."""
         with ExitStack() as stack:
             if self.place.is_dir():
-                packed: IO[bytes] = stack.enter_context((self.place / self.member).open("rb"))
+                packed: io.BufferedReader | zipfile.ZipExtFile = stack.enter_context(
+                    (self.place / self.member).open("rb")
+                )
             else:
                 archive = stack.enter_context(zipfile.ZipFile(self.place))
-                packed = stack.enter_context(archive.open(self.member))
-            yield stack.enter_context(gzip.GzipFile(fileobj=packed)) if self.member.endswith(".gz") else packed
+                packed = stack.enter_context(archive.open(self.member))  # type: ignore[assignment]
+            compressed = packed.peek(len(GZIP)).startswith(GZIP)
+            yield stack.enter_context(gzip.GzipFile(fileobj=packed)) if compressed else packed
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Content:
     """What an IDX file of this name holds: its array, and the SHA-256 of its unpacked bytes."""
 
     name: str
-    array: Bytes
+    array: Array
     checksum: str
 
 
@@ -81,9 +93,9 @@ class Pair:
     labels: IdxFile
 
     def read(self) -> tuple[Content, Content]:
-        """Images (N, H, W) and labels (N,); UserError for damaged files, or of different N."""
-        labels = read(self.labels, 1)
-        return read(self.images, 3, labels), labels
+        """Images (N, H, W, C) and labels (N,) int64; UserError for damaged files, or of different N."""
+        labels = read(self.labels)
+        return read(self.images, labels), labels
 
 
 def find_pairs(path: Path) -> dict[str, dict[str, Pair]]:
@@ -133,8 +145,8 @@ def _files(path: Path) -> list[IdxFile]:
     return [IdxFile(path, name) for name in names]
 
 
-def read(file: IdxFile, dimensions: int, labels: Content | None = None) -> Content:
-    """The array of a file, of 1 or 3 dimensions and as long as its labels if they are given.
+def read(file: IdxFile, labels: Content | None = None) -> Content:
+    """The labels in a file or, if these are given, their images.
 
     Raises
     ------
@@ -142,7 +154,7 @@ def read(file: IdxFile, dimensions: int, labels: Content | None = None) -> Conte
     """
     try:
         with file.open() as stream:
-            return _read(stream, str(file), dimensions, labels)
+            return _read(stream, str(file), labels)
     except UserError:
         raise
     except FileNotFoundError:
@@ -151,13 +163,15 @@ def read(file: IdxFile, dimensions: int, labels: Content | None = None) -> Conte
         raise UserError(f"{str(file)!r} cannot be read or is damaged ({error}): get it again") from None
 
 
-def _read(stream: Stream, name: str, dimensions: int, labels: Content | None) -> Content:
-    header = _take(stream, 4 + 4 * dimensions)
-    kind = "images" if dimensions == 3 else "labels"
-    if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
+def _read(stream: Stream, name: str, labels: Content | None) -> Content:
+    kind = "labels" if labels is None else "images"
+    header = _take(stream, 4)
+    dtype, dimensions = (DTYPES.get(header[2]), header[3]) if len(header) == 4 else (None, 0)
+    sizes = _take(stream, 4 * dimensions)
+    if any(header[:2]) or not dtype or dimensions not in DIMENSIONS[kind] or len(sizes) < 4 * dimensions:
         raise UserError(f"{name!r} is not an IDX file of {kind}, or damaged: get it again")
-    shape = struct.unpack(f">{dimensions}I", header[4:])
-    size = math.prod(shape)
+    shape = struct.unpack(f">{dimensions}I", sizes)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if not 0 < size <= LARGEST:
         raise UserError(f"{name!r} claims to hold {size} bytes of {kind}, not 1 to {LARGEST}: get it again")
     if labels is not None and shape[0] != len(labels.array):
@@ -167,9 +181,34 @@ def _read(stream: Stream, name: str, dimensions: int, labels: Content | None) ->
     if len(content) != size:
         problem = f"ends after {len(content)}" if len(content) < size else "goes on after"
         raise UserError(f"{name!r} {problem} of the {size} bytes that its header announces: get it again")
-    checksum = hashlib.sha256(header)
+    checksum = hashlib.sha256(header + sizes)
     checksum.update(content)
-    return Content(name, np.frombuffer(content, np.uint8).reshape(shape), checksum.hexdigest())
+    array = np.frombuffer(content, dtype).reshape(shape)
+    return Content(name, _images(array, name) if labels else _labels(array, name), checksum.hexdigest())
+
+
+def _images(array: Array, name: str) -> Array:
+    """Images (N, H, W, C), of one channel where the file has none."""
+    images = array.reshape(*array.shape[:3], -1)
+    if images.shape[3] > MOST_CHANNELS:
+        raise UserError(
+            f"{name!r} holds images of shape {array.shape[1:]}: give height, width and up to {MOST_CHANNELS} channels,"
+            " in this order"
+        )
+    return images
+
+
+def _labels(array: Array, name: str) -> Integers:
+    """The class of each image, (N,)."""
+    if array.ndim == 2 and array.shape[1] != 1 and (array.dtype.str, array.shape[1]) != QMNIST:
+        raise UserError(f"{name!r} holds {array.shape[1]} numbers for each image: give one, the number of its class")
+    first = array.reshape(len(array), -1)[:, 0]
+    if not (first.min() >= 0 and first.max() < MOST_CLASSES and (first == np.rint(first)).all()):  # NaN compares false
+        raise UserError(
+            f"{name!r} holds labels from {first.min()} to {first.max()}: give whole numbers from 0 to"
+            f" {MOST_CLASSES - 1}"
+        )
+    return first.astype(np.int64)
 
 
 def _take(stream: Stream, most: int) -> bytearray:

@@ -58,7 +58,7 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
     names = _names_in(folder)
     begun = (".lock", f".{settings.name}.")  # all there is of a run that was stopped at its very beginning
     if settings.name not in names and not all(name.startswith(begun) for name in names):
-        raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder with --out")
+        raise UserError(f"{str(folder)!r} holds other files: give a new or empty folder")
     with _locked(folder):
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             with suppress(OSError):
@@ -70,7 +70,7 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
                 names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
                 raise UserError(
                     f"{str(folder)!r} holds results of another configuration (other {', '.join(names)}):"
-                    " repeat that command, or give another folder with --out"
+                    " repeat that command, or give another folder"
                 )
         else:
             content = {
@@ -88,7 +88,7 @@ def _names_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder with --out") from None
+        raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder") from None
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")  # whatever it is, its content stays
     except OSError as error:
-        raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}): give another folder with --out") from None
+        raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}): give another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another run is writing to {str(folder)!r}: wait for it, or give another --out") from None
+            raise UserError(f"another run is writing to {str(folder)!r}: wait for it, or give another folder") from None
         yield

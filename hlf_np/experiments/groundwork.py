@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hlf_np.architectures import Architecture
 from hlf_np.arrays import Floats
 from hlf_np.data.dataset import Dataset
 from hlf_np.data.fonts import Fonts, load_prototypes
@@ -22,7 +23,7 @@ from hlf_np.experiments.jobs import Progress
 from hlf_np.experiments.source import IdxSource, Source, open_idx
 from hlf_np.experiments.store import Store
 from hlf_np.experiments.work import oracle_epoch_work, surrogate_epoch_work, vae_epoch_work
-from hlf_np.manifolds import Vae, VaeLog, class_vaes
+from hlf_np.manifolds import Vae, VaeConfig, VaeLog, class_vaes
 from hlf_np.manifolds.oracle import OracleConfig, Recipe, train_once, train_oracle
 from hlf_np.models import Model
 from hlf_np.random import generator
@@ -67,28 +68,54 @@ def fonts_of(config: RunConfig) -> Fonts:
     return Fonts(load_prototypes(), config.difficulty, config.data_seed)
 
 
-def fit(config: RunConfig, source: Source) -> RunConfig:
-    """A configuration, such as a preset, made one of this source: no more images than it has, and no training that
-    needs the true manifold where that is not known."""
+def fit(
+    config: RunConfig,
+    source: Source,
+    channels: tuple[int, ...] | None = None,
+    vae_channels: tuple[int, ...] | None = None,
+    **chosen: Any,
+) -> RunConfig:
+    """A configuration, such as a preset, made one of this source, with what the user chose.
+
+    Unless they were chosen, it has no more images than there are, and no training on a manifold that is not known or
+    not to be learned. What is not used, be it the VAEs or the oracle, need not fit the images.
+
+    Raises
+    ------
+    UserError : for choices that do not go together, and networks that are too large for the images.
+    """
     if isinstance(source, Fonts):
         described: dict[str, Any] = {"difficulty": source.difficulty}
     else:
         assert isinstance(source, IdxSource)
         described = {"path": str(source.path), "digest": source.stored.digest, "prototypes": ""}
-        described["trainings"] = tuple(t for t in config.trainings if TrueManifold not in SPACES[t])
-    most = {"n_vae": source.class_size, "n_oracle": source.train_size, "n_neighbours": source.train_size}
+    judged = min(source.image_shape[:2]) >= OracleConfig().architecture.smallest_image
+    most = {"n_vae": source.class_size, "n_oracle": judged * source.train_size, "n_neighbours": source.train_size}
     most |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
-    return replace(
-        config,
-        dataset=source.name,
-        data_seed=source.seed,
-        classes=source.class_names,
-        sizes=tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
-        architecture=replace(config.architecture, classes=len(source.class_names), image_shape=source.image_shape),
-        vae=replace(config.vae, image_shape=source.image_shape),
-        **described,
-        **{name: min(getattr(config, name), bound) for name, bound in most.items()},
-    )
+    described |= {name: min(getattr(config, name), bound) for name, bound in most.items()}
+    missing: set[type[Space]] = set() if isinstance(source, Fonts) else {TrueManifold}
+    if chosen.get("n_vae", described["n_vae"]):
+        described["vae"] = _vae_config(config.vae, vae_channels, source)
+    else:
+        missing.add(LearnedManifold)
+    shape: dict[str, Any] = {"classes": len(source.class_names), "image_shape": source.image_shape}
+    wanted: Architecture = chosen.get("architecture", config.architecture)
+    fitting = wanted.with_widths(channels, **shape) if channels else replace(wanted, **shape)
+    described |= {
+        "dataset": source.name,
+        "data_seed": source.seed,
+        "classes": source.class_names,
+        "sizes": tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
+        "trainings": tuple(t for t in config.trainings if not missing.intersection(SPACES[t])),
+    }
+    return replace(config, **described | chosen | {"architecture": fitting})
+
+
+def _vae_config(vae: VaeConfig, channels: tuple[int, ...] | None, source: Source) -> VaeConfig:
+    try:
+        return replace(vae, channels=channels or vae.channels, image_shape=source.image_shape)
+    except UserError as error:
+        raise UserError(f"{error}: give --vae-images 0 to leave the learned manifold out") from None
 
 
 def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:

@@ -97,8 +97,8 @@ class IdxSource:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        _, height, width = self.stored.train.images.shape
-        return (height, width, 1)
+        _, height, width, channels = self.stored.train.images.shape
+        return (height, width, channels)
 
     @property
     def box(self) -> Box:
