@@ -43,5 +43,6 @@ class AutodiffLearner:
 
 def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -> Learner:
     """A learner for a model; the readable one if it has layers that cannot be compiled."""
+    model.check_shapes()
     compiled = model.training_program(config) if engine is Engine.PROGRAM else None
     return compiled or AutodiffLearner(model, config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images
 from hlf_np.errors import UserError
-from hlf_np.layers import Draws, Layer
+from hlf_np.layers import Draws, Layer, MisfitError
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.compiler import IMAGES_PER_BATCH, NO_FRONT, Compiler, classifier_training
 from hlf_np.programs.evaluation import Program
@@ -63,10 +64,11 @@ class Model:
         """A model of a network from images (N, H, W, C) to logits (N, classes); layers of your own are welcome.
 
         It is trained and attacked like any other, though by the slower autodiff if it has layers that do not compile.
+        Layers that do not fit together are told when the model is first used.
 
         Raises
         ------
-        UserError : for layers that do not fit together, or another number of outputs than of classes.
+        UserError : for another number of outputs than of classes.
 
         Examples
         --------
@@ -84,15 +86,20 @@ class Model:
     def _hold(
         self, network: Layer, classes: int, image_shape: tuple[int, int, int], architecture: Architecture | None
     ) -> None:
-        check_count("classes", classes, least=2)
-        outputs = network.output_shape(image_shape)
-        if outputs != (classes,):
-            raise UserError(
-                f"the network turns images {image_shape} into {outputs}, but a model of {classes} classes needs logits"
-                f" ({classes},): change its last layers, or `classes`"
-            )
-        self.network, self.classes, self.image_shape, self.architecture = network, classes, image_shape, architecture
+        self.network, self.image_shape, self.architecture = network, image_shape, architecture
+        self.classes = check_count("classes", classes, least=2)
         self._compiler = Compiler()
+        with suppress(MisfitError):  # layers may still be changed before they are used
+            self.check_shapes()
+
+    def check_shapes(self) -> None:
+        """UserError unless the layers fit together, and their outputs the classes."""
+        outputs = self.network.output_shape(self.image_shape)
+        if outputs != (self.classes,):
+            raise UserError(
+                f"the network turns images {self.image_shape} into {outputs}, but a model of {self.classes} classes"
+                f" needs logits ({self.classes},): change its last layers, or `classes`"
+            )
 
     @property
     def compiles(self) -> bool:
@@ -107,11 +114,15 @@ class Model:
     @property
     def warp_program(self) -> Program | None:
         """The same behind a warp of images of one channel."""
-        return self._compiler.program(self.network, self.image_shape, warped=True) if self._plain else None
+        return self.program_behind(NO_FRONT, self.image_shape, warped=True)
 
-    def program_behind(self, fronts: Sequence[Layer], input_shape: tuple[int, ...]) -> Program | None:
+    def program_behind(
+        self, fronts: Sequence[Layer], input_shape: tuple[int, ...], warped: bool = False
+    ) -> Program | None:
         """The same behind other networks, one for each group of inputs, such as the decoders of each class."""
-        return self._compiler.program(self.network, input_shape, fronts) if self._plain else None
+        if not self._plain:
+            return None
+        return self._compiler.program(self.network, input_shape, fronts, warped, self.check_shapes)
 
     def training_program(self, config: AdamConfig) -> ClassifierTraining | None:
         """The network compiled for training."""
@@ -135,7 +146,10 @@ class Model:
         ------
         UserError : for images of another shape or type, outside [0, 1] or not finite.
         """
-        images = check_images(images, self.image_shape)
+        return self.evaluate(check_images(images, self.image_shape))
+
+    def evaluate(self, images: Floats) -> Floats:
+        """The same for float32 of any size, as attacks that measure differences ask for; nothing is checked."""
         if program := self.program:
             return program.evaluate(images)
         parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))

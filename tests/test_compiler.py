@@ -30,7 +30,7 @@ from hlf_np.programs import compiler, products
 from hlf_np.programs.structure import structure
 
 DRAWS = np.random.default_rng(0)
-IMAGES = DRAWS.random((7, 8, 8, 1), np.float32)
+IMAGES, LABELS = DRAWS.random((7, 8, 8, 1), np.float32), np.arange(7) % 3
 
 
 def convolution(channels, out_channels, kernel=3, stride=1, padding=1):
@@ -198,15 +198,14 @@ def test_no_program_goes_on_with_what_was(change, duplicate):
 
 def test_a_training_goes_on_with_what_was_written_into_the_layers():
     tested, reference = simple(), simple()
-    labels = np.arange(7) % 3
     program = tested.training_program(AdamConfig())
-    program.step(IMAGES, labels, 0.01)
+    program.step(IMAGES, LABELS, 0.01)
     program.store()
     for network in (tested.network, reference.network):
         for _, array in network.named_arrays():
             array[...] = 0.1
-    losses, _ = program.step(IMAGES, labels, 0.01)
-    fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, labels, 0.01)
+    losses, _ = program.step(IMAGES, LABELS, 0.01)
+    fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, LABELS, 0.01)
     np.testing.assert_array_equal(losses, fresh)
     tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3), np.float32)
     program.store()  # into the array that is there now
@@ -242,8 +241,13 @@ MISFITS = {
 
 @pytest.mark.parametrize(("layers", "message"), MISFITS.values(), ids=MISFITS)
 def test_layers_that_do_not_fit_are_refused_with_both_sizes(layers, message):
-    with pytest.raises(UserError, match=message):
-        model(*layers)
+    for use in (
+        lambda tested: tested.logits(IMAGES),
+        lambda tested: hlf.attacks.pgd(tested, IMAGES, LABELS, hlf.spaces.ImageBall(0.1), engine="autodiff"),
+        lambda tested: hlf.training.train(tested, hlf.data.Split(IMAGES, LABELS), epochs=1),
+    ):
+        with pytest.raises(UserError, match=message):
+            use(model(*layers))
 
 
 def test_one_class_is_refused():

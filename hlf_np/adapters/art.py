@@ -15,6 +15,7 @@ examples, our gradients would be masked or our attack too weak (`bench/art_agree
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,8 @@ except ImportError as error:
 class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEstimator):
     """A model as an ART estimator: logits, and gradients from our autodiff.
 
-    Images are channels last, (N, H, W, C), in [0, 1]; whatever floating-point type ART makes of them becomes float32.
-    Labels are one-hot rows (N, classes) or indices (N,).
+    Images are channels last, (N, H, W, C); whatever type ART makes of them becomes float32. They may leave [0, 1] a
+    little, as finite differences do. Labels are one-hot rows (N, classes) or indices (N,).
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
     Raises
     ------
-    UserError : for an unknown objective; from every method for images of another shape or outside [0, 1].
+    UserError : for an unknown objective; from every method for images of another shape or not finite.
     """
 
     estimator_params = (
@@ -69,11 +70,11 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
     def predict(self, x: Array, batch_size: int = 128, **kwargs: Any) -> Floats:
         """Logits (N, classes)."""
-        return self.model.logits(_images(x))  # type: ignore[no-any-return]
+        return self.model.evaluate(self._images(x))  # type: ignore[no-any-return]
 
     def fit(self, x: Array, y: Array, batch_size: int = 100, nb_epochs: int = 20, **kwargs: Any) -> None:
-        """Train the model normally, in place."""
-        train(self.model, Split(_images(x), _labels(y)), epochs=nb_epochs, batch_size=batch_size)
+        """Train the model normally, in place; images must lie in [0, 1]."""
+        train(self.model, Split(self._images(x), _labels(y)), epochs=nb_epochs, batch_size=batch_size)
 
     def compute_loss(self, x: Array, y: Array, reduction: str = "none", **kwargs: Any) -> Floats:
         """The objective of each image, (N,), or its "mean" or "sum"."""
@@ -82,7 +83,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
     def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Floats:
         """The gradient of each image's objective to its pixels, (N, H, W, C)."""
-        images = Tensor(_images(x), requires_grad=True)
+        images = Tensor(self._images(x), requires_grad=True)
         self.objective.of(self.model.forward(images), _labels(y)).backward()
         assert images.gradient is not None
         return images.gradient
@@ -92,7 +93,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
         Of one class only, (N, 1, H, W, C), where `label` names it, for all images or for each.
         """
-        images = Tensor(_images(x), requires_grad=True)
+        images = Tensor(self._images(x), requires_grad=True)
         logits = self.model.forward(images)
         if label is None:
             columns = [np.full(len(images.data), k) for k in range(self.nb_classes)]
@@ -112,12 +113,29 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         return list(self.model.network.children())
 
     def get_activations(self, x: Array, layer: int | str, batch_size: int = 128, framework: bool = False) -> Floats:
-        """What the network's layer of this number or name gives, (N, ...)."""
-        return Sequential(*self.model.network.layers[: int(layer) + 1])(Tensor(_images(x))).data
+        """What the network's layer of this number or name gives, (N, ...).
 
+        Numbers below 0 count from the last. One beyond the last is taken as the last, with a warning.
 
-def _images(x: Array) -> Floats:
-    return np.ascontiguousarray(x, np.float32)
+        Raises
+        ------
+        UserError : for any other layer that there is not.
+        """
+        names = self.layer_names
+        if not isinstance(layer, str) and layer >= len(names):
+            warnings.warn(f"there is no layer {layer}, the last is {len(names) - 1}: it is taken", stacklevel=2)
+            layer = -1
+        try:
+            last = names.index(layer) if isinstance(layer, str) else range(len(names))[layer]
+        except (ValueError, IndexError):
+            raise UserError(f"there is no layer {layer!r}: give one of {', '.join(names)}") from None
+        return Sequential(*self.model.network.layers[: last + 1])(Tensor(self._images(x))).data
+
+    def _images(self, x: Array) -> Floats:
+        images = np.ascontiguousarray(x, np.float32)
+        if images.shape[1:] != self.input_shape or not np.isfinite(images).all():
+            raise UserError(f"images must be finite and of shape (N, {str(self.input_shape)[1:]}, not {images.shape}")
+        return images
 
 
 def _labels(y: Array) -> Integers:

@@ -232,6 +232,7 @@ def run(
     images, labels = split.images, split.labels
     images = check_images(images, model.image_shape)
     labels = check_labels(labels, model.classes, len(images))
+    model.check_shapes()
     chart = space.chart(images, labels, split.codes)
     best = _Kept(chart.start, prefer_success=attack.stop_early)
     restart_success = np.zeros((attack.restarts, len(labels)), bool)

@@ -49,8 +49,11 @@ class Compiler:
         input_shape: tuple[int, ...],
         fronts: Sequence[Layer] = NO_FRONT,
         warped: bool = False,
+        check_shapes: Callable[[], None] = lambda: None,
     ) -> Program | None:
         """The program of a network as it is now, see `Program`; None if autodiff has to compute.
+
+        check_shapes : called for every new structure, before it is compiled.
 
         Raises
         ------
@@ -61,6 +64,7 @@ class Compiler:
         now = (tuple(map(structure, layers)), input_shape, warped)
         kept = self._kept.get(place)
         if kept is None or kept[1] != now or any(a is not b for a, b in zip(kept[0], layers, strict=True)):
+            check_shapes()
 
             def compiled(network: Layer, fronts: Sequence[Layer]) -> Program:
                 return Program(network, input_shape, warped, fronts)
