@@ -29,7 +29,6 @@ SECONDS = 120  # after which a network counts as hanging; the first ones of a wo
 
 def examine(seed: int, misfits: bool, shrink: bool) -> tuple[str, str, str]:
     """The outcome of one network, and the kind and text of what is wrong with it."""
-
     try:
         return (check_misfit(misfit(seed)) if misfits else check(random_network(seed), seed)), "", ""
     except Difference as difference:
