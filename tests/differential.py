@@ -10,44 +10,37 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
+from comparisons import BLUNT, Difference, distance, doubled, drawn_images, model_of, place
 from networks import Case
+from steps import gradients, spaces
 
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
-from hlf_np.layers import Layer
-from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, mean
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.random import generator
-from hlf_np.spaces import EMNIST_BOX, Chart, ImageBall, LearnedManifold, Space, Transformations
-from hlf_np.spaces.learned_manifold import LearnedChart
-from hlf_np.spaces.warp_chart import WarpChart
+from hlf_np.spaces import ImageBall
 from hlf_np.training import TrainingConfig, train
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 # Of the largest logit, whatever that is. Each of about ten layers adds an error of a few 6e-8, and a sum may cancel to
 # a hundredth of its terms: 1e-4. Wrong weights or pixels give 1e-2 and more.
 LOGITS = 2e-4
-# Relative to the length of a step. Gradients pass twice as many layers as logits.
-STEP, MEDIAN_STEP, OUTLIERS = 1e-2, 1e-3, 1 / 8
 # Relative to the loss, and to how far a parameter has moved. Adam with an epsilon above nearly all gradients is
 # gradient descent with momentum, which passes errors on without making them larger, as its usual first steps, nearly
 # the signs of the gradients, would.
 LOSS, MOVED = 1e-3, 1e-2
 ADAM = AdamConfig(learning_rate=0.003, epsilon=0.1, weight_decay=0.01)
-BLUNT = 10  # times the autodiff's own error is no evidence
 
 
 class Outcome(StrEnum):
@@ -58,23 +51,6 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-class Difference(AssertionError):  # noqa: N818, what is found is no error of the search
-    """Two ways that disagree; `kind` is the same for all disagreements of one kind."""
-
-    def __init__(self, kind: str, case: Case, what: str) -> None:
-        super().__init__(f"{kind}: {what}\n    in {case.description}")
-        self.kind = kind
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _difference, (self.kind, str(self))
-
-
-def _difference(kind: str, text: str) -> Difference:
-    difference = Difference.__new__(Difference, text)
-    difference.kind, difference.args = kind, (text,)
-    return difference
-
-
 def check(case: Case, seed: int = 0) -> Outcome:
     """Compare everything about a network that fits.
 
@@ -83,54 +59,17 @@ def check(case: Case, seed: int = 0) -> Outcome:
     Difference : for the first thing that is wrong, exceptions included; its text says how to see it again.
     """
     case = replace(case, network=copy.deepcopy(case.network))  # as it was drawn, for who asks again
-    outcome = Outcome.AUTODIFF
-    for part in (_logits, _gradients, _spaces, _training, _copies):
+    for part in (_logits, gradients, spaces, _training, _copies):
         try:
             part(case, np.random.default_rng([1, seed]))
-            if Model.of(copy.deepcopy(case.network), case.classes, case.image_shape).compiles:
-                outcome = Outcome.COMPILED
         except Difference:
             raise
         except UserError as error:
-            raise Difference(f"{part.__name__[1:]} refused", case, str(error)) from error
+            raise Difference(f"{part.__name__.removeprefix('_')} refused", case, str(error)) from error
         except Exception as error:
-            kind = f"{part.__name__[1:]} {type(error).__name__}"
+            kind = f"{part.__name__.removeprefix('_')} {type(error).__name__}"
             raise Difference(kind, case, f"{str(error)[:300]} at {place(error)}") from error
-    return outcome
-
-
-def place(error: BaseException) -> str:
-    """Where an exception was raised."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "an unknown place"
-
-
-def doubled(network: Layer) -> Any:
-    """The same in double precision; shared layers and tensors stay shared."""
-    network = copy.deepcopy(network)
-    for layer in network.every_layer():
-        for tensor in layer.parameters.values():
-            tensor.data = np.asarray(tensor.data, np.float64)
-        layer.buffers |= {name: np.asarray(buffer, np.float64) for name, buffer in layer.buffers.items()}
-    return network
-
-
-def model_of(case: Case) -> Model:
-    """A model of a copy of the network that nothing has used yet."""
-    return Model.of(copy.deepcopy(case.network), case.classes, case.image_shape)
-
-
-def drawn_images(case: Case, random: np.random.Generator, count: int) -> np.ndarray:
-    return random.random((count, *case.image_shape), np.float32)
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference, in units of the largest number of b; infinite for numbers that are none."""
-    if a.shape != b.shape or not np.isfinite(a).all():
-        return np.inf
-    return float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
+    return Outcome.COMPILED if model_of(case).compiles else Outcome.AUTODIFF
 
 
 # ---- logits
@@ -159,98 +98,6 @@ def _logits(case: Case, random: np.random.Generator) -> None:
             raise Difference("batches", case, f"the logits of {name} are other bits than in a batch of 50")
 
 
-# ---- steps of attacks
-
-
-def _gradients(case: Case, random: np.random.Generator) -> None:
-    images = drawn_images(case, random, 16) / 2 + np.float32(0.25)  # no step leaves [0, 1]
-    model, size = model_of(case), 0.02 * math.sqrt(images[0].size)
-    for norm, rule, epsilon, step in (
-        ("l2", "sign", 2 * size, size),
-        ("linf", "sign", 0.1, 0.02),
-        ("linf", "adam", 0.1, 0.02),
-    ):
-        _compare_step(case, model, ImageBall(epsilon, norm), images, rule, "image", step)
-
-
-def _spaces(case: Case, random: np.random.Generator) -> None:
-    height, width, channels = case.image_shape
-    model, images = model_of(case), drawn_images(case, random, 16)
-    if channels == 1 and min(height, width) > 1:
-        space = Transformations(EMNIST_BOX, epsilon=0.2, norm="l2")
-        _compare_step(case, model, space, images, "sign", "random", 0.01)
-    if height == width and height >= 2 and case.classes <= 4:
-        config = VaeConfig((4,), latent_dimensions=3, image_shape=case.image_shape)
-        vaes = [Vae(config, seed) for seed in range(case.classes)]
-        space = LearnedManifold(vaes, epsilon=0.5, norm="l2")
-        _compare_step(case, model, space, images, "sign", "random", 0.05)
-
-
-def _doubled_chart(chart: Chart) -> Chart:
-    if isinstance(chart, WarpChart):
-        chart = replace(chart, images=chart.images.astype(np.float64))
-    if isinstance(chart, LearnedChart):
-        chart = replace(chart, space=replace(chart.space, vaes=[doubled(vae) for vae in chart.space.vaes]))
-    return replace(chart, start=chart.start.astype(np.float64))
-
-
-def _compare_step(
-    case: Case, model: Model, space: Space, images: np.ndarray, rule: str, start: str, step: float
-) -> None:
-    """One step of steepest ascent from the image, or, where that lies on a kink of the space, from beside it.
-
-    The label is the least likely one, as the gradient drowns in rounding where the label's probability is nearly one.
-    A step is kept only where it raises the loss; where double precision finds that it hardly does, nothing is compared.
-    """
-    network, where = doubled(case.network), f"{type(space).__name__} {space.norm} {rule}"
-    labels = network(Tensor(images.astype(np.float64))).data[:, : case.classes].argmin(axis=1).astype(np.int64)
-    single = space.chart(images, labels, None)
-    chart = _doubled_chart(single)
-
-    def attack(steps: int, engine: Engine) -> np.ndarray:
-        """The codes that it ends with."""
-        settings = {"rule": rule, "start": start, "step_size": step, "stop_early": False}
-        result = pgd(model, images, labels, space, steps=steps, engine=engine, **settings)
-        if not np.array_equal(result.success, model.predict(result.images) != labels):
-            raise Difference("success", case, f"of {where} by {engine} is not what the model predicts")
-        return single.start + result.perturbations
-
-    before = attack(0, Engine.AUTODIFF).astype(np.float64)
-    variable = Tensor(before, requires_grad=True)
-    losses = cross_entropy(network(chart.decode(variable)), labels)
-    if not losses.requires_grad:
-        return
-    losses.backward()
-    gradient = np.zeros_like(before) if variable.gradient is None else variable.gradient
-    direction = gradient / (np.abs(gradient) + 1e-8) if rule == "adam" else space.norm.steepest(gradient)
-    after = space.project(chart, before + step * direction)
-    gain = cross_entropy(network(chart.decode(Tensor(after))), labels).data - losses.data
-    clear = gain > 1e-5 * np.maximum(1, np.abs(losses.data))
-    if clear.sum() < 4:
-        return
-    # a wrong sign counts as much as its entry matters
-    weight = np.ones_like(gradient) if rule == "sign" and space.norm == "l2" else np.abs(gradient)
-    weight, moved = (a[clear].reshape(clear.sum(), -1) for a in (weight, after - before))
-    length = np.linalg.norm(weight * moved, axis=1)
-
-    def errors(engine: Engine) -> np.ndarray:
-        found = (attack(1, engine) - before)[clear].reshape(moved.shape)
-        off = np.linalg.norm(weight * (found - moved), axis=1) / np.maximum(length, 1e-30)
-        return np.where(np.isfinite(off), off, np.inf)
-
-    own = errors(Engine.AUTODIFF)
-    _judge_step(case, f"{where} by autodiff", own, np.zeros_like(own))
-    _judge_step(case, f"{where} by program", errors(Engine.PROGRAM), own)
-
-
-def _judge_step(case: Case, where: str, errors: np.ndarray, own: np.ndarray) -> None:
-    """Half of the steps must be right to rounding, and nearly all but for the flip of a rare kink."""
-    bad = errors > np.maximum(STEP, BLUNT * own)
-    if np.median(errors) > max(MEDIAN_STEP, BLUNT * np.median(own)) or bad.sum() > max(1, OUTLIERS * len(bad)):
-        what = f"the steps of {where} are wrong by {np.median(errors):.1e} in the median, up to {errors.max():.1e}"
-        raise Difference(f"step in {where}", case, what)
-
-
 # ---- training
 
 
@@ -260,17 +107,17 @@ def _training(case: Case, random: np.random.Generator) -> None:
     In one of 300 networks a single training is no evidence: one of few images flips a ReLU, or several batch norms of
     two or three images multiply rounding, in single precision by any engine.
     """
-    for attempts_left in (2, 1, 0):
+    found: list[Difference] = []
+    while len(found) < 3:
         try:
-            _compare_training(case, random)
-            break
+            return _compare_training(case, random)
+        except Difference as difference:
+            found.append(difference)
         except UserError:
             if any(case.network.named_parameters()):
                 raise
-            break  # there is nothing to train
-        except Difference:
-            if not attempts_left:
-                raise
+            return None  # there is nothing to train
+    raise found[0]
 
 
 def _compare_training(case: Case, random: np.random.Generator) -> None:

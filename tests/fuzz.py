@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+import numba
+from comparisons import Difference
+from differential import check
+from misfits import check_misfit, misfit
+from networks import random_network
+from reduction import reduced
+
 SECONDS = 120  # after which a network counts as hanging; the first ones of a worker load compiled kernels
-Verdict = tuple[str, str]  # an outcome and nothing, or "wrong" and a kind of failure; then its text
 
 
 def examine(seed: int, misfits: bool, shrink: bool) -> tuple[str, str, str]:
     """The outcome of one network, and the kind and text of what is wrong with it."""
-    from differential import Difference, check
-    from misfits import check_misfit, misfit
-    from networks import random_network
-    from reduction import reduced
-
     try:
         return (check_misfit(misfit(seed)) if misfits else check(random_network(seed), seed)), "", ""
     except Difference as difference:
@@ -40,8 +41,6 @@ def examine(seed: int, misfits: bool, shrink: bool) -> tuple[str, str, str]:
 def work(connection: Connection, threads: int) -> None:
     """Examine what is asked for, until nothing more is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import numba
-
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     while (question := connection.recv()) is not None:
         connection.send(examine(*question))
@@ -93,7 +92,7 @@ def answers(
     """Seed, outcome, kind and text of each network, in the order in which they are done."""
     team = [Worker(threads) for _ in range(min(workers, count))]
     seeds = iter(range(first, first + count))
-    name = "misfit" if misfits else "random_network"
+    draw = misfit if misfits else random_network
     try:
         for worker in team:
             worker.ask(next(seeds), misfits, shrink)
@@ -110,7 +109,7 @@ def answers(
                 else:
                     continue
                 if kind in ("crash", "hang"):
-                    text += f"\n    in {name}({worker.seed}); tests/descriptions.py writes it down"
+                    text += f"\n    in {draw(worker.seed).description}"
                 yield worker.seed, outcome, kind, text
                 worker.seed = None
                 if (seed := next(seeds, None)) is not None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from differential import Difference, Outcome, check, drawn_images, place
+from comparisons import Difference, drawn_images, place
+from differential import Outcome, check
 from networks import Case, enliven
 
 from hlf_np.attacks import pgd

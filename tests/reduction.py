@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from differential import Difference, check
+from comparisons import Difference
+from differential import check
 from networks import Case
 
 from hlf_np.autodiff import Tensor

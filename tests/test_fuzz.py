@@ -2,7 +2,8 @@
 
 import numba
 import pytest
-from differential import Difference, check
+from comparisons import Difference
+from differential import check
 from misfits import check_misfit, check_oddity, misfit, oddity
 from networks import random_network
 
