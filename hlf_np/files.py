@@ -52,6 +52,8 @@ def _temporary_beside(path: Path) -> tuple[int, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # a device or a pipe, which a file must not replace
+            raise OSError(errno.EINVAL, "not a file")
         return tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r} ({error.strerror}): choose another place") from None

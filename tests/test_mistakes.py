@@ -33,6 +33,7 @@ def workplace(tmp_path_factory):
     (place / "full").mkdir()
     (place / "full" / "thesis.txt").write_text("mine")
     (place / "empty").mkdir()
+    os.mkfifo(place / "pipe")
 
     models.cnn(widths=(2, 4), hidden_units=4).save(place / "model.npz")
     models.cnn(classes=5, widths=(2, 4), hidden_units=4).save(place / "five.npz")
@@ -168,6 +169,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --manifolds done/manifolds", "space image takes no --manifolds"),
     ("attack model.npz --seed -1", "Invalid value for '--seed'"),
     ("attack model.npz --out empty", "cannot write 'empty' (Is a directory)"),
+    ("attack model.npz --out pipe", "cannot write 'pipe' (not a file)"),
     ("train --training bogus", "unknown training 'bogus': use one of normal, adversarial"),
     ("train --training adversarial --variant bogus", "unknown variant 'bogus': use one of half, full, weak"),
     ("train --training on_learned_manifold_adversarial --n-train 20", "give their folder with --manifolds"),
