@@ -9,6 +9,7 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
+from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, mean
 from hlf_np.optim import Adam, AdamConfig
@@ -42,7 +43,14 @@ class AutodiffLearner:
 
 
 def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -> Learner:
-    """A learner for a model; the readable one if it has layers that cannot be compiled."""
+    """A learner for a model; the readable one if it has layers that cannot be compiled.
+
+    Raises
+    ------
+    UserError : for layers that do not fit together, or have no parameters.
+    """
     model.check_shapes()
+    if not model.parameters():
+        raise UserError("there is nothing to train: the network has no parameters")
     compiled = model.training_program(config) if engine is Engine.PROGRAM else None
     return compiled or AutodiffLearner(model, config)

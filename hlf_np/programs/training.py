@@ -112,11 +112,12 @@ class TrainingProgram(ABC):
         if threads > len(self._rooms):
             self._rooms = aligned((threads, self._rooms.shape[1]))
         results = self._results[: len(inputs)]
+        own, copies = self._ties
+        self._gradients[:, own] = 0  # a bias in front of a batch norm has none of its own
         kernels.gradients_kernel(
             kernels.addresses(), self._rows, self._stages, self._tasks, self._tables, self._weights, self._work,
             self._rooms[:threads], self._images, self._slots, inputs, targets, results, self._gradients,
         )  # fmt: skip
-        own, copies = self._ties
         if own.size:
             for half in self._gradients:
                 np.add.at(half, own, half[copies])
