@@ -7,7 +7,7 @@ from typing import Any
 
 from hlf_np.layers import Layer
 
-_PLAIN = (bool, int, float, str, tuple, type(None))
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 def structure(network: Layer) -> Hashable:
@@ -22,21 +22,13 @@ def structure(network: Layer) -> Hashable:
         return seen.setdefault(id(thing), len(seen))
 
     def describe(layer: Layer) -> Hashable:
-        settings = tuple((name, value) for name, value in vars(layer).items() if isinstance(value, _PLAIN))
         return (
             type(layer),
             order(layer),
-            tuple((name, _hashable(value)) for name, value in settings),
-            tuple((n, order(p), order(p.data), p.data.shape, p.data.dtype.char) for n, p in layer.parameters.items()),
-            tuple((n, order(b), b.shape, b.dtype.char) for n, b in layer.buffers.items()),
-            tuple((name, describe(child)) for name, child in layer.children().items()),
+            *[(name, value) for name, value in vars(layer).items() if type(value) in _PLAIN],
+            *[(name, order(p), order(p.data), p.data.shape, p.data.dtype.char) for name, p in layer.parameters.items()],
+            *[(name, order(b), b.shape, b.dtype.char) for name, b in layer.buffers.items()],
+            *[(name, describe(child)) for name, child in layer.children().items()],
         )
 
     return describe(network)
-
-
-def _hashable(value: Any) -> Hashable:
-    """Tuples may hold layers, which are described as children."""
-    if isinstance(value, tuple):
-        return tuple(_hashable(part) for part in value if isinstance(part, _PLAIN))
-    return value  # type: ignore[no-any-return]
