@@ -2,7 +2,7 @@
 
 Numba compares a cached function with the file that the function stands in. But functions of one file are compiled into
 those of another, and where an upgrade changes the one alone, old machine code would meet new tables. So here the stamp
-of every kernel is a digest of all their sources.
+of every kernel is a digest of all their sources, and of what the processor can do, which decides the size of tiles.
 
 The cache lies in the first of these folders that can be written: the one that NUMBA_CACHE_DIR names, the package's own,
 the user's. Where there is none, or it cannot take any more, kernels are compiled anew in every process, and one warning
@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 from numba import njit
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
@@ -32,8 +33,8 @@ KERNELS = Path(__file__).parent
 
 @cache
 def stamp(folder: Path = KERNELS) -> str:
-    """A digest of all sources in a folder."""
-    digest = hashlib.sha256()
+    """A digest of all sources in a folder, and of the processor's features."""
+    digest = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode())
     for path in sorted(folder.glob("*.py")):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)} ".encode() + content)

@@ -2,7 +2,8 @@
 
 `programs` writes them by keyword, `encoded` stores them as rows of one table, the kind and then the fields, and the
 kernels read a row back with the `decoder` of its kind. Every field is an int64, and most are *positions*: where
-something begins in one of the flat arrays that a compiled network works on.
+something begins in one of the flat arrays that a compiled network works on. Those that only training needs are in
+`training_instructions`.
 
 - work: activations and their gradients (float32), a workspace of each thread's own, for a few images at a time.
 - weights: what the layers own, arranged as the kernels read it (float32).
@@ -21,11 +22,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import config
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from llvmlite import ir
+from numba.core import config, types
+from numba.extending import intrinsic
 
 from hlf_np.arrays import Integers
-from hlf_np.kernels.compiling import inner
+from hlf_np.kernels.training_instructions import CLOSING, OF_PARTS, Task
 
 
 class Product(NamedTuple):
@@ -214,212 +216,10 @@ class Winograd(NamedTuple):
     lines: int
 
 
-class BiasSums(NamedTuple):
-    """sums = a part's gradient with respect to a bias; gradients : table of rows of pixels."""
-
-    gradients: int
-    rows: int
-    row: int
-    channels: int
-    sums: int
-
-
-class Moments(NamedTuple):
-    """moments = mean of each channel over a part, then the sums of squared distances from it; x : table of rows."""
-
-    x: int
-    rows: int
-    row: int
-    channels: int
-    moments: int
-
-
-class Normalize(NamedTuple):
-    """y = factor * x + offset, its positive part if `rectified`; x, y : tables of rows; statistics : of the batch."""
-
-    x: int
-    rows: int
-    row: int
-    statistics: int
-    y: int
-    rectified: int
-
-
-class NormSums(NamedTuple):
-    """sums = a part's gradients with respect to the weight and the bias of a batch norm; x, g : tables of rows."""
-
-    x: int
-    rows: int
-    row: int
-    channels: int
-    statistics: int
-    g: int
-    sums: int
-
-
-class NormGradient(NamedTuple):
-    """d = the gradient with respect to the input of a batch norm; x, g, d, gates : tables of rows."""
-
-    x: int
-    rows: int
-    row: int
-    statistics: int
-    g: int
-    d: int
-    finish: int
-    gates: int
-
-
-class SoftmaxLoss(NamedTuple):
-    """The cross-entropy of each image and the predicted class as `results`, and the gradient of the mean loss."""
-
-    logits: int
-    logits_step: int
-    gradient: int
-    gradient_step: int
-    labels: int
-    labels_step: int
-    classes: int
-    results: int
-    results_step: int
-
-
-class Reparameterize(NamedTuple):
-    """codes = mean + exp(log variance / 2) * noise; the posterior is the means and then the log variances."""
-
-    latents: int
-    posterior: int
-    posterior_step: int
-    noise: int
-    noise_step: int
-    codes: int
-    codes_step: int
-
-
-class ReparameterizeGradient(NamedTuple):
-    """The gradient with respect to the posterior, from the one with respect to the codes and that of the KL."""
-
-    latents: int
-    posterior: int
-    posterior_step: int
-    noise: int
-    noise_step: int
-    d_posterior: int
-    d_posterior_step: int
-    d_codes: int
-    d_codes_step: int
-
-
-class VaeLoss(NamedTuple):
-    """The summed absolute error and the KL of each image as `results`, and the gradient before the last sigmoid.
-
-    rows, row : of an image; y, x, g : the reconstruction, the image and the gradient.
-    weight : where among the weights the reconstruction's weight is.
-    """
-
-    rows: int
-    row: int
-    y: int
-    y_row_step: int
-    y_step: int
-    x: int
-    x_row_step: int
-    x_step: int
-    g: int
-    g_row_step: int
-    g_step: int
-    weight: int
-    latents: int
-    posterior: int
-    posterior_step: int
-    results: int
-    results_step: int
-
-
-class WeightSums(NamedTuple):
-    """sums = a part's gradient with respect to a matrix of weights; see `outer_products`.
-
-    groups, group_count, group : table of where the groups of rows begin, how many there are, and rows in each.
-    a_steps, b_steps, pixels : tables of the pixels' windows and of their output gradients, and pixels of an image.
-    """
-
-    groups: int
-    group_count: int
-    group: int
-    a_steps: int
-    pixels: int
-    b_steps: int
-    columns: int
-    sums: int
-
-
-class Statistics(NamedTuple):
-    """At the end of a stage: mean and variance of the batch from its parts' moments, and the running statistics.
-
-    statistics : where they go; settings : momentum and epsilon; those and weight, ..., running_variance stand among the
-    weights.
-    """
-
-    pixels: int
-    channels: int
-    row: int
-    moments: int
-    statistics: int
-    weight: int
-    bias: int
-    running_mean: int
-    running_variance: int
-    settings: int
-
-
-class NormTotals(NamedTuple):
-    """At the end of a stage: the gradients with respect to weight and bias, from the sums of all parts."""
-
-    pixels: int
-    channels: int
-    row: int
-    sums: int
-    statistics: int
-    weight: int
-    bias: int
-
-
-class Totals(NamedTuple):
-    """At the end of a stage: gradient = the sums of all parts, `size` numbers."""
-
-    size: int
-    sums: int
-    gradient: int
-
-
-class Task(NamedTuple):
-    """A few rows and a panel of a gradient with respect to weights, over all images of one half of a batch.
-
-    a, a_steps : where the numbers of the first row are, relative to the window of a pixel; table of these windows.
-    column, columns, b_steps : first column of the panel, columns in all, table of the pixels' output gradients.
-    gradient, rows : where the rows go, and how many they are.
-    """
-
-    a: int
-    a_steps: int
-    pixels: int
-    column: int
-    columns: int
-    b_steps: int
-    gradient: int
-    rows: int
-
-
-# The executor's, those of a part of a batch in training, and those at the end of a stage.
 EXECUTED = (
     Product, Scale, Join, Pool, PoolGradient, FromBlocks, BlocksGradient, Warp, WarpGradient, Winograd
 )  # fmt: skip
-TRAINED = (
-    BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss,
-    WeightSums,
-)  # fmt: skip
-CLOSING = (Statistics, NormTotals, Totals)
-_ALL: tuple[Any, ...] = (*EXECUTED, *TRAINED, *CLOSING, Task)
+_ALL: tuple[Any, ...] = (*EXECUTED, *OF_PARTS, *CLOSING, Task)
 KIND: dict[Any, int] = {instruction: number for number, instruction in enumerate(_ALL)}
 FIELDS = 1 + max(len(instruction._fields) for instruction in _ALL)
 
@@ -444,8 +244,15 @@ def decoder(instruction: Any) -> Callable[[Integers], Any]:
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return lambda row: instruction(*row[1 : 1 + size].tolist())
 
-    @inner
-    def decode(row):  # type: ignore[no-untyped-def]
-        return instruction(*to_fixed_tuple(row[1:], size))  # type: ignore[call-arg]
+    kind = types.NamedUniTuple(types.int64, size, instruction)
 
-    return decode  # type: ignore[no-any-return]
+    @intrinsic
+    def decode(typing, row):  # type: ignore[no-untyped-def]
+        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
+            data = context.make_array(signature.args[0])(context, build, values[0]).data
+            places = (build.gep(data, [ir.Constant(ir.IntType(64), k)]) for k in range(1, size + 1))
+            return context.make_tuple(build, kind, [build.load(place) for place in places])
+
+        return kind(row), generate
+
+    return decode  # type: ignore[return-value]

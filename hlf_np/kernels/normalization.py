@@ -10,7 +10,9 @@ import numpy as np
 
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
-from hlf_np.kernels.instructions import (
+from hlf_np.kernels.instructions import decoder
+from hlf_np.kernels.tile import ADD, GATE
+from hlf_np.kernels.training_instructions import (
     BiasSums,
     Moments,
     Normalize,
@@ -18,9 +20,7 @@ from hlf_np.kernels.instructions import (
     NormSums,
     NormTotals,
     Statistics,
-    decoder,
 )
-from hlf_np.kernels.tile import ADD, GATE
 
 # The statistics of a batch norm, each repeated for a row of pixels.
 MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5

@@ -89,7 +89,8 @@ class Parallel:
     @property
     def addresses(self) -> Addresses:
         """What `spread` needs to know; compiles the function, or loads it from the cache, when first asked."""
-        return _LOOPS[_alone].address, self._linked.address
+        loops = {alone: loop.address for alone, loop in _LOOPS.items()}  # both, as a forked process should compile none
+        return loops[_alone], self._linked.address
 
 
 def _spreader(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:

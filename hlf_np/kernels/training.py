@@ -20,24 +20,7 @@ from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import INSTRUCTIONS, fetch, load
-from hlf_np.kernels.instructions import (
-    KIND,
-    BiasSums,
-    Moments,
-    Normalize,
-    NormGradient,
-    NormSums,
-    NormTotals,
-    Reparameterize,
-    ReparameterizeGradient,
-    SoftmaxLoss,
-    Statistics,
-    Task,
-    Totals,
-    VaeLoss,
-    WeightSums,
-    decoder,
-)
+from hlf_np.kernels.instructions import KIND, decoder
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table, together
 from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
 from hlf_np.kernels.normalization import (
@@ -52,6 +35,22 @@ from hlf_np.kernels.normalization import (
 from hlf_np.kernels.parallel import Addresses, Parallel
 from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import PANEL
+from hlf_np.kernels.training_instructions import (
+    BiasSums,
+    Moments,
+    Normalize,
+    NormGradient,
+    NormSums,
+    NormTotals,
+    Reparameterize,
+    ReparameterizeGradient,
+    SoftmaxLoss,
+    Statistics,
+    Task,
+    Totals,
+    VaeLoss,
+    WeightSums,
+)
 from hlf_np.kernels.winograd_filters import all_filters
 
 BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, REPARAMETERIZE, VAE_LOSS, WEIGHT_SUMS = (

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hlf_np.arrays import Array, Floats, Integers
-from hlf_np.kernels.instructions import BiasSums, Task, Totals, WeightSums
 from hlf_np.kernels.layout import frame_for_gradient, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU
+from hlf_np.kernels.training_instructions import BiasSums, Task, Totals, WeightSums
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
 from hlf_np.layers import BatchNorm, Convolution, Linear, ReLU, Sigmoid, TransposedConvolution, Unflatten
 from hlf_np.programs import blocks, products, winograd

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hlf_np.arrays import Floats
-from hlf_np.kernels.instructions import (
-    Moments,
-    Normalize,
-    NormGradient,
-    NormSums,
-    NormTotals,
-    Scale,
-    Statistics,
-)
+from hlf_np.kernels.instructions import Scale
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PLAIN, RELU
+from hlf_np.kernels.training_instructions import Moments, Normalize, NormGradient, NormSums, NormTotals, Statistics
 from hlf_np.layers import BatchNorm, ReLU
 from hlf_np.programs.values import Node, NotCompiledError, Value
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hlf_np.kernels.instructions import Reparameterize, ReparameterizeGradient
+from hlf_np.kernels.training_instructions import Reparameterize, ReparameterizeGradient
 from hlf_np.programs.values import Node, Value
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ import numpy as np
 from hlf_np.arrays import Array, Floats, Integers, flat_rows
 from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.instructions import CLOSING, SoftmaxLoss, VaeLoss, encoded
+from hlf_np.kernels.instructions import encoded
 from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.training_instructions import CLOSING, SoftmaxLoss, VaeLoss
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
 from hlf_np.optim import AdamConfig
