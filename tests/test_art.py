@@ -8,6 +8,9 @@ import pytest
 from hlf_np import UserError, attacks
 from hlf_np.attacks import Objective
 from hlf_np.autodiff import Tensor
+from hlf_np.layers import Flatten, Linear, Sequential, Tanh
+from hlf_np.models import Model
+from hlf_np.random import generator
 from hlf_np.spaces import ImageBall
 
 
@@ -73,6 +76,125 @@ def test_class_gradients_add_up_to_the_loss_gradient(classifier, trained, split)
     np.testing.assert_allclose(classifier.class_gradient(images, 3), each[:, 3:4], atol=1e-5)
     own = each[np.arange(20), labels][:, None]
     np.testing.assert_allclose(classifier.class_gradient(images, labels), own, atol=1e-5)
+
+
+def outside(images, seed=0):
+    """Images as attacks make them on their way."""
+    return images + np.random.default_rng(seed).normal(0, 0.5, images.shape)
+
+
+@pytest.fixture(params=["compiled", "of layers that do not compile"])
+def network(request, trained):
+    """A model of each kind."""
+    if request.param == "compiled":
+        return trained
+    draws = generator(0, "own")
+    return Model.of(Sequential(Flatten(), Linear(784, 20, draws), Tanh(), Linear(20, 10, draws)), classes=10)
+
+
+def test_it_answers_for_any_finite_numbers(evasion, network, split):
+    from hlf_np.adapters.art import Classifier
+
+    images, classifier = outside(split.images), Classifier(network)
+    with pytest.raises(UserError, match="outside"):
+        network.logits(images.astype(np.float32))
+    expected = network.forward(Tensor(images.astype(np.float32))).data
+    for size in (128, 7):
+        np.testing.assert_allclose(classifier.predict(images, batch_size=size), expected, rtol=0, atol=1e-4)
+    losses = Objective.CROSS_ENTROPY.of(Tensor(expected), split.labels).data
+    np.testing.assert_allclose(classifier.compute_loss(images, split.labels), losses, rtol=0, atol=1e-3)
+    gradients = classifier.loss_gradient(images, split.labels)
+    np.testing.assert_allclose(classifier.loss_gradient(images, split.labels, batch_size=7), gradients, atol=1e-6)
+    assert classifier.class_gradient(images[:9], 3, batch_size=2).shape == (9, 1, 28, 28, 1)
+
+
+def test_images_that_no_network_can_take_are_refused(classifier, split):
+    for bad, problem in ((split.images.transpose(0, 3, 1, 2), "channels come last"), (split.images * np.nan, "NaN")):
+        for method in (classifier.predict, lambda x: classifier.loss_gradient(x, split.labels)):
+            with pytest.raises(UserError, match=problem):
+                method(bad)
+
+
+def test_labels_come_in_every_form_that_fits(classifier, split):
+    images, labels = split.images[:20], split.labels[:20]
+    expected = classifier.loss_gradient(images, labels)
+    for same in (labels[:, None], np.eye(10)[labels], labels.astype(np.int8), labels.astype(float), labels.tolist()):
+        np.testing.assert_array_equal(classifier.loss_gradient(images, same), expected)
+    each = classifier.class_gradient(images)
+    for label in (3, np.int64(3), np.full(20, 3), [3] * 20):
+        np.testing.assert_allclose(classifier.class_gradient(images, label), each[:, 3:4], atol=1e-6)
+    for wrong in (labels + 10, labels[:5], np.eye(9)[labels % 9]):
+        with pytest.raises(UserError, match="labels must"):
+            classifier.compute_loss(images, wrong)
+    for label in (10, -1, [3, 4]):
+        with pytest.raises(UserError, match="labels must"):
+            classifier.class_gradient(images, label)
+    with pytest.raises(UserError, match="unknown reduction 'median'"):
+        classifier.compute_loss(images, labels, reduction="median")
+
+
+def test_layers_are_counted_from_both_ends(classifier, split):
+    names, images = classifier.layer_names, split.images[:5]
+    for number, name in enumerate(names):
+        wanted = classifier.get_activations(images, name)
+        for same in (number, number - len(names), np.int64(number)):
+            np.testing.assert_array_equal(classifier.get_activations(images, same, batch_size=2), wanted)
+    np.testing.assert_allclose(classifier.get_activations(images, -1), classifier.predict(images), atol=1e-4)
+    with pytest.warns(UserWarning, match="the last, is taken"):
+        beyond = classifier.get_activations(images, len(names))
+    np.testing.assert_array_equal(beyond, classifier.get_activations(images, -1))
+    for missing in (-len(names) - 1, "softmax", 1.5):
+        with pytest.raises(UserError, match=r"no layer .*use a number from"):
+            classifier.get_activations(images, missing)
+
+
+def test_parameters_can_be_changed(evasion, trained, model, split):
+    from hlf_np.adapters.art import Classifier
+
+    classifier = Classifier(trained)
+    classifier.set_params(objective="margin", model=model)
+    np.testing.assert_array_equal(classifier.predict(split.images), model.logits(split.images))
+    assert classifier.get_params()["objective"] == Objective.MARGIN
+    with pytest.raises(UserError, match="unknown objective"):
+        classifier.set_params(objective="hinge")
+    with pytest.raises(ValueError, match="preprocessing_defences"):  # which would have no effect
+        classifier.set_params(preprocessing_defences=[])
+
+
+def few(**settings):
+    return settings | {"verbose": False}
+
+
+# with few steps: enough to leave the box, for those that do
+ATTACKS = {
+    "FastGradientMethod": {"eps": 0.1},
+    "MomentumIterativeMethod": few(eps=0.1, eps_step=0.05, max_iter=2),
+    "AutoConjugateGradient": few(eps=0.1, eps_step=0.2, max_iter=3, nb_random_init=1),
+    "DeepFool": few(max_iter=3),
+    "CarliniL2Method": few(max_iter=2, binary_search_steps=1),
+    "CarliniLInfMethod": few(max_iter=1),
+    "ElasticNet": few(max_iter=2, binary_search_steps=1),
+    "BoundaryAttack": few(targeted=False, max_iter=2),
+    "HopSkipJump": few(max_iter=1, max_eval=20, init_eval=5),
+    "ZooAttack": few(max_iter=2, nb_parallel=5, use_resize=False, use_importance=False, binary_search_steps=1),
+    "SaliencyMapMethod": few(theta=0.3, gamma=0.01),
+    "NewtonFool": few(max_iter=2),
+    "UniversalPerturbation": few(attacker="fgsm", max_iter=1, eps=0.3),
+    "SpatialTransformation": few(max_translation=10, num_translations=1, max_rotation=20, num_rotations=2),
+    "SignOPTAttack": few(targeted=False, max_iter=1, k=5, query_limit=50, num_trial=2),
+    "PixelAttack": few(th=2, es=1, max_iter=1),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.filterwarnings("ignore")  # ART's own
+def test_attacks_run(evasion, classifier, split, name):
+    np.random.seed(0)  # noqa: NPY002, ART draws from it
+    images = split.images[:3]
+    found = getattr(evasion, name)(classifier, **ATTACKS[name]).generate(images.copy())
+    assert found.shape == images.shape
+    assert np.isfinite(found).all()
+    assert 0 <= found.min() <= found.max() <= 1
 
 
 def test_fitting_trains_the_model(evasion, model, split):

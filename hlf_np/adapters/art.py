@@ -16,6 +16,7 @@ examples, our gradients would be masked or our attack too weak (`bench/art_agree
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 from hlf_np.arrays import Array, Floats, Integers
 from hlf_np.attacks import Objective
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice
+from hlf_np.checks import check_choice, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.layers import Sequential
@@ -40,8 +41,9 @@ except ImportError as error:
 class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEstimator):
     """A model as an ART estimator: logits, and gradients from our autodiff.
 
-    Images are channels last, (N, H, W, C); whatever type ART makes of them becomes float32. They may leave [0, 1] a
-    little, as finite differences do. Labels are one-hot rows (N, classes) or indices (N,).
+    Images are channels last, (N, H, W, C); whatever type ART makes of them becomes float32. They may lie outside of
+    [0, 1], as attacks go there on their way; only the training images of `fit` must not. Labels are one-hot rows
+    (N, classes) or indices, (N,) or (N, 1).
 
     Parameters
     ----------
@@ -51,17 +53,23 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
     Raises
     ------
-    UserError : for an unknown objective; from every method for images of another shape or not finite.
+    UserError : for an unknown objective; from every method for images of another shape or not finite, and for labels
+        that do not fit.
     """
 
-    estimator_params = (
-        BaseEstimator.estimator_params + NeuralNetworkMixin.estimator_params + ClassifierMixin.estimator_params
-    )
+    estimator_params = ("model", "objective", "clip_values")  # no defences of ART's: they would have no effect here
 
     def __init__(self, model: Model, objective: str = "cross-entropy") -> None:
         super().__init__(model=model, clip_values=(0.0, 1.0), channels_first=False, preprocessing=None)
         self.nb_classes = model.classes
         self.objective = check_choice("objective", objective, Objective)
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Change `model`, `objective` or `clip_values`."""
+        if "objective" in kwargs:
+            kwargs["objective"] = check_choice("objective", kwargs["objective"], Objective)
+        super().set_params(**kwargs)
+        self.nb_classes = self.model.classes
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -73,39 +81,52 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         return self.model.evaluate(self._images(x))  # type: ignore[no-any-return]
 
     def fit(self, x: Array, y: Array, batch_size: int = 100, nb_epochs: int = 20, **kwargs: Any) -> None:
-        """Train the model normally, in place; images must lie in [0, 1]."""
-        train(self.model, Split(self._images(x), _labels(y)), epochs=nb_epochs, batch_size=batch_size)
+        """Train the model normally, in place."""
+        train(self.model, Split(self._images(x), self._labels(y, len(x))), epochs=nb_epochs, batch_size=batch_size)
 
     def compute_loss(self, x: Array, y: Array, reduction: str = "none", **kwargs: Any) -> Floats:
         """The objective of each image, (N,), or its "mean" or "sum"."""
-        losses = self.objective.of(Tensor(self.predict(x)), _labels(y)).data
-        return losses if reduction == "none" else np.asarray(getattr(np, reduction)(losses))
+        reductions: dict[str, Callable[[Floats], Floats]] = {"none": np.asarray, "mean": np.mean, "sum": np.sum}
+        if reduction not in reductions:
+            raise UserError(f"unknown reduction {reduction!r}: use one of {', '.join(reductions)}")
+        losses = self.objective.of(Tensor(self.predict(x)), self._labels(y, len(x))).data
+        return np.asarray(reductions[reduction](losses))
 
-    def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Floats:
+    def loss_gradient(self, x: Array, y: Array, batch_size: int = 128, **kwargs: Any) -> Floats:
         """The gradient of each image's objective to its pixels, (N, H, W, C)."""
-        images = Tensor(self._images(x), requires_grad=True)
-        self.objective.of(self.model.forward(images), _labels(y)).backward()
-        assert images.gradient is not None
-        return images.gradient
 
-    def class_gradient(self, x: Array, label: int | list[int] | Array | None = None, **kwargs: Any) -> Floats:
+        def gradient(part: Floats, labels: Integers) -> Floats:
+            images = Tensor(part, requires_grad=True)
+            self.objective.of(self.model.forward(images), labels).backward()
+            assert images.gradient is not None
+            return images.gradient
+
+        return _in_batches(gradient, batch_size, self._images(x), self._labels(y, len(x)))
+
+    def class_gradient(
+        self, x: Array, label: int | list[int] | Array | None = None, batch_size: int = 128, **kwargs: Any
+    ) -> Floats:
         """The gradients of logits to the pixels, (N, classes, H, W, C).
 
         Of one class only, (N, 1, H, W, C), where `label` names it, for all images or for each.
         """
-        images = Tensor(self._images(x), requires_grad=True)
-        logits = self.model.forward(images)
         if label is None:
-            columns = [np.full(len(images.data), k) for k in range(self.nb_classes)]
+            columns = np.tile(np.arange(self.nb_classes), (len(x), 1))
         else:
-            columns = [np.broadcast_to(np.asarray(label), len(images.data))]
-        gradients: list[Floats] = []
-        for column in columns:
-            images.gradient = None
-            logits.backward(np.eye(self.nb_classes, dtype=np.float32)[column])
-            assert images.gradient is not None
-            gradients.append(images.gradient)
-        return np.stack(gradients, axis=1)
+            columns = self._labels(np.full(len(x), label) if np.ndim(label) == 0 else label, len(x))[:, None]
+
+        def gradient(part: Floats, wanted: Integers) -> Floats:
+            images = Tensor(part, requires_grad=True)
+            logits = self.model.forward(images)
+            gradients: list[Floats] = []
+            for column in wanted.T:
+                images.gradient = None
+                logits.backward(np.eye(self.nb_classes, dtype=np.float32)[column])
+                assert images.gradient is not None
+                gradients.append(images.gradient)
+            return np.stack(gradients, axis=1)
+
+        return _in_batches(gradient, batch_size, self._images(x), columns)
 
     @property
     def layer_names(self) -> list[str]:
@@ -113,31 +134,48 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         return list(self.model.network.children())
 
     def get_activations(self, x: Array, layer: int | str, batch_size: int = 128, framework: bool = False) -> Floats:
-        """What the network's layer of this number or name gives, (N, ...).
+        """What the network's layer of this number or name gives, (N, ...); -1 is the last layer.
 
-        Numbers below 0 count from the last. One beyond the last is taken as the last, with a warning.
+        A number beyond the last layer is taken for the last, with a warning.
 
         Raises
         ------
-        UserError : for any other layer that there is not.
+        UserError : if there is no such layer.
         """
         names = self.layer_names
-        if not isinstance(layer, str) and layer >= len(names):
-            warnings.warn(f"there is no layer {layer}, the last is {len(names) - 1}: it is taken", stacklevel=2)
+        if isinstance(layer, int | np.integer) and layer >= len(names):
+            warnings.warn(f"the network has no layer {layer}: layer {len(names) - 1}, the last, is taken", stacklevel=2)
             layer = -1
-        try:
-            last = names.index(layer) if isinstance(layer, str) else range(len(names))[layer]
-        except (ValueError, IndexError):
-            raise UserError(f"there is no layer {layer!r}: give one of {', '.join(names)}") from None
-        return Sequential(*self.model.network.layers[: last + 1])(Tensor(self._images(x))).data
+        if isinstance(layer, int | np.integer) and -len(names) <= layer < len(names):
+            number = int(layer) % len(names)
+        elif layer in names:
+            number = names.index(layer)
+        else:
+            known = f"a number from {-len(names)} to {len(names) - 1}, or a name in `layer_names`"
+            raise UserError(f"the network has no layer {layer!r}: use {known}")
+        front = Sequential(*self.model.network.layers[: number + 1])
+        return _in_batches(lambda part: front(Tensor(part)).data, batch_size, self._images(x))
 
     def _images(self, x: Array) -> Floats:
         images = np.ascontiguousarray(x, np.float32)
-        if images.shape[1:] != self.input_shape or not np.isfinite(images).all():
-            raise UserError(f"images must be finite and of shape (N, {str(self.input_shape)[1:]}, not {images.shape}")
+        if images.shape[1:] != self.input_shape:
+            expected = ", ".join(map(str, self.input_shape))
+            raise UserError(f"images must have shape (N, {expected}), not {images.shape}: channels come last")
+        if not np.isfinite(images).all():
+            raise UserError("images hold NaN or infinite values: look at what the attack was given, and at its step")
         return images
 
+    def _labels(self, y: Array | list[int] | int, count: int) -> Integers:
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] not in (1, self.nb_classes):
+            raise UserError(f"one-hot labels must have {self.nb_classes} columns, one for each class, not {y.shape[1]}")
+        labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+        check_labels(labels.astype(np.int64), self.nb_classes, count)
+        return labels.astype(np.int64)
 
-def _labels(y: Array) -> Integers:
-    y = np.asarray(y)
-    return np.asarray(y.argmax(axis=1) if y.ndim == 2 else y, np.int64)
+
+def _in_batches(function: Callable[..., Floats], size: int, *arrays: Array) -> Floats:
+    """What a function gives for a few images at a time, one after another."""
+    cuts = range(size, len(arrays[0]), size)
+    parts = zip(*(np.split(array, cuts) for array in arrays), strict=True)
+    return np.concatenate([function(*part) for part in parts])
