@@ -49,8 +49,10 @@ def gather(
 def scatter(
     node: Affine, builder: Builder, small: Layout, big: Layout, gates: Layout, bias: int | None, finish: int
 ) -> list[Product]:
-    """From the small to the big side: one product for each phase; a window that is the image has one per pixel."""
+    """From the small to the big side: one product for each phase, or for each row of an image that is one window."""
     height, width = node.big.height, node.big.width
+    if node.covers and (bias is None or node.bias_per_pixel):
+        return _rows(node, builder, small, big, gates, bias, finish)
     stride = max(height, width) if node.covers else node.stride
     instructions: list[Product] = []
     for rows in taps(height, node.kernel[0], stride, node.padding):
@@ -58,11 +60,37 @@ def scatter(
             seen = node.numbers[:, :, rows.phase :: stride, columns.phase :: stride][:, :, ::-1, ::-1]
             matrix = filled((rows.count, columns.count, small.channels, big.channels), seen.transpose(2, 3, 0, 1))
             start = builder.zeros(big.channels) if bias is None else bias
-            if bias is not None and node.bias_per_pixel:
-                start += (int(rows.pixels[0]) * width + int(columns.pixels[0])) * big.channels
             places = (rows.pixels, columns.pixels)
             starts = (rows.first, columns.first)
             instructions.append(_phase(builder, small, big, gates, matrix, starts, places, start, finish))
+    return instructions
+
+
+def _rows(
+    node: Affine, builder: Builder, small: Layout, big: Layout, gates: Layout, bias: int | None, finish: int
+) -> list[Product]:
+    """From one small pixel to the whole image, whose rows are contiguous; all of it, where no frame is between them."""
+    together = node.big.height if big.frame == gates.frame == 0 else 1
+    columns = together * node.big.width * big.channels
+    instructions: list[Product] = []
+    for row in range(0, node.big.height, together):
+        seen = node.numbers[:, :, row : row + together].transpose(0, 2, 3, 1)  # (small, rows, W, big)
+        matrix = filled((small.channels, *seen.shape[1:3], big.channels), seen)
+        instructions.append(
+            Product(
+                sources=builder.table(small.all_pixels()),
+                pixels=1,
+                segments=builder.table(np.zeros(1, np.int64)),
+                segment_count=1,
+                length=small.channels,
+                weights=builder.place_panels(matrix.reshape(small.channels, columns)),
+                start=builder.zeros(columns) if bias is None else bias + row // together * columns,
+                columns=columns,
+                targets=builder.table(big.pixels([row], [0])),
+                finish=finish,
+                gates=builder.table(gates.pixels([row], [0])),
+            )
+        )
     return instructions
 
 
