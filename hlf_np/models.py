@@ -93,7 +93,10 @@ class Model:
             self.check_shapes()
 
     def check_shapes(self) -> None:
-        """UserError unless the layers fit together, and their outputs the classes."""
+        """UserError unless the layers fit together and compute in float32, and their outputs fit the classes."""
+        for name, array in self.network.named_arrays():
+            if array.dtype != np.float32:
+                raise UserError(f"weight {name!r} is {array.dtype}: assign float32, with .astype(numpy.float32)")
         outputs = self.network.output_shape(self.image_shape)
         if outputs != (self.classes,):
             raise UserError(

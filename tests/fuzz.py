@@ -130,6 +130,8 @@ def main() -> int:
         "--reduce", action="store_true", dest="shrink", help="look for a smaller network of the same failure"
     )
     given = parser.parse_args()
+    for library in ("OMP", "OPENBLAS", "MKL"):  # threads of theirs would only be in the way of the other workers
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     started = shown = time.monotonic()

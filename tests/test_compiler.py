@@ -24,9 +24,10 @@ from hlf_np.layers import (
     TransposedConvolution,
     Unflatten,
 )
+from hlf_np.manifolds import VaeConfig, train_vae
 from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
-from hlf_np.programs import compiler, products
+from hlf_np.programs import affine, compiler, products
 from hlf_np.programs.structure import structure
 
 DRAWS = np.random.default_rng(0)
@@ -260,3 +261,46 @@ def test_structure_tells_what_is_shared_and_nothing_of_the_weights():
     assert structure(Sequential(one, other)) == structure(Sequential(other, tied))
     assert structure(Sequential(one, other)) != structure(Sequential(tied, tied))
     assert structure(MaxPool(2)) != structure(MaxPool(2, 1)) != structure(AveragePool(2, 1))
+
+
+def test_a_mistake_of_the_compiler_reaches_nobody(monkeypatch):
+    def fail(*arguments):
+        raise IndexError("of the compiler's own")
+
+    monkeypatch.setattr(products, "gather", fail)
+    monkeypatch.setattr(compiler, "_verdicts", {})
+    tested = simple()
+    with pytest.warns(UserWarning, match="cannot be made"):
+        logits = tested.logits(IMAGES)
+    np.testing.assert_array_equal(logits, tested.network(Tensor(IMAGES)).data)
+
+
+def test_weights_of_another_precision_are_refused():
+    tested = simple()
+    tested.logits(IMAGES)
+    tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3))
+    with pytest.raises(UserError, match=r"weight '0\.weight' is float64: assign float32"):
+        tested.logits(IMAGES)
+
+
+@pytest.mark.parametrize("channels", [15, 16])
+def test_autoencoders_of_many_channels_are_trained_too(channels):
+    """With 16 channels no narrow image is left; then autodiff trains, encodes and decodes."""
+    images = DRAWS.random((12, 8, 8, channels), np.float32)
+    config = VaeConfig(channels=(4,), latent_dimensions=3, epochs=2, batch_size=6, image_shape=(8, 8, channels))
+    log = []
+    vae = train_vae(images, config, progress=log.append)
+    assert log[1].reconstruction_error < log[0].reconstruction_error
+    assert (compiler.vae_training(vae, None) is None) == (channels == 16)
+    reconstructions = vae.decode(vae.encode(images))
+    np.testing.assert_allclose(reconstructions, vae(Tensor(images)).data, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_training_of_an_autoencoder_is_noticed_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(compiler, "_verdicts", {})
+    right = affine.Affine.parameter_gradients
+    monkeypatch.setattr(affine.Affine, "parameter_gradients", lambda node, builder: right(node, builder)[:0])
+    images = DRAWS.random((12, 8, 8, 1), np.float32)
+    config = VaeConfig(channels=(4,), latent_dimensions=3, epochs=1, batch_size=6, image_shape=(8, 8, 1))
+    with pytest.warns(UserWarning, match="differs from its autodiff"):
+        train_vae(images, config)

@@ -243,7 +243,7 @@ def workspace(size):  # type: ignore[no-untyped-def]
 
 @inner
 def load(values, slot, work, lane):  # type: ignore[no-untyped-def]
-    """Put values (D,) where a lane has them, run after run; slot : see `programs.memory.slot`."""
+    """Put values (D,) where a lane has them, run after run; slot : see `programs.builder.slot`."""
     rows, runs, length, origin, row, run, image = slot[0], slot[1], slot[2], slot[3], slot[4], slot[5], slot[6]
     for i in range(rows):
         for j in range(runs):

@@ -1,4 +1,4 @@
-"""Batch norm in training: the operations of one part of a batch, and what brings the parts together.
+"""Batch norm in training: the instructions of one part of a batch, and what brings the parts together.
 
 Whole rows of pixels are treated at once: the statistics
 are repeated for each pixel of a row, so that the inner loops are long and become vector instructions.

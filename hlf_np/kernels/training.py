@@ -302,7 +302,7 @@ _update_blocks, _copy_blocks = UPDATES.spread, COPIES.spread
 
 @kernel
 def update_kernel(addresses, weights, gradients, first, second, settings, runs, vectors):  # type: ignore[no-untyped-def]
-    """Adam's step for all parameters (see `optim.Adam`), and the new ones put everywhere the operations read them.
+    """Adam's step for all parameters (see `optim.Adam`), and the new ones put wherever instructions read them.
 
     addresses : of `UPDATES`, `COPIES` and `FILTERS`.
     gradients : (HALVES, P); first, second : (P,), Adam's moments; settings : see `adam_update`.

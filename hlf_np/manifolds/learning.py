@@ -18,6 +18,8 @@ from hlf_np.errors import UserError
 from hlf_np.files import digest
 from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
 from hlf_np.operations import absolute_error, exponential, gaussian_divergence
+from hlf_np.optim import Adam
+from hlf_np.programs.compiler import vae_training
 from hlf_np.programs.training import VaeTraining
 from hlf_np.random import generator
 
@@ -83,21 +85,46 @@ def train_vae(
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
     check_batches(vae, images, config.batch_size)
-    program = VaeTraining(vae)
+    learner = vae_training(vae, _reference) or _AutodiffLearner(vae)
     for epoch in range(config.epochs):
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below
-            error, divergence = _epoch(program, config, images, seed, epoch)
+            error, divergence = _epoch(learner, config, images, seed, epoch)
         if not math.isfinite(error + divergence):
             raise UserError(f"the VAE's loss is no longer finite in epoch {epoch + 1}: lower the learning rate")
         if progress:
             seconds = time.perf_counter() - started
             progress(VaeLog(name, epoch + 1, error, divergence, config.adam.rate(epoch), seconds))
-    program.store()
+    learner.store()
     return vae
 
 
-def _epoch(program: VaeTraining, config: VaeConfig, images: Floats, seed: int, epoch: int) -> tuple[float, float]:
+def _reference(vae: Vae, images: Tensor, noise: Floats) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Both terms of each image's loss, and the loss."""
+    error, divergence = losses(vae, images, Tensor(noise))
+    return (error, divergence), (error * vae.config.reconstruction_weight + divergence).mean()
+
+
+class _AutodiffLearner:
+    """What `VaeTraining` does, to read, and for what it does not know: images of many channels."""
+
+    def __init__(self, vae: Vae) -> None:
+        self._vae = vae
+        self._optimiser = Adam([parameter for _, parameter in vae.named_parameters()], vae.config.adam)
+
+    def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
+        (error, divergence), loss = _reference(self._vae, Tensor(images), noise)
+        loss.backward()
+        self._optimiser.step(learning_rate)
+        return error.data, divergence.data
+
+    def store(self) -> None:
+        pass  # every step changes the VAE itself
+
+
+def _epoch(
+    learner: VaeTraining | _AutodiffLearner, config: VaeConfig, images: Floats, seed: int, epoch: int
+) -> tuple[float, float]:
     """One pass over the images; the means of both terms of the loss."""
     order = generator(seed, "vae order", epoch).permutation(len(images))
     random = generator(seed, "vae noise", epoch)
@@ -105,7 +132,7 @@ def _epoch(program: VaeTraining, config: VaeConfig, images: Floats, seed: int, e
     for first in range(0, len(images), config.batch_size):
         batch = images[order[first : first + config.batch_size]]
         noise = random.standard_normal((len(batch), config.latent_dimensions), np.float32)
-        errors, divergences = program.step(batch, noise, config.adam.rate(epoch))
+        errors, divergences = learner.step(batch, noise, config.adam.rate(epoch))
         totals += errors.sum(), divergences.sum()
     return float(totals[0] / len(images)), float(totals[1] / len(images))
 

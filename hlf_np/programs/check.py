@@ -9,7 +9,8 @@ different sides, which changes a gradient a little.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from hlf_np.autodiff import Tensor
 from hlf_np.kernels import executor
 from hlf_np.kernels.layout import Layout
 from hlf_np.layers import Layer
-from hlf_np.operations import cross_entropy, warp
+from hlf_np.operations import warp
 from hlf_np.programs.affine import Affine
 from hlf_np.programs.evaluation import Program
-from hlf_np.programs.training import ClassifierTraining
+from hlf_np.programs.training import TrainingProgram
 from hlf_np.random import generator
 
 INPUTS = 5
@@ -74,20 +75,24 @@ def evaluation(program: Program, layers: Sequence[Layer]) -> bool:
     return all(for_outputs) and (decoded or sum(for_gradients) >= count - 1)
 
 
-def training(program: ClassifierTraining, layers: Sequence[Layer]) -> bool:
+# Of a network, images and targets: what a training program reports of each image, and the loss.
+Reference = Callable[[Any, Tensor, Floats], tuple[Sequence[Tensor], Tensor]]
+
+
+def training(program: TrainingProgram, layers: Sequence[Layer], reference: Reference) -> bool:
     """Whether a program gives the right losses, gradients to all parameters and running statistics."""
     random = generator(0, "check, inputs")
     network = _in_double(layers[0])
     for _ in range(2):  # the second batch finds what the first has left behind
         images = random.random((INPUTS, *program.image_shape), np.float32)
-        labels = random.integers(0, program.classes, len(images))
-        results = program.gradients(images.reshape(len(images), -1), labels.astype(np.float32)[:, None])
-        losses = cross_entropy(network(Tensor(images.astype(np.float64)), training=True), labels)
-    losses.mean().backward()
+        targets = program.random_targets(random, INPUTS)
+        found = program.gradients(images.reshape(INPUTS, -1), targets).copy()
+        reports, loss = reference(network, Tensor(images.astype(np.float64)), targets.astype(np.float64))
+    loss.backward()
     program.store()
     right = {id(parameter.data): parameter.gradient for _, parameter in network.named_parameters()}
     lengths = [float(np.linalg.norm(gradient)) for gradient in right.values() if gradient is not None]
-    agreeing = [_close(results[:, 0], losses.data)]
+    agreeing = [_close(column, report.data) for column, report in zip(found.T, reports, strict=False)]
     for (_, theirs), gradient, (_, ours) in zip(
         network.named_arrays(), program.gradient(), layers[0].named_arrays(), strict=True
     ):

@@ -14,19 +14,25 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
+from hlf_np.errors import UserError
 from hlf_np.layers import Layer, Sequential
+from hlf_np.operations import cross_entropy
 from hlf_np.optim import AdamConfig
 from hlf_np.programs import check
 from hlf_np.programs.evaluation import Program
 from hlf_np.programs.structure import structure
-from hlf_np.programs.training import ClassifierTraining
+from hlf_np.programs.training import ClassifierTraining, VaeTraining
 from hlf_np.programs.values import NotCompiledError
+
+if TYPE_CHECKING:
+    from hlf_np.manifolds.vae import Vae
 
 IMAGES_PER_BATCH = 200  # of a network that is not compiled
 NO_FRONT: tuple[Layer, ...] = (Sequential(),)
@@ -97,8 +103,25 @@ def classifier_training(
     def compiled(layers: Sequence[Layer]) -> ClassifierTraining:
         return ClassifierTraining(layers[0], image_shape, config)
 
-    key = ("training", structure(network), image_shape)
-    program: ClassifierTraining | None = _checked(key, (network,), compiled, check.training)
+    def reference(network: Layer, images: Tensor, labels: Floats) -> tuple[Sequence[Tensor], Tensor]:
+        losses = cross_entropy(network(images, training=True), labels[:, 0].astype(np.int64))
+        return [losses], losses.mean()
+
+    key = ("classifier", structure(network), image_shape)
+    program: ClassifierTraining | None = _checked(
+        key, (network,), compiled, partial(check.training, reference=reference)
+    )
+    return program
+
+
+def vae_training(vae: Vae, reference: check.Reference) -> VaeTraining | None:
+    """A compiled training of a VAE; None if autodiff has to compute."""
+    key = ("vae", structure(vae), vae.config.image_shape, vae.config.batch_size, vae.config.reconstruction_weight)
+
+    def compiled(layers: Sequence[Layer]) -> VaeTraining:
+        return VaeTraining(layers[0])  # type: ignore[arg-type]
+
+    program: VaeTraining | None = _checked(key, (vae,), compiled, partial(check.training, reference=reference))
     return program
 
 
@@ -112,11 +135,17 @@ def _checked(
     try:
         if key not in _verdicts:
             copies = check.randomized(copy.deepcopy(layers))
-            _verdicts[key] = compare(compiled(copies), copies)
-            if not _verdicts[key]:
+            try:
+                problem = "" if compare(compiled(copies), copies) else "differs from its autodiff"
+            except UserError:
+                raise
+            except Exception as error:  # no mistake of the compiler is to reach a user
+                problem = f"cannot be made ({type(error).__name__}: {error})"
+            _verdicts[key] = not problem
+            if problem:
                 warnings.warn(
-                    "the compiled form of a network differs from its autodiff, which computes instead: the results are"
-                    " right, but slow. Please report the network.",
+                    f"the compiled form of a network {problem}; autodiff computes instead: the results are right, but"
+                    " slow. Please report the network.",
                     stacklevel=4,
                 )
         return compiled(layers) if _verdicts[key] else None

@@ -51,6 +51,7 @@ class TrainingProgram(ABC):
 
     def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
         self.network, self.config, self.steps = network, config, 0
+        self.image_shape = graph.input.shape
         self._images = _images_per_part(batch_size)
         self._flat = np.zeros(0, np.float32)
         builder, results = Builder(self._images, _numbering(network), training=True), Value(1, 1, 2)
@@ -100,6 +101,10 @@ class TrainingProgram(ABC):
     @abstractmethod
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> Any:
         """The loss and its gradient; two numbers of each image go into `results`."""
+
+    @abstractmethod
+    def random_targets(self, random: np.random.Generator, count: int) -> Floats:
+        """Targets (N, T) for the program's check."""
 
     def gradients(self, inputs: Floats, targets: Floats) -> Floats:
         """Forward and backward for a batch of inputs (N, D) and targets (N, T); the results (N, 2)."""
@@ -173,7 +178,7 @@ class ClassifierTraining(TrainingProgram):
         self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, batch_size: int = 100
     ) -> None:
         graph = Graph(network, image_shape, batch_size)
-        self.image_shape, self.classes = image_shape, graph.output.channels
+        self.classes = graph.output.channels
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
@@ -190,6 +195,9 @@ class ClassifierTraining(TrainingProgram):
         results = self.gradients(flat_rows(images), labels.astype(np.float32)[:, None])
         self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].astype(np.int64)
+
+    def random_targets(self, random: np.random.Generator, count: int) -> Floats:
+        return random.integers(0, self.classes, (count, 1)).astype(np.float32)
 
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> SoftmaxLoss:
         logits, gradient, labels, to = graph.output.buffer, graph.output.gradient, targets.buffer, results.buffer
@@ -208,7 +216,7 @@ class VaeTraining(TrainingProgram):
 
     def __init__(self, vae: Vae) -> None:
         config = vae.config
-        self.weight = config.reconstruction_weight
+        self.weight, self.latents = config.reconstruction_weight, config.latent_dimensions
         noise = Value(1, 1, config.latent_dimensions)
         graph = Graph(vae.encoder, config.image_shape, config.batch_size)
         self.posterior = graph.output
@@ -231,6 +239,9 @@ class VaeTraining(TrainingProgram):
         results = self.gradients(flat_rows(images), noise)
         self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].copy()
+
+    def random_targets(self, random: np.random.Generator, count: int) -> Floats:
+        return random.standard_normal((count, self.latents), np.float32)
 
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> VaeLoss:
         x, y, g = graph.input.buffer, graph.output.buffer, graph.output.gradient
