@@ -64,9 +64,9 @@ def _seconds(task: Callable[[], object]) -> float:
 @inner
 def tiles(thread, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
     """The same tile again and again."""
-    panel, rows, plain = np.int64(PANEL), np.int64(TILE_ROWS), np.int64(PLAIN)
+    columns, rows, plain = np.int64(PANEL), np.int64(TILE_ROWS), np.int64(PLAIN)
     for _ in range(repeats):
-        product(a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, panel, c[thread], c_rows, panel, rows, plain, c_rows)
+        product(a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, columns, c[thread], c_rows, rows, plain, c_rows)
 
 
 TILES = Parallel(tiles, floats, table, table, floats, floats, matrix, table, integer)

@@ -75,6 +75,7 @@ def test_a_cache_that_takes_no_more_is_not_needed(package):
     done = subprocess.run(
         [sys.executable, "-c", full + code],
         env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=package,
         capture_output=True,
         text=True,
         check=True,

@@ -100,7 +100,7 @@ def training(program: TrainingProgram, layers: Sequence[Layer], reference: Refer
             # that of a bias in front of a batch norm is nothing but rounding
             wanted = right[id(theirs)]
             agreeing.append(
-                wanted is None or _close(gradient.ravel(), wanted.ravel(), least=1e-4 * max(lengths, default=0))
+                wanted is None or _close(gradient.ravel(), wanted.ravel(), least=max(lengths, default=0) / 20)
             )
         else:
             agreeing.append(_close(ours.ravel(), theirs.ravel()))
