@@ -60,13 +60,19 @@ _LOOPS = {alone: Linked(loop, integer, integer, integer) for alone, loop in ((Fa
 _alone = False  # whether this process has lost its threads
 
 
+def _before_fork() -> None:
+    """Compile the loop that the child needs: a process that has just been forked should compile nothing."""
+    if threading_layer._is_initialized:
+        _ = _LOOPS[True].address
+
+
 def _after_fork() -> None:
     global _alone
     _alone = _alone or bool(threading_layer._is_initialized)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 class Parallel:
@@ -89,8 +95,7 @@ class Parallel:
     @property
     def addresses(self) -> Addresses:
         """What `spread` needs to know; compiles the function, or loads it from the cache, when first asked."""
-        loops = {alone: loop.address for alone, loop in _LOOPS.items()}  # both, as a forked process should compile none
-        return loops[_alone], self._linked.address
+        return _LOOPS[_alone].address, self._linked.address
 
 
 def _spreader(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
