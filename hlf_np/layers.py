@@ -275,7 +275,7 @@ class BatchNorm(Layer):
             return operations.normalize(x, weight, bias, *statistics, self.epsilon)
         y, mean, variance = operations.batch_norm(x, weight, bias, self.epsilon)
         count = x.data.size // x.shape[-1]
-        unbiased = variance * (count / max(1, count - 1))
+        unbiased = variance * (count / (count - 1))
         for name, batch in (("running_mean", mean), ("running_var", unbiased)):
             running = self.buffers[name]
             running += self.momentum * (batch - running)

@@ -11,7 +11,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy, mean
+from hlf_np.operations import cross_entropy
 from hlf_np.optim import Adam, AdamConfig
 
 
@@ -34,7 +34,7 @@ class AutodiffLearner:
     def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
         logits = self.model.forward(Tensor(images), training=True)
         losses = cross_entropy(logits, labels)
-        mean(losses).backward()
+        losses.mean().backward()
         self.optimiser.step(learning_rate)
         return losses.data, np.asarray(logits.data.argmax(axis=1), np.int64)
 

@@ -72,10 +72,10 @@ class Compiler:
         if kept is None or kept[1] != now or any(a is not b for a, b in zip(kept[0], layers, strict=True)):
             check_shapes()
 
-            def compiled(network: Layer, fronts: Sequence[Layer]) -> Program:
-                return Program(network, input_shape, warped, fronts)
+            def compiled(layers: Sequence[Layer]) -> Program:
+                return Program(layers[0], input_shape, warped, layers[1:])
 
-            kept = layers, now, _checked(now, layers, lambda all: compiled(all[0], all[1:]), check.evaluation)
+            kept = layers, now, _checked(now, layers, compiled, check.evaluation)
             self._kept[place] = kept
         return kept[2]
 
