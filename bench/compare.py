@@ -89,8 +89,8 @@ def ours(name: str, threads: int) -> Task | None:
     """A task in this package."""
     import numba
 
-    from hlf_np import attacks, training
-    from hlf_np.attacks import Attack
+    from hlf_np import training
+    from hlf_np.attacks import PGD
     from hlf_np.autodiff import Tensor
     from hlf_np.data.dataset import Split
     from hlf_np.data.fonts import Fonts, load_prototypes
@@ -99,34 +99,35 @@ def ours(name: str, threads: int) -> Task | None:
     from hlf_np.optim import AdamConfig
     from hlf_np.programs.training import VaeTraining
     from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+    from hlf_np.trainings import ADVERSARIAL
 
     numba.set_num_threads(threads)
     if name in ATTACKS:
         architecture, count, steps = ATTACKS[name]
         model, split = _model(architecture), Split(*_images(count))
-        attack = Attack(steps, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
-        return lambda: attacks.run(model, split, ImageBall(EPSILON), attack)
+        attack = PGD(steps, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
+        return lambda: attack.find(model, split, ImageBall(EPSILON))
     if name == "train-cnn-100":
         model, (images, labels) = _model("cnn"), _images(100)
         learns = learner(model, AdamConfig())
-        return lambda: learns.step(images, labels, 0.01)
+        return lambda: learns.step(images, images, labels, 0.01)
     if name == "adversarial-epoch-1000":
         model, split = _model("cnn"), Split(*_images(1000))
-        attack = Attack(STEPS, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
-        shares = training.perturbations(training.Training.ADVERSARIAL, attack=attack)
+        attack = PGD(STEPS, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
+        shares = ADVERSARIAL.perturbations(attack=attack)
         config = training.TrainingConfig(shares, epochs=1)
         return lambda: training.train(model, split, config=config)
     if name == "attack-warp-cnn-500":
         fonts = Fonts(load_prototypes())
         model, split = _model("cnn"), fonts.split(np.arange(500))
-        attack = Attack(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
-        return lambda: attacks.run(model, split, TrueManifold(fonts), attack)
+        attack = PGD(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
+        return lambda: attack.find(model, split, TrueManifold(fonts))
     if name == "attack-decoder-cnn-500":
         model, (images, _) = _model("cnn"), _images(500)
         split = Split(images, np.zeros(500, np.int64))
-        attack = Attack(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
+        attack = PGD(STEPS, STEP_SIZE, start="image", stop_early=False)  # type: ignore[arg-type]
         space = LearnedManifold([_vae()])
-        return lambda: attacks.run(model, split, space, attack)
+        return lambda: attack.find(model, split, space)
     if name.startswith("train-vae"):
         count = int(name.split("-")[-1])
         program = VaeTraining(_vae(count))

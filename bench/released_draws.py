@@ -21,7 +21,8 @@ from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import BOXES, Difficulty
 from hlf_np.spaces import Transformations
 from hlf_np.spaces.warp_chart import WarpChart
-from hlf_np.training import Training, TrainingConfig, perturbations
+from hlf_np.training import TrainingConfig
+from hlf_np.trainings import training_of
 
 
 class AroundZero(Transformations):
@@ -41,7 +42,7 @@ def main(n_train: int, n_test: int, seeds: int) -> None:
     """Print means and standard errors."""
     data = load_fonts(n_train=n_train, n_test=n_test, difficulty="hard", seed=0)
     for name, kind in (("around 0, as released", AroundZero), ("around the identity", Transformations)):
-        shares = perturbations(Training.RANDOM_TRANSFORMATIONS, [kind(BOXES[Difficulty.HARD])])
+        shares = training_of("random_transformations").perturbations([kind(BOXES[Difficulty.HARD])])
         errors = []
         for seed in range(seeds):
             model = models.cnn(seed=seed)

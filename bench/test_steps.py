@@ -5,7 +5,7 @@ import pytest
 
 from hlf_np import attacks, models, training
 from hlf_np.architectures import DEFAULTS, Kind
-from hlf_np.attacks import Attack
+from hlf_np.attacks import PGD
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.spaces import ImageBall
@@ -20,8 +20,8 @@ def sample(count):
 @pytest.mark.parametrize("rule", attacks.Rule)
 def test_attack(benchmark, kind, rule):
     model, split = models.Model(DEFAULTS[kind]), sample(100)
-    attack = Attack(rule=rule, stop_early=False)
-    benchmark(attacks.run, model, split, ImageBall(), attack)
+    attack = PGD(rule=rule, stop_early=False)
+    benchmark(attack.find, model, split, ImageBall())
 
 
 def test_predict(benchmark):

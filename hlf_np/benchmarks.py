@@ -18,9 +18,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from hlf_np import attacks, models, training
+from hlf_np import models, training
 from hlf_np.arrays import Integers
-from hlf_np.attacks import Attack
+from hlf_np.attacks import PGD
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels import executor
@@ -133,8 +133,8 @@ def _attacks(threads: int, peak_rate: float) -> Iterator[Measurement]:
     }
     for name, (make, count, steps) in makers.items():
         model, split = make(), _data(count)
-        attack = Attack(steps, stop_early=False)
-        seconds = _seconds(lambda: attacks.run(model, split, ImageBall(), attack))  # noqa: B023
+        attack = PGD(steps, stop_early=False)
+        seconds = _seconds(lambda: attack.find(model, split, ImageBall()))  # noqa: B023
         rate = count * steps / seconds
         program = Program(model.network, model.image_shape)
         share = rate * program.operations_per_step / peak_rate

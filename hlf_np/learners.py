@@ -10,16 +10,20 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
+from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy
 from hlf_np.optim import Adam, AdamConfig
 
 
 class Learner(Protocol):
-    """Trains a model with Adam on the mean cross-entropy."""
+    """Trains a model with Adam on the mean of a loss."""
 
-    def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step on a batch (N, H, W, C); the loss of each image before it and the predicted class, (N,)."""
+    def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
+        """One step on a batch, clean and perturbed images (N, H, W, C).
+
+        Returns the loss of each image before the step, (N,), and the class that was predicted in each evaluation of the
+        model, (K N,) for K evaluations of the batch, one after the other.
+        """
 
     def store(self) -> None:
         """Make the model what it has become; until then it may be that of an earlier step."""
@@ -28,22 +32,32 @@ class Learner(Protocol):
 class AutodiffLearner:
     """The readable one: forward, backward, Adam."""
 
-    def __init__(self, model: Model, config: AdamConfig) -> None:
-        self.model, self.optimiser = model, Adam(model.parameters(), config)
+    def __init__(self, model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY) -> None:
+        self.model, self.loss = model, loss
+        self.optimiser = Adam(model.parameters(), config)
 
-    def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        logits = self.model.forward(Tensor(images), training=True)
-        losses = cross_entropy(logits, labels)
+    def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
+        seen: list[Integers] = []
+
+        def forward(images: Tensor) -> Tensor:
+            logits = self.model.forward(images, training=True)
+            seen.append(np.asarray(logits.data.argmax(axis=1), np.int64))
+            return logits
+
+        losses = self.loss(forward, Tensor(clean), Tensor(perturbed), labels)
+        if not isinstance(losses, Tensor) or losses.shape != labels.shape:
+            found = f"shape {losses.shape}" if isinstance(losses, Tensor) else type(losses).__name__
+            raise UserError(f"a loss must give a tensor of one number for each image, {labels.shape}, not {found}")
         losses.mean().backward()
         self.optimiser.step(learning_rate)
-        return losses.data, np.asarray(logits.data.argmax(axis=1), np.int64)
+        return losses.data, np.concatenate([np.empty(0, np.int64), *seen])
 
     def store(self) -> None:
         pass  # every step changes the model itself
 
 
-def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -> Learner:
-    """A learner for a model; the readable one if it has layers that cannot be compiled.
+def learner(model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY, engine: Engine = Engine.PROGRAM) -> Learner:
+    """A learner for a model; the readable one for layers or losses that cannot be compiled.
 
     Raises
     ------
@@ -52,5 +66,6 @@ def learner(model: Model, config: AdamConfig, engine: Engine = Engine.PROGRAM) -
     model.check_shapes()
     if not model.parameters():
         raise UserError("there is nothing to train: the network has no parameters")
-    compiled = model.training_program(config) if engine is Engine.PROGRAM else None
-    return compiled or AutodiffLearner(model, config)
+    known = engine is Engine.PROGRAM and type(loss) is CrossEntropy
+    compiled = model.training_program(config) if known else None
+    return compiled or AutodiffLearner(model, config, loss)

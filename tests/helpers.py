@@ -20,7 +20,7 @@ import numpy as np
 import hlf_np
 from hlf_np import cli
 from hlf_np.architectures import Architecture, Kind
-from hlf_np.attacks import Attack
+from hlf_np.attacks import PGD
 from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.claims import evaluate_claims
 from hlf_np.experiments.config import Cell, RunConfig
@@ -39,8 +39,8 @@ TINY = RunConfig(
     sizes=(10, 20),
     architecture=Architecture(Kind.CNN, (2, 4), hidden_units=4),
     epochs=1,
-    training_attack=Attack(steps=1, stop_early=False),
-    attack=Attack(steps=2, step_size=0.1, restarts=2),
+    training_attack=PGD(steps=1, stop_early=False),
+    attack=PGD(steps=2, step_size=0.1, restarts=2),
     n_test=60,
     n_attacked=40,
     n_attacked_on_manifold=30,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hlf_np import UserError, attacks, models
-from hlf_np.attacks import Attack, CarliniWagner
+from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Codes, Split
@@ -44,7 +44,7 @@ ATTACKS = {  # of two models, a split and a space
         m, s.images, s.labels, space, s.codes, CarliniWagner(iterations=5)
     ),
     "random_search": lambda m, _, s, space: attacks.random_search(m, s.images, s.labels, space, s.codes, queries=5),
-    "transfer": lambda m, other, s, space: attacks.transfer(m, other, s, space, Attack(**SETTINGS))[1],
+    "transfer": lambda m, other, s, space: attacks.transfer(m, other, s, space, PGD(**SETTINGS))[1],
 }
 TINY = VaeConfig(channels=(2, 4), latent_dimensions=3, epochs=1, batch_size=5)
 
@@ -99,7 +99,7 @@ def test_charts_are_the_same_bits(split, spaces, kind, name):
 @every_kind
 @pytest.mark.parametrize("engine", Engine)
 def test_training_ends_in_the_same_bits(split, kind, engine):
-    share = Perturbation(ImageBall(0.1), Attack(steps=1, stop_early=False))
+    share = Perturbation(ImageBall(0.1), PGD(steps=1, stop_early=False))
     config = TrainingConfig((share,), epochs=1, batch_size=30, engine=engine)
     states = []
     for each in (arranged(split, kind), split):

@@ -406,11 +406,10 @@ def test_an_engine_may_be_named(trained, split, monkeypatch, engine):
         monkeypatch.setattr(
             ascent, name, lambda *given, kind=kind, original=original: (used.append(kind), original(*given))[1]
         )
-    attack = attacks.Attack(steps=1)
-    attacks.run(trained, split.take(slice(3)), ImageBall(0.1), attack, engine=str(engine))
+    attacks.PGD(steps=1, engine=str(engine)).find(trained, split.take(slice(3)), ImageBall(0.1))
     assert used == [engine]
     with pytest.raises(UserError, match="unknown engine 'gpu': use one of program, autodiff"):
-        attacks.run(trained, split, ImageBall(0.1), attack, engine="gpu")
+        attacks.PGD(engine="gpu")
 
 
 @pytest.mark.parametrize(

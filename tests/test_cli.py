@@ -16,7 +16,7 @@ from PIL import Image
 
 from hlf_np import attacks, cli, models
 from hlf_np.architectures import Architecture, Kind
-from hlf_np.attacks import Attack
+from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
 from hlf_np.experiments.folder import stored_config
 from hlf_np.manifolds import stored_vaes
@@ -339,7 +339,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
 
     classifier, test = models.load(model), load_fonts(0, 50).test
     attacked = test.take(np.flatnonzero(classifier.predict(test.images) == test.labels))
-    result = attacks.run(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)), Attack(restarts=2))
+    result = attacks.run(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)), PGD(restarts=2))
     assert found["on learned manifold, mean restart"] == pytest.approx(result.restart_success.mean(), abs=6e-5)
     assert found["on learned manifold, any restart"] == pytest.approx(result.success.mean(), abs=6e-5)
     kept = labels_kept(oracle, result.images, attacked.labels)

@@ -200,13 +200,13 @@ def test_no_program_goes_on_with_what_was(change, duplicate):
 def test_a_training_goes_on_with_what_was_written_into_the_layers():
     tested, reference = simple(), simple()
     program = tested.training_program(AdamConfig())
-    program.step(IMAGES, LABELS, 0.01)
+    program.step(IMAGES, IMAGES, LABELS, 0.01)
     program.store()
     for network in (tested.network, reference.network):
         for _, array in network.named_arrays():
             array[...] = 0.1
-    losses, _ = program.step(IMAGES, LABELS, 0.01)
-    fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, LABELS, 0.01)
+    losses, _ = program.step(IMAGES, IMAGES, LABELS, 0.01)
+    fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, IMAGES, LABELS, 0.01)
     np.testing.assert_array_equal(losses, fresh)
     tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3), np.float32)
     program.store()  # into the array that is there now

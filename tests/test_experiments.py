@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
 from hlf_np.architectures import DEFAULTS, Kind
-from hlf_np.attacks import Attack, CarliniWagner, Rule, Start
+from hlf_np.attacks import PGD, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
 from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
@@ -31,7 +31,7 @@ from hlf_np.training import Training, TrainingConfig, Variant, train
 
 fractions = st.floats(1e-6, 1, allow_nan=False)
 some_attacks = st.builds(
-    Attack,
+    PGD,
     steps=st.integers(0, 100),
     step_size=fractions,
     rule=st.sampled_from(Rule),
@@ -105,7 +105,7 @@ def test_every_preset_has_the_papers_recipe(preset):
 def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
     config = PRESETS[preset]
     assert config.epochs == 20
-    assert config.attack == Attack(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
+    assert config.attack == PGD(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
     assert config.n_attacked == 1000
     assert config.n_attacked_on_manifold == {Preset.QUICK: 500, Preset.STANDARD: 1000, Preset.PAPER: 2500}[preset]
 
@@ -241,7 +241,7 @@ def learned(dataset):
 
 
 def test_measurements_are_what_they_say(learned, dataset, spaces):
-    config = replace(TINY, attack=Attack(2, 0.01, restarts=2))
+    config = replace(TINY, attack=PGD(2, 0.01, restarts=2))
     measurements, examples, _ = evaluate(learned, dataset.test, config, spaces)
     images, labels = dataset.test.images, dataset.test.labels
     right = learned.predict(images) == labels
@@ -288,7 +288,7 @@ def test_measurements_are_what_they_say(learned, dataset, spaces):
 def test_distances_are_those_of_the_first_successful_examples_to_the_manifold_of_their_originals(
     learned, dataset, spaces
 ):
-    config = replace(TINY, attack=Attack(3, 0.05), n_projected=4)
+    config = replace(TINY, attack=PGD(3, 0.05), n_projected=4)
     measurements, _, distances = evaluate(learned, dataset.test, config, spaces)
     manifold = TrueManifold(fonts_of(TINY))
     right = learned.predict(dataset.test.images) == dataset.test.labels
@@ -297,7 +297,7 @@ def test_distances_are_those_of_the_first_successful_examples_to_the_manifold_of
         ("on_true_manifold", manifold, TINY.n_attacked_on_manifold),
     ):
         attacked = dataset.test.take(np.flatnonzero(right[:count]))
-        result = attacks.run(learned, attacked, space, config.attack)
+        result = config.attack.find(learned, attacked, space)
         fooled = np.flatnonzero(result.success)[:4]
         part = attacked.take(fooled)
         found = project(result.images[fooled], manifold.chart(part.images, part.labels, part.codes))
@@ -324,7 +324,7 @@ def test_the_oracle_judges_every_image_attacked_on_the_learned_manifold(learned,
     measurements, *_ = evaluate(learned, dataset.test, TINY, spaces, oracle)
     right = np.flatnonzero(learned.predict(dataset.test.images) == dataset.test.labels)
     attacked = dataset.test.take(right[right < TINY.n_attacked_on_manifold])
-    result = attacks.run(learned, attacked, manifold, TINY.attack)
+    result = TINY.attack.find(learned, attacked, manifold)
     assert measurements.learned_labels_kept == labels_kept(oracle, result.images, attacked.labels)
     assert 0 < measurements.learned_labels_kept < 1
     assert not result.success.all()  # else those that failed would not be missed

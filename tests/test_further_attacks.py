@@ -14,7 +14,7 @@ from test_attacks import assert_same_results, linear_model, norms
 
 from hlf_np import UserError
 from hlf_np.attacks import (
-    Attack,
+    PGD,
     CarliniWagner,
     Objective,
     SuccessRate,
@@ -22,13 +22,13 @@ from hlf_np.attacks import (
     fgsm,
     pgd,
     random_search,
-    run,
     transfer,
 )
-from hlf_np.attacks.black_box import _blocks, _restart_seed
+from hlf_np.attacks.black_box import _blocks
 from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
+from hlf_np.random import generator
 from hlf_np.spaces import ImageBall, Norm
 from hlf_np.training import train
 
@@ -94,7 +94,7 @@ def test_the_ratio_of_logits_needs_a_third_one():
 
 def test_an_unknown_objective_is_refused():
     with pytest.raises(UserError, match="cross-entropy, margin"):
-        Attack(objective="hinge")
+        PGD(objective="hinge")
 
 
 # --- FGSM -----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_transfer_judges_the_target_on_images_that_both_classify_correctly(train
     guesses = other.predict(split.images)
     disagreed, labels = np.flatnonzero(guesses != split.labels)[:8], split.labels.copy()
     labels[disagreed] = guesses[disagreed]  # now the source errs, too
-    split, attack = Split(split.images, labels), Attack(steps=10, step_size=0.02, restarts=3, stop_early=False)
+    split, attack = Split(split.images, labels), PGD(steps=10, step_size=0.02, restarts=3, stop_early=False)
     rows, result = transfer(trained, other, split, ImageBall(0.15), attack)
     right = [model.predict(split.images) == split.labels for model in (trained, other)]
     np.testing.assert_array_equal(rows, np.flatnonzero(right[0] & right[1]))
@@ -256,9 +256,9 @@ def test_transfer_judges_the_target_on_images_that_both_classify_correctly(train
 
 
 def test_transfer_to_the_source_itself_is_the_attack(trained, split):
-    rows, result = transfer(trained, trained, split, ImageBall(0.05), Attack(steps=3))
+    rows, result = transfer(trained, trained, split, ImageBall(0.05), PGD(steps=3))
     attacked = split.take(rows)
-    expected = run(trained, attacked, ImageBall(0.05), Attack(steps=3), _restart_seed(0, 0))
+    expected = PGD(steps=3).find(trained, attacked, ImageBall(0.05), int(generator(0, "transfer", 0).integers(2**31)))
     # the target's losses are computed from its logits, those of an attack by its program: rounded differently
     np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5, atol=1e-6)
     assert_same_results(replace(result, loss=expected.loss), expected)
@@ -266,7 +266,7 @@ def test_transfer_to_the_source_itself_is_the_attack(trained, split):
 
 def test_transfer_depends_on_the_seed_alone(trained, other, split):
     first, again, another = (
-        transfer(trained, other, split, ImageBall(0.05), Attack(steps=2), seed)[1] for seed in (1, 1, 2)
+        transfer(trained, other, split, ImageBall(0.05), PGD(steps=2), seed)[1] for seed in (1, 1, 2)
     )
     assert_same_results(first, again)
     assert (first.images != another.images).any()
@@ -274,7 +274,7 @@ def test_transfer_depends_on_the_seed_alone(trained, other, split):
 
 def test_transfer_without_images_that_both_classify_correctly_has_no_rate(trained, split):
     wrong = Split(split.images, (trained.predict(split.images) + 1) % 10)
-    rows, result = transfer(trained, trained, wrong, ImageBall(), Attack(steps=1))
+    rows, result = transfer(trained, trained, wrong, ImageBall(), PGD(steps=1))
     assert len(rows) == 0
     assert math.isnan(SuccessRate.of(result).average)
 

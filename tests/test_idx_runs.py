@@ -10,9 +10,9 @@ import pytest
 from helpers import TINY, made_up, main, rows, tree
 from idx_makers import part_files, random_part, write_files, write_split
 
-from hlf_np import UserError, attacks, models
+from hlf_np import UserError, models
 from hlf_np.architectures import Architecture, Kind
-from hlf_np.attacks import Attack
+from hlf_np.attacks import PGD
 from hlf_np.experiments.claims import leaving_the_manifold
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
@@ -189,7 +189,7 @@ def test_groundwork_on_classes_of_unequal_size(letters, tmp_path, monkeypatch):
 
 
 def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
-    config = replace(fit(TINY, source), attack=Attack(3, 0.05), n_projected=6, sizes=(N_TRAIN,))
+    config = replace(fit(TINY, source), attack=PGD(3, 0.05), n_projected=6, sizes=(N_TRAIN,))
     ground = laid(tmp_path, config)
     model = models.cnn(widths=(4, 8), hidden_units=12)
     train(model, ground.dataset.train, config=TrainingConfig(epochs=6, batch_size=20))
@@ -202,7 +202,7 @@ def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
         ("on_learned_manifold", manifold, config.n_attacked_on_manifold),
     ):
         attacked = test.take(np.flatnonzero(right[:count]))
-        result = attacks.run(model, attacked, space, config.attack)
+        result = config.attack.find(model, attacked, space)
         fooled = np.flatnonzero(result.success)[:6]
         assert len(fooled)
         starts = attacked.images[fooled]

@@ -6,7 +6,7 @@ import pytest
 from helpers import with_and_without_compilation
 
 from hlf_np import models
-from hlf_np.attacks import Attack, Engine, run
+from hlf_np.attacks import PGD, Engine
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
@@ -77,7 +77,7 @@ def test_a_large_network_has_fewer_lanes_and_the_same_bits(monkeypatch):
 def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
     """L2 steps depend smoothly on the gradient, so every number agrees to rounding."""
     model = settled(name)
-    attack = Attack(steps=4, step_size=0.1, rule="sign", stop_early=stop_early)
+    attack = PGD(steps=4, step_size=0.1, rule="sign", stop_early=stop_early)
     fast, slow = attacked(model, ImageBall(0.3, "l2"), attack)
     np.testing.assert_allclose(fast.images, slow.images, atol=1e-4)
     np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-3, atol=1e-5)
@@ -93,7 +93,7 @@ def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
     So it does about a maximum or a ReLU; in one of 51 images it decides otherwise, and the gradient is another one.
     """
     model = settled(name)
-    fast, slow = attacked(model, ImageBall(0.3 if norm == "linf" else 2, norm), Attack(3, 0.02, rule, stop_early=False))
+    fast, slow = attacked(model, ImageBall(0.3 if norm == "linf" else 2, norm), PGD(3, 0.02, rule, stop_early=False))
     differing = (np.abs(fast.images - slow.images) > 1e-4).mean(axis=(1, 2, 3))
     assert np.sort(differing)[:-1].mean() < 0.005
     np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-2, atol=1e-4)
@@ -101,14 +101,14 @@ def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
 
 def attacked(model, space, attack):
     split = sample(model, 2 * IMAGES + 3)
-    return [run(model, split, space, attack, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
+    return [attack.find(model, split, space, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_program_judges_images_as_the_model_does(name):
     """To the last bit: nobody looks at the images again after an attack."""
     model, split = settled(name), sample(MODELS[name](), 2 * IMAGES + 3)
-    result = run(model, split, ImageBall(0.05), Attack(steps=2, step_size=0.02, restarts=2))
+    result = PGD(steps=2, step_size=0.02, restarts=2).find(model, split, ImageBall(0.05))
     assert result.success.sum() > 0
     np.testing.assert_array_equal(result.success, model.predict(result.images) != split.labels)
     losses = cross_entropy(Tensor(model.logits(result.images)), split.labels).data
@@ -140,11 +140,11 @@ def test_linear_layers_with_nothing_in_between_are_one(layers, products):
 @pytest.mark.parametrize("rule", ["sign", "adam"])
 def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
     """Lanes are refilled as images are finished; no image's numbers depend on its lane or neighbours."""
-    attack, space = Attack(steps=30, step_size=0.005, rule=rule, start="image"), ImageBall(0.15)
-    together = run(trained, split, space, attack)
+    attack, space = PGD(steps=30, step_size=0.005, rule=rule, start="image"), ImageBall(0.15)
+    together = attack.find(trained, split, space)
     assert len(set(together.iterations.tolist())) > 3  # lanes were refilled at different times
     for index in (0, 1, IMAGES, 4 * IMAGES, len(split) - 1):
-        alone = run(trained, split.take(np.array([index])), space, attack)
+        alone = attack.find(trained, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]
         assert alone.loss[0] == together.loss[index]
@@ -153,11 +153,11 @@ def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
 @pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg"])
 def test_threads_change_no_bit(name, threads):
     model = settled(name)
-    split, attack = sample(model, 40), Attack(steps=3, step_size=0.02)
+    split, attack = sample(model, 40), PGD(steps=3, step_size=0.02)
     results = []
     for count in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
         threads(count)
-        results.append(run(model, split, ImageBall(0.2), attack))
+        results.append(attack.find(model, split, ImageBall(0.2)))
     for result in results[1:]:
         np.testing.assert_array_equal(result.images, results[0].images)
         np.testing.assert_array_equal(result.loss, results[0].loss)
@@ -181,8 +181,8 @@ def fronts():
 @pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
 def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make):
     model, space, split = make(), fronts()[name], load_fonts(0, 2 * IMAGES + 3).test
-    attack = Attack(steps=3, step_size=0.05, start="random", stop_early=False)
-    found, expected = (run(model, split, space, attack, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF))
+    attack = PGD(steps=3, step_size=0.05, start="random", stop_early=False)
+    found, expected = (attack.find(model, split, space, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF))
     # Adam's first steps are about signs of gradients; where a pixel of a warp lies on the border between two, the
     # gradient to a parameter is discontinuous, so a code may be off.
     near = np.abs(found.perturbations - expected.perturbations).max(axis=1) < 1e-3
@@ -197,7 +197,7 @@ def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name
     results = []
     for count in (1, 2):
         threads(count)
-        results.append(run(model, split, space, Attack(steps=4, step_size=0.05)))
+        results.append(PGD(steps=4, step_size=0.05).find(model, split, space))
     np.testing.assert_array_equal(results[0].images, results[1].images)
     np.testing.assert_array_equal(results[0].loss, results[1].loss)
 
@@ -205,11 +205,11 @@ def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name
 def test_an_image_behind_a_decoder_is_attacked_the_same_in_any_company():
     """Lanes of several classes share a workspace, and move up as others are finished."""
     model, space, split = settled("cnn"), fronts()["learned"], load_fonts(0, 3 * IMAGES + 1).test
-    attack = Attack(steps=12, step_size=0.1, rule="sign", start="image")
-    together = run(model, split, space, attack)
+    attack = PGD(steps=12, step_size=0.1, rule="sign", start="image")
+    together = attack.find(model, split, space)
     assert len(set(together.iterations.tolist())) > 2
     for index in (0, 5, IMAGES, len(split) - 1):
-        alone = run(model, split.take(np.array([index])), space, attack)
+        alone = attack.find(model, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]
         assert alone.loss[0] == together.loss[index]
@@ -217,19 +217,19 @@ def test_an_image_behind_a_decoder_is_attacked_the_same_in_any_company():
 
 def test_decoders_and_classifier_may_change_between_attacks():
     model, space, split = models.cnn(), fronts()["learned"], load_fonts(0, 20).test
-    attack = Attack(steps=2, step_size=0.05)
-    before = run(model, split, space, attack)
-    np.testing.assert_array_equal(run(model, split, space, attack).images, before.images)
+    attack = PGD(steps=2, step_size=0.05)
+    before = attack.find(model, split, space)
+    np.testing.assert_array_equal(attack.find(model, split, space).images, before.images)
     vae = space.vaes[split.labels[0]]
     vae.decoder.layers[0].parameters["weight"].data *= 1.5
-    after = run(model, split, space, attack)
+    after = attack.find(model, split, space)
     changed = (after.images != before.images).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(changed, split.labels == split.labels[0])
     codes = space.chart(split.images, split.labels, None).start + after.perturbations
     for image, code, label in zip(after.images, codes, split.labels, strict=True):
         np.testing.assert_allclose(image, space.vaes[label].decode(code[None])[0], rtol=0, atol=1e-6)
     model.network.layers[0].parameters["weight"].data *= 1.5
-    assert (run(model, split, space, attack).loss != after.loss).all()
+    assert (attack.find(model, split, space).loss != after.loss).all()
 
 
 def test_a_compiled_model_follows_its_weights():
@@ -265,10 +265,10 @@ WITHOUT_COMPILATION = {
 CODE = """
 import numpy as np
 from test_program import WITHOUT_COMPILATION, sample, settled
-from hlf_np.attacks import Attack, run
+from hlf_np.attacks import PGD
 name, space, rule, stop_early = WITHOUT_COMPILATION[{name!r}]
 model = settled(name)
-result = run(model, sample(model, 4), space(), Attack(2, 0.05, rule, stop_early=stop_early))
+result = PGD(2, 0.05, rule, stop_early=stop_early).find(model, sample(model, 4), space())
 np.savez({out!r}, images=result.images, loss=result.loss)
 """
 

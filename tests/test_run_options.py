@@ -10,7 +10,7 @@ from helpers import TINY, main, rows, tree
 
 from hlf_np import attacks, models
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
-from hlf_np.attacks import Attack, CarliniWagner
+from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.evaluation import evaluate
 from hlf_np.experiments.folder import open_store, stored_config
@@ -117,7 +117,7 @@ def config():
     return RunConfig(
         **vars(TINY)
         | {
-            "attack": Attack(3, 0.02, restarts=2),
+            "attack": PGD(3, 0.02, restarts=2),
             "n_test": 150,
             "n_attacked": 120,
             "n_attacked_on_manifold": 100,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hlf_np import UserError, models
-from hlf_np.attacks import Attack, CarliniWagner, carlini_wagner, run
+from hlf_np.attacks import PGD, CarliniWagner, carlini_wagner
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.data.fonts import BOXES, Box, Difficulty
@@ -124,7 +124,7 @@ def test_starts_lie_in_the_box(hard_fonts, make):
 def test_attacks_find_valid_images_of_codes_within_ball_and_box(trained, hard_fonts, batch, make, norm, stop_early):
     space = make(hard_fonts, 0.25, norm)
     chart = chart_of(space, batch)
-    result = run(trained, batch, space, Attack(8, 0.05, stop_early=stop_early, restarts=2))
+    result = PGD(8, 0.05, stop_early=stop_early, restarts=2).find(trained, batch, space)
     codes = chart.start + result.perturbations
     sizes = np.linalg.norm(result.perturbations.astype(np.float64), np.inf if norm == "linf" else 2, axis=1)
     assert sizes.max() <= 0.25
@@ -140,15 +140,15 @@ def test_attacks_find_valid_images_of_codes_within_ball_and_box(trained, hard_fo
 @every_space
 def test_attacks_raise_the_loss(trained, hard_fonts, batch, make):
     def losses(steps):
-        space, attack = make(hard_fonts), Attack(steps, 0.02, start="image", stop_early=False)
-        return run(trained, batch, space, attack).loss
+        space, attack = make(hard_fonts), PGD(steps, 0.02, start="image", stop_early=False)
+        return attack.find(trained, batch, space).loss
 
     assert (losses(10) > losses(0)).mean() > 0.8
 
 
 @every_space
 def test_a_tiny_ball_leaves_images_nearly_as_they_are(trained, hard_fonts, batch, make):
-    result = run(trained, batch, make(hard_fonts, 1e-5), Attack(3, 1e-5, stop_early=False))
+    result = PGD(3, 1e-5, stop_early=False).find(trained, batch, make(hard_fonts, 1e-5))
     assert result.perturbations.any()
     # 1e-5 half images are 14e-5 pixels, of slope up to 1, for each of six parameters
     np.testing.assert_allclose(result.images, batch.images, rtol=0, atol=1e-3)
@@ -157,7 +157,7 @@ def test_a_tiny_ball_leaves_images_nearly_as_they_are(trained, hard_fonts, batch
 @every_space
 def test_attacks_depend_on_the_seed_alone(trained, hard_fonts, batch, make, monkeypatch):
     def attack(seed):
-        return run(trained, batch, make(hard_fonts), Attack(3, 0.02), seed)
+        return PGD(3, 0.02).find(trained, batch, make(hard_fonts), seed)
 
     first = attack(1)
     assert (attack(2).images != first.images).any()
@@ -173,7 +173,7 @@ def test_attacks_depend_on_the_seed_alone(trained, hard_fonts, batch, make, monk
 def test_random_transformations_lie_around_the_identity(trained):
     """On both sides of it in each parameter, alike; around 0 instead, every scale would be the smallest allowed."""
     images = np.zeros((2000, 28, 28, 1), np.float32)
-    drawn = run(trained, Split(images, np.zeros(2000, np.int64)), Transformations(HARD), Attack(steps=0))
+    drawn = PGD(steps=0).find(trained, Split(images, np.zeros(2000, np.int64)), Transformations(HARD))
     codes = np.array([0, 0, 0, 0, 1, 0]) + drawn.perturbations
     lower, upper = np.array([-0.2, -0.2, -0.3, -0.3, 0.75, -0.3]), np.array([0.2, 0.2, 0.3, 0.3, 1.15, 0.3])
     assert ((codes >= lower - 1e-6) & (codes <= upper + 1e-6)).all()
@@ -204,22 +204,22 @@ def test_colours_are_transformed_alike(batch):
     weights = grey.state_dict()
     first = next(name for name, array in weights.items() if array.ndim == 4)
     coloured.load_state_dict(weights | {first: np.repeat(weights[first], 3, axis=1) / np.float32(3)})
-    space, attack = Transformations(HARD), Attack(steps=5)
-    found = run(grey, batch, space, attack)
-    in_colour = run(coloured, replace(batch, images=np.repeat(batch.images, 3, axis=3)), space, attack)
+    space, attack = Transformations(HARD), PGD(steps=5)
+    found = attack.find(grey, batch, space)
+    in_colour = attack.find(coloured, replace(batch, images=np.repeat(batch.images, 3, axis=3)), space)
     assert np.abs(found.images - batch.images).max() > 0.1
     np.testing.assert_allclose(in_colour.images, np.repeat(found.images, 3, axis=3), rtol=0, atol=1e-3)
 
 
 def test_transformations_take_images_without_labels_meaning_anything(trained, batch):
     space = Transformations(EMNIST_BOX)
-    result = run(trained, replace(batch, codes=None), space, Attack(1))
-    np.testing.assert_array_equal(result.images, run(trained, batch, space, Attack(1)).images)
+    result = PGD(1).find(trained, replace(batch, codes=None), space)
+    np.testing.assert_array_equal(result.images, PGD(1).find(trained, batch, space).images)
 
 
 def test_images_without_codes_are_refused(trained, fonts, split):
     with pytest.raises(UserError, match="needs the codes of the images"):
-        run(trained, replace(split, codes=None), TrueManifold(fonts), Attack(1))
+        PGD(1).find(trained, replace(split, codes=None), TrueManifold(fonts))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_images_without_codes_are_refused(trained, fonts, split):
 )
 def test_codes_of_something_else_are_refused(trained, hard_fonts, batch, spoil, message):
     with pytest.raises(UserError, match=message):
-        run(trained, replace(batch, codes=spoil(batch.codes)), TrueManifold(hard_fonts), Attack(1))
+        PGD(1).find(trained, replace(batch, codes=spoil(batch.codes)), TrueManifold(hard_fonts))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_the_attack_of_carlini_and_wagner_works_on_codes(trained, hard_fonts, ba
 def test_parameters_without_room_stay_where_they_are(trained, batch):
     flat = Transformations(Box.around_identity(0.2, 0, (1, 1), 0.3))
     results = [
-        run(trained, batch, flat, Attack(5, 0.05)),
+        PGD(5, 0.05).find(trained, batch, flat),
         carlini_wagner(trained, batch.images, batch.labels, flat, None, CarliniWagner(10)),
     ]
     for result in results:

@@ -8,18 +8,19 @@ import oracles
 import pytest
 from conftest import small_cnn
 
-from hlf_np import UserError, attacks, models, training
-from hlf_np.attacks import Attack
+from hlf_np import UserError, models, training, trainings
+from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.manifolds import VaeConfig, class_vaes
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
-from hlf_np.training import Perturbation, Training, TrainingConfig, Variant, perturbations, perturbed_batch, train
+from hlf_np.training import TrainingConfig, perturbed_batch, train
+from hlf_np.trainings import TRAININGS, Perturbation, Variant, training_of
 
 FAST = TrainingConfig(epochs=3, batch_size=25, adam=AdamConfig(learning_rate=0.005))
-ATTACK = Attack(steps=2, step_size=0.05, stop_early=False)
+ATTACK = PGD(steps=2, step_size=0.05, stop_early=False)
 SHARE = Perturbation(ImageBall(0.1), ATTACK)
 ADVERSARIAL = replace(FAST, perturbations=(SHARE,))
 
@@ -143,13 +144,13 @@ def test_the_same_seed_gives_the_same_bits_at_any_number_of_threads(split, confi
     assert differ(weights_after(split, config, seed=1), single)
 
 
-@pytest.mark.parametrize("name", Training)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_is_decided_by_its_seed(split, spaces, name):
-    config = replace(FAST, epochs=1, perturbations=perturbations(name, spaces, ATTACK))
+    config = replace(FAST, epochs=1, perturbations=name.perturbations(spaces, ATTACK))
     first = weights_after(split, config)
     assert_same_arrays(weights_after(split, config), first)
     assert differ(weights_after(split, config, seed=1), first)
-    if name != "normal":
+    if name.spaces:
         assert differ(weights_after(split, replace(FAST, epochs=1)), first)
 
 
@@ -213,10 +214,10 @@ def test_perturbed_batches_leave_the_data_alone(trained, split):
 
 
 def test_random_shares_are_drawn_and_not_attacked(trained, split, spaces):
-    (share,) = perturbations(Training.RANDOM_TRANSFORMATIONS, spaces, Attack(steps=9, start="image", restarts=3))
+    (share,) = training_of("random_transformations").perturbations(spaces, PGD(steps=9, start="image", restarts=3))
     share = replace(share, fraction=1.0)
     images = perturbed_batch(trained, split, [share], random())
-    start = attacks.run(trained, split, spaces[2], Attack(steps=0), int(random().integers(2**31)))
+    start = PGD(steps=0).find(trained, split, spaces[2], int(random().integers(2**31)))
     np.testing.assert_array_equal(images, start.images)
     assert (images != split.images).any(axis=(1, 2, 3)).mean() > 0.9
     untrained = perturbed_batch(small_cnn(), split, [share], random())
@@ -224,7 +225,7 @@ def test_random_shares_are_drawn_and_not_attacked(trained, split, spaces):
 
 
 def test_weak_attacks_stop_at_the_first_label_change(trained, split):
-    attack = Attack(steps=6, step_size=0.05)
+    attack = PGD(steps=6, step_size=0.05)
     weak, full = (
         perturbed_batch(trained, split, [Perturbation(ImageBall(0.2), replace(attack, stop_early=stop), 1.0)], random())
         for stop in (True, False)
@@ -267,23 +268,23 @@ KINDS = {  # where each training perturbs, by the protocol
 
 
 @pytest.mark.parametrize("variant", Variant)
-@pytest.mark.parametrize("name", Training)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_trainings_perturb_where_and_as_much_as_they_say(spaces, name, variant):
-    shares = perturbations(name, spaces[::-1], ATTACK, variant)
-    assert [type(share.space) for share in shares] == KINDS[name]
+    shares = name.perturbations(spaces[::-1], ATTACK, variant)
+    assert [type(share.space) for share in shares] == KINDS[str(name)]
     assert all(share.space in spaces for share in shares)
     for share in shares:
         assert share.fraction == (1 if variant == "full" else 0.5) / len(shares)
         expected = replace(ATTACK, stop_early=variant == "weak")
-        assert share.attack == (replace(expected, steps=0) if name == "random_transformations" else expected)
+        assert share.attack == (replace(expected, steps=0) if name.random else expected)
 
 
 def test_the_papers_attack_is_the_default():
-    (share,) = perturbations(Training.ADVERSARIAL)
-    assert share == Perturbation(ImageBall(0.3), Attack(steps=40, step_size=0.005, rule="adam", stop_early=False), 0.5)
+    (share,) = trainings.ADVERSARIAL.perturbations()
+    assert share == Perturbation(ImageBall(0.3), PGD(steps=40, step_size=0.005, rule="adam", stop_early=False), 0.5)
 
 
-@pytest.mark.parametrize("name", Training)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
     seen = []
 
@@ -292,15 +293,15 @@ def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
         return batch.images
 
     monkeypatch.setattr(training, "perturbed_batch", watched)
-    train(small_cnn(), split, name, epochs=1, space=spaces, variant="full")
-    assert seen[0] == perturbations(name, spaces, variant=Variant.FULL)
+    train(small_cnn(), split, str(name), epochs=1, space=spaces, variant="full")
+    assert seen[0] == name.perturbations(spaces, variant=Variant.FULL)
 
 
 def test_names_mean_the_same_as_the_choices_they_name(spaces):
-    for name in Training:
+    for name in TRAININGS:
         for variant in Variant:
-            expected = perturbations(name, spaces, ATTACK, variant)
-            assert perturbations(str(name), spaces, ATTACK, str(variant)) == expected
+            expected = name.perturbations(spaces, ATTACK, variant)
+            assert training_of(str(name)).perturbations(spaces, ATTACK, str(variant)) == expected
     assert all(TrainingConfig(engine=str(engine)).engine is engine for engine in Engine)
 
 

@@ -47,8 +47,8 @@ def test_steps_of_a_classifier(name, count):
     reference = AutodiffLearner(readable, SMOOTH)
     batch = sample(compiled, count)
     for step in range(2):
-        loss, predictions = program.step(batch.images, batch.labels, 0.01)
-        expected_loss, expected_predictions = reference.step(batch.images, batch.labels, 0.01)
+        loss, predictions = program.step(batch.images, batch.images, batch.labels, 0.01)
+        expected_loss, expected_predictions = reference.step(batch.images, batch.images, batch.labels, 0.01)
         # A ReLU whose input rounds to the other side of 0 changes its gradient: what follows is a little farther apart.
         np.testing.assert_allclose(loss, expected_loss, rtol=0, atol=1e-5 if step == 0 else 1e-3)
         assert (predictions == expected_predictions).mean() > 0.95
@@ -70,7 +70,7 @@ def test_a_bias_before_batch_norm_only_decays():
     config = AdamConfig(epsilon=1.0, weight_decay=0.5, betas=(0.0, 0.0))
     program = ClassifierTraining(model.network, model.image_shape, config)
     batch = sample(model, 10)
-    program.step(batch.images, batch.labels, 0.1)
+    program.step(batch.images, batch.images, batch.labels, 0.1)
     program.store()
     # without moments a step is rate * g / (|g| + epsilon), here of g = 0.5 * 1
     np.testing.assert_allclose(bias.data, 1 - 0.1 * 0.5 / 1.5, rtol=1e-6)
@@ -105,7 +105,7 @@ def test_the_same_bits_at_any_number_of_threads(threads):
         program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
         batch = sample(model, 57)
         for _ in range(3):
-            program.step(batch.images, batch.labels, 0.01)
+            program.step(batch.images, batch.images, batch.labels, 0.01)
         program.store()
         states.append(model.state_dict())
     for name, array in states[0].items():
@@ -119,9 +119,9 @@ def test_nothing_of_a_larger_batch_is_left_in_a_smaller_one():
         program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
         for count in before:
             batch = sample(model, count)
-            program.step(batch.images, batch.labels, 0.0)
+            program.step(batch.images, batch.images, batch.labels, 0.0)
         batch = sample(model, 13)
-        results.append(program.step(batch.images, batch.labels, 0.0)[0])
+        results.append(program.step(batch.images, batch.images, batch.labels, 0.0)[0])
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_the_gradients_of_a_larger_batch_are_gone_in_one_of_a_single_part():
         program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
         for count in (*before, 4):
             batch = sample(model, count)
-            program.step(batch.images, batch.labels, 0.0)
+            program.step(batch.images, batch.images, batch.labels, 0.0)
         gradients.append(program._gradients.sum(axis=0))
     assert gradients[0].any()
     np.testing.assert_array_equal(*gradients)
@@ -179,7 +179,7 @@ from test_training_program import SMOOTH, VAES
 model = MODELS[{name!r}]()
 program = ClassifierTraining(model.network, model.image_shape, SMOOTH, batch_size=8)
 batch = sample(model, 5)
-loss, _ = program.step(batch.images, batch.labels, 0.01)
+loss, _ = program.step(batch.images, batch.images, batch.labels, 0.01)
 config = replace(VAES["odd images"], adam=SMOOTH, batch_size=8)
 vae = Vae(config)
 learner = VaeTraining(vae)

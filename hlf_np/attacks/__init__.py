@@ -1,24 +1,32 @@
 """Attacks: projected gradient ascent in any perturbation space, and what goes beyond it; one file each."""
 
-from hlf_np.attacks.ascent import Attack, AttackResult, Rule, Start, SuccessRate, fgsm, pgd, run
-from hlf_np.attacks.black_box import random_search, transfer
+from hlf_np.attacks.ascent import FGSM, PGD, Rule, Start, fgsm, pgd
+from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate
+from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
 from hlf_np.attacks.objectives import Objective
 from hlf_np.attacks.smallest import CarliniWagner, carlini_wagner
 from hlf_np.engine import Engine
 
+# What `python -m hlf_np attack` offers.
+ATTACKS: tuple[Attack, ...] = (PGD(), FGSM(), CarliniWagner(), RandomSearch())
+
 __all__ = [
+    "ATTACKS",
+    "FGSM",
+    "PGD",
     "Attack",
     "AttackResult",
     "CarliniWagner",
     "Engine",
     "Objective",
+    "RandomSearch",
     "Rule",
     "Start",
     "SuccessRate",
+    "Transfer",
     "carlini_wagner",
     "fgsm",
     "pgd",
     "random_search",
-    "run",
     "transfer",
 ]

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
+from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import Objective
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
@@ -45,8 +47,8 @@ class Start(StrEnum):
 
 
 @dataclass(frozen=True)
-class Attack:
-    """The settings of projected gradient ascent; the defaults are the paper's.
+class PGD:
+    """Projected gradient ascent, an `Attack`; the defaults are the paper's.
 
     steps : gradient steps per restart.
     step_size : of one step, in the units of the code; Adam moves about this far in every entry.
@@ -56,7 +58,11 @@ class Attack:
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
     objective : what is maximised, "cross-entropy", "margin" or "dlr"; see `objectives`.
+    engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows the layers and
+        spaces of this package and the cross-entropy only; the rest is always done by autodiff.
     """
+
+    name: ClassVar[str] = "pgd"
 
     steps: int = 40
     step_size: float = 0.005
@@ -65,63 +71,47 @@ class Attack:
     restarts: int = 1
     stop_early: bool = True
     objective: Objective = Objective.CROSS_ENTROPY
+    engine: Engine = Engine.PROGRAM
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, least=0)
         check_count("restarts", self.restarts)
         check_positive("step_size", self.step_size)
-        object.__setattr__(self, "rule", check_choice("rule", self.rule, Rule))
-        object.__setattr__(self, "start", check_choice("start", self.start, Start))
-        object.__setattr__(self, "objective", check_choice("objective", self.objective, Objective))
+        choices = {"rule": Rule, "start": Start, "objective": Objective, "engine": Engine}
+        for name, kind in choices.items():
+            object.__setattr__(self, name, check_choice(name, getattr(self, name), kind))
 
-
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack found.
-
-    images : (N, H, W, C) float32, the final images: valid and inside the space.
-    perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals. Their norms are at most
-        epsilon, rounding included.
-    success : (N,) bool; exactly `model.predict(images) != labels`.
-    iterations : (N,) int64, how many steps led to `images`.
-    loss : (N,) float32, the attack's objective at `images`.
-    restart_success : (restarts, N) bool, whether each restart succeeded.
-    """
-
-    images: Floats
-    perturbations: Floats
-    success: Booleans
-    iterations: Integers
-    loss: Floats
-    restart_success: Booleans
-
-
-@dataclass(frozen=True)
-class SuccessRate:
-    """Successful attacks as a fraction of the images that are classified correctly without one.
-
-    average : over restarts, as the paper's released code reports it.
-    worst : an image counts if any restart succeeded.
-
-    Examples
-    --------
-    >>> import hlf_np as hlf
-    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 50).test
-    >>> right = test.take(model.predict(test.images) == test.labels)
-    >>> rate = SuccessRate.of(run(model, right, hlf.spaces.ImageBall(0.3), Attack(steps=5, restarts=2)))
-    >>> 0 <= rate.average <= rate.worst <= 1
-    True
-    """
-
-    average: float
-    worst: float
-
-    @classmethod
-    def of(cls, result: AttackResult) -> SuccessRate:
-        """The rates of an attack on correctly classified images; NaN if there were none."""
-        if not len(result.success):
-            return cls(math.nan, math.nan)
-        return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        """See `Attack.find` and `pgd`."""
+        images, labels = split.images, split.labels
+        images = check_images(images, model.image_shape)
+        labels = check_labels(labels, model.classes, len(images))
+        model.check_shapes()
+        chart = space.chart(images, labels, split.codes)
+        best = _Kept(chart.start, prefer_success=self.stop_early)
+        restart_success = np.zeros((self.restarts, len(labels)), bool)
+        wanted = self.engine is Engine.PROGRAM and self.objective is Objective.CROSS_ENTROPY and len(labels) > 0
+        compiled = chart.compiled(model) if wanted else None
+        for restart in range(self.restarts):
+            codes = chart.start
+            if self.start is Start.RANDOM:
+                random = generator(seed, "attack", restart)
+                codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
+            if compiled:
+                kept = _compiled_ascent(compiled, chart, labels, space, self, codes)
+            else:
+                kept = _ascent(model, chart, labels, space, self, codes)
+            best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
+            restart_success[restart] = kept.success
+        if compiled and chart.codes_are_images and np.isfinite(best.loss).all():
+            # the program has judged these very images; `Model.logits` would find the same bits
+            perturbations = best.codes - chart.start
+            return AttackResult(best.codes, perturbations, best.success, best.iterations, best.loss, restart_success)
+        final = np.clip(chart.decoded(best.codes), 0, 1)
+        logits = model.logits(final)
+        success = logits.argmax(axis=1) != labels
+        losses = self.objective.of(Tensor(logits), labels).data
+        return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
 class _Kept:
@@ -148,7 +138,7 @@ class _Kept:
 class _Steps:
     """The steps of one rule, with Adam's running moments for each entry of the codes."""
 
-    def __init__(self, attack: Attack, space: Space, codes: Floats) -> None:
+    def __init__(self, attack: PGD, space: Space, codes: Floats) -> None:
         self.attack, self.space, self.count = attack, space, 0
         self.first, self.second = np.zeros_like(codes), np.zeros_like(codes)
 
@@ -168,7 +158,7 @@ class _Steps:
         return scale * self.first / (np.sqrt(self.second) * correction + 1e-8)
 
 
-def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats) -> _Kept:
+def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats) -> _Kept:
     """One restart for one batch, from given codes (N, ...)."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
     rows = np.arange(len(labels))  # the images still under attack
@@ -191,7 +181,7 @@ def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
     return kept
 
 
-def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats) -> _Kept:
+def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats) -> _Kept:
     """One restart for all images, in batches."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
     for first in range(0, len(labels), IMAGES_PER_BATCH):
@@ -202,7 +192,7 @@ def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
 
 
 def _compiled_ascent(
-    compiled: Compiled, chart: Chart, labels: Integers, space: Space, attack: Attack, codes: Floats
+    compiled: Compiled, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats
 ) -> _Kept:
     """The same in the compiled program, all images in one call."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
@@ -222,42 +212,6 @@ def _compiled_ascent(
         (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss),
     )  # fmt: skip
     return kept
-
-
-def run(
-    model: Model, split: Split, space: Space, attack: Attack, seed: int = 0, engine: str = "program"
-) -> AttackResult:
-    """Attack every image of a split; see `pgd`."""
-    engine = check_choice("engine", engine, Engine)
-    images, labels = split.images, split.labels
-    images = check_images(images, model.image_shape)
-    labels = check_labels(labels, model.classes, len(images))
-    model.check_shapes()
-    chart = space.chart(images, labels, split.codes)
-    best = _Kept(chart.start, prefer_success=attack.stop_early)
-    restart_success = np.zeros((attack.restarts, len(labels)), bool)
-    wanted = engine is Engine.PROGRAM and attack.objective is Objective.CROSS_ENTROPY and len(labels) > 0
-    compiled = chart.compiled(model) if wanted else None
-    for restart in range(attack.restarts):
-        codes = chart.start
-        if attack.start is Start.RANDOM:
-            random = generator(seed, "attack", restart)
-            codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
-        if compiled:
-            kept = _compiled_ascent(compiled, chart, labels, space, attack, codes)
-        else:
-            kept = _ascent(model, chart, labels, space, attack, codes)
-        best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
-        restart_success[restart] = kept.success
-    if compiled and chart.codes_are_images and np.isfinite(best.loss).all():
-        # the program has judged these very images; `Model.logits` would find the same bits
-        perturbations = best.codes - chart.start
-        return AttackResult(best.codes, perturbations, best.success, best.iterations, best.loss, restart_success)
-    final = np.clip(chart.decoded(best.codes), 0, 1)
-    logits = model.logits(final)
-    success = logits.argmax(axis=1) != labels
-    losses = attack.objective.of(Tensor(logits), labels).data
-    return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
 def pgd(
@@ -285,10 +239,8 @@ def pgd(
         from the start succeeds at once.
     space : the allowed perturbations.
     codes : places of the images on the true manifold, for spaces that need them.
-    steps, step_size, rule, start, restarts, stop_early, objective : see `Attack`.
+    steps, step_size, rule, start, restarts, stop_early, objective, engine : see `PGD`.
     seed : of the random starts.
-    engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows the layers and
-        spaces of this package and the cross-entropy only; the rest is always done by autodiff.
 
     Raises
     ------
@@ -303,7 +255,7 @@ def pgd(
     >>> result.restart_success.shape, bool(abs(result.perturbations).max() <= 0.3)
     ((2, 20), True)
     """
-    attack = Attack(
+    attack = PGD(
         steps,
         step_size,
         check_choice("rule", rule, Rule),
@@ -311,8 +263,9 @@ def pgd(
         restarts,
         stop_early,
         check_choice("objective", objective, Objective),
+        check_choice("engine", engine, Engine),
     )
-    return run(model, Split(images, labels, codes), space, attack, seed, engine)
+    return attack.find(model, Split(images, labels, codes), space, seed)
 
 
 def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Codes | None = None) -> AttackResult:
@@ -329,4 +282,14 @@ def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Co
     >>> bool((abs(result.perturbations) <= 0.1).all())
     True
     """
-    return pgd(model, images, labels, space, codes, steps=1, step_size=space.epsilon, rule="sign", start="image")
+    return FGSM().find(model, Split(images, labels, codes), space)
+
+
+@dataclass(frozen=True)
+class FGSM:
+    """The fast gradient sign method as an `Attack`; nothing is random."""
+
+    name: ClassVar[str] = "fgsm"
+
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        return PGD(1, space.epsilon, Rule.SIGN, Start.IMAGE).find(model, split, space)

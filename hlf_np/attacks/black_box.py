@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers
-from hlf_np.attacks.ascent import Attack, AttackResult, run
+from hlf_np.attacks.ascent import PGD
+from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import margin
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images, check_labels
@@ -18,27 +20,51 @@ from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Attack another model and show what is found to this one, an `Attack`.
+
+    source : the model that is attacked. The attack knows nothing of the other, so a low rate can mean robustness or
+        merely that the two models err in different places. The paper's source is a held-out, normally trained model
+        (N = 10,000).
+    attack : on the source; each restart is shown.
+    """
+
+    name: ClassVar[str] = "transfer"
+
+    source: Model
+    attack: PGD = field(default_factory=PGD)
+
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        """See `Attack.find`.
+
+        `restart_success` counts every restart that fooled the model, `images` are of the first such restart (of the
+        first restart, where none did).
+        """
+        images = check_images(split.images, self.source.image_shape)
+        attacked = replace(split, images=images, labels=check_labels(split.labels, self.source.classes, len(images)))
+        once = replace(self.attack, restarts=1)
+        seeds = (int(generator(seed, "transfer", each).integers(2**31)) for each in range(self.attack.restarts))
+        results = [once.find(self.source, attacked, space, each) for each in seeds]
+        fooled = np.array([model.predict(result.images) != attacked.labels for result in results])  # (restarts, N)
+        shown, each = fooled.argmax(axis=0), np.arange(len(attacked))
+        images, perturbations, iterations = (
+            np.stack([getattr(result, name) for result in results])[shown, each]
+            for name in ("images", "perturbations", "iterations")
+        )
+        losses = self.attack.objective.of(Tensor(model.logits(images)), attacked.labels).data
+        return AttackResult(images, perturbations, np.asarray(fooled.any(axis=0)), iterations, losses, fooled)
+
+
 def transfer(
-    source: Model, target: Model, split: Split, space: Space, attack: Attack | None = None, seed: int = 0
+    source: Model, target: Model, split: Split, space: Space, attack: PGD | None = None, seed: int = 0
 ) -> tuple[Integers, AttackResult]:
-    """Attack `source` and see whether `target` is fooled, on images that both classify correctly.
-
-    The attack knows nothing of the target, so a low rate can mean robustness or merely that the two models
-    err in different places. The paper's source is a held-out, normally trained model (N = 10,000).
-
-    Parameters
-    ----------
-    source, target : the model that is attacked, and the one that is judged.
-    split : images, labels and, for spaces that need them, codes.
-    space : the allowed perturbations.
-    attack : on the source; each restart is shown to the target.
-    seed : of the random starts.
+    """Attack `source` and see whether `target` is fooled, on images that both classify correctly; see `Transfer`.
 
     Returns
     -------
     rows : (M,) int64, the images of the split that both models classify correctly.
-    result : of the target for these images; `restart_success` counts every restart that fooled it, `images`
-        are of the first such restart (of the first restart, where none did).
+    result : of the target for these images.
 
     Raises
     ------
@@ -52,28 +78,23 @@ def transfer(
     >>> len(rows) == len(shown.success) <= 50
     True
     """
-    attack = attack or Attack()
     images = check_images(split.images, source.image_shape)
     split = replace(split, images=images, labels=check_labels(split.labels, source.classes, len(images)))
     correct = [model.predict(split.images) == split.labels for model in (source, target)]
     rows = np.flatnonzero(correct[0] & correct[1])
-    attacked = split.take(rows)
-    results = [
-        run(source, attacked, space, replace(attack, restarts=1), _restart_seed(seed, restart))
-        for restart in range(attack.restarts)
-    ]
-    fooled = np.array([target.predict(result.images) != attacked.labels for result in results])  # (restarts, M)
-    shown, each = fooled.argmax(axis=0), np.arange(len(rows))
-    images, perturbations, iterations = (
-        np.stack([getattr(result, name) for result in results])[shown, each]
-        for name in ("images", "perturbations", "iterations")
-    )
-    losses = attack.objective.of(Tensor(target.logits(images)), attacked.labels).data
-    return rows, AttackResult(images, perturbations, np.asarray(fooled.any(axis=0)), iterations, losses, fooled)
+    return rows, Transfer(source, attack or PGD()).find(target, split.take(rows), space, seed)
 
 
-def _restart_seed(seed: int, restart: int) -> int:
-    return int(generator(seed, "transfer", restart).integers(2**31))
+@dataclass(frozen=True)
+class RandomSearch:
+    """`random_search` as an `Attack`; queries : of the model, for each image."""
+
+    name: ClassVar[str] = "random"
+
+    queries: int = 500
+
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        return random_search(model, split.images, split.labels, space, split.codes, self.queries, seed)
 
 
 def random_search(

@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 
 from hlf_np.arrays import Booleans
-from hlf_np.attacks.ascent import IMAGES_PER_BATCH, Attack, Rule, run
+from hlf_np.attacks.ascent import IMAGES_PER_BATCH, PGD, Rule
 from hlf_np.attacks.black_box import random_search, transfer
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_images, check_labels
@@ -116,7 +116,7 @@ def look_for(
         _, shown = transfer(source, model, split, space, thorough(epsilon), seed)
         transferred = float(shown.success.sum() / len(split))
     epsilons = np.linspace(epsilon, LARGEST, 4).tolist() if epsilon < LARGEST else [epsilon]
-    growth = [(each, _rate(run(model, split, ImageBall(each), thorough(each), seed).success)) for each in epsilons]
+    growth = [(each, _rate(thorough(each).find(model, split, ImageBall(each), seed).success)) for each in epsilons]
     return Signs(
         len(split),
         _rate(_without_gradient(model, split)),
@@ -127,13 +127,13 @@ def look_for(
     )
 
 
-def thorough(epsilon: float) -> Attack:
+def thorough(epsilon: float) -> PGD:
     """An attack that crosses a ball of this size four times over.
 
     The paper's attack does not: 40 steps of Adam, 0.005 each, end at most 0.2 from where they start. What it misses at
     epsilon 0.3 must not be blamed on the gradients.
     """
-    return Attack(steps=40, step_size=epsilon / 10, rule=Rule.SIGN, restarts=2)
+    return PGD(steps=40, step_size=epsilon / 10, rule=Rule.SIGN, restarts=2)
 
 
 def _rate(which: Booleans) -> float:

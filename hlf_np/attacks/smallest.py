@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers
-from hlf_np.attacks.ascent import IMAGES_PER_BATCH, AttackResult
+from hlf_np.attacks.ascent import IMAGES_PER_BATCH
+from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import Objective, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images, check_labels, check_positive
-from hlf_np.data.dataset import Codes
+from hlf_np.data.dataset import Codes, Split
 from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import relu, tanh
@@ -34,13 +36,15 @@ _BORDER = 0.999
 
 @dataclass(frozen=True)
 class CarliniWagner:
-    """The settings of the attack; the first three defaults are the paper's.
+    """The attack with its settings, an `Attack`; the first three defaults are the paper's.
 
     iterations : steps of Adam.
     confidence : kappa, by how much the other class is to lead.
     weight : lambda, of the margin against the size.
     learning_rate : of Adam, in the units of w; smaller ones do not get far in 120 steps from the border.
     """
+
+    name: ClassVar[str] = "cw"
 
     iterations: int = 120
     confidence: float = 1.5
@@ -53,6 +57,23 @@ class CarliniWagner:
             check_positive(name, getattr(self, name))
         if not 0 <= self.confidence < math.inf:
             raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
+
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        """See `Attack.find` and `carlini_wagner`; nothing is random."""
+        images = check_images(split.images, model.image_shape)
+        labels = check_labels(split.labels, model.classes, len(images))
+        chart = space.chart(images, labels, split.codes)
+        best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
+        for first in range(0, len(labels), IMAGES_PER_BATCH):
+            rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
+            found = _minimise(model, chart.take(rows), labels[rows], space, self)
+            best[rows], iterations[rows] = found.codes, found.iterations
+        best = space.project(chart, best)  # moves failures only
+        final = np.clip(chart.decoded(best), 0, 1)
+        logits = model.logits(final)
+        success = logits.argmax(axis=1) != labels
+        losses = Objective.CROSS_ENTROPY.of(Tensor(logits), labels).data
+        return AttackResult(final, best - chart.start, success, iterations, losses, success[None])
 
 
 class _Smallest:
@@ -112,21 +133,7 @@ def carlini_wagner(
     >>> bool((space.norm.of(result.perturbations) <= 1.5).all())
     True
     """
-    settings = settings or CarliniWagner()
-    images = check_images(images, model.image_shape)
-    labels = check_labels(labels, model.classes, len(images))
-    chart = space.chart(images, labels, codes)
-    best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
-    for first in range(0, len(labels), IMAGES_PER_BATCH):
-        rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
-        found = _minimise(model, chart.take(rows), labels[rows], space, settings)
-        best[rows], iterations[rows] = found.codes, found.iterations
-    best = space.project(chart, best)  # moves failures only
-    final = np.clip(chart.decoded(best), 0, 1)
-    logits = model.logits(final)
-    success = logits.argmax(axis=1) != labels
-    losses = Objective.CROSS_ENTROPY.of(Tensor(logits), labels).data
-    return AttackResult(final, best - chart.start, success, iterations, losses, success[None])
+    return (settings or CarliniWagner()).find(model, Split(images, labels, codes), space)
 
 
 def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settings: CarliniWagner) -> _Smallest:

@@ -181,18 +181,9 @@ class ClassifierTraining(TrainingProgram):
         self.classes = graph.output.channels
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
-    def step(self, images: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch.
-
-        Parameters
-        ----------
-        images : (N, H, W, C) float32; labels : (N,).
-
-        Returns
-        -------
-        The loss of each image before the step, (N,), and the class that was predicted, (N,).
-        """
-        results = self.gradients(flat_rows(images), labels.astype(np.float32)[:, None])
+    def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
+        """One step of Adam on a batch; see `learners.Learner`. Only the perturbed images are looked at."""
+        results = self.gradients(flat_rows(perturbed), labels.astype(np.float32)[:, None])
         self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].astype(np.int64)
 

@@ -2,16 +2,22 @@
 
 from hlf_np.spaces.image_ball import ImageBall
 from hlf_np.spaces.learned_manifold import LearnedManifold
-from hlf_np.spaces.space import Chart, Norm, Space
+from hlf_np.spaces.space import Chart, Given, Need, Norm, Space
 from hlf_np.spaces.transformations import EMNIST_BOX, Transformations
 from hlf_np.spaces.true_manifold import TrueManifold
 from hlf_np.spaces.warp_chart import WarpChart
 
+# Those that runs know, in the order of the results' columns.
+SPACES: tuple[type[Space], ...] = (ImageBall, TrueManifold, LearnedManifold, Transformations)
+
 __all__ = [
     "EMNIST_BOX",
+    "SPACES",
     "Chart",
+    "Given",
     "ImageBall",
     "LearnedManifold",
+    "Need",
     "Norm",
     "Space",
     "Transformations",

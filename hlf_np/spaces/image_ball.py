@@ -47,6 +47,10 @@ class ImageBall(Space):
     (np.float32(0.6), np.float32(1.0))
     """
 
+    name: ClassVar[str] = "regular"
+    attacks: ClassVar[str] = "regular attacks"
+    option: ClassVar[str] = "image"
+
     epsilon: float = 0.3
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:

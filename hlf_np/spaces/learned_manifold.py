@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,7 +47,7 @@ from hlf_np.manifolds.vae import Vae
 from hlf_np.models import Model
 from hlf_np.operations import concatenate, take
 from hlf_np.programs.compiler import Compiler
-from hlf_np.spaces.space import Chart, Compiled, Norm, Space
+from hlf_np.spaces.space import Chart, Compiled, Given, Need, Norm, Space
 
 BOUND = 2.0  # codes stay in [-BOUND, BOUND]
 NO_NETWORK = Sequential()
@@ -100,6 +101,11 @@ class LearnedManifold(Space):
     (2, 3)
     """
 
+    name: ClassVar[str] = "on_learned_manifold"
+    attacks: ClassVar[str] = "attacks on the learned manifold"
+    option: ClassVar[str] = "learned-manifold"
+    needs: ClassVar[Need | None] = Need.LEARNED_MANIFOLD
+
     vaes: Sequence[Vae]
     _: KW_ONLY
     epsilon: float = 0.3
@@ -130,6 +136,10 @@ class LearnedManifold(Space):
     def evaluate(self, inputs: Floats, networks: Sequence[Layer], groups: Integers) -> Floats:
         """What the encoders or decoders of the VAEs make of inputs (N, ...), each of a group (N,)."""
         return self._compiler.evaluate(inputs, NO_NETWORK, networks, groups)
+
+    @classmethod
+    def of_run(cls, given: Given) -> LearnedManifold:
+        return cls(given.vaes, epsilon=given.latent_epsilon, norm=given.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> LearnedChart:
         """The space around the reconstructions of images; `codes`, of the true manifold, are not used.

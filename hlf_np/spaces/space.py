@@ -22,6 +22,8 @@ from hlf_np.data.dataset import Codes
 from hlf_np.programs.evaluation import Program
 
 if TYPE_CHECKING:
+    from hlf_np.data.source import Source
+    from hlf_np.manifolds import Vae
     from hlf_np.models import Model
 
 
@@ -114,12 +116,52 @@ class Chart(ABC):
         """The chart of some of the images."""
 
 
+class Need(StrEnum):
+    """What not every run has."""
+
+    TRUE_MANIFOLD = "the true manifold"
+    LEARNED_MANIFOLD = "the learned manifold"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run makes its spaces from.
+
+    source : of its images; vaes : of the learned manifold, one for each class, or none.
+    epsilon, norm : of perturbations of the image; latent_epsilon : of codes of manifolds and of transformations.
+    """
+
+    source: Source
+    vaes: tuple[Vae, ...] = ()
+    epsilon: float = 0.3
+    latent_epsilon: float = 0.3
+    norm: Norm = Norm.LINF
+
+
 @dataclass(frozen=True)
 class Space(ABC):
     """A family of allowed perturbations.
 
+    The class is also its declaration. Where a run knows it, every model is attacked in it, `NAME_success` and
+    `NAME_success_worst` are columns of the results, and `NAME_adversarial` is a training; tables, figures and help
+    texts follow.
+
     epsilon : the largest norm of a perturbation of the code, positive; norm : "linf" or "l2".
+
+    Attributes
+    ----------
+    name : of a space that runs know, in lower case; "" for all others.
+    attacks : what attacks there are called: "attacks on the true manifold".
+    option : its name on the command line, if not `name`.
+    needs : what a run must have for it, if anything.
+    measured : whether runs attack in it, or only train.
     """
+
+    name: ClassVar[str] = ""
+    attacks: ClassVar[str] = ""
+    option: ClassVar[str] = ""
+    needs: ClassVar[Need | None] = None
+    measured: ClassVar[bool] = True
 
     epsilon: float
     norm: Norm = Norm.LINF
@@ -131,6 +173,11 @@ class Space(ABC):
     @abstractmethod
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """The space around these images; `codes` are their places on the true manifold, where known."""
+
+    @classmethod
+    def of_run(cls, given: Given) -> Space:
+        """The space that a run trains and attacks in; asked for only where the run has what it `needs`."""
+        return cls(given.epsilon, given.norm)
 
     @property
     def radius(self) -> float:

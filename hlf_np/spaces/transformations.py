@@ -26,6 +26,7 @@ scale always ends up at the lower end of its range.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Box
 from hlf_np.errors import UserError
 from hlf_np.operations import IDENTITY
-from hlf_np.spaces.space import Norm, Space
+from hlf_np.spaces.space import Given, Norm, Space
 from hlf_np.spaces.warp_chart import WarpChart
 
 # What the paper allows on EMNIST and Fashion-MNIST; on FONTS it is the box of the difficulty.
@@ -56,6 +57,10 @@ class Transformations(Space):
     ((2, 6), [0.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     """
 
+    name: ClassVar[str] = "transformations"
+    attacks: ClassVar[str] = "attacks by affine transformations"
+    measured: ClassVar[bool] = False
+
     box: Box
     _: KW_ONLY
     epsilon: float = 0.3
@@ -68,6 +73,10 @@ class Transformations(Space):
             low <= value <= high for low, value, high in zip(self.box.lower, IDENTITY, self.box.upper, strict=True)
         ):
             raise UserError("the box of transformations must hold the identity: use Box.around_identity(...)")
+
+    @classmethod
+    def of_run(cls, given: Given) -> Transformations:
+        return cls(given.source.box, epsilon=given.latent_epsilon)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """The space around any images; labels and codes are not needed."""

@@ -31,6 +31,7 @@ projection onto the manifold is needed. Gradients flow through the bilinear inte
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Fonts
 from hlf_np.errors import UserError
-from hlf_np.spaces.space import Norm, Space
+from hlf_np.spaces.space import Given, Need, Norm, Space
 from hlf_np.spaces.warp_chart import WarpChart
 
 
@@ -60,10 +61,21 @@ class TrueManifold(Space):
     True
     """
 
+    name: ClassVar[str] = "on_true_manifold"
+    attacks: ClassVar[str] = "attacks on the true manifold"
+    option: ClassVar[str] = "true-manifold"
+    needs: ClassVar[Need | None] = Need.TRUE_MANIFOLD
+
     fonts: Fonts
     _: KW_ONLY
     epsilon: float = 0.3
     norm: Norm = Norm.LINF
+
+    @classmethod
+    def of_run(cls, given: Given) -> TrueManifold:
+        manifold = given.source.manifold
+        assert manifold is not None
+        return cls(manifold, epsilon=given.latent_epsilon, norm=given.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """The space around images of FONTS; the images themselves are not looked at, `codes` say all.

@@ -1,0 +1,156 @@
+"""The trainings that are known by name, and what one is: where it perturbs, how, and what it minimises.
+
+`Training("adversarial", (ImageBall,))` is a whole declaration: command line, results, tables and figures take
+everything else from it. With several spaces each batch has equal shares in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from hlf_np.attacks import PGD, Attack, Start
+from hlf_np.checks import check_choice
+from hlf_np.errors import UserError
+from hlf_np.losses import CROSS_ENTROPY, Loss
+from hlf_np.spaces import ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
+
+
+class Variant(StrEnum):
+    """How much of a batch is perturbed, and how thoroughly.
+
+    HALF : half of it, by the full attack; the paper's main recipe.
+    FULL : all of it.
+    WEAK : half of it, by an attack that stops at the first label change.
+    """
+
+    HALF = "half"
+    FULL = "full"
+    WEAK = "weak"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A way to train. Two are equal if their names are.
+
+    name : in the results, in lower case with underscores.
+    spaces : where it perturbs, equal shares of each batch; none for normal training.
+    loss : what it minimises, the cross-entropy or any `losses.Loss`.
+    random : whether perturbations are drawn as an attack draws its start, and stay there: what adversarial ones begin
+        with, so that the two differ by the adversary alone.
+    attack : what finds the perturbations instead of the run's inner maximisation.
+    fraction : of each batch that is perturbed; by the `Variant` if not given.
+    color : of its curves, "#rrggbb"; one that is free if not given.
+    """
+
+    name: str
+    spaces: tuple[type[Space], ...] = field(default=(), compare=False)
+    loss: Loss = field(default=CROSS_ENTROPY, compare=False)
+    random: bool = field(default=False, compare=False)
+    attack: Attack | None = field(default=None, compare=False)
+    fraction: float | None = field(default=None, compare=False)
+    color: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """As a person would write it."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def needs(self) -> set[Need]:
+        """What a run must have for it."""
+        return {space.needs for space in self.spaces if space.needs}
+
+    def perturbations(
+        self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
+    ) -> tuple[Perturbation, ...]:
+        """Its perturbed shares.
+
+        Parameters
+        ----------
+        spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
+        attack : the inner maximisation, the paper's if not given; one of projected gradients stops early if the
+            variant is weak.
+        variant : see `Variant`.
+
+        Raises
+        ------
+        UserError : for an unknown variant, or if a space is missing.
+
+        Examples
+        --------
+        >>> NORMAL.perturbations(), ADVERSARIAL.perturbations()[0].space
+        ((), ImageBall(epsilon=0.3, norm=<Norm.LINF: 'linf'>))
+        """
+        variant = check_choice("variant", variant, Variant)
+        attack = self.attack or attack or TRAINING_ATTACK
+        if isinstance(attack, PGD):
+            attack = replace(attack, stop_early=variant is Variant.WEAK)
+            if self.random:
+                attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
+        whole = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
+        return tuple(Perturbation(self._space(kind, spaces), attack, whole / len(self.spaces)) for kind in self.spaces)
+
+    def _space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
+        for space in spaces:
+            if isinstance(space, kind):
+                return space
+        if kind is ImageBall:
+            return ImageBall()
+        raise UserError(f"training {self} needs to know its space: give space={kind.__name__}(...)")
+
+
+TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A share of every batch that is perturbed.
+
+    space : where.
+    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
+    fraction : of the batch, from 0 to 1.
+    """
+
+    space: Space
+    attack: Attack = TRAINING_ATTACK
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
+
+
+NORMAL = Training("normal", color="#3b6fb6")
+ADVERSARIAL = Training("adversarial", (ImageBall,), color="#c8452f")
+# Those of the paper's main figures.
+MAIN = (
+    NORMAL,
+    ADVERSARIAL,
+    Training("on_true_manifold_adversarial", (TrueManifold,), color="#2e8b57"),
+    Training("on_learned_manifold_adversarial", (LearnedManifold,), color="#8fbf3f"),
+    Training("adversarial_transformations", (Transformations,), color="#8a5fbf"),
+    Training("random_transformations", (Transformations,), random=True, color="#7a7a7a"),
+)
+PAPER = (*MAIN, Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"))
+TRAININGS = PAPER
+
+
+def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:
+    """A training by its name; one that is already one stays.
+
+    Raises
+    ------
+    UserError : for an unknown name.
+    """
+    if isinstance(name, Training):
+        return name
+    known = tuple(known)
+    for training in known:
+        if training.name == name:
+            return training
+    raise UserError(f"unknown training {name!r}: use one of {', '.join(map(str, known))}")
