@@ -290,6 +290,7 @@ class FGSM:
     """The fast gradient sign method as an `Attack`; nothing is random."""
 
     name: ClassVar[str] = "fgsm"
+    random: ClassVar[bool] = False
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         return PGD(1, space.epsilon, Rule.SIGN, Start.IMAGE).find(model, split, space)

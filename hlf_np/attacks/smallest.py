@@ -45,6 +45,7 @@ class CarliniWagner:
     """
 
     name: ClassVar[str] = "cw"
+    random: ClassVar[bool] = False
 
     iterations: int = 120
     confidence: float = 1.5

@@ -15,6 +15,7 @@ from hlf_np.cli.grid import report, run
 from hlf_np.cli.single import attack, evaluate, train
 from hlf_np.cli.tools import bench, fonts
 from hlf_np.errors import UserError
+from hlf_np.experiments.plugins import plugin_errors
 
 PROGRAM = "python -m hlf_np"
 
@@ -44,7 +45,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names that it cannot write, as on stderr
     try:
-        cli.main(prog_name=PROGRAM, standalone_mode=False)
+        with plugin_errors():
+            cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_shown:
         click.echo(help_shown.format_message())
         sys.exit(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hlf_np.cli.options import (
+    Data,
+    NamesOption,
     WholeNumbers,
-    chosen_source,
     data_options,
     option,
     path_option,
+    plugin_option,
+    plugins_at,
     refuse_unused,
     threads_option,
 )
@@ -23,7 +26,7 @@ from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.claims import Claim
-    from hlf_np.experiments.source import Source
+    from hlf_np.experiments.jobs import Progress
 
 MOST_CHANNELS = 2**16
 
@@ -33,9 +36,10 @@ MOST_CHANNELS = 2**16
 @data_options
 @click.option(
     "--trainings",
-    help="Separated by commas: normal, adversarial, on_true_manifold_adversarial, on_learned_manifold_adversarial,"
-    " adversarial_transformations, random_transformations, regular_and_on_true_manifold_adversarial."
-    " [default: the preset's, those that need the true manifold on FONTS only]",
+    cls=NamesOption,
+    names=lambda declared: declared.trainings,
+    help="Separated by commas: NAMES. [default: the preset's and those of plugins, as far as the data has what they"
+    " need]",
 )
 @click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
 @click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
@@ -52,16 +56,7 @@ MOST_CHANNELS = 2**16
 @path_option("--out", "results", "Folder of the results.")
 @threads_option
 @option("--jobs", default=1, help="Processes that share the threads, each with a model of its own.")
-def run(
-    preset: str,
-    dataset: str,
-    dataset_name: str | None,
-    difficulty: str | None,
-    out: Path,
-    threads: int | None,
-    jobs: int,
-    **choices: Any,
-) -> None:
+def run(preset: str, data: Data, out: Path, threads: int | None, jobs: int, **choices: Any) -> None:
     """Train and attack a grid of models and write a report.
 
     Can be stopped at any instant; the same command goes on where it stopped.
@@ -71,43 +66,41 @@ def run(
     used = use_threads(threads)
     from hlf_np.checks import check_choice, check_count
     from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.estimate import announcement, measured_speed
+    from hlf_np.experiments.estimate import estimate
     from hlf_np.experiments.folder import open_store
     from hlf_np.experiments.groundwork import fit
     from hlf_np.experiments.results import failures
     from hlf_np.experiments.run import check_grid, run_grid
-    from hlf_np.experiments.work import total_work
     from hlf_np.report.curves import table
     from hlf_np.report.published import published
     from hlf_np.report.write import write_report
 
     chosen = PRESETS[check_choice("preset", preset, Preset)]
-    source = chosen_source(dataset, dataset_name, difficulty)
-    config = fit(chosen, source, **_choices(source, choices))
-    check_grid(config, source)
+    config = fit(chosen, data.source, plugins=data.plugins, **_choices(data, choices))
+    check_grid(config, data.source)
     check_count("jobs", jobs, 1, 1024)
     with open_store(out, config) as store:
-        work = total_work(config, store)
-        if work > 0:
-            click.echo(announcement(config, store, measured_speed(config), used))
-        with _progress(work) as progress:
+        expected = estimate(config, store, data.source)
+        if expected.models:
+            click.echo(expected.announcement(used))
+        with _progress(expected.seconds) as progress:
             results = run_grid(config, store, progress, jobs)
         claims = write_report(store, results)
-    click.echo(table(results, published(config)))
+    click.echo(table(results, config.measurements, published(config)))
     if failed := failures(results):
         click.echo(f"\n{failed}")
     click.echo()
     _say(claims, out)
 
 
-def _choices(source: Source, given: dict[str, Any]) -> dict[str, Any]:
+def _choices(data: Data, given: dict[str, Any]) -> dict[str, Any]:
     """What the user chose, as `fit` takes it."""
     from hlf_np.architectures import DEFAULTS, Kind
     from hlf_np.attacks import CarliniWagner
     from hlf_np.checks import check_choice, check_count
-    from hlf_np.experiments.config import EPSILONS, SURROGATE_IMAGES
-    from hlf_np.spaces import Norm
-    from hlf_np.training import SPACES, Training, Variant
+    from hlf_np.experiments.config import SURROGATE_IMAGES
+    from hlf_np.spaces import PAPER_EPSILONS, Norm
+    from hlf_np.trainings import Variant, training_of
 
     chosen = {name: value for name, value in given.items() if value is not None}
     if "architecture" in chosen:
@@ -117,51 +110,56 @@ def _choices(source: Source, given: dict[str, Any]) -> dict[str, Any]:
             check_count(f"--{name.replace('_', '-')}", channels, 1, MOST_CHANNELS)
     if "norm" in chosen:
         chosen["norm"] = check_choice("norm", chosen["norm"], Norm)
-        chosen["epsilon"], chosen["latent_epsilon"] = EPSILONS[chosen["norm"]]
+        chosen["epsilon"], chosen["latent_epsilon"] = PAPER_EPSILONS[chosen["norm"]]
     chosen["carlini_wagner"] = CarliniWagner() if chosen["carlini_wagner"] else None
-    chosen["n_transfer"] = min(SURROGATE_IMAGES, source.train_size) if chosen.pop("transfer") else 0
+    chosen["n_transfer"] = min(SURROGATE_IMAGES, data.source.train_size) if chosen.pop("transfer") else 0
     if "trainings" in chosen:
         names = [name.strip() for name in chosen["trainings"].split(",")]
-        chosen["trainings"] = tuple(check_choice("training", name, Training) for name in names)
-        if not any(SPACES[training] for training in chosen["trainings"]):
+        chosen["trainings"] = tuple(training_of(name, data.catalogue.trainings) for name in names)
+        if not any(training.spaces for training in chosen["trainings"]):
             refuse_unused(["variant"], "normal training")
     if "variant" in chosen:
         chosen["variant"] = check_choice("variant", chosen["variant"], Variant)
     if "vae_images" in chosen:
-        chosen["n_vae"] = check_count("--vae-images", chosen.pop("vae_images"), 0, source.class_size)
+        chosen["n_vae"] = check_count("--vae-images", chosen.pop("vae_images"), 0, data.source.class_size)
         if not chosen["n_vae"]:
             refuse_unused(["vae_channels"], "--vae-images 0")
     return chosen
 
 
 @contextmanager
-def _progress(work: float) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar with the time left, on a terminal only."""
-    if not sys.stderr.isatty() or work <= 0:
-        yield lambda what, done: None
+def _progress(seconds: Mapping[str, float]) -> Iterator[Progress]:
+    """A progress bar with the time left, on a terminal only; seconds : that each task is expected to take.
+
+    The time left is what those tasks are expected to take that are left, at the speed of those that are done.
+    """
+    whole = sum(seconds.values())
+    if not sys.stderr.isatty() or whole <= 0:
+        yield lambda what, task, share: None
         return
     length = 10_000  # the bar counts in whole numbers
     with click.progressbar(
         length=length, file=sys.stderr, show_eta=True, item_show_func=lambda item: item or "", width=24
     ) as bar:
-        total = 0.0
+        done = 0.0
 
-        def advance(what: str, done: float) -> None:
-            nonlocal total
-            total += done
-            bar.update(min(length, round(length * total / work)) - bar.pos, what)
+        def advance(what: str, task: str, share: float) -> None:
+            nonlocal done
+            done += share * seconds.get(task, 0)
+            bar.update(min(length, round(length * done / whole)) - bar.pos, what)
 
         yield advance
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
-def report(folder: Path) -> None:
-    """Make the report of a results folder again."""
+@plugin_option
+def report(folder: Path, plugins: tuple[str, ...]) -> None:
+    """Make the report of a results folder again, with the plugins that it was made with."""
     from hlf_np.experiments.folder import open_store, stored_config
     from hlf_np.report.write import write_report
 
-    config = stored_config(folder)
+    config = stored_config(folder, plugins_at(plugins))
     with open_store(folder, config) as store:
         results = store.results()
         if not results:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import functools
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +15,11 @@ from click.core import ParameterSource
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
-    from hlf_np.experiments.source import Source
+    from hlf_np.data.source import Source
+    from hlf_np.experiments.catalogue import Catalogue
+    from hlf_np.experiments.plugins import Plugin
     from hlf_np.manifolds import Vae
-    from hlf_np.spaces import Space
+    from hlf_np.spaces import Need
 
 
 # Larger numbers are typing errors; kernels and arrays could not hold some of them.
@@ -33,6 +38,20 @@ class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not a list of whole numbers such as 250,500")
 
 
+class NamesOption(click.Option):
+    """An option whose help lists the names that are declared; they are looked up when somebody asks for help."""
+
+    def __init__(self, *given: Any, names: Callable[[Catalogue], Iterable[object]], **settings: Any) -> None:
+        super().__init__(*given, **settings)
+        self.names = names
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from hlf_np.experiments.catalogue import catalogue
+
+        option, text = super().get_help_record(ctx) or ("", "")
+        return option, text.replace("NAMES", ", ".join(map(str, self.names(catalogue()))))
+
+
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
     """An option whose help tells its default."""
     return click.option(*names, show_default=True, **settings)
@@ -45,38 +64,91 @@ def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
 
 threads_option = click.option("--threads", type=int, help="Threads of the kernels. [default: one per core]")
 seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
-dataset_option = option(
-    "--dataset",
-    default="fonts",
-    help="fonts; or a folder of IDX files (MNIST, EMNIST, QMNIST, Fashion-MNIST), or NIST's gzip.zip.",
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    help="A Python file that declares trainings, attacks, spaces, datasets or measurements; may be repeated.",
 )
-dataset_name_option = click.option(
-    "--dataset-name",
-    help="Which one, of several in a folder, such as emnist-letters. [default: the only one, or emnist-digits]",
-)
-difficulty_option = click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]")
 manifolds_option = click.option(
     "--manifolds",
     type=click.Path(path_type=Path),
     help="Folder `manifolds` of a run's results: the VAEs of the learned manifold. [default: none]",
 )
+DATA_OPTIONS = (
+    option(
+        "--dataset",
+        default="fonts",
+        help="fonts; a folder of images by class, of IDX files (MNIST, EMNIST, QMNIST, Fashion-MNIST), of .npz files"
+        " (Keras, MedMNIST, KMNIST), of CIFAR's binary version, one of EMNIST's .mat files, NIST's gzip.zip; or what a"
+        " plugin declares.",
+    ),
+    click.option(
+        "--dataset-name",
+        help="Which one, of several in a folder, such as emnist-letters. [default: the only one, or emnist-digits]",
+    ),
+    click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]"),
+    click.option("--image-size", type=click.IntRange(1, 1024), help="Scale images of files to this side."),
+    plugin_option,
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The values of `data_options`."""
+
+    dataset: str
+    dataset_name: str | None
+    difficulty: str | None
+    image_size: int | None
+    plugin_paths: tuple[str, ...]
+
+    @cached_property
+    def plugins(self) -> tuple[Plugin, ...]:
+        return plugins_at(self.plugin_paths)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """What can be named."""
+        from hlf_np.experiments.catalogue import catalogue
+
+        return catalogue(self.plugins)
+
+    @cached_property
+    def source(self) -> Source:
+        """The images that are meant."""
+        from hlf_np.checks import check_choice
+        from hlf_np.data.declared import open_source
+        from hlf_np.data.fonts import Difficulty
+
+        chosen = None if self.difficulty is None else check_choice("difficulty", self.difficulty, Difficulty)
+        declared = self.catalogue.sources
+        return open_source(self.dataset, self.dataset_name, chosen, self.image_size, declared=declared)
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what the images are; `chosen_source` takes them."""
-    for add in (difficulty_option, dataset_name_option, dataset_option):
-        command = add(command)
-    return command
+    """The options that say what the images are; the command takes them as `data`."""
+
+    @functools.wraps(command)
+    def with_data(
+        *given: Any,
+        dataset: str,
+        dataset_name: str | None,
+        difficulty: str | None,
+        image_size: int | None,
+        plugins: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        return command(*given, data=Data(dataset, dataset_name, difficulty, image_size, plugins), **others)
+
+    return functools.reduce(lambda inner, add: add(inner), reversed(DATA_OPTIONS), with_data)
 
 
-def chosen_source(dataset: str, dataset_name: str | None, difficulty: str | None) -> Source:
-    """The images that `data_options` describe."""
-    from hlf_np.checks import check_choice
-    from hlf_np.data.fonts import Difficulty
-    from hlf_np.experiments.source import open_source
+def plugins_at(paths: Iterable[str]) -> tuple[Plugin, ...]:
+    """The plugins in these files."""
+    from hlf_np.experiments.plugins import read_plugin
 
-    chosen = None if difficulty is None else check_choice("difficulty", difficulty, Difficulty)
-    return open_source(dataset, dataset_name, chosen)
+    return tuple(read_plugin(path) for path in paths)
 
 
 def refuse_unused(names: Collection[str], what: str) -> None:
@@ -88,19 +160,18 @@ def refuse_unused(names: Collection[str], what: str) -> None:
             raise click.UsageError(f"{what} takes no {parameter.opts[0]}")
 
 
-def needed_vaes(what: str, spaces: Collection[type[Space]], source: Source, folder: Path | None) -> tuple[Vae, ...]:
-    """The VAEs of `manifolds_option` for what happens in these spaces; none where none are needed.
+def needed_vaes(what: str, needs: Collection[Need | None], source: Source, folder: Path | None) -> tuple[Vae, ...]:
+    """The VAEs of `manifolds_option` for what has these needs; none where none are needed.
 
     Raises
     ------
     UserError : if a manifold is needed that is not there; UsageError for VAEs that nobody needs.
     """
-    from hlf_np.data.fonts import Fonts
-    from hlf_np.spaces import LearnedManifold, TrueManifold
+    from hlf_np.spaces import Need
 
-    if TrueManifold in spaces and not isinstance(source, Fonts):
-        raise UserError(f"{what} needs the true manifold, which only FONTS has: choose another")
-    if LearnedManifold not in spaces:
+    if Need.TRUE_MANIFOLD in needs and source.manifold is None:
+        raise UserError(f"{what} needs the true manifold, which nobody knows for {source.name}: choose another")
+    if Need.LEARNED_MANIFOLD not in needs:
         refuse_unused(["manifolds"], what)
         return ()
     if folder is None:

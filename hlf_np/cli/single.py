@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ import click
 from hlf_np.cli.options import (
     COUNT,
     SIZE,
+    Data,
+    NamesOption,
     by,
-    chosen_source,
     data_options,
     manifolds_option,
     named,
@@ -28,13 +28,12 @@ from hlf_np.cli.options import (
 from hlf_np.errors import UserError
 
 if TYPE_CHECKING:
-    from hlf_np.experiments.source import Source
+    from hlf_np.data.source import Source
     from hlf_np.models import Model
-    from hlf_np.spaces import Space
 
 
 @click.command()
-@option("--training", default="normal", help="How, as in `run --trainings`.")
+@option("--training", cls=NamesOption, names=lambda declared: declared.trainings, default="normal", help="How: NAMES.")
 @option("--variant", default="half", help="half or full: how much of each batch is perturbed; weak: half, weakly.")
 @option("--n-train", default=1000, help="Training images.")
 @option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
@@ -51,9 +50,7 @@ def train(
     architecture: str,
     epochs: int,
     manifolds: Path | None,
-    dataset: str,
-    dataset_name: str | None,
-    difficulty: str | None,
+    data: Data,
     seed: int,
     out: Path,
     threads: int | None,
@@ -69,22 +66,22 @@ def train(
     from hlf_np.experiments.config import RunConfig
     from hlf_np.experiments.groundwork import spaces_of
     from hlf_np.files import check_writable
+    from hlf_np.trainings import training_of
 
     check_writable(out)
-    needed = trainings.SPACES[check_choice("training", training, trainings.Training)]
-    if not needed:
+    chosen = training_of(training, data.catalogue.trainings)
+    if not chosen.spaces:
         refuse_unused(["variant"], f"training {training}")
-    kind = DEFAULTS[check_choice("architecture", architecture, Kind)]
-    source = chosen_source(dataset, dataset_name, difficulty)
-    vaes = needed_vaes(f"training {training}", needed, source, manifolds)
+    kind, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
+    vaes = needed_vaes(f"training {training}", chosen.needs, source, manifolds)
     split = source.dataset(n_train, 0).train
-    spaces = spaces_of(RunConfig(), source, vaes)
+    spaces = spaces_of(RunConfig(plugins=data.plugins), source, vaes)
     model = models.Model(replace(kind, classes=len(source.class_names), image_shape=source.image_shape), seed)
 
     def show(entry: trainings.EpochLog) -> None:
         click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
 
-    trainings.train(model, split, training, epochs, seed=seed, progress=show, space=spaces, variant=variant)
+    trainings.train(model, split, chosen, epochs, seed=seed, progress=show, space=spaces, variant=variant)
     model.save(out)
     click.echo(f"Saved {out}")
 
@@ -115,9 +112,7 @@ def evaluate(
     n_checked: int,
     transfer_from: Path | None,
     manifolds: Path | None,
-    dataset: str,
-    dataset_name: str | None,
-    difficulty: str | None,
+    data: Data,
     threads: int | None,
 ) -> None:
     """Test error of a saved model, and success rates of regular and of on-manifold attacks.
@@ -129,22 +124,21 @@ def evaluate(
     use_threads(threads)
     import numpy as np
 
-    from hlf_np.attacks import Attack, masking
+    from hlf_np.attacks import PGD, masking
     from hlf_np.checks import check_count
-    from hlf_np.data.fonts import Fonts
     from hlf_np.experiments.config import RunConfig
-    from hlf_np.experiments.evaluation import evaluate as measure
     from hlf_np.experiments.groundwork import spaces_of
+    from hlf_np.experiments.measurements import Shown, Subject, measure
     from hlf_np.manifolds.oracle import stored_oracle
 
     if not check_count("n_checked", n_checked, least=0):
         refuse_unused(["transfer_from"], "--n-checked 0")
-    source = chosen_source(dataset, dataset_name, difficulty)
+    source = data.source
     classifier = _model(model, source)
     other = _model(transfer_from, source) if transfer_from else None
     vaes = vaes_of(manifolds, source) if manifolds else ()
     oracle = stored_oracle(manifolds) if manifolds else None
-    if not vaes and not isinstance(source, Fonts):
+    if not vaes and source.manifold is None:
         refuse_unused(["n_attacked_on_manifold"], "a dataset of unknown manifold, without --manifolds,")
     n_test = min(10_000, source.test_size) if n_test is None else n_test
     config = RunConfig(
@@ -153,35 +147,43 @@ def evaluate(
         n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
         epsilon=epsilon,
         n_projected=0,
-        attack=Attack(restarts=restarts),
+        attack=PGD(restarts=restarts),
+        plugins=data.plugins,
     )
     test = source.dataset(0, n_test).test
-    found, *_ = measure(classifier, test, config, spaces_of(config, source, vaes), oracle)
-    click.echo(f"test error                             {found.test_error:.4f}  ({n_test} images)")
-    click.echo(f"regular success, mean restart          {found.regular_success:.4f}  (epsilon {epsilon})")
-    click.echo(f"regular success, any restart           {found.regular_success_worst:.4f}")
-    if isinstance(source, Fonts):
-        click.echo(f"on true manifold, mean restart         {found.on_true_manifold_success:.4f}")
-        click.echo(f"on true manifold, any restart          {found.on_true_manifold_success_worst:.4f}")
-    if vaes:
-        click.echo(f"on learned manifold, mean restart      {found.on_learned_manifold_success:.4f}")
-        click.echo(f"on learned manifold, any restart       {found.on_learned_manifold_success_worst:.4f}")
-    if oracle:
-        click.echo(f"labels kept on it, by the oracle       {found.learned_labels_kept:.4f}")
+    subject = Subject(classifier, test, config, spaces_of(config, source, vaes), oracle)
+    shown = [measurement for measurement in config.measurements if measurement.shown is not Shown.NOWHERE]
+    found = measure(subject, shown)
+    for measurement in shown:
+        if np.isfinite(found[measurement.column]):
+            click.echo(f"{found[measurement.column]:.4f}  {measurement.title}")
     attacked = test.take(slice(0, config.n_attacked))
     checked = attacked.take(np.flatnonzero(classifier.predict(attacked.images) == attacked.labels)[:n_checked])
     if len(checked):
         signs = masking.look_for(classifier, checked, epsilon, other)
-        click.echo(f"{f'thorough attack, on {signs.count} of these':39}{signs.white_box:.4f}")
-        click.echo(f"random search, on the same             {signs.searched:.4f}")
+        click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack, {signs.count} of these images")
+        click.echo(f"{signs.searched:.4f}  Success rate of random search, on the same")
         for warning in signs.warnings():
             click.echo(f"hlf_np: gradients may be masked: {warning}", err=True)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@option("--attack", "method", default="pgd", help="pgd; fgsm: one step; cw: Carlini and Wagner's; random: search.")
-@option("--space", default="image", help="Where: image, true-manifold, learned-manifold or transformations.")
+@option(
+    "--attack",
+    "method",
+    cls=NamesOption,
+    names=lambda declared: [each.name for each in declared.attacks],
+    default="pgd",
+    help="Which: NAMES.",
+)
+@option(
+    "--space",
+    cls=NamesOption,
+    names=lambda declared: [each.option or each.name for each in declared.spaces],
+    default="image",
+    help="Where: NAMES.",
+)
 @option("--images", default=100, help="How many test images to attack.")
 @option("--epsilon", type=SIZE, default=0.3, help="Size of the perturbations.")
 @option("--norm", default="linf", help="linf or l2.")
@@ -203,9 +205,8 @@ def attack(
     epsilon: float,
     norm: str,
     manifolds: Path | None,
-    dataset: str,
-    dataset_name: str | None,
-    difficulty: str | None,
+    data: Data,
+    seed: int,
     out: Path,
     threads: int | None,
     **settings: Any,
@@ -219,38 +220,26 @@ def attack(
     use_threads(threads)
     import numpy as np
 
-    from hlf_np import attacks
-    from hlf_np.checks import check_choice, check_count
+    from hlf_np.attacks import PGD
+    from hlf_np.checks import check_count
     from hlf_np.files import check_writable, replace_file
-    from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
+    from hlf_np.spaces import Given
 
     check_writable(out)
-    how: dict[str, tuple[Callable[..., attacks.AttackResult], set[str]]] = {  # and what each takes of the settings
-        "pgd": (attacks.pgd, set(settings)),
-        "fgsm": (attacks.fgsm, set()),
-        "cw": (attacks.carlini_wagner, set()),
-        "random": (attacks.random_search, {"seed"}),
-    }
-    find, taken = named("attack", method, how)
-    refuse_unused(settings.keys() - taken, f"attack {method}")
-    where: dict[str, type[Space]] = {
-        "image": ImageBall,
-        "true-manifold": TrueManifold,
-        "learned-manifold": LearnedManifold,
-        "transformations": Transformations,
-    }
-    kind = named("space", space, where)
-    source = chosen_source(dataset, dataset_name, difficulty)
+    found = named("attack", method, {each.name: each for each in data.catalogue.attacks})
+    if isinstance(found, PGD):
+        found = replace(found, **settings)
+    else:
+        refuse_unused(settings.keys(), f"attack {method}")
+        if not getattr(found, "random", True):
+            refuse_unused(["seed"], f"attack {method}")
+    kind = named("space", space, {each.option or each.name: each for each in data.catalogue.spaces})
+    source = data.source
     classifier = _model(model, source)
-    around = {
-        TrueManifold: source,
-        LearnedManifold: needed_vaes(f"space {space}", [kind], source, manifolds),
-        Transformations: source.box,
-    }
-    size = {"epsilon": epsilon, "norm": check_choice("norm", norm, Norm)}
-    chosen = kind(around[kind], **size) if kind in around else kind(**size)
+    vaes = needed_vaes(f"space {space}", [kind.needs], source, manifolds)
+    chosen = replace(kind.of_run(Given(source, vaes)), epsilon=epsilon, norm=norm)
     test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
-    result = find(classifier, test.images, test.labels, chosen, test.codes, **{name: settings[name] for name in taken})
+    result = found.find(classifier, test, chosen, seed)
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:

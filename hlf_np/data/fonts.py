@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,10 @@ BOXES = {
 }
 
 
+# What the paper allows on EMNIST and Fashion-MNIST; on FONTS it is the box of the difficulty.
+EMNIST_BOX = Box.around_identity(0.15, 0.2, (0.85, 1.15), np.pi / 10)
+
+
 @dataclass(frozen=True)
 class Fonts:
     """The generator of FONTS images.
@@ -103,6 +108,16 @@ class Fonts:
     @property
     def box(self) -> Box:
         return BOXES[self.difficulty]
+
+    @property
+    def manifold(self) -> Fonts:
+        """The generator that knows the true manifold: itself."""
+        return self
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a run's configuration keeps, to find the same images again."""
+        return {"difficulty": self.difficulty, "prototypes": prototypes_digest()}
 
     @property
     def train_size(self) -> int:

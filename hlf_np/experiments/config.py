@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
-from hlf_np.attacks import Attack, CarliniWagner
+from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.checks import check_count, check_positive
 from hlf_np.data.fonts import LETTERS, Difficulty, prototypes_digest
 from hlf_np.errors import UserError
+from hlf_np.experiments.catalogue import Catalogue, catalogue
+from hlf_np.experiments.measurements import Measurement
+from hlf_np.experiments.plugins import Plugin, PluginError
+from hlf_np.experiments.results import Cell
 from hlf_np.manifolds import VaeConfig
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import LearnedManifold, Norm, TrueManifold
-from hlf_np.training import SPACES, TRAINING_ATTACK, Training, Variant
+from hlf_np.plain import from_plain, to_plain
+from hlf_np.spaces import Need, Norm
+from hlf_np.trainings import MAIN, PAPER, TRAINING_ATTACK, Training, Variant, training_of
 
 
 class Preset(StrEnum):
@@ -27,27 +32,8 @@ class Preset(StrEnum):
     PAPER = "paper"
 
 
-# The paper's sizes of regular perturbations and of those on manifolds.
-EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
 SURROGATE_IMAGES = 10_000  # that the paper's surrogate is trained on
 MOST_SEEDS = 10_000  # a grid has few enough cells to be listed
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One model: how it is trained, on how many images, from which seed."""
-
-    training: Training
-    n_train: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For file names."""
-        return f"{self.training}-{self.n_train}-{self.seed}"
-
-    def __str__(self) -> str:
-        return f"{self.training.label}, N = {self.n_train}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,9 @@ class RunConfig:
     dataset : its name in the results, "fonts" or another; classes : the names of its classes.
     data_seed : of the parameters of FONTS, or of the order in which images of files are taken.
     difficulty : of FONTS; prototypes : the digest of its prototypes.
-    path, digest : of the files of another dataset, see `IdxSource`; empty for FONTS.
+    path, digest, image_size : of the images of another dataset, see `StoredSource`; empty for FONTS.
+    true_manifold : whether anybody knows the manifold of the images.
+    plugins : what they declare may be named here, too.
     trainings, sizes, seeds : the grid; one model for each training, number of training images, and seed
         below `seeds`.
     architecture, epochs, batch_size, adam : of every model.
@@ -90,16 +78,19 @@ class RunConfig:
     prototypes: str = field(default_factory=prototypes_digest)
     path: str = ""
     digest: str = ""
-    trainings: tuple[Training, ...] = tuple(Training)
+    image_size: int = 0
+    true_manifold: bool = True
+    plugins: tuple[Plugin, ...] = ()
+    trainings: tuple[Training, ...] = PAPER
     sizes: tuple[int, ...] = (250, 500, 1000, 1500)
     seeds: int = 1
     architecture: Architecture = DEFAULTS[Kind.CNN]
     epochs: int = 20
     batch_size: int = 100
     adam: AdamConfig = field(default_factory=AdamConfig)
-    training_attack: Attack = TRAINING_ATTACK
+    training_attack: PGD = TRAINING_ATTACK
     variant: Variant = Variant.HALF
-    attack: Attack = field(default_factory=lambda: Attack(restarts=5))
+    attack: PGD = field(default_factory=lambda: PGD(restarts=5))
     norm: Norm = Norm.LINF
     epsilon: float = 0.3
     latent_epsilon: float = 0.3
@@ -117,8 +108,6 @@ class RunConfig:
     n_transfer: int = 0
 
     def __post_init__(self) -> None:
-        if (self.dataset == "fonts") == bool(self.path):
-            raise UserError(f"unknown dataset {self.dataset!r}: use fonts, or a folder of IDX files")
         if not self.trainings or len(set(self.trainings)) < len(self.trainings):
             raise UserError("give at least one training, each of them once")
         if not self.sizes or len(set(self.sizes)) < len(self.sizes):
@@ -134,14 +123,24 @@ class RunConfig:
         for name in ("epsilon", "latent_epsilon"):
             check_positive(name, getattr(self, name))
         for training in self.trainings:
-            if LearnedManifold in SPACES[training] and not self.n_vae:
-                raise UserError(f"training {training} needs VAEs: train them on some images, or leave it out")
-            if TrueManifold in SPACES[training] and not self.has_true_manifold:
-                raise UserError(f"training {training} needs the true manifold, which only FONTS has: leave it out")
+            for need in sorted(training.needs - self.has):
+                raise UserError(f"training {training} needs {need}, {LACKING[need]}")
 
     @property
-    def has_true_manifold(self) -> bool:
-        return self.dataset == "fonts"
+    def has(self) -> set[Need]:
+        """What the run has of all that trainings, spaces and measurements may need."""
+        known = {Need.TRUE_MANIFOLD} if self.true_manifold else set()
+        return known | ({Need.LEARNED_MANIFOLD} if self.n_vae else set())
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What the package and the run's plugins declare."""
+        return catalogue(self.plugins)
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What is measured, in the order of the columns."""
+        return self.catalogue.measurements
 
     def cells(self) -> Iterator[Cell]:
         """The grid, small models first, so that a broken setting shows early."""
@@ -151,34 +150,43 @@ class RunConfig:
                     yield Cell(training, size, seed)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain types only; `from_json` takes them back."""
-        return asdict(self)
+        """Plain types only; of plugins their names and digests."""
+        plain: dict[str, Any] = to_plain(self, (Training,))
+        return plain | {"plugins": {plugin.name: plugin.digest for plugin in self.plugins}}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The configuration that `as_json` described; TypeError, ValueError or KeyError for anything else."""
-        return cls(
-            **values
-            | {
-                "classes": tuple(values["classes"]),
-                "difficulty": Difficulty(values["difficulty"]),
-                "trainings": tuple(Training(name) for name in values["trainings"]),
-                "sizes": tuple(values["sizes"]),
-                "architecture": Architecture.from_json(values["architecture"]),
-                "adam": AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])}),
-                "training_attack": Attack(**values["training_attack"]),
-                "variant": Variant(values["variant"]),
-                "attack": Attack(**values["attack"]),
-                "norm": Norm(values["norm"]),
-                "vae": VaeConfig.from_json(values["vae"]),
-                "carlini_wagner": values["carlini_wagner"] and CarliniWagner(**values["carlini_wagner"]),
-            }
+    def from_json(cls, values: dict[str, Any], plugins: tuple[Plugin, ...] = ()) -> RunConfig:
+        """The configuration that `as_json` described; a setting that an older version did not have is at its default.
+
+        plugins : the same that it was made with.
+
+        Raises
+        ------
+        TypeError, ValueError, LookupError : for anything else; PluginError for other plugins.
+        """
+        older = {"true_manifold": not values.get("path")}
+        digests = values.get("plugins", {})
+        given = {plugin.name: plugin for plugin in plugins}
+        for name, digest in digests.items():
+            if name not in given or given[name].digest != digest:
+                how = "needs" if name not in given else "was made with another version of"
+                raise PluginError(f"this run {how} the plugin {name}: give the one stored with it, --plugin {name}")
+        known = catalogue(tuple(given[name] for name in digests))
+        config: RunConfig = from_plain(
+            cls, older | values | {"plugins": []}, {Training: lambda name: training_of(name, known.trainings)}
         )
+        return replace(config, plugins=tuple(given[name] for name in digests))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By names: what plugins declare cannot be pickled itself."""
+        return RunConfig.from_json, (self.as_json(), self.plugins)
 
 
-# those of the paper's main figures, without the combination of two
-_MAIN = tuple(t for t in Training if t is not Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL)
-_SMOKE_ATTACK = Attack(steps=5)
+LACKING = {
+    Need.TRUE_MANIFOLD: "which nobody knows for this dataset: leave it out",
+    Need.LEARNED_MANIFOLD: "which there is only with VAEs: train them on some images, or leave it out",
+}
+_SMOKE_ATTACK = PGD(steps=5)
 
 PRESETS = {
     Preset.SMOKE: RunConfig(
@@ -196,14 +204,14 @@ PRESETS = {
         n_oracle=0,
     ),
     Preset.QUICK: RunConfig(
-        trainings=_MAIN,
+        trainings=MAIN,
         n_attacked_on_manifold=500,
         n_projected=100,
         n_vae=8000,
         n_oracle=20_000,
     ),
     Preset.STANDARD: RunConfig(
-        trainings=_MAIN,
+        trainings=MAIN,
         sizes=(250, 500, 1000, 2500, 5000),
         seeds=2,
         n_test=40_000,

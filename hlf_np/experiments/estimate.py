@@ -1,55 +1,128 @@
-"""How long a run takes: its work, and this machine's speed, which a short trial measures."""
+"""How long a run takes: a short trial, corrected by what finished models took."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numba
-import numpy as np
-
-from hlf_np import attacks
-from hlf_np.attacks import Attack
 from hlf_np.data.dataset import Split
+from hlf_np.data.source import Source
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.groundwork import oracle_config, spaces_of, training_config
+from hlf_np.experiments.results import Cell, CellResult, of_training
 from hlf_np.experiments.store import Store
-from hlf_np.experiments.work import step_work, total_work
+from hlf_np.manifolds import Vae, count_vaes, train_vae
+from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
-from hlf_np.programs.evaluation import IMAGES
-from hlf_np.spaces import ImageBall
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import Training
 
-SECONDS = 0.3  # of the trial, at least
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
+TRIAL_STEPS, TRIAL_IMAGES = 4, 50  # of the attacks that are tried
+ATTACKED = 0.5  # the share of steps that an attack takes: it leaves out misclassified images, and stops early
 
 
-def measured_speed(config: RunConfig, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Work per second: some steps of an attack on the run's architecture, after one that compiles it."""
-    model, random = Model(config.architecture), np.random.default_rng(0)
-    count = 4 * IMAGES * numba.get_num_threads()
-    images = random.random((count, *model.image_shape), np.float32)
-    split = Split(images, random.integers(0, model.classes, count))
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds for every task that is left, by its name; models, finished : how many are left and how many there are.
 
-    def seconds(steps: int) -> float:
-        started = clock()
-        attacks.run(model, split, ImageBall(), Attack(steps, stop_early=False))
-        return clock() - started
+    It is a guess as long as no model is finished.
+    """
 
-    seconds(1)
-    steps, spent = 1, seconds(1)
-    while spent < SECONDS:
-        steps = max(2 * steps, math.ceil(steps * SECONDS / spent)) if spent > 0 else 2 * steps
-        spent = seconds(steps)
-    return count * steps * step_work(config, ImageBall) / spent
+    seconds: Mapping[str, float]
+    models: int = 0
+    finished: int = 0
+
+    def announcement(self, threads: int) -> str:
+        """What is about to be done, and how long that takes."""
+        whole = self.models + self.finished
+        models = f"{self.models} of {whole} models" if self.finished else f"{self.models} models"
+        on = f"{threads} thread{'s' * (threads > 1)}"
+        basis = "by what the others took" if self.finished else "a guess from a short trial"
+        return f"{models} to train and attack: {duration(sum(self.seconds.values()))} on {on}, {basis}."
 
 
-def announcement(config: RunConfig, store: Store, speed: float, threads: int) -> str:
-    """What is about to be done, and how long that takes at a speed in work per second."""
+@dataclass(frozen=True)
+class Trial:
+    """Seconds that a trial measured: of training on an image in an epoch, by training; of a model's evaluation; of all
+    epochs of one VAE, of the oracle, of the surrogate."""
+
+    rates: Mapping[Training, float]
+    evaluation: float
+    vae: float = 0.0
+    oracle: float = 0.0
+    surrogate: float = 0.0
+
+
+def estimate(config: RunConfig, store: Store, source: Source, attempt: Callable[..., Trial] | None = None) -> Estimate:
+    """What is left of a run, and how long it takes; without a trial if nothing is left.
+
+    attempt : measures, as `trial` does.
+    """
     cells = list(config.cells())
-    missing = sum(not store.has(cell) for cell in cells)
-    models = f"{missing} of {len(cells)} models" if missing < len(cells) else f"{missing} models"
-    on = f"{threads} thread{'s' * (threads > 1)}"
-    return f"{models} to train and attack: {duration(total_work(config, store) / speed)} on {on}."
+    missing = [cell for cell in cells if not store.has(cell)]
+    if not missing:
+        return Estimate({}, finished=len(cells))
+    tried = (attempt or trial)(config, source)
+    results = [result for result in store.results() if not result.failure]
+
+    def guess(cell: Cell) -> float:
+        return tried.evaluation + tried.rates[cell.training] * config.epochs * cell.n_train
+
+    def correction(found: Sequence[CellResult]) -> float:
+        return sum(r.value("seconds") for r in found) / sum(guess(r.cell) for r in found) if found else 1.0
+
+    factors = {t: correction(of_training(results, t) or results) for t in config.trainings}
+    seconds = {cell.name: factors[cell.training] * guess(cell) for cell in missing}
+    if config.n_vae:
+        trained = count_vaes(store.manifolds)
+        seconds |= {f"class {label}": tried.vae for label in range(trained, len(config.classes))}
+        if config.n_oracle and not has_oracle(store.manifolds):
+            seconds["oracle"] = tried.oracle
+    if config.n_transfer and not any(store.models.glob("surrogate-*.npz")):
+        seconds["surrogate"] = tried.surrogate
+    return Estimate(seconds, len(missing), len(cells) - len(missing))
+
+
+def trial(config: RunConfig, source: Source) -> Trial:
+    """One epoch of everything on a batch of images, and some steps of every attack, timed after a first time."""
+    split = source.dataset(min(config.batch_size, source.train_size), 0).train
+    vaes = tuple(Vae(config.vae) for _ in config.classes) if config.n_vae else ()
+    spaces = spaces_of(config, source, vaes)
+
+    def rate(settings: TrainingConfig, model: Model) -> float:
+        once = replace(settings, epochs=1)
+        return _seconds(lambda: train(model, split, config=once)) / len(split)
+
+    model = Model(config.architecture)
+    rates = {t: rate(training_config(config, t, spaces), model) for t in config.trainings}
+    few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
+    attack = replace(config.attack, steps=TRIAL_STEPS, restarts=1, stop_early=False)
+    evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
+    for number, space in enumerate(space for space in spaces if space.measured):
+        images = config.n_attacked if number == 0 else config.n_attacked_on_manifold
+        steps = ATTACKED * images * config.attack.restarts * config.attack.steps
+        step = _seconds(lambda space=space: attack.find(model, few, space)) / (len(few) * TRIAL_STEPS)  # type: ignore[misc]
+        evaluation += steps * step
+    vae = oracle = 0.0
+    if config.n_vae:
+        letters = split.images[: 2 * config.vae.batch_size]
+        once = _seconds(lambda: train_vae(letters, replace(config.vae, epochs=1)))
+        vae = once * config.n_vae / len(letters) * config.vae.epochs
+    if config.n_vae and config.n_oracle:
+        recipe = oracle_config(config)
+        oracle = rate(recipe.training, Model(recipe.architecture)) * config.n_oracle * recipe.training.epochs
+    normal = rate(TrainingConfig((), 1, config.batch_size, config.adam), model) if config.n_transfer else 0.0
+    return Trial(rates, evaluation, vae, oracle, normal * config.n_transfer * config.epochs)
+
+
+def _seconds(task: Callable[[], object]) -> float:
+    """Of a task, the second time: the first compiles."""
+    task()
+    started = time.perf_counter()
+    task()
+    return time.perf_counter() - started
 
 
 def duration(seconds: float) -> str:

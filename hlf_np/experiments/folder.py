@@ -3,6 +3,7 @@
 ::
 
     DIR/config.json      everything that made the run
+    DIR/plugins/*.py     the plugins among it
     DIR/cells/*.npz      a cell's measurements and some adversarial examples
     DIR/models/*.npz     its trained model; the surrogate of transfer attacks
     DIR/manifolds/*.npz  the VAEs of the learned manifold, and the oracle that judges labels
@@ -18,14 +19,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hlf_np import __version__
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.plugins import Plugin, PluginError
 from hlf_np.experiments.store import Store
 from hlf_np.files import DAMAGED, json_text, write_text
 
@@ -63,22 +65,23 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             with suppress(OSError):
                 leftover.unlink()
-        expected = _plain(config)
         if settings.exists():
-            found = _read_settings(settings)
-            if found != expected:
-                names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+            found = stored_config(folder, config.plugins)
+            names = [each.name for each in fields(config) if getattr(found, each.name) != getattr(config, each.name)]
+            if names:
                 raise UserError(
-                    f"{str(folder)!r} holds results of another configuration (other {', '.join(names)}):"
+                    f"{str(folder)!r} holds results of another configuration (other {', '.join(sorted(names))}):"
                     " repeat that command, or give another folder"
                 )
         else:
             content = {
-                "run": expected,
+                "run": config.as_json(),
                 "command": f"python -m hlf_np {shlex.join(sys.argv[1:])}",
                 "versions": versions(),
             }
             write_text(settings, json_text(content))
+        for plugin in config.plugins:
+            write_text(folder / "plugins" / plugin.name, plugin.text)
         yield Store(folder, config)
 
 
@@ -91,39 +94,29 @@ def _names_in(folder: Path) -> list[str]:
         raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder") from None
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """A configuration as it comes back from a file."""
-    plain: dict[str, Any] = json.loads(json_text(config.as_json()))
-    return plain
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """What a folder says of its run; a setting that an older version did not have was at its default."""
-    try:
-        if not path.is_file() or path.stat().st_size > LARGEST_SETTINGS:
-            raise ValueError
-        content = json.loads(path.read_text())
-        run, command = content["run"], content["command"]
-        if not isinstance(run, dict) or not isinstance(command, str):
-            raise TypeError
-        return _plain(RunConfig()) | run
-    except DAMAGED:
-        raise UserError(f"{str(path)!r} is missing or not from this program: give a folder that `run` wrote") from None
-
-
-def stored_config(folder: Path) -> RunConfig:
+def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:
     """The configuration of a results folder.
+
+    plugins : those that the run was made with. What lies in the folder is never run.
 
     Raises
     ------
-    UserError : if the folder has none.
+    UserError : if the folder has none, or for other plugins.
     """
     settings = folder / "config.json"
-    values = _read_settings(settings)
     try:
-        return RunConfig.from_json(values)
+        if not settings.is_file() or settings.stat().st_size > LARGEST_SETTINGS:
+            raise ValueError
+        content = json.loads(settings.read_text())
+        run, command = content["run"], content["command"]
+        if not isinstance(run, dict) or not isinstance(command, str):
+            raise TypeError
+        return RunConfig.from_json(run, plugins)
+    except PluginError:
+        raise
     except DAMAGED:
-        raise UserError(f"{str(settings)!r} is not from this program: give a folder that `run` wrote") from None
+        problem = f"{str(settings)!r} is missing or not from this program"
+        raise UserError(f"{problem}: give a folder that `run` wrote") from None
 
 
 @contextmanager

@@ -9,26 +9,27 @@ known nor learned: those among which nearest neighbours are sought.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hlf_np.architectures import Architecture
 from hlf_np.arrays import Floats
 from hlf_np.data.dataset import Dataset
-from hlf_np.data.fonts import Fonts, load_prototypes
+from hlf_np.data.declared import open_source
+from hlf_np.data.source import Source
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.jobs import Progress
-from hlf_np.experiments.source import IdxSource, Source, open_idx
+from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.store import Store
-from hlf_np.experiments.work import oracle_epoch_work, surrogate_epoch_work, vae_epoch_work
 from hlf_np.manifolds import Vae, VaeConfig, VaeLog, class_vaes
 from hlf_np.manifolds.oracle import OracleConfig, Recipe, train_once, train_oracle
 from hlf_np.models import Model
 from hlf_np.random import generator
-from hlf_np.spaces import ImageBall, LearnedManifold, Space, Transformations, TrueManifold
-from hlf_np.training import SPACES, EpochLog, TrainingConfig
+from hlf_np.spaces import Given, Need, Space
+from hlf_np.training import EpochLog, TrainingConfig
+from hlf_np.trainings import Training
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,29 @@ class Groundwork:
     neighbours: Floats | None = None
     surrogate: Model | None = None
 
+    def subject(self, model: Model, config: RunConfig, log: list[EpochLog]) -> Subject:
+        """A trained model, to be examined."""
+        return Subject(model, self.dataset.test, config, self.spaces, self.oracle, self.neighbours, self.surrogate, log)
+
 
 def source_of(config: RunConfig) -> Source:
     """Where a run's images come from.
 
     Raises
     ------
-    UserError : if they are files, and are missing, damaged, or no longer those of the configuration.
+    UserError : if they are missing, damaged, or no longer those of the configuration.
     """
-    if config.has_true_manifold:
-        return fonts_of(config)
-    source = open_idx(Path(config.path), config.dataset, config.data_seed)
-    if source.stored.digest != config.digest:
-        raise UserError(f"{config.path!r} holds other images than this run began with: put those back, or start anew")
+    declared = config.catalogue.sources
+    name, size = (config.dataset, config.image_size or None) if config.path else (None, None)
+    generated = config.true_manifold and all(source.name != config.dataset for source in declared)
+    difficulty = config.difficulty if generated else None
+    source = open_source(config.path or config.dataset, name, difficulty, size, config.data_seed, declared)
+    if any(getattr(config, entry) != value for entry, value in source.description.items()):
+        raise UserError(
+            f"{config.path or config.dataset!r} holds other images than this run began with: put those back, or start"
+            " anew"
+        )
     return source
-
-
-def fonts_of(config: RunConfig) -> Fonts:
-    """The generator of a run on FONTS."""
-    return Fonts(load_prototypes(), config.difficulty, config.data_seed)
 
 
 def fit(
@@ -77,36 +82,36 @@ def fit(
 ) -> RunConfig:
     """A configuration, such as a preset, made one of this source, with what the user chose.
 
-    Unless they were chosen, it has no more images than there are, and no training on a manifold that is not known or
-    not to be learned. What is not used, be it the VAEs or the oracle, need not fit the images.
+    Unless they were chosen, it has no more images than there are, the trainings that plugins add, and none on a
+    manifold that is not known or not to be learned. What is not used, be it the VAEs or the oracle, need not fit the
+    images.
 
     Raises
     ------
     UserError : for choices that do not go together, and networks that are too large for the images.
     """
-    if isinstance(source, Fonts):
-        described: dict[str, Any] = {"difficulty": source.difficulty}
-    else:
-        assert isinstance(source, IdxSource)
-        described = {"path": str(source.path), "digest": source.stored.digest, "prototypes": ""}
+    described = {"prototypes": ""} | source.description
     judged = min(source.image_shape[:2]) >= OracleConfig().architecture.smallest_image
     most = {"n_vae": source.class_size, "n_oracle": judged * source.train_size, "n_neighbours": source.train_size}
     most |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
     described |= {name: min(getattr(config, name), bound) for name, bound in most.items()}
-    missing: set[type[Space]] = set() if isinstance(source, Fonts) else {TrueManifold}
+    known = source.manifold is not None
+    missing = set() if known else {Need.TRUE_MANIFOLD}
     if chosen.get("n_vae", described["n_vae"]):
         described["vae"] = _vae_config(config.vae, vae_channels, source)
     else:
-        missing.add(LearnedManifold)
+        missing.add(Need.LEARNED_MANIFOLD)
     shape: dict[str, Any] = {"classes": len(source.class_names), "image_shape": source.image_shape}
     wanted: Architecture = chosen.get("architecture", config.architecture)
     fitting = wanted.with_widths(channels, **shape) if channels else replace(wanted, **shape)
+    added = replace(config, plugins=chosen.get("plugins", ())).catalogue.added
     described |= {
         "dataset": source.name,
         "data_seed": source.seed,
         "classes": source.class_names,
+        "true_manifold": known,
         "sizes": tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
-        "trainings": tuple(t for t in config.trainings if not missing.intersection(SPACES[t])),
+        "trainings": tuple(t for t in (*config.trainings, *added) if not t.needs & missing),
     }
     return replace(config, **described | chosen | {"architecture": fitting})
 
@@ -119,30 +124,19 @@ def _vae_config(vae: VaeConfig, channels: tuple[int, ...] | None, source: Source
 
 
 def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
-    """The spaces that models are trained and attacked in: whoever adds a space to runs adds it here."""
-    size: dict[str, Any] = {"epsilon": config.latent_epsilon, "norm": config.norm}
-    known = (TrueManifold(source, **size),) if isinstance(source, Fonts) else ()
-    learned = (LearnedManifold(vaes, **size),) if vaes else ()
-    return (
-        ImageBall(config.epsilon, config.norm),
-        *known,
-        *learned,
-        Transformations(source.box, epsilon=config.latent_epsilon),
-    )
+    """The spaces that models are trained and attacked in: all that are declared and have what they need."""
+    given = Given(source, vaes, config.epsilon, config.latent_epsilon, config.norm)
+    missing = (set() if source.manifold else {Need.TRUE_MANIFOLD}) | (set() if vaes else {Need.LEARNED_MANIFOLD})
+    return tuple(space.of_run(given) for space in config.catalogue.spaces if space.needs not in missing)
 
 
-def load_dataset(config: RunConfig, source: Source) -> Dataset:
-    """As many images as the largest cell needs.
+def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groundwork:
+    """Load the images, and train the VAEs, oracle and surrogate or take those that the results folder has.
 
     Raises
     ------
     UserError : if the dataset is too small.
     """
-    return source.dataset(max(config.sizes), config.n_test)
-
-
-def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groundwork:
-    """Load the images, and train the VAEs, oracle and surrogate or take those that the results folder has."""
     source = source_of(config)
     vaes: tuple[Vae, ...] = ()
     oracle = None
@@ -150,29 +144,44 @@ def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groun
         vaes = _vaes(config, source, store, progress)
         if config.n_oracle:
             oracle = _oracle(config, source, store, progress)
-    neighbours = None if config.has_true_manifold else source.dataset(config.n_neighbours, 0).train.images
+    neighbours = None if source.manifold else source.dataset(config.n_neighbours, 0).train.images
     surrogate = _surrogate(config, source, store, progress) if config.n_transfer else None
-    return Groundwork(load_dataset(config, source), spaces_of(config, source, vaes), oracle, neighbours, surrogate)
+    dataset = source.dataset(max(config.sizes), config.n_test)
+    return Groundwork(dataset, spaces_of(config, source, vaes), oracle, neighbours, surrogate)
 
 
 def _vaes(config: RunConfig, source: Source, store: Store, progress: Progress) -> tuple[Vae, ...]:
     def epoch_done(entry: VaeLog) -> None:
-        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", vae_epoch_work(config))
+        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
 
-    progress("VAEs: training", 0)
+    progress("VAEs: training", "", 0)
     split = source.of_each_class(config.n_vae)
     return class_vaes(split, len(config.classes), config.vae, folder=store.manifolds, progress=epoch_done)
 
 
-def _oracle(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
+def oracle_config(config: RunConfig) -> OracleConfig:
+    """How the oracle of a run is trained."""
     settings = OracleConfig()
-    architecture = replace(settings.architecture, classes=len(config.classes), image_shape=source.image_shape)
-    settings = replace(settings, architecture=architecture)
+    shape = config.architecture.image_shape
+    return replace(
+        settings, architecture=replace(settings.architecture, classes=len(config.classes), image_shape=shape)
+    )
+
+
+def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:
+    """How the models of a training are trained."""
+    shares = training.perturbations(spaces, config.training_attack, config.variant)
+    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=training.loss)
+
+
+def _oracle(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
+    settings = oracle_config(config)
+    epochs = settings.training.epochs
 
     def epoch_done(entry: EpochLog) -> None:
-        progress(f"oracle: epoch {entry.epoch}/{settings.training.epochs}", oracle_epoch_work(config))
+        progress(f"oracle: epoch {entry.epoch}/{epochs}", "oracle", 1 / epochs)
 
-    progress("oracle: training", 0)
+    progress("oracle: training", "oracle", 0)
     split = source.dataset(config.n_oracle, 0).train
     return train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
 
@@ -181,9 +190,9 @@ def _surrogate(config: RunConfig, source: Source, store: Store, progress: Progre
     """A normally trained model like those of the grid, from a seed that none of them has."""
 
     def epoch_done(entry: EpochLog) -> None:
-        progress(f"surrogate: epoch {entry.epoch}/{config.epochs}", surrogate_epoch_work(config))
+        progress(f"surrogate: epoch {entry.epoch}/{config.epochs}", "surrogate", 1 / config.epochs)
 
-    progress("surrogate: training", 0)
+    progress("surrogate: training", "surrogate", 0)
     recipe = Recipe(config.architecture, TrainingConfig((), config.epochs, config.batch_size, config.adam))
     seed = int(generator(0, "surrogate").integers(2**31, 2**32))
     split = source.dataset(config.n_transfer, 0).train

@@ -20,8 +20,8 @@ from typing import TypeVar
 from hlf_np.errors import UserError
 
 Task = TypeVar("Task")
-# Called with what goes on and how much work has been done since the last call.
-Progress = Callable[[str, float], None]
+# Called with what goes on, the name of the task, and which share of it has been done since the last call.
+Progress = Callable[[str, str, float], None]
 # Called once in a process, returns what does a task there.
 Prepare = Callable[[], Callable[[Task, Progress], None]]
 
@@ -100,7 +100,7 @@ def _work(connection: Connection, prepare: Prepare[Task]) -> None:
             do = prepare()
             connection.send(None)
             while (task := connection.recv()) is not None:
-                do(task, lambda what, done: connection.send((what, done)))
+                do(task, lambda *said: connection.send(said))
                 connection.send(None)
         except UserError as error:
             connection.send(error)

@@ -7,51 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hlf_np.arrays import Floats, Integers
-from hlf_np.experiments.config import Cell
+from hlf_np.trainings import Training
 
 
 @dataclass(frozen=True)
-class Measurements:
-    """The numbers of a cell; NaN where one was not or cannot be measured, as of a model that failed.
+class Cell:
+    """One model: how it is trained, on how many images, from which seed."""
 
-    test_error : of all test images.
-    regular_success : of attacks in image space, averaged over restarts; `_worst`: any restart.
-    on_true_manifold_success, on_learned_manifold_success : likewise on the manifold, with `_worst`.
-    learned_labels_kept : the share of all images attacked on the learned manifold that the oracle still
-        assigns to their class after the attack.
-    regular_distance, on_true_manifold_distance : mean L2 distance of successful adversarial examples to the
-        true manifold of their font and class; clean_distance : of test images.
-    regular_subspace_distance, on_learned_manifold_subspace_distance, clean_subspace_distance : where there is no true
-        manifold, likewise to the subspace that the nearest training images span around the image that the attack
-        started from: the original, or its reconstruction. So that of clean images is 0.
-    train_loss : mean cross-entropy of the last epoch.
-    seconds : training and attacks together.
-    carlini_wagner_success, carlini_wagner_norm : of the attack for the smallest perturbations of the image,
-        within L2 1.5; mean L2 norm of the successful ones.
-    regular_transfer_success, on_true_manifold_transfer_success : of adversarial examples made on another model,
-        on images that both classify correctly, averaged over restarts.
-    """
+    training: Training
+    n_train: int
+    seed: int
 
-    test_error: float
-    regular_success: float = math.nan
-    on_true_manifold_success: float = math.nan
-    on_learned_manifold_success: float = math.nan
-    regular_success_worst: float = math.nan
-    on_true_manifold_success_worst: float = math.nan
-    on_learned_manifold_success_worst: float = math.nan
-    learned_labels_kept: float = math.nan
-    regular_distance: float = math.nan
-    on_true_manifold_distance: float = math.nan
-    clean_distance: float = math.nan
-    regular_subspace_distance: float = math.nan
-    on_learned_manifold_subspace_distance: float = math.nan
-    clean_subspace_distance: float = math.nan
-    train_loss: float = math.nan
-    seconds: float = math.nan
-    carlini_wagner_success: float = math.nan
-    carlini_wagner_norm: float = math.nan
-    regular_transfer_success: float = math.nan
-    on_true_manifold_transfer_success: float = math.nan
+    @property
+    def name(self) -> str:
+        """For file names."""
+        return f"{self.training}-{self.n_train}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.training.label}, N = {self.n_train}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -68,17 +41,31 @@ class Examples:
 class CellResult:
     """What is known of a finished cell.
 
-    measurements : of a failed cell, nothing but the seconds.
-    examples : for the gallery, by where they were sought: "regular", "on_true_manifold", "on_learned_manifold".
-    distances : behind the means in `measurements`, one of each image, by the names of those without `_distance`.
+    measurements : by their columns; of a failed cell, nothing but the seconds.
+    examples : for the gallery, by the names of the spaces where they were sought.
+    distances : one of each image, by the names of their means in `measurements` without `_distance`.
     failure : why there is no model, if its training diverged.
     """
 
     cell: Cell
-    measurements: Measurements
+    measurements: Mapping[str, float]
     examples: Mapping[str, Examples]
     distances: Mapping[str, Floats]
     failure: str = ""
+
+    def value(self, column: str) -> float:
+        """A measurement; NaN where it was not or cannot be made, as of a model that failed."""
+        return self.measurements.get(column, math.nan)
+
+
+def trainings_of(results: Sequence[CellResult]) -> list[Training]:
+    """The trainings that these results are of, in the order of their first."""
+    return list(dict.fromkeys(result.cell.training for result in results))
+
+
+def of_training(results: Sequence[CellResult], training: Training) -> list[CellResult]:
+    """The results of one training."""
+    return [result for result in results if result.cell.training == training]
 
 
 def failures(results: Sequence[CellResult]) -> str:

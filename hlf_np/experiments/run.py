@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,18 +11,19 @@ from pathlib import Path
 import numba
 
 from hlf_np.checks import check_count
-from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.experiments.evaluation import evaluate
-from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of
+from hlf_np.data.source import Source
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, training_config
 from hlf_np.experiments.jobs import Progress, work_through
-from hlf_np.experiments.results import CellResult, Measurements
-from hlf_np.experiments.source import Source
+from hlf_np.experiments.measurements import collect, measure
+from hlf_np.experiments.plugins import plugin_errors
+from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.experiments.store import Store
-from hlf_np.experiments.work import cell_work, epoch_work, evaluation_work
 from hlf_np.models import Model
-from hlf_np.spaces import Space
 from hlf_np.threads import use_threads
-from hlf_np.training import DivergedError, EpochLog, Training, TrainingConfig, perturbations, train
+from hlf_np.training import DivergedError, EpochLog, train
+
+TRAINED = 0.7  # the share of a model's time that a progress bar takes training for
 
 
 def check_grid(config: RunConfig, source: Source | None = None) -> None:
@@ -40,12 +40,6 @@ def check_grid(config: RunConfig, source: Source | None = None) -> None:
     replace(config.architecture, classes=len(config.classes), image_shape=source.image_shape)
 
 
-def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:
-    """How the models of a training are trained."""
-    shares = perturbations(training, spaces, config.training_attack, config.variant)
-    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam)
-
-
 def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1) -> list[CellResult]:
     """Compute every cell that the store does not have, and return all of them.
 
@@ -59,9 +53,15 @@ def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1)
             compute(cell, progress)
     elif missing:
         lay_groundwork(config, store, progress)
-        missing.sort(key=lambda cell: cell_work(config, cell), reverse=True)
+        cells = list(config.cells())
+        missing.sort(key=lambda cell: cell.n_train, reverse=True)  # the largest first
         threads = max(1, numba.get_num_threads() // jobs)
-        work_through(missing, partial(_cells_elsewhere, config, store.folder, threads), jobs, progress)
+        work_through(
+            [cells.index(cell) for cell in missing],
+            partial(_cells_elsewhere, config, store.folder, threads),
+            jobs,
+            progress,
+        )
     return store.results()
 
 
@@ -71,40 +71,40 @@ def _cells_here(config: RunConfig, store: Store, progress: Progress) -> Callable
     return lambda cell, progress: store.save(*run_cell(config, cell, ground, progress))
 
 
-def _cells_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[Cell, Progress], None]:
-    """The same in a process of its own, beside the one that holds the folder's lock and has laid the groundwork."""
+def _cells_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[int, Progress], None]:
+    """The same for a cell's number in a process of its own, beside the one that holds the folder's lock and has laid
+    the groundwork."""
     use_threads(threads)
-    return _cells_here(config, Store(folder, config), lambda what, done: None)
+    with plugin_errors():
+        compute, cells = _cells_here(config, Store(folder, config), lambda *said: None), list(config.cells())
+
+    def numbered(number: int, progress: Progress) -> None:
+        with plugin_errors():
+            compute(cells[number], progress)
+
+    return numbered
 
 
 def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progress) -> tuple[CellResult, Model | None]:
     """Train and evaluate one model; if its training diverges, it has failed, and there is none."""
     started = time.perf_counter()
     model = Model(config.architecture, cell.seed)
-    trained = 0.0
 
     def epoch_done(entry: EpochLog) -> None:
-        nonlocal trained
-        trained += epoch_work(config, cell)
-        progress(f"{cell}: epoch {entry.epoch}/{config.epochs}", epoch_work(config, cell))
+        progress(f"{cell}: epoch {entry.epoch}/{config.epochs}", cell.name, TRAINED / config.epochs)
 
-    progress(f"{cell}: training", 0)
+    progress(f"{cell}: training", cell.name, 0)
     split = ground.dataset.train.take(slice(0, cell.n_train))
     settings = training_config(config, cell.training, ground.spaces)
     try:
         log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
     except DivergedError as failure:
-        progress(f"{cell}: failed", cell_work(config, cell) - trained)
-        nothing = Measurements(test_error=math.nan, seconds=time.perf_counter() - started)
-        return CellResult(cell, nothing, {}, {}, str(failure)), None
-    progress(f"{cell}: attack", 0)
-    measurements, examples, distances = evaluate(
-        model, ground.dataset.test, config, ground.spaces, ground.oracle, ground.neighbours, ground.surrogate
-    )
-    progress(f"{cell}: done", evaluation_work(config, cell))
-    measurements = replace(
-        measurements,
-        train_loss=log[-1].loss if log else measurements.train_loss,
-        seconds=time.perf_counter() - started,
-    )
+        progress(f"{cell}: failed", cell.name, 0)
+        return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
+    progress(f"{cell}: attack", cell.name, 0)
+    subject = ground.subject(model, config, log)
+    measurements = measure(subject, config.measurements)
+    examples, distances = collect(subject)
+    progress(f"{cell}: done", cell.name, 1 - TRAINED * bool(config.epochs))
+    measurements["seconds"] = time.perf_counter() - started
     return CellResult(cell, measurements, examples, distances), model

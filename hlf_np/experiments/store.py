@@ -15,37 +15,12 @@ import numpy as np
 
 from hlf_np.checks import check_images, check_labels
 from hlf_np.errors import UserError
-from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.experiments.results import CellResult, Examples, Measurements
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.files import DAMAGED, json_text, read_arrays, replace_file, write_text
 from hlf_np.models import Model
 
-COLUMNS = (
-    "dataset",
-    "training",
-    "n_train",
-    "seed",
-    "test_error",
-    "regular_success",
-    "on_true_manifold_success",
-    "on_learned_manifold_success",
-    "regular_success_worst",
-    "on_true_manifold_success_worst",
-    "on_learned_manifold_success_worst",
-    "learned_labels_kept",
-    "regular_distance",
-    "on_true_manifold_distance",
-    "clean_distance",
-    "regular_subspace_distance",
-    "on_learned_manifold_subspace_distance",
-    "clean_subspace_distance",
-    "train_loss",
-    "seconds",
-    "carlini_wagner_success",
-    "carlini_wagner_norm",
-    "regular_transfer_success",
-    "on_true_manifold_transfer_success",
-)
+KEYS = ("dataset", "training", "n_train", "seed")  # the first columns of results.csv
 
 
 class Store:
@@ -78,7 +53,7 @@ class Store:
         if model is not None:
             model.save(self.model_path(result.cell))
         content = {
-            "measurements": asdict(result.measurements),
+            "measurements": dict(result.measurements),
             "failure": result.failure,
             "examples": list(result.examples),
             "distances": list(result.distances),
@@ -109,7 +84,7 @@ class Store:
             if any(found.ndim != 1 or found.dtype.kind != "f" for found in distances.values()):
                 raise ValueError("distances are one number for each image")
             failure = str(content.get("failure", ""))
-            return CellResult(cell, Measurements(**measurements), examples, distances, failure)
+            return CellResult(cell, measurements, examples, distances, failure)
         except DAMAGED:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to compute it again") from None
 
@@ -121,10 +96,11 @@ class Store:
         """`results.csv`, one row per finished cell."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        columns = [measurement.column for measurement in self.config.measurements]
+        writer.writerow([*KEYS, *columns])
         for result in results:
-            values = asdict(result.cell) | asdict(result.measurements) | {"dataset": self.config.dataset}
-            writer.writerow([_csv_value(values[column]) for column in COLUMNS])
+            keys = [self.config.dataset, result.cell.training, result.cell.n_train, result.cell.seed]
+            writer.writerow([*keys, *(_csv_value(result.value(column)) for column in columns)])
         write_text(self.folder / "results.csv", text.getvalue())
 
     def write_json(self, name: str, content: Any) -> None:
@@ -143,7 +119,5 @@ def _checked(examples: Examples) -> Examples:
     return examples
 
 
-def _csv_value(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6f}"
-    return str(value)
+def _csv_value(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"

@@ -10,21 +10,21 @@ from matplotlib.figure import Figure
 
 from hlf_np.arrays import Floats
 from hlf_np.experiments.results import Examples
-from hlf_np.report.pictures import KINDS
+from hlf_np.spaces import Space
 
 ROWS = ("original", "adversarial", "difference")
 GAP, HEAD = 3, 10  # pixels between columns, and above each row for its labels
 
 
-def gallery_figure(examples: Mapping[str, Examples], classes: Sequence[str]) -> Figure:
-    """A block for each kind of attack that has examples; at least one must."""
-    shown = [kind for kind in KINDS if kind in examples and len(examples[kind].labels)]
-    most = max(len(examples[kind].labels) for kind in shown)
+def gallery_figure(examples: Mapping[type[Space], Examples], classes: Sequence[str]) -> Figure:
+    """A block for each space with examples; at least one must have some."""
+    shown = {space: found for space, found in examples.items() if len(found.labels)}
+    most = max(len(found.labels) for found in shown.values())
     figure = Figure(figsize=(0.85 * max(most, 3) + 1, 3.6 * len(shown)), layout="tight")
     blocks = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axes, kind in zip(blocks, shown, strict=True):
-        axes.set_title("Regular attacks" if kind == "regular" else f"Attacks {KINDS[kind]}", loc="left", fontsize=15)
-        _block(axes, examples[kind], classes, most)
+    for axes, (space, found) in zip(blocks, shown.items(), strict=True):
+        axes.set_title(space.called().capitalize(), loc="left", fontsize=15)
+        _block(axes, found, classes, most)
     return figure
 
 

@@ -53,7 +53,7 @@ def draw_manifolds(store: Store) -> list[Picture]:
 
 def _learned(config: RunConfig, classes: Sequence[str]) -> str:
     """How the manifold was learned."""
-    up_to = "" if config.has_true_manifold else "up to "  # classes of FONTS are equally frequent
+    up_to = "" if config.true_manifold else "up to "  # classes of FONTS are equally frequent
     return (
         f"The learned manifold is the images of {len(classes)} variational autoencoders, one for each class, with"
         f" {config.vae.latent_dimensions} latents; each was trained on {up_to}{config.n_vae} images for"

@@ -14,12 +14,12 @@ import numpy as np
 
 from hlf_np.experiments.claims import Claim, data_factor
 from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.results import CellResult, failures
-from hlf_np.report.curves import ANY_RESTART, MEASUREMENTS, has, mean, values
+from hlf_np.experiments.measurements import Shown
+from hlf_np.experiments.results import CellResult, failures, trainings_of
+from hlf_np.report.curves import has, mean, values
 from hlf_np.report.pictures import Picture, Section
 from hlf_np.report.published import DISTANCES, beside, differences, published, published_name
 from hlf_np.spaces import Norm
-from hlf_np.training import Training
 
 _BALLS = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 _COMPARED = 'Rows and dashed lines called "paper" are the published means of five models. '
@@ -48,12 +48,17 @@ def page(
         ),
         differences=f"<p>{html.escape(_COMPARED + differences(config))}</p>" if compared else "",
         curves="\n".join(
-            curves.get(name, "") + _table(results, name, title, compared) for name, title in MEASUREMENTS.items()
+            curves.pop(m.column, "") + _table(results, m.column, m.title, compared)
+            for m in config.measurements
+            if m.shown in (Shown.CURVE, Shown.TABLE)
+        )
+        + "\n".join(curves.values()),
+        any_restart="\n".join(
+            _table(results, m.column, m.title) for m in config.measurements if m.shown is Shown.ASIDE
         ),
-        any_restart="\n".join(_table(results, name, title) for name, title in ANY_RESTART.items()),
         manifold=_figures(pictures, Section.MANIFOLD) or "<p>This run learned no manifold.</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
-        duration=_duration(sum(r.measurements.seconds for r in results)),
+        duration=_duration(sum(r.value("seconds") for r in results)),
         seconds=_table(results, "seconds", "Seconds for a model", digits=1),
         command=html.escape(command),
         versions=html.escape(", ".join(f"{name} {version}" for name, version in versions.items())),
@@ -65,7 +70,7 @@ def _setting(config: RunConfig, cells: int) -> str:
     attack = config.attack
     data, most = f"{config.dataset}, {len(config.classes)} classes, whose true manifold nobody knows", "up to "
     on_manifold = ""
-    if config.has_true_manifold:
+    if config.true_manifold:
         data, most = f"letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty})", ""
         on_manifold = (
             f"; on the true manifold, within {config.latent_epsilon} of the affine parameters, among"
@@ -118,7 +123,7 @@ def _table(
     sizes = sorted({r.cell.n_train for r in results})
     head = "".join(f'<th scope="col">{size}</th>' for size in sizes)
     bodies = []
-    for training in Training:
+    for training in trainings_of(results):
         ours, papers = (
             [mean(values(cells, training, measurement, size)) for size in sizes] for cells in (results, published)
         )

@@ -13,18 +13,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hlf_np.files import replace_file
-from hlf_np.training import Training
+from hlf_np.trainings import Training
 
-COLORS = {
-    Training.NORMAL: "#3b6fb6",
-    Training.ADVERSARIAL: "#c8452f",
-    Training.ON_TRUE_MANIFOLD_ADVERSARIAL: "#2e8b57",
-    Training.ON_LEARNED_MANIFOLD_ADVERSARIAL: "#8fbf3f",
-    Training.ADVERSARIAL_TRANSFORMATIONS: "#8a5fbf",
-    Training.RANDOM_TRANSFORMATIONS: "#7a7a7a",
-    Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: "#d9a021",
-}
-MARKERS = dict(zip(COLORS, "osD^vPX", strict=True))
+MARKERS = "osD^vPXhp*<>d"
+FREE = ("#d9a021", "#2a9db0", "#b0527c", "#6b5b3e", "#4a4a4a", "#e07b39", "#5f7f3f", "#7d4fa0")  # colours
+
+
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -34,11 +28,6 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "savefig.dpi": 150,
-}
-KINDS = {  # of attacks that are measured, as a person would write them
-    "regular": "regular",
-    "on_true_manifold": "on the true manifold",
-    "on_learned_manifold": "on the learned manifold",
 }
 
 
@@ -67,6 +56,14 @@ class Picture:
     description: str
     png: bytes
     pdf: bytes | None = None
+
+
+def look(training: Training, trainings: Sequence[Training]) -> dict[str, str]:
+    """Colour and marker of a training among those of a run: its own colour, or one that no other has."""
+    free = [color for color in FREE if all(color != other.color for other in trainings)]
+    number = [other for other in trainings if not other.color].index(training) if not training.color else 0
+    marker = MARKERS[trainings.index(training) % len(MARKERS)]
+    return {"color": training.color or free[number % len(free)], "marker": marker}
 
 
 def png_of(sheet: Image.Image) -> bytes:

@@ -12,18 +12,19 @@ from matplotlib.ticker import NullLocator
 
 from hlf_np.experiments.claims import FEWEST_CELLS
 from hlf_np.experiments.claims.existence import RARE
-from hlf_np.experiments.evaluation import CLEAN, ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR, Yardstick
-from hlf_np.experiments.results import CellResult
+from hlf_np.experiments.measurements import CLEAN, Measurement, Yardstick
+from hlf_np.experiments.results import CellResult, of_training, trainings_of
 from hlf_np.experiments.statistics import slope
 from hlf_np.report.curves import curves
-from hlf_np.report.pictures import COLORS, KINDS, MARKERS
+from hlf_np.report.pictures import look
 from hlf_np.report.published import beside
-from hlf_np.training import Training
+from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
+from hlf_np.trainings import ADVERSARIAL
 
 DISTANCE_COLORS = {
-    REGULAR: "#c8452f",
-    ON_TRUE_MANIFOLD: "#2e8b57",
-    ON_LEARNED_MANIFOLD: "#8fbf3f",
+    ImageBall.name: "#c8452f",
+    TrueManifold.name: "#2e8b57",
+    LearnedManifold.name: "#8fbf3f",
     CLEAN: "#7a7a7a",
 }
 WIDTH = 5.4  # inches; narrow enough to be read on a phone
@@ -31,6 +32,16 @@ SHOWN = 0.99  # of all distances; where the descent failed, they would leave no 
 PAPER: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}  # of the published curves
 SHARES = (0.001, 0.01, 0.1, 1)  # ticks
 FACTORS = (0.25, 0.5, 1, 2, 4, 8)  # ticks
+
+
+def where(space: type[Space]) -> str:
+    """Of its examples: "regular", "on the true manifold"."""
+    return space.called().removeprefix("attacks ").removesuffix(" attacks")
+
+
+def rate_label(space: type[Space]) -> str:
+    """Of an axis."""
+    return "success rate" if space is ImageBall else f"success rate {where(space)}"
 
 
 def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -54,43 +65,46 @@ def _legend(figure: Figure) -> None:
 
 
 def curve_figure(
-    results: Sequence[CellResult], measurement: str, label: str, published: Sequence[CellResult] = ()
+    results: Sequence[CellResult], measurement: Measurement, label: str, published: Sequence[CellResult] = ()
 ) -> Figure:
     """A measurement against N, one line for each training, and the published lines where they go along."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
     axes = figure.subplots()
-    for curve in curves(results, measurement):
-        color = COLORS[curve.training]
-        axes.plot(curve.sizes, curve.mean, color=color, marker=MARKERS[curve.training], label=curve.training.label)
-        axes.fill_between(curve.sizes, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
-    papers = curves(beside(published, results), measurement)
+    trainings = trainings_of(results)
+    for curve in curves(results, measurement.column):
+        style = look(curve.training, trainings)
+        axes.plot(curve.sizes, curve.mean, label=curve.training.label, **style)  # type: ignore[arg-type]
+        axes.fill_between(curve.sizes, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
+    papers = curves(beside(published, results), measurement.column)
     for curve in papers:
-        axes.plot(curve.sizes, curve.mean, color=COLORS[curve.training], marker=MARKERS[curve.training], **PAPER)
+        axes.plot(curve.sizes, curve.mean, **(PAPER | look(curve.training, trainings)))
     if papers:
         axes.plot([], [], color="#555555", label="paper", **PAPER)
     _size_axis(axes, sorted({r.cell.n_train for r in results}))
-    axes.set_ylim(0, 1.03)
+    if measurement.share:
+        axes.set_ylim(0, 1.03)
     axes.set_ylabel(label)
     _legend(figure)
     return figure
 
 
-def error_figure(results: Sequence[CellResult], kind: str) -> Figure:
-    """Success of a kind of attack against test error, with the line whose slope the claims are about."""
+def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
+    """Success of attacks in a space against test error, with the line whose slope the claims are about."""
     figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
     axes = figure.subplots()
-    for training in Training:
-        cells = [r.measurements for r in results if r.cell.training is training]
-        points = np.array([(m.test_error, getattr(m, f"{kind}_success")) for m in cells]).reshape(-1, 2)
+    trainings = trainings_of(results)
+    for training in trainings:
+        cells, style = of_training(results, training), look(training, trainings)
+        points = np.array([(r.value("test_error"), r.value(f"{space.name}_success")) for r in cells]).reshape(-1, 2)
         x, y = points[np.isfinite(points).all(axis=1)].T
         if not len(x):
             continue
-        axes.scatter(x, y, color=COLORS[training], marker=MARKERS[training], label=training.label, alpha=0.8)
+        axes.scatter(x, y, label=training.label, alpha=0.8, **style)  # type: ignore[arg-type]
         if len(x) >= FEWEST_CELLS and np.ptp(x) > 0:
             ends = np.array([x.min(), x.max()])
-            axes.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=COLORS[training], linewidth=1)
+            axes.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=style["color"], linewidth=1)
     axes.set_xlabel("test error")
-    axes.set_ylabel("success rate" if kind == "regular" else f"success rate {KINDS[kind]}")
+    axes.set_ylabel(rate_label(space))
     axes.set_xlim(0, None)
     axes.set_ylim(0, 1.03)
     _legend(figure)
@@ -101,7 +115,8 @@ def distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figu
     """Histograms over all images of these cells."""
     figure = Figure(figsize=(WIDTH, 3.1), layout="tight")
     axes = figure.subplots()
-    labels = KINDS | {CLEAN: "clean test images"}
+    spaces = (ImageBall, yardstick.on_manifold)
+    labels = {space.name: where(space) for space in spaces} | {CLEAN: "clean test images"}
     found = {kind: [r.distances.get(yardstick.key(kind), np.empty(0)) for r in results] for kind in yardstick.kinds}
     pooled = {kind: np.concatenate(distances) for kind, distances in found.items()}
     farthest = max(float(np.quantile(np.concatenate(list(pooled.values())), SHOWN)), 1e-6)
@@ -127,22 +142,23 @@ def distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figu
     return figure
 
 
-def existence_figure(results: Sequence[CellResult], kind: str) -> Figure:
+def existence_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     """A row for each training with the success rates of its models."""
+    trainings = trainings_of(results)
     found = [
-        (training, [getattr(r.measurements, f"{kind}_success") for r in results if r.cell.training is training])
-        for training in reversed(Training)
+        (training, [r.value(f"{space.name}_success") for r in of_training(results, training)])
+        for training in reversed(trainings)
     ]
     rows = [(training, rates) for training, rates in found if np.isfinite(rates).any()]
     figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * len(rows)), layout="tight")
     axes = figure.subplots()
     for row, (training, rates) in enumerate(rows):
-        axes.scatter(rates, [row] * len(rates), color=COLORS[training], marker=MARKERS[training], alpha=0.6)
+        axes.scatter(rates, [row] * len(rates), alpha=0.6, **look(training, trainings))  # type: ignore[arg-type]
     axes.axvline(RARE, color="#555555", linestyle=":")
     axes.set_yticks(range(len(rows)), [training.label for training, _ in rows], fontsize=9)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"success rate {KINDS[kind]}")
+    axes.set_xlabel(rate_label(space))
     return figure
 
 
@@ -150,10 +166,10 @@ def factor_figure(ours: Sequence[tuple[int, float]], papers: Sequence[tuple[int,
     """What adversarial training costs at each N, by the paper's numbers too."""
     figure = Figure(figsize=(WIDTH, 2.9), layout="tight")
     axes = figure.subplots()
-    color, marker = COLORS[Training.ADVERSARIAL], MARKERS[Training.ADVERSARIAL]
-    axes.plot(*zip(*ours, strict=True), color=color, marker=marker, label="this run")
+    style: dict[str, Any] = {"color": ADVERSARIAL.color, "marker": "s"}
+    axes.plot(*zip(*ours, strict=True), label="this run", **style)
     if papers:
-        axes.plot(*zip(*papers, strict=True), color=color, marker=marker, label="paper", **PAPER)
+        axes.plot(*zip(*papers, strict=True), label="paper", **style, **PAPER)
     axes.axhline(1, color="#555555", linestyle=":")
     _size_axis(axes, sorted({size for size, _ in (*ours, *papers)}))
     axes.set_yscale("log")

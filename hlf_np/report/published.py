@@ -16,9 +16,9 @@ from importlib import resources
 
 from hlf_np.architectures import DEFAULTS
 from hlf_np.data.fonts import Difficulty
-from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.experiments.results import CellResult, Measurements
-from hlf_np.training import Training
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.results import Cell, CellResult
+from hlf_np.trainings import training_of
 
 SOURCE = (
     "D. Stutz, M. Hein, B. Schiele, CVPR 2019, arXiv 1812.00740: means of five models, read off the poster's curves"
@@ -41,15 +41,15 @@ def published(config: RunConfig) -> list[CellResult]:
     same = (
         config.architecture == DEFAULTS[config.architecture.kind]
         and all(getattr(config, name) == getattr(paper, name) for name in SETTINGS)
-        and (config.dataset != "fonts" or config.difficulty is Difficulty.HARD)
+        and (not config.true_manifold or config.difficulty is Difficulty.HARD)
     )
     if not same:
         return []
     text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
     return [
         CellResult(
-            Cell(Training(row["training"]), int(row["n_train"]), seed=0),
-            Measurements(**{column: float(row[column] or "nan") for column in MEASURED}),
+            Cell(training_of(row["training"]), int(row["n_train"]), seed=0),
+            {column: float(row[column] or "nan") for column in MEASURED},
             examples={},
             distances={},
         )
@@ -73,7 +73,7 @@ def beside(published: Sequence[CellResult], results: Iterable[CellResult]) -> li
 
 def differences(config: RunConfig) -> str:
     """Why a run's numbers are not the paper's."""
-    fonts = " its letters came from other font files," if config.dataset == "fonts" else ""
+    fonts = " its letters came from other font files," if config.true_manifold else ""
     return (
         f"Expect the paper's shapes and orders, not its digits:{fonts} its manifold was learned by VAE-GANs instead of"
         " VAEs, and its random transformations were drawn around 0, here around the identity."

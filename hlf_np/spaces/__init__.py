@@ -1,9 +1,10 @@
 """Where a perturbation lives: one file for each space, and `space` for what they have in common."""
 
+from hlf_np.data.fonts import EMNIST_BOX
 from hlf_np.spaces.image_ball import ImageBall
 from hlf_np.spaces.learned_manifold import LearnedManifold
-from hlf_np.spaces.space import Chart, Given, Need, Norm, Space
-from hlf_np.spaces.transformations import EMNIST_BOX, Transformations
+from hlf_np.spaces.space import PAPER_EPSILONS, Chart, Given, Need, Norm, Space
+from hlf_np.spaces.transformations import Transformations
 from hlf_np.spaces.true_manifold import TrueManifold
 from hlf_np.spaces.warp_chart import WarpChart
 
@@ -12,6 +13,7 @@ SPACES: tuple[type[Space], ...] = (ImageBall, TrueManifold, LearnedManifold, Tra
 
 __all__ = [
     "EMNIST_BOX",
+    "PAPER_EPSILONS",
     "SPACES",
     "Chart",
     "Given",

@@ -68,6 +68,10 @@ class Norm(StrEnum):
         return gradients / np.maximum(per_row(self.of(gradients), gradients), TINY)
 
 
+# The paper's sizes of perturbations of the image, and of those on manifolds.
+PAPER_EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
+
+
 def per_row(values: Floats, like: Floats) -> Floats:
     """(N,) values shaped to broadcast over an array (N, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
@@ -173,6 +177,11 @@ class Space(ABC):
     @abstractmethod
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """The space around these images; `codes` are their places on the true manifold, where known."""
+
+    @classmethod
+    def called(cls) -> str:
+        """Attacks in this space, in words."""
+        return cls.attacks or f"{cls.name.replace('_', ' ')} attacks"
 
     @classmethod
     def of_run(cls, given: Given) -> Space:

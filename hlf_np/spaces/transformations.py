@@ -39,9 +39,6 @@ from hlf_np.operations import IDENTITY
 from hlf_np.spaces.space import Given, Norm, Space
 from hlf_np.spaces.warp_chart import WarpChart
 
-# What the paper allows on EMNIST and Fashion-MNIST; on FONTS it is the box of the difficulty.
-EMNIST_BOX = Box.around_identity(0.15, 0.2, (0.85, 1.15), np.pi / 10)
-
 
 @dataclass(frozen=True)
 class Transformations(Space):

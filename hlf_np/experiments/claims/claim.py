@@ -65,5 +65,5 @@ def too_few(found: int, what: str) -> str:
 
 def measured(results: Sequence[CellResult], *names: str) -> tuple[list[CellResult], list[Floats]]:
     """The results that have all of these measurements, and an array (n,) of each."""
-    having = [r for r in results if all(np.isfinite(getattr(r.measurements, name)) for name in names)]
-    return having, [np.array([getattr(r.measurements, name) for r in having], np.float64) for name in names]
+    having = [r for r in results if all(np.isfinite(r.value(name)) for name in names)]
+    return having, [np.array([r.value(name) for r in having], np.float64) for name in names]

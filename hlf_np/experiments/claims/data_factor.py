@@ -9,11 +9,11 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.experiments.claims.claim import FEWEST_CELLS
-from hlf_np.experiments.results import CellResult
+from hlf_np.experiments.results import CellResult, of_training
 from hlf_np.experiments.statistics import interval, slopes
-from hlf_np.training import Training
+from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
-COMPARED = (Training.NORMAL, Training.ADVERSARIAL)
+COMPARED = (NORMAL, ADVERSARIAL)
 
 
 def data_factor(results: Sequence[CellResult], fewest: int = FEWEST_CELLS) -> dict[str, Any] | None:
@@ -59,11 +59,8 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
 
 def _points(results: Sequence[CellResult], training: Training) -> Floats:
     """(n, 2): log N and log error of its models."""
-    found = [
-        (r.cell.n_train, r.measurements.test_error)
-        for r in results
-        if r.cell.training is training and r.measurements.test_error > 0
-    ]
+    cells = of_training(results, training)
+    found = [(r.cell.n_train, r.value("test_error")) for r in cells if r.value("test_error") > 0]
     return np.log(np.array(found, np.float64).reshape(-1, 2))
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
-from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, SUBSPACE, TRUE, YARDSTICKS, Yardstick
+from hlf_np.experiments.measurements import SUBSPACE, TRUE, YARDSTICKS, Yardstick
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.statistics import mean_interval, superiority
+from hlf_np.spaces import LearnedManifold, TrueManifold
 
 FEWEST_IMAGES = 5  # of each kind, for a cell to count
 FARTHER = 0.75  # regular examples "leave the manifold" if at least so many are farther from it than others
@@ -100,8 +101,8 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
     least s + k - 1 do both. The claim is supported if the interval lies above 0.01, refuted if below; a low
     bound refutes nothing.
     """
-    cells, (rates,) = measured(results, f"{ON_TRUE_MANIFOLD}_success")
-    learned, (successes, kept) = measured(results, f"{ON_LEARNED_MANIFOLD}_success_worst", "learned_labels_kept")
+    cells, (rates,) = measured(results, f"{TrueManifold.name}_success")
+    learned, (successes, kept) = measured(results, f"{LearnedManifold.name}_success_worst", "learned_labels_kept")
     bounds = successes + kept - 1
     data = {
         "cells": [r.cell.name for r in cells],

@@ -10,11 +10,10 @@ import numpy as np
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
 from hlf_np.experiments.claims.data_factor import data_factor
-from hlf_np.experiments.evaluation import ON_LEARNED_MANIFOLD, ON_TRUE_MANIFOLD, REGULAR
-from hlf_np.experiments.results import CellResult
+from hlf_np.experiments.results import CellResult, of_training, trainings_of
 from hlf_np.experiments.statistics import LEVEL, rank_correlation, slope, slope_interval
-from hlf_np.spaces import ImageBall
-from hlf_np.training import SPACES, Training
+from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+from hlf_np.trainings import Training
 
 FLAT = 0.1  # success that moves by less than this over the observed test errors "hardly moves"
 WEAK = 0.1  # success that moves less than this for each unit of test error does not follow it
@@ -49,10 +48,11 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     intervals lie above 0, refuted if any lies below 0.1. Success is that on the true manifold, or, without one,
     on the learned one.
     """
-    columns = [f"{kind}_success" for kind in (ON_TRUE_MANIFOLD, ON_LEARNED_MANIFOLD)]
+    columns = [f"{space.name}_success" for space in (TrueManifold, LearnedManifold)]
     by_column = {column: _by_training(results, column) for column in columns}
     column = next((column for column in columns if by_column[column]), columns[0])
     found = by_column[column]
+    labels = {training.name: training.label for training in trainings_of(results)}
     claim = replace(FOLLOWING, data={"success": column} | by_column)
     decided = [entry for entry in found.values() if entry["interval"] is not None]
     if not decided:
@@ -73,7 +73,7 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
         statistic=smallest["slope"],
         interval=smallest["interval"],
         details=tuple(
-            f"{Training(training).label}: slope {_slope(entry)}."
+            f"{labels[training]}: slope {_slope(entry)}."
             for training, entry in found.items()
             if entry["interval"] is not None
         ),
@@ -89,12 +89,12 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     outside. Errors of nearly the same size say nothing: the largest must be 1.5 times the smallest. Trainings
     with regular attacks are told beside it, as is what they cost in data.
     """
-    column = f"{REGULAR}_success"
+    column = f"{ImageBall.name}_success"
     found = {training: entry | _change(entry) for training, entry in _by_training(results, column).items()}
-    factor = data_factor(results)
-    moved = (_moved(Training(training), entry) for training, entry in found.items() if entry["change"] is not None)
+    factor, known = data_factor(results), {training.name: training for training in trainings_of(results)}
+    moved = (_moved(known[training], entry) for training, entry in found.items() if entry["change"] is not None)
     claim = replace(FLATNESS, details=(*_price(factor), *moved), data={column: found, "data_factor": factor})
-    judged = {training: entry for training, entry in found.items() if not _attacks_regularly(Training(training))}
+    judged = {training: entry for training, entry in found.items() if not _attacks_regularly(known[training])}
     decided = [entry for entry in judged.values() if entry["change"] is not None]
     lacking = [_lacks(training, entry) for training, entry in judged.items() if entry["change"] is None]
     if not decided:
@@ -115,14 +115,14 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
 def _by_training(results: Sequence[CellResult], column: str) -> dict[str, dict[str, Any]]:
     """Slope, interval and rank correlation for each training that has the measurement; None if there are too few."""
     found: dict[str, dict[str, Any]] = {}
-    present = [training for training in Training if any(r.cell.training is training for r in results)]
+    present = trainings_of(results)
     level = 1 - (1 - LEVEL) / max(len(present), 1)
     for training in present:
-        cells, (errors, successes) = measured([r for r in results if r.cell.training is training], "test_error", column)
+        cells, (errors, successes) = measured(of_training(results, training), "test_error", column)
         if not cells:
             continue
         enough = len(cells) >= FEWEST_CELLS and np.ptp(errors) > 0
-        found[training.value] = {
+        found[training.name] = {
             "cells": [r.cell.name for r in cells],
             "test_error": errors.tolist(),
             "success": successes.tolist(),
@@ -148,7 +148,7 @@ def _change(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attacks_regularly(training: Training) -> bool:
-    return ImageBall in SPACES[training]
+    return ImageBall in training.spaces
 
 
 def _lacks(training: str, entry: dict[str, Any]) -> str:

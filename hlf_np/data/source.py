@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from hlf_np.arrays import Integers
 from hlf_np.checks import check_count
 from hlf_np.data.dataset import Dataset, Split
-from hlf_np.data.fonts import Box, Difficulty, Fonts, load_prototypes
+from hlf_np.data.fonts import EMNIST_BOX, Box, Fonts
 from hlf_np.data.idx import IdxImages, origin, read_idx
 from hlf_np.errors import UserError
 from hlf_np.random import generator
-from hlf_np.spaces import EMNIST_BOX
 
 FONTS = "fonts"
 
@@ -51,6 +50,14 @@ class Source(Protocol):
     @property
     def class_size(self) -> int:
         """How many training images the largest class has."""
+
+    @property
+    def manifold(self) -> Fonts | None:
+        """The generator that knows the true manifold of the images; None where nobody knows it."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a run's configuration keeps, to find the same images again."""
 
     def dataset(self, n_train: int, n_test: int) -> Dataset:
         """The first `n_train` training and the first `n_test` test images; UserError if there are fewer."""
@@ -105,6 +112,14 @@ class IdxSource:
         return EMNIST_BOX
 
     @property
+    def manifold(self) -> None:
+        return None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"path": str(self.path), "digest": self.stored.digest, "prototypes": ""}
+
+    @property
     def train_size(self) -> int:
         return len(self.train_rows)
 
@@ -144,17 +159,12 @@ def open_idx(path: Path, name: str | None = None, seed: int = 0) -> IdxSource:
     return IdxSource(Path(os.path.abspath(path)), read_idx(path, name), seed)
 
 
-def open_source(dataset: str, name: str | None = None, difficulty: Difficulty | None = None) -> Source:
-    """What `--dataset`, `--dataset-name` and `--difficulty` describe: "fonts", or a folder or archive of IDX files.
+def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: int | None = None) -> IdxSource:
+    return open_idx(path, name, seed)
 
-    Raises
-    ------
-    UserError : for a dataset that is missing or damaged, and for settings that it does not have.
-    """
-    if dataset != FONTS:
-        if difficulty is not None:
-            raise UserError("only FONTS has a difficulty: leave --difficulty out")
-        return open_idx(Path(dataset), name)
-    if name is not None:
-        raise UserError("FONTS is only one dataset: leave --dataset-name out")
-    return Fonts(load_prototypes(), difficulty or Difficulty.HARD)
+
+def array_source(dataset: Dataset, seed: int = 0) -> Source:
+    from hlf_np.data.idx import Stored
+
+    train, test = (Stored(split.images, split.labels, 1) for split in (dataset.train, dataset.test))
+    return IdxSource(Path(), IdxImages(dataset.name, dataset.classes, train, test, "x"), seed)
