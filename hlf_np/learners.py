@@ -9,7 +9,7 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
-from hlf_np.errors import UserError
+from hlf_np.errors import UserError, place_of
 from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
@@ -47,7 +47,8 @@ class AutodiffLearner:
         losses = self.loss(forward, Tensor(clean), Tensor(perturbed), labels)
         if not isinstance(losses, Tensor) or losses.shape != labels.shape:
             found = f"shape {losses.shape}" if isinstance(losses, Tensor) else type(losses).__name__
-            raise UserError(f"a loss must give a tensor of one number for each image, {labels.shape}, not {found}")
+            what = f"the loss{place_of(self.loss)} must give a tensor of one number for each image, {labels.shape}"
+            raise UserError(f"{what}, not {found}")
         losses.mean().backward()
         self.optimiser.step(learning_rate)
         return losses.data, np.concatenate([np.empty(0, np.int64), *seen])

@@ -23,19 +23,20 @@ from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
 from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.claims import evaluate_claims
-from hlf_np.experiments.config import Cell, RunConfig
+from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.folder import open_store, versions
-from hlf_np.experiments.results import CellResult, Examples, Measurements
+from hlf_np.experiments.measurements import Subject, collect, measure
+from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.experiments.run import run_grid
 from hlf_np.manifolds import VaeConfig
 from hlf_np.report.figures import draw
 from hlf_np.report.page import page
 from hlf_np.report.published import published
-from hlf_np.training import Training
+from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
 # A grid that takes a moment: two trainings, two sizes, one seed.
 TINY = RunConfig(
-    trainings=(Training.NORMAL, Training.ADVERSARIAL),
+    trainings=(NORMAL, ADVERSARIAL),
     sizes=(10, 20),
     architecture=Architecture(Kind.CNN, (2, 4), hidden_units=4),
     epochs=1,
@@ -107,7 +108,13 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 def compute(folder: Path, config: RunConfig = TINY) -> None:
     """Store what `run` does, without the report."""
     with open_store(folder, config) as store:
-        store.write_csv(run_grid(config, store, lambda what, done: None))
+        store.write_csv(run_grid(config, store, lambda what, task, done: None))
+
+
+def examined(*subject: Any, **others: Any) -> tuple[dict[str, float], Mapping[str, Examples], Mapping[str, Any]]:
+    """All measurements of a model, examples and distances; takes what `Subject` takes."""
+    examination = Subject(*subject, **others)
+    return measure(examination, examination.config.measurements), *collect(examination)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -127,7 +134,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def made_up(
-    training: Training = Training.NORMAL,
+    training: Training = NORMAL,
     n_train: int = 250,
     seed: int = 0,
     examples: int = 0,
@@ -140,7 +147,7 @@ def made_up(
     labels = np.arange(examples)
     return CellResult(
         Cell(training, n_train, seed),
-        Measurements(**{"test_error": 0.5, "seconds": 1.0} | measured),
+        {"test_error": 0.5, "seconds": 1.0} | measured,
         {kind: Examples(images[0], images[1], labels, (labels + 1) % 10) for kind in KINDS},
         {kind: np.asarray(found, np.float32) for kind, found in (distances or {}).items()},
     )
@@ -172,7 +179,7 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
         )
         for size in sizes
         for seed in range(seeds)
-        for training in (Training.NORMAL, Training.ADVERSARIAL)
+        for training in (NORMAL, ADVERSARIAL)
     ]
 
 

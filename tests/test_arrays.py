@@ -15,7 +15,8 @@ from hlf_np.manifolds import VaeConfig, class_vaes, quality, train_vae
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Transformations, TrueManifold
-from hlf_np.training import Perturbation, TrainingConfig, train
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import Perturbation
 
 LAYOUTS = {
     "columns first": np.asfortranarray,

@@ -17,12 +17,12 @@ from hlf_np.experiments.claims import (
     on_manifold_robustness,
     regular_robustness,
 )
-from hlf_np.training import Training
+from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
 
-NORMAL, ADVERSARIAL, TRANSFORMED = Training.NORMAL, Training.ADVERSARIAL, Training.ADVERSARIAL_TRANSFORMATIONS
+TRANSFORMED = training_of("adversarial_transformations")
 
 
-def cells(errors, successes, training=Training.NORMAL):
+def cells(errors, successes, training=NORMAL):
     return [
         made_up(training, seed=i, test_error=float(error), regular_success=float(success))
         for i, (error, success) in enumerate(zip(errors, successes, strict=True))
@@ -73,7 +73,7 @@ def test_cells_of_one_and_the_same_error_give_no_verdict():
 
 def test_only_normal_training_with_measured_success_counts():
     flat = line(FEWEST_CELLS, 0)
-    steep = cells(np.linspace(0, 1, 30), np.linspace(0, 1, 30), Training.ADVERSARIAL)
+    steep = cells(np.linspace(0, 1, 30), np.linspace(0, 1, 30), ADVERSARIAL)
     unmeasured = cells(np.linspace(0, 1, 30), [math.nan] * 30)
     claim = regular_robustness(flat + steep + unmeasured)
     assert claim.verdict == "supported"
@@ -103,7 +103,10 @@ def moving(changes, count=12, noise=0.005):
         (moving({NORMAL: 0, TRANSFORMED: 0.02}), "supported"),
         (moving({NORMAL: 0, TRANSFORMED: 0.4}), "refuted"),  # any training may refute it
         (moving({NORMAL: 0, TRANSFORMED: -0.4}), "refuted"),
-        (moving({NORMAL: 0, ADVERSARIAL: 0.4, Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL: 0.4}), "supported"),
+        (
+            moving({NORMAL: 0, ADVERSARIAL: 0.4, PAPER[-1]: 0.4}),
+            "supported",
+        ),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0.1}, noise=0.1), "undecided"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0}, count=5), "undecided"),
         (moving({ADVERSARIAL: 0}), "undecided"),
@@ -115,7 +118,7 @@ def test_regular_success_must_be_flat_in_every_training_without_regular_attacks(
 
 
 def test_the_change_of_each_training_is_told_and_the_largest_is_the_statistic():
-    claim = regular_robustness(moving({NORMAL: 0.01, TRANSFORMED: -0.05, ADVERSARIAL: 0.4}, noise=0))
+    claim = regular_robustness(moving({NORMAL: 0.01, ADVERSARIAL: 0.4, TRANSFORMED: -0.05}, noise=0))
     assert claim.statistic == pytest.approx(-0.05)
     assert claim.details == (
         "Normal: success changes by 0.010 (0.010 to 0.010) over test errors from 0.100 to 0.600; slope 0.02 (0.02 to"
@@ -146,7 +149,7 @@ def learning_curves(factor, power=0.4, noise=0.0, sizes=(250, 500, 1000, 2000), 
         made_up(
             training, size, seed, test_error=0.5 * (size / needed / 250) ** -power * np.exp(noise * random.normal())
         )
-        for training, needed in ((Training.NORMAL, 1), (Training.ADVERSARIAL, factor))
+        for training, needed in ((NORMAL, 1), (ADVERSARIAL, factor))
         for size in sizes
         for seed in range(seeds)
     ]
@@ -197,7 +200,7 @@ def projected(count, regular, on_manifold=0.03, clean=0.0, images=20, spread=0.0
     random = np.random.default_rng(0)
     return [
         made_up(
-            list(Training)[i % len(Training)],
+            list(PAPER)[i % len(PAPER)],
             seed=i,
             distances={
                 kind: np.abs(mean + spread * random.standard_normal(images))
@@ -349,7 +352,7 @@ def test_the_true_manifold_decides_where_there_is_one():
 def test_intervals_of_many_trainings_hold_together_and_are_wider():
     alone = on_manifold_robustness(following({NORMAL: 1}, noise=0.1))
     together = on_manifold_robustness(
-        following({NORMAL: 1}, noise=0.1) + following(dict.fromkeys(list(Training)[1:], 3), noise=0.1)
+        following({NORMAL: 1}, noise=0.1) + following(dict.fromkeys(list(PAPER)[1:], 3), noise=0.1)
     )
     assert alone.statistic == together.statistic
     assert together.interval[0] < alone.interval[0] < alone.interval[1] < together.interval[1]

@@ -14,7 +14,7 @@ import pytest
 from helpers import command, main, numbers, rows, smoke_run, start, tree
 from PIL import Image
 
-from hlf_np import attacks, cli, models
+from hlf_np import cli, models
 from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
@@ -22,7 +22,8 @@ from hlf_np.experiments.folder import stored_config
 from hlf_np.manifolds import stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.spaces import LearnedManifold
-from hlf_np.training import Training, TrainingConfig, train
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import training_of
 
 HEADER = [  # the contract's columns
     *("dataset", "training", "n_train", "seed", "test_error", "regular_success"),
@@ -66,7 +67,7 @@ def test_run_has_the_contracts_options():
         assert f"--{option} " in output
 
 
-@pytest.mark.parametrize("arguments", ["--help", "run --help", "--version"])
+@pytest.mark.parametrize("arguments", ["--help", "report --help", "--version"])
 def test_help_and_version_answer_without_the_heavy_packages(run_python, arguments):
     code = f"""
         import runpy, sys
@@ -134,10 +135,12 @@ def claims_of(folder):
 def test_smoke_run_prints_its_table_and_the_claims(smoke):
     folder, done = smoke
     announced, *lines = done.stdout.split("\n")
-    assert re.fullmatch(r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?\.", announced)
+    assert re.fullmatch(
+        r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?, a guess from a short trial\.", announced
+    )
     assert lines[0] == "Test error"
     assert lines[1].split() == ["N=100", "N=200"]
-    by_cell = {(Training(row["training"]).label, row["n_train"]): row for row in rows(folder)}
+    by_cell = {(training_of(row["training"]).label, row["n_train"]): row for row in rows(folder)}
     for line in lines[2 : 2 + len(by_cell) // 2]:
         label, *cells = re.split(" {2,}", line)
         assert cells == [f"{float(by_cell[label, size]['test_error']):.3f}" for size in ("100", "200")]
@@ -243,11 +246,13 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     model = models.load(tmp_path / "new" / "model.npz")
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
-    assert found.startswith(f"test error                             {1 - right.mean():.4f}  (80 images)")
+    values = {title: float(value) for value, title in (line.split("  ") for line in found.splitlines()[1:])}
+    assert found.startswith("Of 80 test images of fonts; regular attacks within 0.3:\n")
+    assert values["Test error"] == pytest.approx(1 - right.mean(), abs=6e-5)
     assert "learned" not in found
-    for lines in (found.split("\n")[1:3], found.split("\n")[3:5]):
-        average, worst = (float(line.split("restart")[1].split()[0]) for line in lines)
-        assert 0 < average <= worst <= 1
+    for name in ("regular attacks", "attacks on the true manifold"):
+        title = f"Success rate of {name}"
+        assert 0 < values[title] <= values[f"{title}, any restart"] <= 1
 
     said = ok("attack", "new/model.npz", "--images", 80, "--steps", 3, "--epsilon", 0.1, "--difficulty", "easy")
     with np.load(tmp_path / "adversarial.npz", allow_pickle=False) as stored:
@@ -333,17 +338,21 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     counts = ("--n-test", settings.n_test, "--n-attacked", settings.n_attacked, "--n-attacked-on-manifold", 50)
     code, output, errors = main("evaluate", model, *counts, "--restarts", 2, "--manifolds", manifolds)
     assert (code, errors) == (0, "")
-    found = {
-        line.rsplit("  ", 1)[0].strip(): float(line.split("  ")[-1].split()[0]) for line in output.splitlines()[3:]
-    }
+    found = {title: float(value) for value, title in (line.split("  ") for line in output.splitlines()[1:])}
 
     classifier, test = models.load(model), load_fonts(0, 50).test
     attacked = test.take(np.flatnonzero(classifier.predict(test.images) == test.labels))
-    result = attacks.run(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)), PGD(restarts=2))
-    assert found["on learned manifold, mean restart"] == pytest.approx(result.restart_success.mean(), abs=6e-5)
-    assert found["on learned manifold, any restart"] == pytest.approx(result.success.mean(), abs=6e-5)
+    result = PGD(restarts=2).find(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)))
+    assert found["Success rate of attacks on the learned manifold"] == pytest.approx(
+        result.restart_success.mean(), abs=6e-5
+    )
+    assert found["Success rate of attacks on the learned manifold, any restart"] == pytest.approx(
+        result.success.mean(), abs=6e-5
+    )
     kept = labels_kept(oracle, result.images, attacked.labels)
-    assert found["labels kept on it, by the oracle"] == pytest.approx(kept, abs=6e-5)
+    assert found[
+        "Share of images attacked on the learned manifold that keep their label, by the oracle"
+    ] == pytest.approx(kept, abs=6e-5)
 
 
 @pytest.mark.slow

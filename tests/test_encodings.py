@@ -65,7 +65,7 @@ def test_texts_are_always_utf8(tmp_path):
     assert (tmp_path / NAME / "file.txt").read_bytes() == "größer caf\\udce9".encode()
 
 
-def test_datasets_and_fonts_of_such_names_are_read(place):
+def test_datasets_and_source_of_such_names_are_read(place):
     assert load_idx(place).name == "caf"
     matplotlib = pytest.importorskip("matplotlib")
     shutil.copy(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", place / f"{NAME}.ttf")

@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY, command, compute, made_up, numbers, tree
+from helpers import TINY, command, compute, examined, made_up, numbers, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,18 +15,18 @@ from hlf_np import UserError, attacks, models
 from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.attacks import PGD, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
-from hlf_np.experiments.config import PRESETS, Cell, Preset, RunConfig
-from hlf_np.experiments.evaluation import evaluate
+from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.folder import open_store
-from hlf_np.experiments.groundwork import Groundwork, fonts_of, lay_groundwork, load_dataset, spaces_of
+from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, spaces_of
+from hlf_np.experiments.results import Cell
 from hlf_np.experiments.run import check_grid, run_cell, run_grid, training_config
-from hlf_np.experiments.work import total_work
 from hlf_np.manifolds import VaeConfig
 from hlf_np.manifolds.distance import project
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
-from hlf_np.training import Training, TrainingConfig, Variant, train
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, Variant, training_of
 
 # --- configuration --------------------------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ configurations = st.builds(
     difficulty=st.sampled_from(Difficulty),
     data_seed=st.integers(0, 2**63),
     prototypes=st.text(max_size=64),
-    trainings=st.lists(st.sampled_from(Training), min_size=1, unique=True).map(tuple),
+    trainings=st.lists(st.sampled_from(PAPER), min_size=1, unique=True).map(tuple),
     sizes=st.lists(st.integers(1, 960_000), min_size=1, max_size=20, unique=True).map(tuple),
     seeds=st.integers(1, 99),
     architecture=st.sampled_from(list(DEFAULTS.values())),
@@ -95,9 +96,7 @@ def test_every_preset_has_the_papers_recipe(preset):
     assert config.epsilon == 0.3
     assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
     assert config.attack.stop_early
-    combined = {Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL}  # a variant, not one of the paper's main curves
-    main = preset in (Preset.QUICK, Preset.STANDARD)
-    assert set(config.trainings) == set(Training) - (combined if main else set())
+    assert config.trainings == (MAIN if preset in (Preset.QUICK, Preset.STANDARD) else PAPER)
     assert config.latent_epsilon == 0.3
 
 
@@ -123,9 +122,8 @@ def test_paper_preset_has_the_papers_grid():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
         ({"trainings": ()}, "at least one training"),
-        ({"trainings": (Training.NORMAL, Training.NORMAL)}, "each of them once"),
+        ({"trainings": (NORMAL, NORMAL)}, "each of them once"),
         ({"sizes": ()}, "at least one number"),
         ({"sizes": (5, 5)}, "each of them once"),
         ({"sizes": (5, 0)}, "sizes must be at least 1, not 0"),
@@ -142,7 +140,10 @@ def test_paper_preset_has_the_papers_grid():
         ({"n_vae": -1}, "n_vae must be at least 0, not -1"),
         ({"n_oracle": -1}, "n_oracle must be at least 0, not -1"),
         ({"n_transfer": -1}, "n_transfer must be at least 0, not -1"),
-        ({"n_vae": 0, "trainings": tuple(Training)}, "on_learned_manifold_adversarial needs VAEs"),
+        (
+            {"n_vae": 0, "trainings": tuple(PAPER)},
+            "on_learned_manifold_adversarial needs the learned manifold, for which VAEs",
+        ),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(changes, message):
@@ -190,13 +191,11 @@ def test_a_larger_grid_has_the_same_numbers_in_the_cells_of_a_smaller_one(tmp_pa
 
 
 def test_progress_adds_up_to_the_work_that_was_left(tmp_path):
-    work = []
+    done = Counter()
     with open_store(tmp_path / "results", TINY) as store:
-        expected = total_work(TINY, store)
-        run_grid(TINY, store, lambda what, done: work.append(done))
-        assert total_work(TINY, store) == 0
-    assert sum(work) == pytest.approx(expected)
-    assert expected > 0
+        run_grid(TINY, store, lambda what, task, share: done.update({task: share}))
+    tasks = {cell.name for cell in TINY.cells()} | {f"class {label}" for label in range(10)}
+    assert {task: share for task, share in done.items() if share} == pytest.approx(dict.fromkeys(tasks, 1))
 
 
 @pytest.mark.slow
@@ -223,13 +222,13 @@ def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset(replace(TINY, sizes=(400,)), fonts_of(TINY))
+    return source_of(TINY).dataset(400, TINY.n_test)
 
 
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory):
     with open_store(tmp_path_factory.mktemp("spaces"), TINY) as store:
-        return lay_groundwork(TINY, store, lambda what, done: None).spaces
+        return lay_groundwork(TINY, store, lambda what, task, done: None).spaces
 
 
 @pytest.fixture(scope="module")
@@ -242,36 +241,36 @@ def learned(dataset):
 
 def test_measurements_are_what_they_say(learned, dataset, spaces):
     config = replace(TINY, attack=PGD(2, 0.01, restarts=2))
-    measurements, examples, _ = evaluate(learned, dataset.test, config, spaces)
+    measurements, examples, _ = examined(learned, dataset.test, config, spaces)
     images, labels = dataset.test.images, dataset.test.labels
     right = learned.predict(images) == labels
-    assert measurements.test_error == pytest.approx(1 - right.sum() / 60)
+    assert measurements["test_error"] == pytest.approx(1 - right.sum() / 60)
 
     attacked = right & (np.arange(60) < TINY.n_attacked)
     result = attacks.pgd(
         learned, images[attacked], labels[attacked], ImageBall(0.3), steps=2, step_size=0.01, restarts=2, seed=0
     )
-    assert measurements.regular_success == pytest.approx(result.restart_success.mean())
-    assert measurements.regular_success_worst == pytest.approx(result.success.mean())
-    assert 0 < measurements.regular_success <= measurements.regular_success_worst < 1  # or the above says little
+    assert measurements["regular_success"] == pytest.approx(result.restart_success.mean())
+    assert measurements["regular_success_worst"] == pytest.approx(result.success.mean())
+    assert 0 < measurements["regular_success"] <= measurements["regular_success_worst"] < 1  # or the above says little
 
     attacked = right & (np.arange(60) < TINY.n_attacked_on_manifold)
-    manifold, codes = TrueManifold(fonts_of(TINY)), dataset.test.codes.take(attacked)
+    manifold, codes = TrueManifold(source_of(TINY)), dataset.test.codes.take(attacked)
     result = attacks.pgd(
         learned, images[attacked], labels[attacked], manifold, codes, steps=2, step_size=0.01, restarts=2, seed=0
     )
-    assert measurements.on_true_manifold_success == pytest.approx(result.restart_success.mean())
-    assert measurements.on_true_manifold_success_worst == pytest.approx(result.success.mean())
-    assert 0 < measurements.on_true_manifold_success < measurements.on_true_manifold_success_worst < 1
+    assert measurements["on_true_manifold_success"] == pytest.approx(result.restart_success.mean())
+    assert measurements["on_true_manifold_success_worst"] == pytest.approx(result.success.mean())
+    assert 0 < measurements["on_true_manifold_success"] < measurements["on_true_manifold_success_worst"] < 1
 
     (manifold,) = (space for space in spaces if isinstance(space, LearnedManifold))
     result = attacks.pgd(
         learned, images[attacked], labels[attacked], manifold, steps=2, step_size=0.01, restarts=2, seed=0
     )
-    assert measurements.on_learned_manifold_success == pytest.approx(result.restart_success.mean())
-    assert measurements.on_learned_manifold_success_worst == pytest.approx(result.success.mean())
-    assert measurements.on_learned_manifold_success > 0  # reconstructions of hardly trained VAEs
-    assert math.isnan(measurements.learned_labels_kept)
+    assert measurements["on_learned_manifold_success"] == pytest.approx(result.restart_success.mean())
+    assert measurements["on_learned_manifold_success_worst"] == pytest.approx(result.success.mean())
+    assert measurements["on_learned_manifold_success"] > 0  # reconstructions of hardly trained VAEs
+    assert math.isnan(measurements["learned_labels_kept"])
 
     assert set(examples) == {"regular", "on_true_manifold", "on_learned_manifold"}
     for kind, found in examples.items():
@@ -289,8 +288,8 @@ def test_distances_are_those_of_the_first_successful_examples_to_the_manifold_of
     learned, dataset, spaces
 ):
     config = replace(TINY, attack=PGD(3, 0.05), n_projected=4)
-    measurements, _, distances = evaluate(learned, dataset.test, config, spaces)
-    manifold = TrueManifold(fonts_of(TINY))
+    measurements, _, distances = examined(learned, dataset.test, config, spaces)
+    manifold = TrueManifold(source_of(TINY))
     right = learned.predict(dataset.test.images) == dataset.test.labels
     for kind, space, count in (
         ("regular", ImageBall(0.3), TINY.n_attacked),
@@ -302,77 +301,77 @@ def test_distances_are_those_of_the_first_successful_examples_to_the_manifold_of
         part = attacked.take(fooled)
         found = project(result.images[fooled], manifold.chart(part.images, part.labels, part.codes))
         np.testing.assert_array_equal(distances[kind], found.distances)
-        assert getattr(measurements, f"{kind}_distance") == pytest.approx(found.distances.mean())
+        assert measurements[f"{kind}_distance"] == pytest.approx(found.distances.mean())
     assert len(distances["clean"]) == 4
-    assert measurements.clean_distance == pytest.approx(distances["clean"].mean())
-    assert measurements.clean_distance < 1e-3
-    assert measurements.regular_distance > 10 * measurements.on_true_manifold_distance
+    assert measurements["clean_distance"] == pytest.approx(distances["clean"].mean())
+    assert measurements["clean_distance"] < 1e-3
+    assert measurements["regular_distance"] > 10 * measurements["on_true_manifold_distance"]
 
 
 def test_without_a_true_manifold_there_are_no_distances(learned, dataset):
-    measurements, _, distances = evaluate(learned, dataset.test, TINY, [ImageBall(0.3)])
+    measurements, _, distances = examined(learned, dataset.test, TINY, [ImageBall(0.3)])
     assert distances == {}
-    assert math.isnan(measurements.regular_distance)
-    assert math.isnan(measurements.clean_distance)
-    assert math.isnan(measurements.on_true_manifold_success)
+    assert math.isnan(measurements["regular_distance"])
+    assert math.isnan(measurements["clean_distance"])
+    assert math.isnan(measurements["on_true_manifold_success"])
 
 
 def test_the_oracle_judges_every_image_attacked_on_the_learned_manifold(learned, dataset, spaces):
     (manifold,) = (space for space in spaces if isinstance(space, LearnedManifold))
     oracle = models.cnn(widths=(4, 8), hidden_units=12, seed=1)
     train(oracle, dataset.train, config=TrainingConfig(epochs=4, batch_size=20))
-    measurements, *_ = evaluate(learned, dataset.test, TINY, spaces, oracle)
+    measurements, *_ = examined(learned, dataset.test, TINY, spaces, oracle)
     right = np.flatnonzero(learned.predict(dataset.test.images) == dataset.test.labels)
     attacked = dataset.test.take(right[right < TINY.n_attacked_on_manifold])
     result = TINY.attack.find(learned, attacked, manifold)
-    assert measurements.learned_labels_kept == labels_kept(oracle, result.images, attacked.labels)
-    assert 0 < measurements.learned_labels_kept < 1
+    assert measurements["learned_labels_kept"] == labels_kept(oracle, result.images, attacked.labels)
+    assert 0 < measurements["learned_labels_kept"] < 1
     assert not result.success.all()  # else those that failed would not be missed
 
 
-@pytest.mark.parametrize("training", Training)
+@pytest.mark.parametrize("training", PAPER)
 def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset, spaces, training):
     cell = Cell(training, 20, 3)
-    result, found = run_cell(TINY, cell, Groundwork(dataset, spaces), lambda what, done: None)
+    result, found = run_cell(TINY, cell, Groundwork(dataset, spaces), lambda what, task, done: None)
     expected = models.Model(TINY.architecture, seed=3)
     config = training_config(TINY, training, spaces)
     log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=config)
     for name, array in expected.state_dict().items():
         np.testing.assert_array_equal(found.state_dict()[name], array)
-    assert (result.cell, result.measurements.train_loss) == (cell, log[-1].loss)
+    assert (result.cell, result.value("train_loss")) == (cell, log[-1].loss)
 
 
 def test_settings_of_a_run_reach_its_trainings():
     config = replace(TINY, epsilon=0.1, latent_epsilon=0.2, epochs=7, batch_size=9, difficulty=Difficulty.EASY)
-    fonts = fonts_of(config)
-    both = training_config(config, Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL, spaces_of(config, fonts))
+    fonts = source_of(config)
+    both = training_config(config, training_of("regular_and_on_true_manifold_adversarial"), spaces_of(config, fonts))
     assert (both.epochs, both.batch_size, both.adam) == (7, 9, TINY.adam)
     image, manifold = both.perturbations
     assert (image.space, image.attack, image.fraction) == (ImageBall(0.1), TINY.training_attack, 0.25)
     assert (manifold.space.fonts, manifold.space.epsilon, manifold.fraction) == (fonts, 0.2, 0.25)
-    (drawn,) = training_config(config, Training.RANDOM_TRANSFORMATIONS, spaces_of(config, fonts)).perturbations
+    (drawn,) = training_config(config, training_of("random_transformations"), spaces_of(config, fonts)).perturbations
     assert drawn.space == Transformations(BOXES[Difficulty.EASY], epsilon=0.2)
 
 
 def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset, spaces):
     wrong = dataset.test.take(np.flatnonzero(learned.predict(dataset.test.images) != dataset.test.labels))
-    measurements, examples, distances = evaluate(learned, wrong, TINY, spaces)
-    assert measurements.test_error == 1
-    assert math.isnan(measurements.regular_success)
-    assert math.isnan(measurements.regular_success_worst)
-    assert math.isnan(measurements.on_true_manifold_success)
-    assert math.isnan(measurements.on_learned_manifold_success)
-    assert math.isnan(measurements.regular_distance)
+    measurements, examples, distances = examined(learned, wrong, TINY, spaces)
+    assert measurements["test_error"] == 1
+    assert math.isnan(measurements["regular_success"])
+    assert math.isnan(measurements["regular_success_worst"])
+    assert math.isnan(measurements["on_true_manifold_success"])
+    assert math.isnan(measurements["on_learned_manifold_success"])
+    assert math.isnan(measurements["regular_distance"])
     assert [len(found.labels) for found in examples.values()] == [0, 0, 0]
     assert {kind: len(found) for kind, found in distances.items()} == {"regular": 0, "on_true_manifold": 0, "clean": 10}
 
 
 def test_models_of_other_classes_are_refused(dataset, spaces):
     with pytest.raises(UserError, match="labels must lie between 0 and 4"):
-        evaluate(models.cnn(classes=5, widths=(2,), hidden_units=2), dataset.test, TINY, spaces)
+        examined(models.cnn(classes=5, widths=(2,), hidden_units=2), dataset.test, TINY, spaces)
 
 
 def test_cells_are_named_for_files_and_for_people():
-    cell = Cell(Training.ADVERSARIAL, 250, 3)
+    cell = Cell(ADVERSARIAL, 250, 3)
     assert cell.name == "adversarial-250-3"
-    assert str(made_up(Training.ADVERSARIAL, 250, 3).cell) == "Adversarial, N = 250, seed 3"
+    assert str(made_up(ADVERSARIAL, 250, 3).cell) == "Adversarial, N = 250, seed 3"

@@ -13,10 +13,10 @@ from hlf_np.experiments.config import PRESETS, Preset
 from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.results import failures
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.work import total_work
 from hlf_np.optim import AdamConfig
 from hlf_np.report.curves import values
-from hlf_np.training import DivergedError, Training, TrainingConfig, train
+from hlf_np.training import DivergedError, TrainingConfig, train
+from hlf_np.trainings import ADVERSARIAL, NORMAL
 
 HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
 
@@ -53,18 +53,16 @@ def half_hopeless(monkeypatch):
     monkeypatch.setattr("hlf_np.experiments.run.train", train_or_diverge)
 
 
-def quiet(what, done):
+def quiet(what, task, done):
     """Progress that nobody watches."""
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
     said = []
     with open_store(tmp_path, TINY) as store:
-        work = total_work(TINY, store)
-        results = run_grid(TINY, store, lambda what, done: said.append((what, done)))
+        results = run_grid(TINY, store, lambda what, task, done: said.append((what, done)))
         store.write_csv(results)
-        assert total_work(TINY, store) == 0
-    assert sum(done for _, done in said) == pytest.approx(work)
+    assert sum(done for _, done in said) == pytest.approx(4 + 10)  # cells and VAEs
     assert "Adversarial, N = 10, seed 0: failed" in [what for what, _ in said]
     assert len(results) == 4
     for row, expected in zip(rows(tmp_path), rows(finished), strict=True):
@@ -93,7 +91,7 @@ def test_a_failed_cell_is_not_computed_again(tmp_path, half_hopeless, monkeypatc
 
 
 def test_without_failures_nothing_is_said(finished):
-    assert failures([made_up(), made_up(Training.ADVERSARIAL)]) == ""
+    assert failures([made_up(), made_up(ADVERSARIAL)]) == ""
     with open_store(finished, TINY) as store:
         assert failures(store.results()) == ""
 
@@ -118,5 +116,5 @@ def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, m
 
 def test_a_failed_cell_counts_for_no_mean():
     failed = replace(made_up(seed=1, test_error=math.nan), failure="the loss became nan")
-    found = values([made_up(seed=0, test_error=0.25), failed], Training.NORMAL, "test_error", 250)
+    found = values([made_up(seed=0, test_error=0.25), failed], NORMAL, "test_error", 250)
     np.testing.assert_array_equal(found, [0.25])

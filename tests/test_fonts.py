@@ -72,7 +72,7 @@ def test_the_order_is_repeat_then_font_then_class(fonts):
     assert split.labels.dtype == np.int64
 
 
-def test_the_first_250_images_of_many_fonts_are_25_fonts_of_10_classes():
+def test_the_first_250_images_of_many_fonts_are_25_source_of_10_classes():
     generator = Fonts(np.zeros((30, 10, 28, 28), np.uint8))
     split = generator.dataset(250, 300).train
     pairs = set(zip(split.codes.font.tolist(), split.labels.tolist(), strict=True))

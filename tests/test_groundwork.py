@@ -8,30 +8,30 @@ from helpers import TINY, Killed, numbers, tree
 
 from hlf_np import UserError
 from hlf_np.architectures import Architecture, Kind
+from hlf_np.experiments.estimate import Trial, estimate
 from hlf_np.experiments.folder import open_store
-from hlf_np.experiments.groundwork import fonts_of, lay_groundwork
+from hlf_np.experiments.groundwork import lay_groundwork, source_of
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.work import total_work
 from hlf_np.manifolds import class_vaes, count_vaes, stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, stored_oracle, train_oracle
 from hlf_np.spaces import LearnedManifold
-from hlf_np.training import Training, TrainingConfig
+from hlf_np.training import TrainingConfig
+from hlf_np.trainings import NORMAL, training_of
 
-JUDGED = replace(TINY, sizes=(10,), trainings=(Training.NORMAL, Training.ON_LEARNED_MANIFOLD_ADVERSARIAL), n_oracle=20)
+JUDGED = replace(TINY, sizes=(10,), trainings=(NORMAL, training_of("on_learned_manifold_adversarial")), n_oracle=20)
 
 
 @pytest.fixture
 def small_oracle(monkeypatch):
     """The oracle's settings, made small."""
     config = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=2))
-    for module in ("groundwork", "work"):
-        monkeypatch.setattr(f"hlf_np.experiments.{module}.OracleConfig", lambda: config)
+    monkeypatch.setattr("hlf_np.experiments.groundwork.OracleConfig", lambda: config)
     return config
 
 
 def laid(folder, config):
     with open_store(folder, config) as store:
-        return lay_groundwork(config, store, lambda what, done: None)
+        return lay_groundwork(config, store, lambda what, task, done: None)
 
 
 def states(vaes):
@@ -45,21 +45,21 @@ def test_vaes_are_those_of_the_first_images_of_all_whatever_the_sizes(tmp_path):
         (manifold,) = (space for space in ground.spaces if isinstance(space, LearnedManifold))
         found[sizes] = states(manifold.vaes)
         assert len(ground.dataset.train) == max(sizes)
-    images = fonts_of(TINY).split(np.arange(100))  # ten of each class
+    images = source_of(TINY).split(np.arange(100))  # ten of each class
     assert found[10,] == found[300, 30] == states(class_vaes(images, 10, TINY.vae))
     assert manifold.epsilon == TINY.latent_epsilon
 
 
 def test_the_oracle_is_the_one_of_its_own_number_of_images(tmp_path, small_oracle):
     ground = laid(tmp_path, JUDGED)
-    expected = train_oracle(fonts_of(TINY).split(np.arange(20)), small_oracle)
+    expected = train_oracle(source_of(TINY).split(np.arange(20)), small_oracle)
     images = ground.dataset.test.images
     np.testing.assert_array_equal(ground.oracle.logits(images), expected.logits(images))
     np.testing.assert_array_equal(stored_oracle(tmp_path / "manifolds").logits(images), expected.logits(images))
 
 
 def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
-    ground = laid(tmp_path, replace(JUDGED, n_vae=0, trainings=(Training.NORMAL,)))
+    ground = laid(tmp_path, replace(JUDGED, n_vae=0, trainings=(NORMAL,)))
     assert ground.oracle is None
     assert not any(isinstance(space, LearnedManifold) for space in ground.spaces)
     assert not (tmp_path / "manifolds").exists()
@@ -67,28 +67,33 @@ def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
 
 def test_a_finished_run_needs_no_groundwork(tmp_path, monkeypatch):
     with open_store(tmp_path, TINY) as store:
-        run_grid(TINY, store, lambda what, done: None)
+        run_grid(TINY, store, lambda what, task, done: None)
         monkeypatch.setattr("hlf_np.experiments.run.lay_groundwork", None)
-        assert len(run_grid(TINY, store, lambda what, done: None)) == 4
+        assert len(run_grid(TINY, store, lambda what, task, done: None)) == 4
 
 
 def test_the_work_of_vaes_and_oracle_is_counted_until_it_is_done(tmp_path, small_oracle):
     done = []
     with open_store(tmp_path, JUDGED) as store:
-        expected = total_work(JUDGED, store)
-        lay_groundwork(JUDGED, store, lambda what, work: done.append((what, work)))
-        without = total_work(replace(JUDGED, n_oracle=0), store)
-        assert total_work(JUDGED, store) == without == pytest.approx(expected - sum(work for _, work in done))
-    assert [what for what, work in done if work] == [
-        *(f"VAE of class {label}: epoch 1/1" for label in range(10)),
-        *("oracle: epoch 1/2", "oracle: epoch 2/2"),
+        before = estimate(JUDGED, store, source_of(JUDGED), even).seconds
+        lay_groundwork(JUDGED, store, lambda *said: done.append(said))
+        after = estimate(JUDGED, store, source_of(JUDGED), even).seconds
+    assert before.keys() - after.keys() == {*(f"class {label}" for label in range(10)), "oracle"}
+    assert [said for said in done if said[-1]] == [
+        *((f"VAE of class {label}: epoch 1/1", f"class {label}", 1) for label in range(10)),
+        *(("oracle: epoch 1/2", "oracle", 0.5), ("oracle: epoch 2/2", "oracle", 0.5)),
     ]
+
+
+def even(config, source):
+    """A trial of a machine that is as fast at everything."""
+    return Trial(dict.fromkeys(config.trainings, 1.0), 1.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("vaes", [0, 3])
 def test_groundwork_that_was_stopped_goes_on_with_the_same_results(tmp_path, monkeypatch, small_oracle, vaes):
     def run(folder, stop_at=None):
-        def progress(what, done):
+        def progress(what, task, done):
             if what == stop_at:
                 raise Killed
 
@@ -113,7 +118,7 @@ def test_groundwork_that_was_stopped_goes_on_with_the_same_results(tmp_path, mon
 def test_vaes_of_an_unfinished_or_another_run_are_refused(tmp_path):
     laid(tmp_path, TINY)
     folder = tmp_path / "manifolds"
-    assert states(stored_vaes(folder, 10)) == states(class_vaes(fonts_of(TINY).split(np.arange(100)), 10, TINY.vae))
+    assert states(stored_vaes(folder, 10)) == states(class_vaes(source_of(TINY).split(np.arange(100)), 10, TINY.vae))
     next(folder.glob("vae-3-*")).unlink()
     with pytest.raises(UserError, match="holds 0 VAEs of class 3 instead of one"):
         stored_vaes(folder, 10)

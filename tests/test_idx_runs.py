@@ -7,28 +7,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY, made_up, main, rows, tree
+from helpers import TINY, examined, made_up, main, rows, tree
 from idx_makers import part_files, random_part, write_files, write_split
 
 from hlf_np import UserError, models
 from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
+from hlf_np.data.declared import open_source
+from hlf_np.data.source import open_files as open_idx
 from hlf_np.experiments.claims import leaving_the_manifold
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
-from hlf_np.experiments.evaluation import evaluate
 from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.groundwork import fit, lay_groundwork, source_of, spaces_of
 from hlf_np.experiments.run import check_grid
-from hlf_np.experiments.source import open_idx, open_source
 from hlf_np.manifolds.distance import subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig
 from hlf_np.report.figures import draw
 from hlf_np.report.pictures import Section
-from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Transformations
-from hlf_np.training import Training, TrainingConfig, train
+from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Need, Transformations
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import PAPER
 
 N_TRAIN, N_TEST = 400, 120
-WITHOUT_TRUE_MANIFOLD = [t for t in Training if "true_manifold" not in t]
+WITHOUT_TRUE_MANIFOLD = [t for t in PAPER if Need.TRUE_MANIFOLD not in t.needs]
 SUBSPACE = ("regular_subspace_distance", "on_learned_manifold_subspace_distance", "clean_subspace_distance")
 
 
@@ -144,8 +145,8 @@ def test_grids_beyond_the_files_are_refused(source, letters):
             check_grid(replace(config, **{name: value}))
     with pytest.raises(UserError, match="too small for this cnn"):
         check_grid(replace(fit(TINY, open_idx(letters)), architecture=Architecture(Kind.CNN, (1, 1, 1, 1))))
-    for training in set(Training) - set(WITHOUT_TRUE_MANIFOLD):
-        with pytest.raises(UserError, match="needs the true manifold, which only FONTS has"):
+    for training in set(PAPER) - set(WITHOUT_TRUE_MANIFOLD):
+        with pytest.raises(UserError, match="needs the true manifold, which nobody knows for this dataset"):
             replace(config, trainings=(training,))
 
 
@@ -174,7 +175,7 @@ def test_spaces_have_the_papers_transformations_and_no_true_manifold(source):
 
 def laid(folder, config):
     with open_store(folder, config) as store:
-        return lay_groundwork(config, store, lambda what, done: None)
+        return lay_groundwork(config, store, lambda what, task, done: None)
 
 
 def test_groundwork_on_classes_of_unequal_size(letters, tmp_path, monkeypatch):
@@ -194,7 +195,7 @@ def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
     model = models.cnn(widths=(4, 8), hidden_units=12)
     train(model, ground.dataset.train, config=TrainingConfig(epochs=6, batch_size=20))
     test = ground.dataset.test
-    measured, _, distances = evaluate(model, test, config, ground.spaces, None, ground.neighbours)
+    measured, _, distances = examined(model, test, config, ground.spaces, None, ground.neighbours)
     right = model.predict(test.images) == test.labels
     (manifold,) = (space for space in ground.spaces if isinstance(space, LearnedManifold))
     for kind, space, count in (
@@ -212,9 +213,9 @@ def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
             starts = np.concatenate([vae.decode(np.clip(z, -2, 2)) for vae, z in zip(vaes, codes, strict=True)])
         expected = subspace_distances(result.images[fooled], starts, ground.neighbours, 50)
         np.testing.assert_allclose(distances[f"{kind}_subspace"], expected, rtol=1e-4)
-        assert getattr(measured, f"{kind}_subspace_distance") == pytest.approx(expected.mean())
+        assert measured[f"{kind}_subspace_distance"] == pytest.approx(expected.mean())
     np.testing.assert_array_equal(distances["clean_subspace"], np.zeros(6))
-    assert all(math.isnan(getattr(measured, name)) for name in ("regular_distance", "clean_distance"))
+    assert all(math.isnan(measured[name]) for name in ("regular_distance", "clean_distance"))
 
 
 def in_subspace(count, regular, learned, images=40):
@@ -278,7 +279,7 @@ def finished(shapes, tmp_path_factory):
 def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
     found = rows(finished)
     assert [(row["n_train"], row["training"]) for row in found] == [
-        (size, training) for size in ("100", "200") for training in WITHOUT_TRUE_MANIFOLD
+        (size, training) for size in ("100", "200") for training in map(str, WITHOUT_TRUE_MANIFOLD)
     ]
     for row in found:
         assert row["dataset"] == "shapes"
@@ -318,7 +319,7 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
     assert (code, errors) == (0, "")
     code, output, errors = main("evaluate", model, *data, *learned, "--restarts", 1)
     assert (code, errors) == (0, "")
-    assert f"({N_TEST} images)" in output
+    assert f"Of {N_TEST} test images of shapes" in output
     assert "on learned manifold" in output
     assert "true manifold" not in output
     for space, vaes in {"image": (), "transformations": (), "learned-manifold": learned}.items():
@@ -338,14 +339,27 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
         ("run", "--dataset", shapes, "--difficulty", "easy"): "only FONTS has a difficulty",
         ("run", "--dataset-name", "mnist"): "leave --dataset-name out",
         ("run", "--dataset", shapes, "--dataset-name", "emnist-digits"): "does not hold emnist-digits",
-        ("run", "--dataset", shapes, "--trainings", true): "which only FONTS has: leave it out",
+        ("run", "--dataset", shapes, "--trainings", true): "which nobody knows for this dataset: leave it out",
         ("run", "--dataset", shapes, "--sizes", "401"): "sizes must be between 1 and 400, not 401",
-        ("train", "--dataset", shapes, "--training", "on_true_manifold_adversarial"): "which only FONTS has",
+        (
+            "train",
+            "--dataset",
+            shapes,
+            "--training",
+            "on_true_manifold_adversarial",
+        ): "which nobody knows for this dataset",
         ("train", "--dataset", shapes, "--n-train", 401): "n_train must be between 0 and 400, not 401",
         ("evaluate", model, "--dataset", letters): "tells 10 classes of images 28x28x1 apart",
         ("evaluate", model, "--dataset", shapes, "--n-attacked-on-manifold", 5): "takes no --n-attacked-on-manifold",
         ("evaluate", model, "--dataset", shapes, "--n-test", 121): "n_test must be between 0 and 120, not 121",
-        ("attack", model, "--dataset", shapes, "--space", "true-manifold"): "which only FONTS has: choose another",
+        (
+            "attack",
+            model,
+            "--dataset",
+            shapes,
+            "--space",
+            "true-manifold",
+        ): "which nobody knows for this dataset: choose another",
         ("attack", model, "--dataset", letters): "emnist_letters has 3 of 8x8x1",
     }.items():
         out = () if arguments[0] == "evaluate" else ("--out", tmp_path / "new")

@@ -6,10 +6,10 @@ from helpers import main, rows
 from idx_makers import idx_bytes, write_files
 
 from hlf_np import models
+from hlf_np.data.source import open_files as open_idx
 from hlf_np.experiments.config import PRESETS, Preset
 from hlf_np.experiments.folder import stored_config
 from hlf_np.experiments.groundwork import fit
-from hlf_np.experiments.source import open_idx
 from hlf_np.manifolds import Vae, VaeConfig
 
 SHAPES = {"tall": (30, 20), "tiny": (6, 6), "colour": (12, 12, 3)}

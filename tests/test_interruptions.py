@@ -15,11 +15,12 @@ import pytest
 from helpers import TINY, Killed, command, compute, numbers, start, tree, wait_until
 
 from hlf_np import UserError
-from hlf_np.experiments.config import Cell, RunConfig
-from hlf_np.training import Training
+from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.results import Cell
+from hlf_np.trainings import NORMAL, training_of
 
 TRAININGS = ("--trainings", "normal,on_true_manifold_adversarial")
-ONE_TRAINING = RunConfig(**vars(TINY) | {"trainings": (Training.ON_LEARNED_MANIFOLD_ADVERSARIAL,)})
+ONE_TRAINING = RunConfig(**vars(TINY) | {"trainings": (training_of("on_learned_manifold_adversarial"),)})
 WRITES = 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
 GRID = ("run", "--preset", "smoke", *TRAININGS, "--sizes", "20,40", "--seeds", "2")  # eight cells
 
@@ -113,7 +114,7 @@ def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finis
         folder = tmp_path / place
         if place == "begun":
             shutil.copytree(finished, folder)
-            (folder / "cells" / f"{Cell(Training.NORMAL, 10, 0).name}.npz").unlink()
+            (folder / "cells" / f"{Cell(NORMAL, 10, 0).name}.npz").unlink()
         for name in leftovers if place == "begun" else leftovers[:1]:
             folder.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"half")

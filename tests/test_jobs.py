@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from hlf_np import UserError
 from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.jobs import work_through
 from hlf_np.experiments.run import run_grid
-from hlf_np.experiments.work import cell_work, total_work
 
 GRID = ("run", "--preset", "smoke", "--trainings", "normal,adversarial", "--sizes", "20,40", "--seeds", "2")
 
@@ -36,7 +36,7 @@ def note(folder):
             raise UserError(f"task {number} cannot be done: mend it")
         if fate == "wait":
             time.sleep(600)
-        progress(f"task {number}", 1.0)
+        progress(f"task {number}", str(number), 1.0)
 
     return do
 
@@ -45,7 +45,7 @@ def never_ready():
     raise UserError("cannot begin: mend it")
 
 
-def no_progress(what, done):
+def no_progress(what, task, done):
     """Nobody listens."""
 
 
@@ -64,7 +64,7 @@ def alive(process):
 def test_every_task_is_done_once_by_at_most_as_many_processes_as_there_are_jobs(tmp_path, tasks, jobs):
     said = []
     numbered = [(number, "") for number in range(tasks)]
-    work_through(numbered, functools.partial(note, tmp_path), jobs, lambda what, done: said.append((what, done)))
+    work_through(numbered, functools.partial(note, tmp_path), jobs, lambda what, task, done: said.append((what, done)))
     assert sorted(said) == [(f"task {number}", 1.0) for number in range(tasks)]
     processes = {path.read_text().split()[0] for path in tmp_path.iterdir()}
     assert len(list(tmp_path.iterdir())) == tasks
@@ -104,12 +104,12 @@ def test_a_process_that_cannot_begin_says_why():
 
 @pytest.mark.slow
 def test_jobs_end_in_the_same_results_and_say_how_far_they_are(tmp_path):
-    work = []
+    done = Counter()
     compute(tmp_path / "one")
     with open_store(tmp_path / "two", TINY) as store:
-        expected = total_work(TINY, store)
-        store.write_csv(run_grid(TINY, store, lambda what, done: work.append(done), jobs=2))
-    assert sum(work) == pytest.approx(expected)
+        store.write_csv(run_grid(TINY, store, lambda what, task, share: done.update({task: share}), jobs=2))
+    for cell in TINY.cells():
+        assert done[cell.name] == pytest.approx(1)
     assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
     for folder in ("models", "manifolds"):
         assert tree(tmp_path / "two" / folder) == tree(tmp_path / "one" / folder)
@@ -121,9 +121,10 @@ def test_the_largest_cells_are_begun_first(tmp_path, monkeypatch):
     monkeypatch.setattr("hlf_np.experiments.run.work_through", lambda cells, *rest: begun.extend(cells))
     with open_store(tmp_path, TINY) as store:
         run_grid(TINY, store, no_progress, jobs=2)
-    costs = [cell_work(TINY, cell) for cell in begun]
-    assert costs == sorted(costs, reverse=True)
-    assert set(begun) == set(TINY.cells())
+    cells = list(TINY.cells())
+    sizes = [cells[number].n_train for number in begun]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sorted(begun) == list(range(len(cells)))
 
 
 @pytest.fixture(scope="module")

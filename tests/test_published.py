@@ -16,21 +16,21 @@ from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.report.curves import table
 from hlf_np.report.figures import draw
 from hlf_np.report.pictures import Section
-from hlf_np.report.plots import PAPER, curve_figure
+from hlf_np.report.plots import DASHED, curve_figure
 from hlf_np.report.published import MEASURED, beside, published
-from hlf_np.training import Training
+from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
 
 FONTS = RunConfig()
 
 
 def of_dataset(name):
     """The configuration of a run on IDX files."""
-    return RunConfig(dataset=name, path="somewhere", trainings=(Training.NORMAL,))
+    return RunConfig(dataset=name, path="somewhere", trainings=(NORMAL,))
 
 
 def found(cells, training, size):
     (cell,) = (r for r in cells if (r.cell.training, r.cell.n_train) == (training, size))
-    return [getattr(cell.measurements, name) for name in MEASURED]
+    return [cell.value(name) for name in MEASURED]
 
 
 # --- the numbers ----------------------------------------------------------------------------------------------
@@ -38,20 +38,20 @@ def found(cells, training, size):
 
 def test_numbers_are_those_of_the_poster():
     fonts, digits = published(FONTS), published(of_dataset("emnist-digits"))
-    assert found(fonts, Training.NORMAL, 250) == [0.7295, 1.0, 0.9365, 0.5362]
-    assert found(fonts, Training.ON_TRUE_MANIFOLD_ADVERSARIAL, 40_000) == [0.0358, 0.9999, 0.1330, 0.1170]
-    assert found(digits, Training.ADVERSARIAL, 10_000) == pytest.approx([0.0135, 0.0797, math.nan, 0.0131], nan_ok=True)
-    assert found(digits, Training.NORMAL, 100) == pytest.approx([0.3191] + 3 * [math.nan], nan_ok=True)
+    assert found(fonts, NORMAL, 250) == [0.7295, 1.0, 0.9365, 0.5362]
+    assert found(fonts, training_of("on_true_manifold_adversarial"), 40_000) == [0.0358, 0.9999, 0.1330, 0.1170]
+    assert found(digits, ADVERSARIAL, 10_000) == pytest.approx([0.0135, 0.0797, math.nan, 0.0131], nan_ok=True)
+    assert found(digits, NORMAL, 100) == pytest.approx([0.3191] + 3 * [math.nan], nan_ok=True)
     resnet = published(replace(FONTS, architecture=DEFAULTS[Kind.RESNET]))
-    assert found(resnet, Training.ADVERSARIAL, 900_000) == pytest.approx([0.00177] + 3 * [math.nan], nan_ok=True)
+    assert found(resnet, ADVERSARIAL, 900_000) == pytest.approx([0.00177] + 3 * [math.nan], nan_ok=True)
 
 
 def test_fonts_has_a_mean_for_each_of_the_papers_trainings_and_sizes():
     cells = published(FONTS)
-    trainings = {t for t in Training if t is not Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL}
+    trainings = {t for t in PAPER if t != training_of("regular_and_on_true_manifold_adversarial")}
     expected = Counter((training, size) for training in trainings for size in PRESETS[Preset.PAPER].sizes)
     assert Counter((r.cell.training, r.cell.n_train) for r in cells) == expected
-    measured = np.array([[getattr(r.measurements, name) for name in MEASURED] for r in cells])
+    measured = np.array([[r.value(name) for name in MEASURED] for r in cells])
     assert ((measured > 0) & (measured <= 1)).all()
 
 
@@ -86,9 +86,9 @@ def test_the_posters_distances_are_told_where_they_are_comparable(config, said):
 
 
 def test_only_the_runs_trainings_within_its_sizes_stand_beside_it():
-    results = [made_up(Training.NORMAL, 400), made_up(Training.ADVERSARIAL, 1500)]
+    results = [made_up(NORMAL, 400), made_up(ADVERSARIAL, 1500)]
     cells = {(r.cell.training, r.cell.n_train) for r in beside(published(FONTS), results)}
-    assert cells == {(t, n) for t in (Training.NORMAL, Training.ADVERSARIAL) for n in (500, 1000, 1500)}
+    assert cells == {(t, n) for t in (NORMAL, ADVERSARIAL) for n in (500, 1000, 1500)}
     assert beside(published(FONTS), [made_up(n_train=100)]) == []
 
 
@@ -99,7 +99,7 @@ def ours():
     """Two trainings at sizes of which the paper has two of three."""
     return [
         made_up(training, size, seed, test_error=error + seed / 10, regular_success=math.nan)
-        for training in (Training.NORMAL, Training.REGULAR_AND_ON_TRUE_MANIFOLD_ADVERSARIAL)
+        for training in (NORMAL, training_of("regular_and_on_true_manifold_adversarial"))
         for size, error in ((250, 0.6), (300, 0.5), (1000, 0.4))
         for seed in (0, 1)
     ]
@@ -130,19 +130,19 @@ def test_the_terminal_has_the_papers_below_ours():
 
 
 def test_the_papers_curves_are_dashed_and_have_one_entry_in_the_legend():
-    results = [made_up(training, size) for training in list(Training)[:3] for size in (250, 1000)]
+    results = [made_up(training, size) for training in list(PAPER)[:3] for size in (250, 1000)]
     figure = curve_figure(results, "test_error", "test error", published(FONTS))
     dashed = [
-        line for line in figure.axes[0].lines if line.get_linestyle() == PAPER["linestyle"] and len(line.get_xdata())
+        line for line in figure.axes[0].lines if line.get_linestyle() == DASHED["linestyle"] and len(line.get_xdata())
     ]
     solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
     assert len(dashed) == len(solid) == 3
-    for training, paper, own in zip(Training, dashed, solid, strict=False):
+    for training, paper, own in zip(PAPER, dashed, solid, strict=False):
         assert (paper.get_color(), paper.get_marker()) == (own.get_color(), own.get_marker())
         expected = [found(published(FONTS), training, size)[0] for size in (250, 500, 1000)]
         np.testing.assert_array_equal(paper.get_xydata(), np.stack([[250, 500, 1000], expected], axis=1))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [*(training.label for training in list(Training)[:3]), "paper"]
+    assert labels == [*(training.label for training in list(PAPER)[:3]), "paper"]
     assert len(curve_figure(results, "test_error", "test error").axes[0].lines) == 3
 
 
@@ -183,7 +183,7 @@ def curve(training, height, power, sizes=(250, 500, 1000, 2000, 4000)):
 
 
 def test_the_factor_at_each_size_is_that_of_two_powers_of_n():
-    results = curve(Training.NORMAL, 20, 0.5) + curve(Training.ADVERSARIAL, 8, 0.3)
+    results = curve(NORMAL, 20, 0.5) + curve(ADVERSARIAL, 8, 0.3)
     # normal training needs n with 20 n**-0.5 = 8 size**-0.3
     expected = {size: size / (2.5 * size**0.3) ** 2 for size in (250, 500, 1000, 2000, 4000)}
     inside = {size: factor for size, factor in expected.items() if 250 <= size / factor <= 4000}
@@ -194,7 +194,7 @@ def test_the_factor_at_each_size_is_that_of_two_powers_of_n():
 def test_a_larger_n_that_did_worse_by_chance_does_not_count():
     errors = {100: 0.8, 200: 0.4, 400: 0.5, 800: 0.2}
     normal = [made_up(n_train=size, test_error=error) for size, error in errors.items()]
-    adversarial = [made_up(Training.ADVERSARIAL, 800, test_error=error) for error in (0.45, 0.35)]
+    adversarial = [made_up(ADVERSARIAL, 800, test_error=error) for error in (0.45, 0.35)]
     ((size, factor),) = factors_by_size(normal + adversarial[:1])
     between = 100 * 2 ** (math.log(0.8 / 0.45) / math.log(2))
     assert (size, factor) == (800, pytest.approx(800 / between))
@@ -202,7 +202,7 @@ def test_a_larger_n_that_did_worse_by_chance_does_not_count():
     assert 1 < factor < 2  # from 400 on
 
 
-@pytest.mark.parametrize("results", [[], curve(Training.NORMAL, 20, 0.5), curve(Training.ADVERSARIAL, 20, 0.5), ours()])
+@pytest.mark.parametrize("results", [[], curve(NORMAL, 20, 0.5), curve(ADVERSARIAL, 20, 0.5), ours()])
 def test_without_two_curves_there_are_no_factors(results):
     assert factors_by_size(results) == []
     assert "data_factor" not in {picture.name for picture in draw(results or ours(), LETTERS)}
@@ -216,9 +216,9 @@ def test_in_the_papers_numbers_adversarial_training_helps_with_few_images_and_co
     assert dict(factors)[40_000] > 4
     few = data_factor([r for r in cells if r.cell.n_train <= 2500])
     assert few["interval"][1] < 1 < data_factor(cells)["factor"]
-    text = "".join(Page(report(curve(Training.NORMAL, 5, 0.4), FONTS)).text)
+    text = "".join(Page(report(curve(NORMAL, 5, 0.4), FONTS)).text)
     assert "with few images adversarial training helps, its price shows with many" not in text  # ours has no factor
-    both = curve(Training.NORMAL, 5, 0.4, (250, 1000, 2000)) + curve(Training.ADVERSARIAL, 4, 0.4, (250, 1000, 2000))
+    both = curve(NORMAL, 5, 0.4, (250, 1000, 2000)) + curve(ADVERSARIAL, 4, 0.4, (250, 1000, 2000))
     text = "".join(Page(report(both, FONTS)).text)
     assert "The paper's numbers for the same N, from 250 to 2000, give a data factor of 0.76." in text
     assert "with few images adversarial training helps, its price shows with many" in text

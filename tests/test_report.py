@@ -32,7 +32,9 @@ from hlf_np.report.gallery import gallery_figure
 from hlf_np.report.manifolds import draw_manifolds
 from hlf_np.report.pictures import Section
 from hlf_np.report.plots import curve_figure, error_figure
-from hlf_np.training import Training, TrainingConfig
+from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+from hlf_np.training import TrainingConfig
+from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
 
 pytestmark = pytest.mark.filterwarnings("error")  # a run would print them
 
@@ -121,13 +123,13 @@ def test_tables_hold_the_means_of_the_table_of_results(smoke):
     assert parsed.tables.keys() == MEASUREMENTS.keys()
     for caption, (head, *body) in parsed.tables.items():
         assert head == ["Training", "100", "200"]
-        assert {line[0] for line in body} == {Training(row["training"]).label for row in found}
+        assert {line[0] for line in body} == {training_of(row["training"]).label for row in found}
         for label, *cells in body:
             for size, cell in zip(head[1:], cells, strict=True):
                 values = [
                     float(row[MEASUREMENTS[caption]])
                     for row in found
-                    if (Training(row["training"]).label, row["n_train"]) == (label, size)
+                    if (training_of(row["training"]).label, row["n_train"]) == (label, size)
                 ]
                 rounding = 0.5001 * 10.0 ** -len(cell.partition(".")[2])
                 assert rounding <= (0.051 if caption.startswith("Seconds") else 0.0005001)
@@ -260,8 +262,8 @@ def test_numbers_of_the_size_axis_do_not_overlap(sizes):
 def test_curves_are_means_and_ranges_over_seeds():
     values = {(10, 0): 0.2, (10, 1): 0.5, (10, 2): 0.8, (5, 0): 0.9, (5, 1): math.nan}
     results = [made_up(n_train=n, seed=seed, regular_success=value) for (n, seed), value in values.items()]
-    (curve,) = curves([*results, made_up(Training.ADVERSARIAL, 5)], "regular_success")
-    assert curve.training is Training.NORMAL
+    (curve,) = curves([*results, made_up(ADVERSARIAL, 5)], "regular_success")
+    assert curve.training == NORMAL
     np.testing.assert_array_equal(curve.sizes, [5, 10])
     np.testing.assert_allclose(curve.mean, [0.9, 0.5])
     np.testing.assert_allclose(curve.low, [0.9, 0.2])
@@ -274,7 +276,7 @@ def test_success_against_error_has_a_figure_for_each_kind_of_attack_that_was_mea
     assert found["regular_success_against_error"] is Section.CLAIM_4
     assert found["on_learned_manifold_success_against_error"] is Section.CLAIM_3
     assert "on_true_manifold_success_against_error" not in found
-    figures = [error_figure(results, kind) for kind in ("regular", "on_learned_manifold")]
+    figures = [error_figure(results, kind) for kind in (ImageBall, LearnedManifold)]
     assert [f.axes[0].collections[0].get_offsets().tolist() for f in figures] == [[[0.2, 0.9]], [[0.2, 0.4]]]
 
 
@@ -282,10 +284,10 @@ def test_lines_through_success_against_error_are_those_of_the_claim():
     random = np.random.default_rng(0)
     results = [
         made_up(training, seed=i, test_error=random.random(), on_true_manifold_success=random.random())
-        for training, count in ((Training.NORMAL, 9), (Training.ADVERSARIAL, 5))
+        for training, count in ((NORMAL, 9), (ADVERSARIAL, 5))
         for i in range(count)
     ]
-    (axes,) = error_figure(results, "on_true_manifold").axes
+    (axes,) = error_figure(results, TrueManifold).axes
     (drawn,) = axes.lines  # five models are too few
     (x, y), claim = drawn.get_data(), on_manifold_robustness(results)
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(claim.statistic)
@@ -294,19 +296,26 @@ def test_lines_through_success_against_error_are_those_of_the_claim():
 
 
 def test_legends_of_all_trainings_lie_outside_of_the_axes():
-    results = [made_up(training, size, test_error=0.3) for training in Training for size in (10, 20)]
+    results = [made_up(training, size, test_error=0.3) for training in PAPER for size in (10, 20)]
     figure = curve_figure(results, "test_error", "test error")
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     legend, (axes,) = figure.legends[0].get_window_extent(renderer), figure.axes
-    assert len(figure.legends[0].get_texts()) == len(Training)
+    assert len(figure.legends[0].get_texts()) == len(PAPER)
     assert legend.y1 <= axes.get_tightbbox(renderer).y0
 
 
 def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
     examples = made_up(examples=3).examples
     none = made_up(examples=0).examples
-    figure = gallery_figure({**examples, "on_true_manifold": none["on_true_manifold"]}, LETTERS)
+    figure = gallery_figure(
+        {
+            ImageBall: examples["regular"],
+            TrueManifold: none["on_true_manifold"],
+            LearnedManifold: examples["on_learned_manifold"],
+        },
+        LETTERS,
+    )
     assert [axes.get_title("left") for axes in figure.axes] == ["Regular attacks", "Attacks on the learned manifold"]
     for axes, kind in zip(figure.axes, ("regular", "on_learned_manifold"), strict=True):
         words = [text.get_text() for text in axes.texts]
@@ -327,7 +336,7 @@ def test_distances_are_drawn_for_normal_training_only():
     results = [made_up(n_train=n, distances=distances) for n in (10, 20)]
     (picture,) = (p for p in draw(results, LETTERS) if p.section is Section.CLAIM_1)
     assert "for 2 normally trained models" in picture.caption
-    for others in ([made_up(Training.ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
+    for others in ([made_up(ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
         assert Section.CLAIM_1 not in {p.section for p in draw(others, LETTERS)}
     page = report([made_up()])
     assert "(0 models with distances, 6 needed)" in page

@@ -1,24 +1,24 @@
 """What the options of a run change: architecture, norm, variant, and attacks that are measured on request."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import small_cnn
-from helpers import TINY, main, rows, tree
+from helpers import TINY, examined, main, rows, tree
 
 from hlf_np import attacks, models
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
-from hlf_np.experiments.evaluation import evaluate
 from hlf_np.experiments.folder import open_store, stored_config
-from hlf_np.experiments.groundwork import fonts_of, lay_groundwork, spaces_of
+from hlf_np.experiments.groundwork import lay_groundwork, source_of, spaces_of
 from hlf_np.experiments.run import training_config
-from hlf_np.experiments.work import total_work
 from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
-from hlf_np.training import Training, TrainingConfig, Variant, train
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import ADVERSARIAL, PAPER, Variant, training_of
 
 MEASURED_ON_REQUEST = {
     "--carlini-wagner": {"carlini_wagner_success", "carlini_wagner_norm"},
@@ -29,14 +29,14 @@ MEASURED_ON_REQUEST = {
 @pytest.fixture
 def tiny_preset(monkeypatch):
     """The smoke preset, made tiny and without a report; so is the surrogate of transfer attacks."""
-    config = replace(TINY, trainings=(Training.ADVERSARIAL,), sizes=(20,), n_vae=0)
+    config = replace(TINY, trainings=(ADVERSARIAL,), sizes=(20,), n_vae=0)
     monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
     monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
     monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
     return config
 
 
-def quiet(what, done):
+def quiet(what, task, done):
     """Progress that nobody watches."""
 
 
@@ -84,13 +84,13 @@ def test_without_channels_an_architecture_is_the_papers(kind):
 
 def test_the_norm_is_that_of_regular_perturbations_and_of_those_on_manifolds():
     config = replace(TINY, norm=Norm.L2, epsilon=1.5)
-    fonts = fonts_of(config)
+    fonts = source_of(config)
     spaces = {type(space): space for space in spaces_of(config, fonts)}
     assert spaces[ImageBall] == ImageBall(1.5, "l2")
     assert (spaces[TrueManifold].norm, spaces[TrueManifold].epsilon) == (Norm.L2, 0.3)
     assert spaces[Transformations] == Transformations(fonts.box, epsilon=0.3)  # random ones are drawn from a box
-    for training in Training:
-        if training is not Training.ON_LEARNED_MANIFOLD_ADVERSARIAL:
+    for training in PAPER:
+        if training is not training_of("on_learned_manifold_adversarial"):
             shares = training_config(config, training, tuple(spaces.values())).perturbations
             assert [share.space for share in shares] == [
                 spaces[type(share.space)] for share in shares if type(share.space) in spaces
@@ -102,8 +102,8 @@ def test_the_norm_is_that_of_regular_perturbations_and_of_those_on_manifolds():
 )
 def test_the_variant_is_that_of_every_adversarial_training(variant, fraction, stop_early):
     config = replace(TINY, variant=Variant(variant))
-    spaces = spaces_of(config, fonts_of(config))
-    for training in (Training.ADVERSARIAL, Training.ON_TRUE_MANIFOLD_ADVERSARIAL):
+    spaces = spaces_of(config, source_of(config))
+    for training in (ADVERSARIAL, training_of("on_true_manifold_adversarial")):
         (share,) = training_config(config, training, spaces).perturbations
         assert share.fraction == fraction
         assert share.attack == replace(TINY.training_attack, stop_early=stop_early)
@@ -134,53 +134,51 @@ def surrogate(split):
 
 
 def test_the_smallest_perturbations_are_those_of_carlini_and_wagner_within_the_papers_ball(trained, split, config):
-    measurements, *_ = evaluate(trained, split, config, [ImageBall(0.1)])
+    measurements, *_ = examined(trained, split, config, [ImageBall(0.1)])
     right = np.flatnonzero(trained.predict(split.images[:120]) == split.labels[:120])
     attacked = split.take(right)
     result = attacks.carlini_wagner(
         trained, attacked.images, attacked.labels, ImageBall(1.5, "l2"), None, config.carlini_wagner
     )
     sizes = [float(np.linalg.norm(p)) for p in result.images[result.success] - attacked.images[result.success]]
-    assert measurements.carlini_wagner_success == pytest.approx(result.success.mean())
-    assert 0 < measurements.carlini_wagner_success < 1  # or the above says little
-    assert measurements.carlini_wagner_norm == pytest.approx(np.mean(sizes), rel=1e-5)
-    assert 0 < measurements.carlini_wagner_norm < 1.5
+    assert measurements["carlini_wagner_success"] == pytest.approx(result.success.mean())
+    assert 0 < measurements["carlini_wagner_success"] < 1  # or the above says little
+    assert measurements["carlini_wagner_norm"] == pytest.approx(np.mean(sizes), rel=1e-5)
+    assert 0 < measurements["carlini_wagner_norm"] < 1.5
 
 
 def test_transferred_examples_are_those_of_the_surrogate_on_images_that_both_classify_correctly(
     trained, surrogate, split, fonts, config
 ):
     spaces = [ImageBall(0.2), TrueManifold(fonts)]
-    measurements, *_ = evaluate(trained, split, config, spaces, surrogate=surrogate)
+    measurements, *_ = examined(trained, split, config, spaces, surrogate=surrogate)
     for space, count, name in zip(spaces, (120, 100), ("regular", "on_true_manifold"), strict=True):
         rows, result = attacks.transfer(surrogate, trained, split.take(slice(count)), space, config.attack)
         labels = split.labels[rows]
         for model in (trained, surrogate):
             assert (model.predict(split.images[rows]) == labels).all()
-        rate = getattr(measurements, f"{name}_transfer_success")
+        rate = measurements[f"{name}_transfer_success"]
         assert rate == pytest.approx(result.restart_success.mean())
-        assert 0 < rate < getattr(measurements, f"{name}_success")
+        assert 0 < rate < measurements[f"{name}_success"]
 
 
 def test_nothing_is_measured_that_was_not_asked_for(trained, split, config):
-    measurements, *_ = evaluate(trained, split, replace(config, carlini_wagner=None), [ImageBall(0.1)])
+    measurements, *_ = examined(trained, split, replace(config, carlini_wagner=None), [ImageBall(0.1)])
     for names in MEASURED_ON_REQUEST.values():
-        assert all(math.isnan(getattr(measurements, name)) for name in names)
+        assert all(math.isnan(measurements[name]) for name in names)
 
 
 def test_the_surrogate_is_trained_once_normally_and_from_a_seed_of_its_own(tmp_path):
-    config = replace(TINY, n_transfer=30, n_vae=0, trainings=(Training.ADVERSARIAL,))
-    work = []
+    config = replace(TINY, n_transfer=30, n_vae=0, trainings=(ADVERSARIAL,))
+    done = Counter()
     with open_store(tmp_path, config) as store:
-        expected = total_work(config, store)
-        first = lay_groundwork(config, store, lambda what, done: work.append(done)).surrogate
-        assert total_work(config, store) == pytest.approx(expected - sum(work))
-        assert sum(work) > 0
+        first = lay_groundwork(config, store, lambda what, task, share: done.update({task: share})).surrogate
+        assert done["surrogate"] == pytest.approx(1)
         before = tree(tmp_path)
         again = lay_groundwork(config, store, quiet).surrogate
     assert tree(tmp_path) == before
     (path,) = (tmp_path / "models").glob("surrogate-*.npz")
-    split = fonts_of(config).split(np.arange(30))
+    split = source_of(config).split(np.arange(30))
     images = split.images
     for model in (again, models.load(path)):
         np.testing.assert_array_equal(model.logits(images), first.logits(images))

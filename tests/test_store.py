@@ -14,7 +14,7 @@ from hlf_np import UserError, models
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.folder import open_store, stored_config
 from hlf_np.files import check_writable, read_arrays, replace_file, write_text
-from hlf_np.training import Training
+from hlf_np.trainings import ADVERSARIAL
 
 # --- files ----------------------------------------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ def test_places_that_cannot_be_written_are_refused_before_and_when_writing(tmp_p
 
 def test_cells_come_back_as_they_were_saved(tmp_path):
     measured = {"test_error": 1 / 3, "regular_success": 0.1}
-    saved = made_up(Training.ADVERSARIAL, 20, 0, 3, {"regular": [1, 2.5], "clean": []}, **measured)
+    saved = made_up(ADVERSARIAL, 20, 0, 3, {"regular": [1, 2.5], "clean": []}, **measured)
     with open_store(tmp_path, TINY) as store:
         assert not store.has(saved.cell)
         store.save(saved, models.Model(TINY.architecture))
@@ -81,8 +81,8 @@ def test_cells_come_back_as_they_were_saved(tmp_path):
         (loaded,) = store.results()
         assert models.load(store.model_path(saved.cell)).architecture == TINY.architecture
     assert loaded.cell == saved.cell
-    for name, value in vars(saved.measurements).items():
-        found = getattr(loaded.measurements, name)
+    for name, value in saved.measurements.items():
+        found = loaded.value(name)
         assert found == value or (math.isnan(found) and math.isnan(value)), name
     assert loaded.examples.keys() == saved.examples.keys()
     for kind, examples in saved.examples.items():

@@ -86,7 +86,7 @@ def run(preset: str, data: Data, out: Path, threads: int | None, jobs: int, **ch
         with _progress(expected.seconds) as progress:
             results = run_grid(config, store, progress, jobs)
         claims = write_report(store, results)
-    click.echo(table(results, config.measurements, published(config)))
+    click.echo(table(results, published(config), config.measurements))
     if failed := failures(results):
         click.echo(f"\n{failed}")
     click.echo()

@@ -154,6 +154,7 @@ def evaluate(
     subject = Subject(classifier, test, config, spaces_of(config, source, vaes), oracle)
     shown = [measurement for measurement in config.measurements if measurement.shown is not Shown.NOWHERE]
     found = measure(subject, shown)
+    click.echo(f"Of {n_test} test images of {source.name}; regular attacks within {epsilon}:")
     for measurement in shown:
         if np.isfinite(found[measurement.column]):
             click.echo(f"{found[measurement.column]:.4f}  {measurement.title}")
@@ -227,7 +228,7 @@ def attack(
 
     check_writable(out)
     found = named("attack", method, {each.name: each for each in data.catalogue.attacks})
-    if isinstance(found, PGD):
+    if type(found) is PGD:
         found = replace(found, **settings)
     else:
         refuse_unused(settings.keys(), f"attack {method}")

@@ -56,7 +56,7 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
         own: list[list[Any]] = [
             [thing for thing in found if _is_space(thing) and thing not in built_in.spaces],
             [thing for thing in found if isinstance(thing, Training) and thing not in built_in.trainings],
-            [thing for thing in found if _is_attack(thing) and thing not in built_in.attacks],
+            [thing for thing in found if _is_attack(thing)],
             [thing for thing in found if isinstance(thing, Measurement) and thing not in built_in.measurements],
             [thing for thing in found if isinstance(thing, DataSource)],
         ]
@@ -70,7 +70,8 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
     for space in spaces:
         if space.measured:
             measurements += of_space(space)
-        trainings.append(Training(f"{space.name}_adversarial", (space,)))
+        trained = Training(f"{space.name}_adversarial", (space,))
+        trainings += [] if trained in trainings else [trained]
     measurements += [of_attack(attack) for attack in attacks]
     whole = Catalogue(
         built_in.spaces + tuple(spaces),
@@ -96,7 +97,14 @@ def _is_space(thing: Any) -> bool:
 
 
 def _is_attack(thing: Any) -> bool:
-    return not inspect.isclass(thing) and isinstance(getattr(thing, "name", None), str) and hasattr(thing, "find")
+    """Attacks of the package's own classes are settings, such as those of a training."""
+    own = type(thing).__module__.partition(".")[0] == "hlf_np"
+    return (
+        not own
+        and not inspect.isclass(thing)
+        and isinstance(getattr(thing, "name", None), str)
+        and hasattr(thing, "find")
+    )
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:

@@ -170,7 +170,9 @@ class RunConfig:
         for name, digest in digests.items():
             if name not in given or given[name].digest != digest:
                 how = "needs" if name not in given else "was made with another version of"
-                raise PluginError(f"this run {how} the plugin {name}: give the one stored with it, --plugin {name}")
+                raise PluginError(
+                    f"this run {how} the plugin {name}: give the one in its folder, --plugin DIR/plugins/{name}, if you trust it"
+                )
         known = catalogue(tuple(given[name] for name in digests))
         config: RunConfig = from_plain(
             cls, older | values | {"plugins": []}, {Training: lambda name: training_of(name, known.trainings)}
@@ -184,7 +186,7 @@ class RunConfig:
 
 LACKING = {
     Need.TRUE_MANIFOLD: "which nobody knows for this dataset: leave it out",
-    Need.LEARNED_MANIFOLD: "which there is only with VAEs: train them on some images, or leave it out",
+    Need.LEARNED_MANIFOLD: "for which VAEs are trained on some images: give it some, or leave it out",
 }
 _SMOKE_ATTACK = PGD(steps=5)
 

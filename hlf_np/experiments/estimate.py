@@ -10,11 +10,13 @@ from hlf_np.data.dataset import Split
 from hlf_np.data.source import Source
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import oracle_config, spaces_of, training_config
+from hlf_np.experiments.measurements import MEASUREMENTS, Subject, measure
 from hlf_np.experiments.results import Cell, CellResult, of_training
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import Vae, count_vaes, train_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
+from hlf_np.spaces import Space
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import Training
 
@@ -99,6 +101,7 @@ def trial(config: RunConfig, source: Source) -> Trial:
     rates = {t: rate(training_config(config, t, spaces), model) for t in config.trainings}
     few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
     attack = replace(config.attack, steps=TRIAL_STEPS, restarts=1, stop_early=False)
+    _try_additions(config, model, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
     for number, space in enumerate(space for space in spaces if space.measured):
         images = config.n_attacked if number == 0 else config.n_attacked_on_manifold
@@ -115,6 +118,15 @@ def trial(config: RunConfig, source: Source) -> Trial:
         oracle = rate(recipe.training, Model(recipe.architecture)) * config.n_oracle * recipe.training.epochs
     normal = rate(TrainingConfig((), 1, config.batch_size, config.adam), model) if config.n_transfer else 0.0
     return Trial(rates, evaluation, vae, oracle, normal * config.n_transfer * config.epochs)
+
+
+def _try_additions(config: RunConfig, model: Model, few: Split, spaces: Sequence[Space]) -> None:
+    """Measure what plugins add once, on a few images, so that what is wrong with it shows before hours have passed."""
+    count = len(few)
+    small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0)
+    oracle, surrogate = (model if asked else None for asked in (config.n_vae and config.n_oracle, config.n_transfer))
+    subject = Subject(model, few, small, spaces, oracle, few.images, surrogate)
+    measure(subject, [added for added in config.measurements if added not in MEASUREMENTS])
 
 
 def _seconds(task: Callable[[], object]) -> float:

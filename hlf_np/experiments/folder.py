@@ -115,8 +115,8 @@ def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:
     except PluginError:
         raise
     except DAMAGED:
-        problem = f"{str(settings)!r} is missing or not from this program"
-        raise UserError(f"{problem}: give a folder that `run` wrote") from None
+        problem = "is not from this program" if settings.exists() else "is missing"
+        raise UserError(f"{str(settings)!r} {problem}: give a folder that `run` wrote") from None
 
 
 @contextmanager

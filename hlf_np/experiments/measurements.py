@@ -19,7 +19,7 @@ from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.attacks import Attack, AttackResult, SuccessRate, Transfer
 from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
-from hlf_np.errors import UserError
+from hlf_np.errors import UserError, place_of
 from hlf_np.experiments.results import Examples
 from hlf_np.manifolds.distance import project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
@@ -226,9 +226,8 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
         try:
             found[measurement.column] = float(value)
         except (TypeError, ValueError):
-            raise UserError(
-                f"measurement {measurement.column} gave {value!r}: its function must return a number"
-            ) from None
+            what = f"measurement {measurement.column}{place_of(measurement.compute)}"
+            raise UserError(f"{what} gave {value!r}: its function must return a number") from None
     return found
 
 

@@ -24,7 +24,9 @@ from hlf_np.errors import UserError
 
 GROUP = "hlf_np.plugins"  # of entry points: those of installed packages are called by their names
 LARGEST = 2**20  # bytes of a plugin
-MARK = "__hlf_np_plugin__"  # among the globals of its code
+MARK, PREFIX = "__hlf_np_plugin__", "hlf_np_plugin_"  # among the globals of its code; of the names of modules
+# What comes up where the package is handed something else than it expects.
+MISFITS = (TypeError, ValueError, AttributeError, KeyError, IndexError, AssertionError)
 
 
 class PluginError(UserError):
@@ -73,7 +75,7 @@ def load_plugin(plugin: Plugin) -> list[Any]:
     ------
     PluginError : if running it fails, with file and line.
     """
-    module = ModuleType(f"{__name__}.{plugin.digest}")
+    module = ModuleType(f"{PREFIX}{plugin.digest}")
     file = plugin.path or plugin.name
     module.__dict__.update({"__file__": file, MARK: True})
     try:
@@ -101,7 +103,13 @@ def plugin_errors() -> Iterator[None]:
     except (Exception, SystemExit) as error:
         frames = list(traceback.walk_tb(error.__traceback__))
         places = [f"{frame.f_code.co_filename}:{line}" for frame, line in frames if MARK in frame.f_globals]
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        used = [str(module.__file__) for name, module in sys.modules.items() if name.startswith(PREFIX)]
+        if not places and used and type(error) in MISFITS:
+            place = f"{Path(frames[-1][0].f_code.co_filename).name}:{frames[-1][1]}"
+            raise PluginError(
+                f"something that {' or '.join(used)} declares is not as it must be: {what} in {place}"
+            ) from None
         if not places:
             raise
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"the plugin fails at {places[-1]}: {what}") from None

@@ -90,21 +90,28 @@ def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progre
     started = time.perf_counter()
     model = Model(config.architecture, cell.seed)
 
-    def epoch_done(entry: EpochLog) -> None:
-        progress(f"{cell}: epoch {entry.epoch}/{config.epochs}", cell.name, TRAINED / config.epochs)
+    done = 0.0
 
-    progress(f"{cell}: training", cell.name, 0)
+    def reach(share: float, what: str) -> None:
+        nonlocal done
+        progress(f"{cell}: {what}", cell.name, share - done)
+        done = share
+
+    def epoch_done(entry: EpochLog) -> None:
+        reach(TRAINED * entry.epoch / config.epochs, f"epoch {entry.epoch}/{config.epochs}")
+
+    reach(0, "training")
     split = ground.dataset.train.take(slice(0, cell.n_train))
     settings = training_config(config, cell.training, ground.spaces)
     try:
         log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
     except DivergedError as failure:
-        progress(f"{cell}: failed", cell.name, 0)
+        reach(1, "failed")
         return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
-    progress(f"{cell}: attack", cell.name, 0)
+    reach(TRAINED, "attack")
     subject = ground.subject(model, config, log)
     measurements = measure(subject, config.measurements)
     examples, distances = collect(subject)
-    progress(f"{cell}: done", cell.name, 1 - TRAINED * bool(config.epochs))
+    reach(1, "done")
     measurements["seconds"] = time.perf_counter() - started
     return CellResult(cell, measurements, examples, distances), model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
-from hlf_np.experiments.measurements import Measurement, Shown
+from hlf_np.experiments.measurements import MEASUREMENTS, Measurement, Shown
 from hlf_np.experiments.results import CellResult, of_training, trainings_of
 from hlf_np.trainings import Training
 
@@ -66,7 +66,9 @@ def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
 
 
 def table(
-    results: Sequence[CellResult], measurements: Sequence[Measurement], published: Sequence[CellResult] = ()
+    results: Sequence[CellResult],
+    published: Sequence[CellResult] = (),
+    measurements: Sequence[Measurement] = MEASUREMENTS,
 ) -> str:
     """The measurements that are shown by training and N, for the terminal; what was not measured is left out.
 

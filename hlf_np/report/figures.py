@@ -29,10 +29,14 @@ HOW_MEASURED = {
 def draw(
     results: Sequence[CellResult],
     classes: Sequence[str],
-    declared: Catalogue,
     published: Sequence[CellResult] = (),
+    declared: Catalogue | None = None,
 ) -> list[Picture]:
-    """All figures that these results allow, beside the published numbers if there are any."""
+    """All figures that these results allow, beside the published numbers if there are any.
+
+    declared : what the run could name, if it is more than the package declares.
+    """
+    declared = declared or Catalogue()
     with mpl.rc_context(STYLE):
         return [
             *_distances(results),
@@ -146,7 +150,7 @@ def _curves(results: Sequence[CellResult], declared: Catalogue, published: Seque
             column,
             f"{what}{compared}",
             f"{title} against the number of training images, one line per training.",
-            curve_figure(results, measurement, label, published),
+            curve_figure(results, column, label, published, measurement.share),
         )
 
 

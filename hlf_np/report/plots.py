@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from hlf_np.experiments.claims import FEWEST_CELLS
 from hlf_np.experiments.claims.existence import RARE
-from hlf_np.experiments.measurements import CLEAN, Measurement, Yardstick
+from hlf_np.experiments.measurements import CLEAN, Yardstick
 from hlf_np.experiments.results import CellResult, of_training, trainings_of
 from hlf_np.experiments.statistics import slope
 from hlf_np.report.curves import curves
@@ -29,7 +29,7 @@ DISTANCE_COLORS = {
 }
 WIDTH = 5.4  # inches; narrow enough to be read on a phone
 SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
-PAPER: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}  # of the published curves
+DASHED: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}  # of the published curves
 SHARES = (0.001, 0.01, 0.1, 1)  # ticks
 FACTORS = (0.25, 0.5, 1, 2, 4, 8)  # ticks
 
@@ -65,23 +65,30 @@ def _legend(figure: Figure) -> None:
 
 
 def curve_figure(
-    results: Sequence[CellResult], measurement: Measurement, label: str, published: Sequence[CellResult] = ()
+    results: Sequence[CellResult],
+    measurement: str,
+    label: str,
+    published: Sequence[CellResult] = (),
+    share: bool = True,
 ) -> Figure:
-    """A measurement against N, one line for each training, and the published lines where they go along."""
+    """A measurement against N, one line for each training, and the published lines where they go along.
+
+    share : whether all values lie between 0 and 1.
+    """
     figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
     axes = figure.subplots()
     trainings = trainings_of(results)
-    for curve in curves(results, measurement.column):
+    for curve in curves(results, measurement):
         style = look(curve.training, trainings)
         axes.plot(curve.sizes, curve.mean, label=curve.training.label, **style)  # type: ignore[arg-type]
         axes.fill_between(curve.sizes, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
-    papers = curves(beside(published, results), measurement.column)
+    papers = curves(beside(published, results), measurement)
     for curve in papers:
-        axes.plot(curve.sizes, curve.mean, **(PAPER | look(curve.training, trainings)))
+        axes.plot(curve.sizes, curve.mean, **(DASHED | look(curve.training, trainings)))
     if papers:
-        axes.plot([], [], color="#555555", label="paper", **PAPER)
+        axes.plot([], [], color="#555555", label="paper", **DASHED)
     _size_axis(axes, sorted({r.cell.n_train for r in results}))
-    if measurement.share:
+    if share:
         axes.set_ylim(0, 1.03)
     axes.set_ylabel(label)
     _legend(figure)
@@ -169,7 +176,7 @@ def factor_figure(ours: Sequence[tuple[int, float]], papers: Sequence[tuple[int,
     style: dict[str, Any] = {"color": ADVERSARIAL.color, "marker": "s"}
     axes.plot(*zip(*ours, strict=True), label="this run", **style)
     if papers:
-        axes.plot(*zip(*papers, strict=True), label="paper", **style, **PAPER)
+        axes.plot(*zip(*papers, strict=True), label="paper", **style, **DASHED)
     axes.axhline(1, color="#555555", linestyle=":")
     _size_axis(axes, sorted({size for size, _ in (*ours, *papers)}))
     axes.set_yscale("log")

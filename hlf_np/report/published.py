@@ -18,7 +18,7 @@ from hlf_np.architectures import DEFAULTS
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.results import Cell, CellResult
-from hlf_np.trainings import training_of
+from hlf_np.trainings import PAPER, training_of
 
 SOURCE = (
     "D. Stutz, M. Hein, B. Schiele, CVPR 2019, arXiv 1812.00740: means of five models, read off the poster's curves"
@@ -46,7 +46,8 @@ def published(config: RunConfig) -> list[CellResult]:
     if not same:
         return []
     text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
-    return [
+    order = {training: place for place, training in enumerate(PAPER)}
+    found = [
         CellResult(
             Cell(training_of(row["training"]), int(row["n_train"]), seed=0),
             {column: float(row[column] or "nan") for column in MEASURED},
@@ -56,6 +57,7 @@ def published(config: RunConfig) -> list[CellResult]:
         for row in csv.DictReader(text.splitlines())
         if (row["dataset"], row["architecture"]) == (published_name(config), config.architecture.kind)
     ]
+    return sorted(found, key=lambda result: order[result.cell.training])
 
 
 def published_name(config: RunConfig) -> str:

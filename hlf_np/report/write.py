@@ -22,7 +22,7 @@ def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
     claims = evaluate_claims(results, paper)
     store.write_csv(results)
     store.write_json("claims.json", [claim.as_json() for claim in claims])
-    pictures = [*draw(results, store.config.classes, store.config.catalogue, paper), *draw_manifolds(store)]
+    pictures = [*draw(results, store.config.classes, paper, store.config.catalogue), *draw_manifolds(store)]
     write_pictures(pictures, store.folder)
     record = json.loads((store.folder / "config.json").read_text())
     text = page(store.config, record["command"], record["versions"], results, claims, pictures)

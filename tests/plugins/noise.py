@@ -1,0 +1,28 @@
+"""An attack of one's own: random perturbations, of which the last that fools the model is kept."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlf_np.attacks import AttackResult
+from hlf_np.random import generator
+
+
+@dataclass(frozen=True)
+class Noise:
+    name = "noise"
+    tries: int = 20
+
+    def find(self, model, split, space, seed=0):
+        chart, random = space.chart(split.images, split.labels, split.codes), generator(seed, "noise")
+        codes = chart.start.copy()
+        for _ in range(self.tries):
+            drawn = space.project(chart, chart.start + space.random_perturbations(random, codes.shape))
+            fooled = model.predict(np.clip(chart.decoded(drawn), 0, 1)) != split.labels
+            codes[fooled] = drawn[fooled]
+        images = np.clip(chart.decoded(codes), 0, 1)
+        success, nothing = model.predict(images) != split.labels, np.zeros(len(split))
+        return AttackResult(images, codes - chart.start, success, nothing.astype(int), nothing, success[None])
+
+
+noise = Noise()
