@@ -60,20 +60,28 @@ def smaller(block):
 
 def test_the_readme_has_the_examples_that_are_run_here():
     found = blocks(README.read_text())
-    assert len(found) == 6
+    assert len(found) == 8
     assert sum("import torch" in block for block in found) == 1
+
+
+def test_the_readme_shows_the_plugins_that_the_tests_run():
+    shown = blocks(README.read_text())
+    for path in (Path(__file__).parent / "plugins").glob("*.py"):
+        assert path.read_text().split('"""\n\n', 1)[1] in shown, path.name
 
 
 def test_python_in_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run_blocks(smaller(block) for block in blocks(README.read_text()) if "import torch" not in block)
-    before = names["model"].logits(names["images"])
-    assert (names["result"].loss > cross_entropy(Tensor(before), names["labels"]).data).mean() > 0.9
-    brightness = names["Brightness"](epsilon=0.4)
-    factors = names["result"].images.sum(axis=(1, 2, 3)) / names["images"].sum(axis=(1, 2, 3))
-    assert 0.6 - 1e-5 <= factors.min() < factors.max() <= 1 + 1e-5
+    chosen = [smaller(block) for block in blocks(README.read_text()) if "import torch" not in block]
+    names = run_blocks(chosen, __name__="readme")
+    test, space = names["test"], names["Brightness"](epsilon=0.4)
     assert not names["model"].compiles
-    assert names["draw"](names["model"], names["split"], brightness).mean() <= names["result"].success.mean()
+    found = hlf_np.attacks.PGD(step_size=0.05).find(names["model"], test, space)
+    factors = found.images.sum(axis=(1, 2, 3)) / test.images.sum(axis=(1, 2, 3))
+    assert 0.6 - 1e-5 <= factors.min() < factors.max() <= 1 + 1e-5
+    before = cross_entropy(Tensor(names["model"].logits(test.images)), test.labels).data
+    assert (found.loss > before).mean() > 0.9
+    assert names["noise"].find(names["model"], test, space).success.mean() <= found.success.mean()
 
 
 @pytest.mark.parity

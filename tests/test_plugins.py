@@ -135,10 +135,8 @@ def test_single_commands_take_plugins(finished, tmp_path):
 
 
 def test_a_plugin_adds_trainings_to_those_of_a_preset(tmp_path):
-    code, output, _ = main(
-        *GRID, *given("brightness"), "--trainings", "brightness_adversarial", "--out", tmp_path / "a"
-    )
-    assert code == 0
+    chosen = ("--trainings", "brightness_adversarial", "--out", tmp_path / "a")
+    assert main(*GRID, *given("brightness"), *chosen)[0] == 0
     found = catalogue((read_plugin(str(PLUGINS / "brightness.py")),))
     assert [training.name for training in found.added] == ["brightness_adversarial"]
     assert set(found.trainings) == {*Catalogue().trainings, *found.added}
@@ -193,9 +191,8 @@ TRAINING = "from hlf_np.trainings import Training\n"
             "attack bad gave int: `find` must return an AttackResult",
         ),
         (
-            SPACE
-            + "class Bad(Space):\n    name = 'bad'\n    def chart(self, images, labels, codes):\n        return None\n",
-            "",
+            BAD_SPACE,
+            "something that .*mine.py declares is not as it must be: AttributeError",
         ),
         ("from hlf_np.data.declared import DataSource\nd = DataSource('fonts', list)\n", "two datasets named 'fonts'"),
     ],

@@ -170,9 +170,8 @@ class RunConfig:
         for name, digest in digests.items():
             if name not in given or given[name].digest != digest:
                 how = "needs" if name not in given else "was made with another version of"
-                raise PluginError(
-                    f"this run {how} the plugin {name}: give the one in its folder, --plugin DIR/plugins/{name}, if you trust it"
-                )
+                hint = f"give the one in its folder, --plugin DIR/plugins/{name}, if you trust it"
+                raise PluginError(f"this run {how} the plugin {name}: {hint}")
         known = catalogue(tuple(given[name] for name in digests))
         config: RunConfig = from_plain(
             cls, older | values | {"plugins": []}, {Training: lambda name: training_of(name, known.trainings)}
