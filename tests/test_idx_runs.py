@@ -320,7 +320,7 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
     code, output, errors = main("evaluate", model, *data, *learned, "--restarts", 1)
     assert (code, errors) == (0, "")
     assert f"Of {N_TEST} test images of shapes" in output
-    assert "on learned manifold" in output
+    assert "on the learned manifold" in output
     assert "true manifold" not in output
     for space, vaes in {"image": (), "transformations": (), "learned-manifold": learned}.items():
         out = tmp_path / f"{space}.npz"
@@ -339,7 +339,7 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
         ("run", "--dataset", shapes, "--difficulty", "easy"): "only FONTS has a difficulty",
         ("run", "--dataset-name", "mnist"): "leave --dataset-name out",
         ("run", "--dataset", shapes, "--dataset-name", "emnist-digits"): "does not hold emnist-digits",
-        ("run", "--dataset", shapes, "--trainings", true): "which nobody knows for this dataset: leave it out",
+        ("run", "--dataset", shapes, "--trainings", true): "which nobody knows for",
         ("run", "--dataset", shapes, "--sizes", "401"): "sizes must be between 1 and 400, not 401",
         (
             "train",
@@ -347,7 +347,7 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
             shapes,
             "--training",
             "on_true_manifold_adversarial",
-        ): "which nobody knows for this dataset",
+        ): "which nobody knows for",
         ("train", "--dataset", shapes, "--n-train", 401): "n_train must be between 0 and 400, not 401",
         ("evaluate", model, "--dataset", letters): "tells 10 classes of images 28x28x1 apart",
         ("evaluate", model, "--dataset", shapes, "--n-attacked-on-manifold", 5): "takes no --n-attacked-on-manifold",
@@ -359,7 +359,7 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
             shapes,
             "--space",
             "true-manifold",
-        ): "which nobody knows for this dataset: choose another",
+        ): "which nobody knows for",
         ("attack", model, "--dataset", letters): "emnist_letters has 3 of 8x8x1",
     }.items():
         out = () if arguments[0] == "evaluate" else ("--out", tmp_path / "new")

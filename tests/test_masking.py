@@ -128,7 +128,7 @@ def test_evaluate_warns(stored):
     given = (*counts, "--difficulty", "easy", "--epsilon", 0.2)
     code, output, errors = main("evaluate", stored / "plain.npz", *given)
     assert (code, errors) == (0, "")
-    assert "thorough attack, on " in output
+    assert "Success rate of a thorough regular attack, " in output
     assert "random search, on the same" in output
     code, output, errors = main("evaluate", stored / "sure.npz", *given, "--transfer-from", stored / "plain.npz")
     assert code == 0

@@ -112,7 +112,7 @@ def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
             axes.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=style["color"], linewidth=1)
     axes.set_xlabel("test error")
     axes.set_ylabel(rate_label(space))
-    axes.set_xlim(0, None)
+    axes.set_xlim(0, 1.03 * axes.get_xlim()[1])
     axes.set_ylim(0, 1.03)
     _legend(figure)
     return figure
