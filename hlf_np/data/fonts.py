@@ -118,6 +118,16 @@ class Fonts:
         """How many training images each class has."""
         return TRAIN_REPEATS * len(self.prototypes)
 
+    @property
+    def manifold(self) -> Fonts:
+        """What knows the true manifold of the images: this generator."""
+        return self
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What the configuration of a run stores to find the same images again."""
+        return {"difficulty": self.difficulty, "prototypes": prototypes_digest()}
+
     def labels(self, indices: Integers) -> Integers:
         """The classes of images, (N,)."""
         return indices % self.classes

@@ -1,0 +1,191 @@
+"""One door to all formats of datasets: the first reader that finds what it knows reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hlf_np.checks import check_count
+from hlf_np.data import cifar, idx, image_folders, matlab, npz
+from hlf_np.data.dataset import Dataset
+from hlf_np.data.names import CLASSES, EMNIST, may_be_named, normalised, origin
+from hlf_np.data.places import Folder, open_folder
+from hlf_np.data.stored import Found, Request, StoredDataset, assemble
+from hlf_np.errors import UserError
+
+Find = Callable[[Folder], dict[str, Found]]  # the datasets in a folder, but not below it, by their names
+READERS: tuple[Find, ...] = (idx.find, cifar.find, npz.find, matlab.find, image_folders.find)
+DEPTH = 2  # of the folders that are searched: below data/, MNIST is in MNIST/raw
+PLACES = ("gzip", "raw", "matlab")  # folders whose names say nothing of what they hold
+ARCHIVES = ("gzip.zip", "matlab.zip")  # as NIST publishes EMNIST
+PREFERRED = ("emnist-digits", "cifar-100")  # of several datasets
+UNKNOWN = "idx"  # the name of what has none
+LARGEST_SIDE = 1024
+
+
+def load(path: str | os.PathLike[str], name: str | None = None, image_size: int | None = None) -> Dataset:
+    """A dataset of files in any format that is known.
+
+    Parameters
+    ----------
+    path : one of
+
+        - a folder of images (PNG, JPEG, BMP, GIF, PPM) with a folder for each class, or with `train` and `test` above
+          these. Images are grey if all files are, or else all in colour;
+        - an `.npz` archive as of Keras (`x_train`, `y_train`, `x_test`, `y_test`), MedMNIST (`train_images`, ...) or
+          KMNIST, or of `images` and `labels`;
+        - a folder of CIFAR-10 or CIFAR-100 in the binary version;
+        - a folder of IDX files, see `load_idx`, or of EMNIST's `.mat` files;
+        - a folder or zip archive with such a folder in it.
+
+        Where there is only one part, a fifth of it serves to test; images for validation do where none are to test.
+    name : which dataset it is, of several that are there, such as "emnist-letters" or "cifar-100-coarse"; or what to
+        call it.
+    image_size : the side in pixels of the squares that the images in folders are resized to.
+
+    Returns
+    -------
+    All images in the order of the files, (N, H, W, C) float32 in [0, 1], upright; labels from 0; no codes.
+
+    Raises
+    ------
+    UserError : if there is no dataset, or it is damaged, or does not go together.
+    """
+    return read_files(Path(path), name, image_size).dataset()
+
+
+def load_idx(path: str | os.PathLike[str], name: str | None = None) -> Dataset:
+    """MNIST, EMNIST, QMNIST, Fashion-MNIST, or any other dataset of IDX files.
+
+    Parameters
+    ----------
+    path : a folder of files, compressed or not, named as published: `train-images-idx3-ubyte`, `t10k-...`,
+        `emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte`, `qmnist-...`. Or NIST's `gzip.zip`. Whole
+        numbers of any type are pixels from 0 to 255; floating-point numbers too, unless all lie between 0 and 1: those
+        are taken as they are. Images may have channels, which come last. Where there is only one part, training or
+        test, a fifth of it serves to test and the rest to train, always the same images.
+    name : which dataset it is, such as "emnist-digits"; hyphens and underscores are the same. By default the only one
+        there, or "emnist-digits", the paper's, of several. MNIST and Fashion-MNIST have files of the same names; they
+        are told apart by their content, or if that is not as published, by the folder's name. Any other name gets
+        the classes "0", "1", ...
+
+    Returns
+    -------
+    All images in the order of the files, (N, H, W, C), upright; labels from 0; no codes. `classes` are all that the
+    dataset has, also those of which a partial file has no image.
+
+    Raises
+    ------
+    UserError : if files are missing, damaged or something else, or an official dataset is not as published.
+    """
+    return read_files(Path(path), name, readers=(idx.find,)).dataset()
+
+
+def read_files(
+    path: Path, name: str | None = None, image_size: int | None = None, readers: tuple[Find, ...] = READERS
+) -> StoredDataset:
+    """What `load` loads, with images still as the files have them."""
+    if not os.path.exists(path):
+        raise UserError(f"there is no {str(path)!r}: {origin(f'{name} {path}')}")
+    if image_size is not None:
+        check_count("image_size", image_size, most=LARGEST_SIDE)
+    wanted = None if name is None else name.lower().replace("_", "-")
+    if wanted is not None and not may_be_named(wanted):
+        splits = ", ".join(known for known in CLASSES if known.startswith(EMNIST))
+        raise UserError(
+            f"a dataset of files cannot be named {wanted!r}: use letters, digits and hyphens; of EMNIST there are"
+            f" {splits}"
+        )
+    with _opened(path, readers) as root:
+        found = _search(root, wanted, readers)
+        if found is None:
+            return read_files(_archive(root, readers), name, image_size, readers)
+        folder, datasets = found
+        group = _choose(path, wanted, datasets)
+        if image_size is not None and not datasets[group].resizes:
+            raise UserError(f"{str(path)!r} holds no folders of images, others are not resized: leave --image-size out")
+        chosen = wanted or group
+        request = Request(chosen or _own_name(path, folder), bool(chosen), image_size)
+        return assemble(path, datasets[group].read(request))
+
+
+@contextmanager
+def _opened(path: Path, readers: tuple[Find, ...]) -> Iterator[Folder]:
+    """A folder, an archive, or as much of a folder as goes with a single file."""
+    if path.suffix.lower() in (".npz", ".mat") and path.is_file() and readers is READERS:
+        yield Folder(path.parent, npz.companions(path))
+        return
+    with open_folder(path) as folder:
+        yield folder
+
+
+def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tuple[Folder, dict[str, Found]] | None:
+    """Where datasets are: the folder itself, or else the only one in it that has any, or that goes by a name."""
+    level = [root]
+    for _ in range(1 + DEPTH):
+        found = [(folder, datasets) for folder in level if (datasets := _first(folder, readers))]
+        if len(found) > 1 and wanted is not None:
+            found = [(place, sets) for place, sets in found if wanted in sets or _goes_by(wanted, root.path, place)]
+        if len(found) == 1:
+            return found[0]
+        if any(datasets for _, datasets in found):
+            there = ", ".join(str(folder.path.relative_to(root.path)) for folder, _ in found)
+            raise UserError(f"{str(root.path)!r} holds datasets in {there!r}: give the path of one of these")
+        level = [below for folder in level for below in folder.folders.values()]
+    return None
+
+
+def _first(folder: Folder, readers: tuple[Find, ...]) -> dict[str, Found]:
+    """What the first reader finds that finds anything."""
+    return next((datasets for find in readers if (datasets := find(folder))), {})
+
+
+def _archive(root: Folder, readers: tuple[Find, ...]) -> Path:
+    """An archive in a folder without anything else."""
+    for folder in (root, *root.folders.values()) if root.archive is None else ():
+        for name in ARCHIVES:
+            if name in folder.files:
+                return folder.files[name].path
+    if readers is not READERS:
+        raise UserError(
+            f"{str(root.path)!r} holds no IDX files: give the folder of train-images-idx3-ubyte.gz and its companions,"
+            f" or NIST's {ARCHIVES[0]}"
+        )
+    raise UserError(
+        f"{str(root.path)!r} holds no IDX files, nor any other dataset that is known: give a folder of images in a"
+        " folder for each class, an .npz archive of arrays, or the files of MNIST, EMNIST or CIFAR"
+    )
+
+
+def _choose(path: Path, wanted: str | None, datasets: dict[str, Found]) -> str:
+    """Which dataset is meant; one that its publisher did not name can have any name."""
+    unnamed = [name for name, found in datasets.items() if found.unnamed]
+    preferred = [name for name in PREFERRED if name in datasets]
+    if wanted is None:
+        candidates = list(datasets) if len(datasets) == 1 else preferred[:1]
+    elif wanted in datasets:
+        return wanted
+    else:
+        candidates = [] if wanted.startswith(EMNIST) else unnamed
+    if len(candidates) != 1:
+        several = PREFERRED[0] if any(name.startswith(EMNIST) for name in datasets) else "only one dataset"
+        there = ", ".join(sorted(name or found.unnamed for name, found in datasets.items()))
+        raise UserError(f"{str(path)!r} does not hold {wanted or several} but {there}: name one of these")
+    return candidates[0]
+
+
+def _goes_by(name: str, path: Path, folder: Folder) -> bool:
+    """Whether a folder has this name; FashionMNIST has that of fashion-mnist."""
+    return _own_name(path, folder).replace("-", "") == name.replace("-", "")
+
+
+def _own_name(path: Path, folder: Folder) -> str:
+    """A name for what is in a folder, or below a folder or archive that was given."""
+    place = path.resolve()
+    own = place.name if place.is_dir() else place.stem
+    if place.is_dir():
+        own = next((part for part in reversed(folder.path.relative_to(path).parts) if part not in PLACES), own)
+    name = normalised(own)
+    return name if may_be_named(name) and not name.startswith(EMNIST) else UNKNOWN

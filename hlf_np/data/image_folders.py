@@ -1,0 +1,121 @@
+"""Images in a folder for each class, with or without folders `train` and `test` (or `val`) above these."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hlf_np.arrays import Array, Bytes
+from hlf_np.data.places import LARGEST, File, Folder
+from hlf_np.data.stored import PARTS, Contents, Found, Request, pair_of, with_test
+from hlf_np.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
+MOST_PIXELS = 2**26  # of an image: eight thousand a side
+WHITE_16 = 65535  # of images of 16 bits
+Classes = Mapping[str, list[File]]  # images by the names of their classes, in order
+
+
+def find(folder: Folder) -> dict[str, Found]:
+    """The dataset in a folder if it has folders of images for two classes or more."""
+    known = {PARTS[name.lower()]: below for name, below in folder.folders.items() if name.lower() in PARTS}
+    parts = {part: classes for part, below in known.items() if (classes := _classes(below))}
+    parts = with_test(parts or {"train": _classes(folder)})
+    if max(map(len, parts.values()), default=0) < 2:
+        return {}
+    return {"": Found(partial(_read, folder.path, parts), "folders of images", resizes=True)}
+
+
+def _classes(folder: Folder) -> Classes:
+    """Those folders in one that have images; other files are not looked at."""
+    classes = {
+        name: [file for file in below.files.values() if file.path.suffix.lower() in ENDINGS]
+        for name, below in folder.folders.items()
+    }
+    return {name: files for name, files in classes.items() if files}
+
+
+def _read(path: Path, parts: Mapping[str, Classes], request: Request) -> Contents:
+    classes = list(next(iter(parts.values())))
+    if strange := [name for folders in parts.values() for name in folders if name not in classes]:
+        raise UserError(
+            f"{str(path)!r} has images of {strange[0]!r} to test, but none to train: add some, or remove these"
+        )
+    files = [file for folders in parts.values() for file in chain.from_iterable(folders.values())]
+    images, contents, start = _load(path, files, request.image_size), {}, 0
+    for part, folders in parts.items():
+        labels = np.repeat([classes.index(name) for name in folders], [len(files) for files in folders.values()])
+        where = str(path / part)
+        contents[part] = pair_of(images[start : start + len(labels)], where, labels, where)
+        start += len(labels)
+    shown = (name if name.isprintable() else ascii(name)[1:-1] for name in classes)  # in one line of text
+    return Contents(request.name, contents, tuple(shown))
+
+
+def _load(path: Path, files: list[File], side: int | None) -> Bytes:
+    """All images, (N, H, W, 1) if all are grey or else (N, H, W, 3)."""
+    images: Bytes = np.empty((0, 0, 0, 1), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of oddities in files
+        for number, file in enumerate(files):
+            pixels = _pixels(file, side)
+            if number == 0:
+                images = np.empty((_affordable(path, len(files), pixels.shape), *pixels.shape), np.uint8)
+            if pixels.shape[:2] != images.shape[1:3]:
+                (height, width), (first, second) = pixels.shape[:2], images.shape[1:3]
+                raise UserError(
+                    f"{str(file)!r} has {width}x{height} pixels, others {second}x{first}: give --image-size (image_size"
+                    " in Python) to have all resized"
+                )
+            if pixels.shape[2] > images.shape[3]:
+                _affordable(path, len(files), pixels.shape)
+                images = images.repeat(3, axis=3)
+            images[number] = pixels
+    return images
+
+
+def _affordable(path: Path, count: int, shape: tuple[int, ...]) -> int:
+    height, width, channels = shape
+    if count * height * width * channels > LARGEST:
+        raise UserError(
+            f"{str(path)!r} has {count} images, in {width}x{height} pixels more than 1 GiB: give a smaller --image-size"
+            " (image_size in Python)"
+        )
+    return count
+
+
+def _pixels(file: File, side: int | None) -> Array:
+    """An image of one or three channels, (H, W, C) uint8."""
+    with file.open() as stream, Image.open(stream, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise UserError(
+                f"{str(file)!r} claims to have {image.width}x{image.height} pixels: give images of up to {MOST_PIXELS}"
+            )
+        plain = _grey_or_colour(image)
+        if side is not None:
+            plain = plain.resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(plain).reshape(plain.height, plain.width, -1)
+
+
+def _grey_or_colour(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB; transparent parts become white, as on paper."""
+    if image.mode.startswith("I"):  # of 16 bits
+        numbers = np.asarray(image, np.float32).clip(0, WHITE_16) * np.float32(255 / WHITE_16)
+        return Image.fromarray(np.rint(numbers).astype(np.uint8))
+    grey = image.mode in ("1", "L", "LA")
+    palette = image.mode == "P"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    colour = image.convert("L" if grey else "RGB")
+    if palette:  # which may be one of greys
+        pixels = np.asarray(colour)
+        grey = bool((pixels == pixels[..., :1]).all())
+    return colour.convert("L") if grey else colour
