@@ -126,13 +126,12 @@ def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tupl
     level = [root]
     for _ in range(1 + DEPTH):
         found = [(folder, datasets) for folder in level if (datasets := _first(folder, readers))]
-        if len(found) > 1 and wanted is not None:
-            found = [(place, sets) for place, sets in found if wanted in sets or _goes_by(wanted, root.path, place)]
-        if len(found) == 1:
-            return found[0]
-        if any(datasets for _, datasets in found):
+        named = [(place, sets) for place, sets in found if wanted in sets or _goes_by(wanted, root.path, place)]
+        if len(found) == 1 or len(named) == 1:
+            return (named or found)[0]
+        if found:
             there = ", ".join(str(folder.path.relative_to(root.path)) for folder, _ in found)
-            raise UserError(f"{str(root.path)!r} holds datasets in {there!r}: give the path of one of these")
+            raise UserError(f"{str(root.path)!r} holds datasets in {there!r}: give the path of one, or its name")
         level = [below for folder in level for below in folder.folders.values()]
     return None
 
@@ -170,15 +169,15 @@ def _choose(path: Path, wanted: str | None, datasets: dict[str, Found]) -> str:
     else:
         candidates = [] if wanted.startswith(EMNIST) else unnamed
     if len(candidates) != 1:
-        several = PREFERRED[0] if any(name.startswith(EMNIST) for name in datasets) else "only one dataset"
+        missing = wanted or (PREFERRED[0] if any(name.startswith(EMNIST) for name in datasets) else "a single dataset")
         there = ", ".join(sorted(name or found.unnamed for name, found in datasets.items()))
-        raise UserError(f"{str(path)!r} does not hold {wanted or several} but {there}: name one of these")
+        raise UserError(f"{str(path)!r} does not hold {missing} but {there}: name one of these")
     return candidates[0]
 
 
-def _goes_by(name: str, path: Path, folder: Folder) -> bool:
+def _goes_by(name: str | None, path: Path, folder: Folder) -> bool:
     """Whether a folder has this name; FashionMNIST has that of fashion-mnist."""
-    return _own_name(path, folder).replace("-", "") == name.replace("-", "")
+    return name is not None and _own_name(path, folder).replace("-", "") == name.replace("-", "")
 
 
 def _own_name(path: Path, folder: Folder) -> str:

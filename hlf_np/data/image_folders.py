@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from hlf_np.arrays import Array, Bytes
 from hlf_np.data.places import LARGEST, File, Folder
@@ -18,7 +19,8 @@ from hlf_np.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
-MOST_PIXELS = 2**26  # of an image: eight thousand a side
+MOST_PIXELS = 2**25  # of an image: nearly six thousand a side
+DENSEST = 10_000  # pixels of an image for each byte of its file; one bit for each, all of them white, comes near it
 WHITE_16 = 65535  # of images of 16 bits
 Classes = Mapping[str, list[File]]  # images by the names of their classes, in order
 
@@ -93,10 +95,18 @@ def _affordable(path: Path, count: int, shape: tuple[int, ...]) -> int:
 
 def _pixels(file: File, side: int | None) -> Array:
     """An image of one or three channels, (H, W, C) uint8."""
-    with file.open() as stream, Image.open(stream, formats=FORMATS) as image:
-        if image.width * image.height > MOST_PIXELS:
+    with file.open() as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        try:
+            image = Image.open(stream, formats=FORMATS)
+        except UnidentifiedImageError:
+            known = ", ".join(FORMATS)
+            raise UserError(f"{str(file)!r} is no {known}, or damaged: get it again, or remove it") from None
+        if image.width * image.height > min(MOST_PIXELS, size * DENSEST):
             raise UserError(
-                f"{str(file)!r} claims to have {image.width}x{image.height} pixels: give images of up to {MOST_PIXELS}"
+                f"{str(file)!r} claims to have {image.width}x{image.height} pixels in {size} bytes: give images of up"
+                f" to {MOST_PIXELS} pixels"
             )
         plain = _grey_or_colour(image)
         if side is not None:
@@ -109,6 +119,8 @@ def _grey_or_colour(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # of 16 bits
         numbers = np.asarray(image, np.float32).clip(0, WHITE_16) * np.float32(255 / WHITE_16)
         return Image.fromarray(np.rint(numbers).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
     grey = image.mode in ("1", "L", "LA")
     palette = image.mode == "P"
     if image.has_transparency_data:

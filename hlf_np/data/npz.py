@@ -31,7 +31,7 @@ def companions(path: Path) -> tuple[str, ...]:
     """The names of the files that belong to an `.npz` file, itself included."""
     match = KMNIST.fullmatch(path.name)
     beside = path.parent.glob(f"{match['dataset']}-*.npz") if match else [path]
-    return tuple(file.name for file in beside)
+    return tuple(file.name for file in beside if not match or KMNIST.fullmatch(file.name))
 
 
 def find(folder: Folder) -> dict[str, Found]:
