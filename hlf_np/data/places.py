@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Protocol
 
 from hlf_np.errors import UserError
@@ -42,7 +43,7 @@ def reading(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"there is no file {name!r}: put it there") from None
     except Exception as error:  # what zipfile, zlib, Pillow and NumPy raise for damaged bytes is nearly anything
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = shorten(str(error), 120) or type(error).__name__
         raise UserError(f"{name!r} cannot be read or is damaged ({told}): get it again") from None
 
 
