@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from hlf_np.data.places import LARGEST, File, Folder, take
-from hlf_np.data.stored import Contents, Found, Pair, Request, pair_of
+from hlf_np.data.stored import Found, Pair, Request, StoredDataset, assemble, pair_of
 from hlf_np.errors import UserError
 
 SHAPE = (3, 32, 32)  # of an image in the files: planes of red, green and blue
@@ -43,10 +43,10 @@ def find(folder: Folder) -> dict[str, Found]:
     return {}
 
 
-def _read(folder: Folder, parts: dict[str, list[File]], request: Request) -> Contents:
+def _read(folder: Folder, parts: dict[str, list[File]], request: Request) -> StoredDataset:
     width, place, classes, names = LABELS[request.name]
     read = {part: _read_part(files, width, place) for part, files in parts.items()}
-    return Contents(request.name, read, _class_names(folder.files.get(names), classes))
+    return assemble(request.path, request.name, read, _class_names(folder.files.get(names), classes))
 
 
 def _read_part(files: list[File], width: int, place: int) -> Pair:

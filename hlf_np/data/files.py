@@ -12,7 +12,7 @@ from hlf_np.data import cifar, idx, image_folders, matlab, npz
 from hlf_np.data.dataset import Dataset
 from hlf_np.data.names import CLASSES, EMNIST, may_be_named, normalised, origin
 from hlf_np.data.places import Folder, open_folder
-from hlf_np.data.stored import Found, Request, StoredDataset, assemble
+from hlf_np.data.stored import Found, Request, StoredDataset
 from hlf_np.errors import UserError
 
 Find = Callable[[Folder], dict[str, Found]]  # the datasets in a folder, but not below it, by their names
@@ -64,17 +64,14 @@ def load_idx(path: str | os.PathLike[str], name: str | None = None) -> Dataset:
     path : a folder of files, compressed or not, named as published: `train-images-idx3-ubyte`, `t10k-...`,
         `emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte`, `qmnist-...`. Or NIST's `gzip.zip`. Whole
         numbers of any type are pixels from 0 to 255; floating-point numbers too, unless all lie between 0 and 1: those
-        are taken as they are. Images may have channels, which come last. Where there is only one part, training or
-        test, a fifth of it serves to test and the rest to train, always the same images.
-    name : which dataset it is, such as "emnist-digits"; hyphens and underscores are the same. By default the only one
-        there, or "emnist-digits", the paper's, of several. MNIST and Fashion-MNIST have files of the same names; they
-        are told apart by their content, or if that is not as published, by the folder's name. Any other name gets
-        the classes "0", "1", ...
+        are taken as they are. Images may have channels, which come last.
+    name : as of `load`. By default the only dataset there, or "emnist-digits", the paper's, of several. MNIST and
+        Fashion-MNIST have files of the same names; they are told apart by their content, or if that is not as
+        published, by the folder's name. Any other name gets the classes "0", "1", ...
 
     Returns
     -------
-    All images in the order of the files, (N, H, W, C), upright; labels from 0; no codes. `classes` are all that the
-    dataset has, also those of which a partial file has no image.
+    As `load` does. `classes` are all that the dataset has, also those of which a partial file has no image.
 
     Raises
     ------
@@ -107,8 +104,7 @@ def read_files(
         if image_size is not None and not datasets[group].resizes:
             raise UserError(f"{str(path)!r} holds no folders of images, others are not resized: leave --image-size out")
         chosen = wanted or group
-        request = Request(chosen or _own_name(path, folder), bool(chosen), image_size)
-        return assemble(path, datasets[group].read(request))
+        return datasets[group].read(Request(path, chosen or _own_name(path, folder), bool(chosen), image_size))
 
 
 @contextmanager
@@ -123,10 +119,15 @@ def _opened(path: Path, readers: tuple[Find, ...]) -> Iterator[Folder]:
 
 def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tuple[Folder, dict[str, Found]] | None:
     """Where datasets are: the folder itself, or else the only one in it that has any, or that goes by a name."""
-    level = [root]
+    level, letters = [root], (wanted or "").replace("-", "")  # FashionMNIST goes by fashion-mnist
     for _ in range(1 + DEPTH):
-        found = [(folder, datasets) for folder in level if (datasets := _first(folder, readers))]
-        named = [(place, sets) for place, sets in found if wanted in sets or _goes_by(wanted, root.path, place)]
+        finds = [(folder, next(filter(None, (find(folder) for find in readers)), {})) for folder in level]
+        found = [(folder, datasets) for folder, datasets in finds if datasets]
+        named = [
+            (folder, datasets)
+            for folder, datasets in found
+            if wanted in datasets or _own_name(root.path, folder).replace("-", "") == letters
+        ]
         if len(found) == 1 or len(named) == 1:
             return (named or found)[0]
         if found:
@@ -134,11 +135,6 @@ def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tupl
             raise UserError(f"{str(root.path)!r} holds datasets in {there!r}: give the path of one, or its name")
         level = [below for folder in level for below in folder.folders.values()]
     return None
-
-
-def _first(folder: Folder, readers: tuple[Find, ...]) -> dict[str, Found]:
-    """What the first reader finds that finds anything."""
-    return next((datasets for find in readers if (datasets := find(folder))), {})
 
 
 def _archive(root: Folder, readers: tuple[Find, ...]) -> Path:
@@ -173,11 +169,6 @@ def _choose(path: Path, wanted: str | None, datasets: dict[str, Found]) -> str:
         there = ", ".join(sorted(name or found.unnamed for name, found in datasets.items()))
         raise UserError(f"{str(path)!r} does not hold {missing} but {there}: name one of these")
     return candidates[0]
-
-
-def _goes_by(name: str | None, path: Path, folder: Folder) -> bool:
-    """Whether a folder has this name; FashionMNIST has that of fashion-mnist."""
-    return name is not None and _own_name(path, folder).replace("-", "") == name.replace("-", "")
 
 
 def _own_name(path: Path, folder: Folder) -> str:

@@ -9,18 +9,29 @@ much an archive could be made to yield.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import re
 import struct
 from functools import partial
+from gzip import GzipFile
+from typing import IO
 
 import numpy as np
 
 from hlf_np.data.names import EMNIST, FIRST_LABEL
-from hlf_np.data.places import LARGEST, File, Folder, Stream, take
-from hlf_np.data.stored import Content, Contents, Found, Pair, Request, check_counts, images_of, labels_of
+from hlf_np.data.places import LARGEST, File, Folder, take
+from hlf_np.data.stored import (
+    Content,
+    Found,
+    Pair,
+    Request,
+    StoredDataset,
+    assemble,
+    check_counts,
+    images_of,
+    labels_of,
+)
 from hlf_np.errors import UserError
 
 NAME = re.compile(
@@ -79,7 +90,7 @@ def find(folder: Folder) -> dict[str, Found]:
     return {name: Found(partial(_read_dataset, parts), "" if name else unnamed) for name, parts in datasets.items()}
 
 
-def _read_dataset(files: dict[str, dict[str, File]], request: Request) -> Contents:
+def _read_dataset(files: dict[str, dict[str, File]], request: Request) -> StoredDataset:
     parts: dict[str, Pair] = {}
     for part, pair in files.items():
         labels = _read(pair["labels"])
@@ -94,7 +105,7 @@ def _read_dataset(files: dict[str, dict[str, File]], request: Request) -> Conten
             part: (Content(images.name, images.array.swapaxes(1, 2), images.checksum), labels)
             for part, (images, labels) in parts.items()
         }
-    return Contents(name, parts, first_label=FIRST_LABEL.get(name, 0))
+    return assemble(request.path, name, parts, first=FIRST_LABEL.get(name, 0))
 
 
 def _verify(name: str, parts: dict[str, Pair]) -> None:
@@ -116,10 +127,10 @@ def _read(file: File, labels: Content | None = None) -> Content:
     with file.open() as packed:
         compressed = packed.read(len(GZIP)) == GZIP
         packed.seek(0)
-        return _parse(gzip.GzipFile(fileobj=packed) if compressed else packed, str(file), labels)
+        return _parse(GzipFile(fileobj=packed) if compressed else packed, str(file), labels)
 
 
-def _parse(stream: Stream, name: str, labels: Content | None) -> Content:
+def _parse(stream: IO[bytes] | GzipFile, name: str, labels: Content | None) -> Content:
     kind = "labels" if labels is None else "images"
     header = take(stream, 4)
     dtype, dimensions = (DTYPES.get(header[2]), header[3]) if len(header) == 4 else (None, 0)

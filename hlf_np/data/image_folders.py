@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hlf_np.arrays import Array, Bytes
 from hlf_np.data.places import LARGEST, File, Folder
-from hlf_np.data.stored import PARTS, Contents, Found, Request, pair_of, with_test
+from hlf_np.data.stored import PARTS, Found, Request, StoredDataset, assemble, pair_of, with_test
 from hlf_np.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
@@ -44,7 +44,7 @@ def _classes(folder: Folder) -> Classes:
     return {name: files for name, files in classes.items() if files}
 
 
-def _read(path: Path, parts: Mapping[str, Classes], request: Request) -> Contents:
+def _read(path: Path, parts: Mapping[str, Classes], request: Request) -> StoredDataset:
     classes = list(next(iter(parts.values())))
     if strange := [name for folders in parts.values() for name in folders if name not in classes]:
         raise UserError(
@@ -58,39 +58,33 @@ def _read(path: Path, parts: Mapping[str, Classes], request: Request) -> Content
         contents[part] = pair_of(images[start : start + len(labels)], where, labels, where)
         start += len(labels)
     shown = (name if name.isprintable() else ascii(name)[1:-1] for name in classes)  # in one line of text
-    return Contents(request.name, contents, tuple(shown))
+    return assemble(request.path, request.name, contents, tuple(shown))
 
 
 def _load(path: Path, files: list[File], side: int | None) -> Bytes:
     """All images, (N, H, W, 1) if all are grey or else (N, H, W, 3)."""
-    images: Bytes = np.empty((0, 0, 0, 1), np.uint8)
+    images: Bytes = np.empty((0, 0, 0, 0), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes, which are looked at here, and of oddities in files
         for number, file in enumerate(files):
             pixels = _pixels(file, side)
-            if number == 0:
-                images = np.empty((_affordable(path, len(files), pixels.shape), *pixels.shape), np.uint8)
-            if pixels.shape[:2] != images.shape[1:3]:
-                (height, width), (first, second) = pixels.shape[:2], images.shape[1:3]
+            size, first = "{1}x{0}".format(*pixels.shape), "{2}x{1}".format(*images.shape)
+            if number and size != first:
                 raise UserError(
-                    f"{str(file)!r} has {width}x{height} pixels, others {second}x{first}: give --image-size (image_size"
-                    " in Python) to have all resized"
+                    f"{str(file)!r} has {size} pixels, others {first}: give --image-size (image_size in Python) to have"
+                    " all resized"
                 )
+            if len(files) * pixels.size > LARGEST:
+                raise UserError(
+                    f"{str(path)!r} has {len(files)} images, in {size} pixels more than 1 GiB: give a smaller"
+                    " --image-size (image_size in Python)"
+                )
+            if not number:
+                images = np.empty((len(files), *pixels.shape), np.uint8)
             if pixels.shape[2] > images.shape[3]:
-                _affordable(path, len(files), pixels.shape)
                 images = images.repeat(3, axis=3)
             images[number] = pixels
     return images
-
-
-def _affordable(path: Path, count: int, shape: tuple[int, ...]) -> int:
-    height, width, channels = shape
-    if count * height * width * channels > LARGEST:
-        raise UserError(
-            f"{str(path)!r} has {count} images, in {width}x{height} pixels more than 1 GiB: give a smaller --image-size"
-            " (image_size in Python)"
-        )
-    return count
 
 
 def _pixels(file: File, side: int | None) -> Array:

@@ -23,7 +23,7 @@ import numpy as np
 from hlf_np.arrays import Array
 from hlf_np.data.names import EMNIST, FIRST_LABEL, may_be_named
 from hlf_np.data.places import LARGEST, File, Folder, reading, take
-from hlf_np.data.stored import Contents, Found, Request, pair_of
+from hlf_np.data.stored import Found, Request, StoredDataset, assemble, pair_of
 from hlf_np.errors import UserError
 
 HEADER = 128
@@ -51,7 +51,7 @@ def find(folder: Folder) -> dict[str, Found]:
     return {name: Found(partial(_read, file)) for name, file in found.items()}
 
 
-def _read(file: File, request: Request) -> Contents:
+def _read(file: File, request: Request) -> StoredDataset:
     with file.open() as stream:
         header, content = bytes(take(stream, HEADER)), take(stream, LARGEST + 1)
     if header.startswith(b"MATLAB 7.3"):
@@ -70,7 +70,7 @@ def _read(file: File, request: Request) -> Contents:
             upright = images.T.reshape(side, side, -1).transpose(2, 1, 0)
             where = f"{file}/dataset.{part}"
             parts[part] = pair_of(np.ascontiguousarray(upright), f"{where}.images", labels, f"{where}.labels")
-    return Contents(request.name, parts, first_label=FIRST_LABEL.get(request.name, 0))
+    return assemble(request.path, request.name, parts, first=FIRST_LABEL.get(request.name, 0))
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

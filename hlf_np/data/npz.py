@@ -12,7 +12,7 @@ import numpy as np
 from hlf_np.arrays import Array
 from hlf_np.data.names import may_be_named, normalised
 from hlf_np.data.places import Folder
-from hlf_np.data.stored import MOST_CHANNELS, PARTS, Contents, Found, Request, pair_of, with_test
+from hlf_np.data.stored import MOST_CHANNELS, PARTS, Found, Request, StoredDataset, assemble, pair_of, with_test
 from hlf_np.errors import UserError
 from hlf_np.files import read_arrays
 
@@ -65,7 +65,7 @@ def _key(path: Path, name: str) -> tuple[str, str] | None:
     return PARTS[parts["part"] or parts.get("end") or "train"], "labels" if match["kind"] in LABELS else "images"
 
 
-def _read(paths: list[Path], request: Request) -> Contents:
+def _read(paths: list[Path], request: Request) -> StoredDataset:
     parts: dict[str, dict[str, tuple[Array, str]]] = {}
     for path in paths:
         for name, array in _arrays(path).items():
@@ -78,11 +78,9 @@ def _read(paths: list[Path], request: Request) -> Contents:
             f"{str(there)!r} is there without images and labels that belong together: name the arrays x_train, y_train,"
             " x_test and y_test, or images and labels"
         )
-    return Contents(
-        request.name,
-        {part: pair_of(*_channels_last(*pair["images"]), *pair["labels"]) for part, pair in pairs.items()},
-        tuple(CLASSES.get(request.name, "").split()) if KMNIST.fullmatch(paths[0].name) else (),
-    )
+    contents = {part: pair_of(*_channels_last(*pair["images"]), *pair["labels"]) for part, pair in pairs.items()}
+    classes = CLASSES.get(request.name, "").split() if KMNIST.fullmatch(paths[0].name) else ()
+    return assemble(request.path, request.name, contents, tuple(classes))
 
 
 def _arrays(path: Path) -> dict[str, Array]:

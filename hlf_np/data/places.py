@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from gzip import GzipFile
 from pathlib import Path
 from textwrap import shorten
-from typing import IO, Protocol
+from typing import IO
 
 from hlf_np.errors import UserError
 
@@ -18,14 +19,7 @@ PIECE = 2**20  # bytes that are read at once
 HIDDEN = (".", "__")  # how the names begin of what is there for other programs, such as __MACOSX
 
 
-class Stream(Protocol):
-    """Whatever bytes can be read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes, none at the end."""
-
-
-def take(stream: Stream, most: int) -> bytearray:
+def take(stream: IO[bytes] | GzipFile, most: int) -> bytearray:
     """As many bytes as there are, up to a number; memory grows with what there is, not with what is asked for."""
     content = bytearray()
     while len(content) < most and (piece := stream.read(min(PIECE, most - len(content)))):

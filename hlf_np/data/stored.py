@@ -70,22 +70,10 @@ Pair = tuple[Content, Content]  # images (N, H, W, C) and labels (N,) int64
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What the files of a dataset hold, before anything is scaled.
-
-    parts : "train", "test" or both; classes : if the files tell them; first_label : of the first class.
-    """
-
-    name: str
-    parts: Mapping[str, Pair]
-    classes: tuple[str, ...] = ()
-    first_label: int = 0
-
-
-@dataclass(frozen=True)
 class Request:
     """What is asked of a reader. chosen : whether the name comes from the caller or from the files' publisher."""
 
+    path: Path
     name: str
     chosen: bool
     image_size: int | None = None
@@ -93,12 +81,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """A dataset that is there.
+    """A dataset that is there. unnamed : what it is, if its publisher did not name it; resizes : if images can be."""
 
-    unnamed : what it is, if its publisher did not name it; resizes : whether its images can be resized.
-    """
-
-    read: Callable[[Request], Contents]
+    read: Callable[[Request], StoredDataset]
     unnamed: str = ""
     resizes: bool = False
 
@@ -156,16 +141,20 @@ def labels_of(array: Array, name: str) -> Integers:
     return first.astype(np.int64)
 
 
-def assemble(path: Path, contents: Contents) -> StoredDataset:
-    """A dataset of what its files hold; UserError where that does not go together."""
-    name, parts = contents.name, contents.parts
-    classes = contents.classes or CLASSES.get(name)
+def assemble(
+    path: Path, name: str, parts: Mapping[str, Pair], classes: tuple[str, ...] = (), first: int = 0
+) -> StoredDataset:
+    """A dataset of what its files hold; UserError where that does not go together.
+
+    parts : "train", "test" or both; classes : if the files tell them; first : the label of the first class.
+    """
+    classes = classes or CLASSES.get(name, ())
     if not classes:
         classes = tuple(str(label) for label in range(1 + max(int(labels.array.max()) for _, labels in parts.values())))
     white = _white(parts)
     stored = {}
     for part, (images, labels) in parts.items():
-        first, lowest, highest = contents.first_label, int(labels.array.min()), int(labels.array.max())
+        lowest, highest = int(labels.array.min()), int(labels.array.max())
         if lowest < first or highest >= first + len(classes):
             raise UserError(
                 f"{labels.name!r} has labels {lowest} to {highest}, those of {name} are {first} to"
