@@ -290,7 +290,9 @@ def test_files_of_another_byte_order_are_read(tmp_path):
 def test_other_files_of_matlab_are_refused(tmp_path):
     files = make.emnist_matlab(EMNIST, compressed=False)
     (content,) = files.values()
-    refused(write_files(tmp_path, {"mine.mat": content}) / "mine.mat", "mine.mat' is not a file of EMNIST")
+    refused(
+        write_files(tmp_path, {"mine.mat": content}) / "mine.mat", "mine.mat' holds no IDX files, nor any other dataset"
+    )
     refused(tmp_path, "holds no IDX files, nor any other dataset")
     for name, spoiled, said in (
         ("new", b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF", "version 7.3: save it with -v7"),
@@ -541,6 +543,28 @@ def test_archives_and_folders_are_searched(tmp_path, layout, depth):
         found = hlf.data.load(path)
         np.testing.assert_array_equal(found.train.images, expected.train.images)
         np.testing.assert_array_equal(found.test.labels, expected.test.labels)
+
+
+def test_several_formats_in_one_place_are_told_apart_by_name(tmp_path):
+    write_files(tmp_path, make.mnist_idx(GREY) | make.medmnist(COLOUR) | make.cifar10(CIFAR) | make.pictures(TINY))
+    refused(tmp_path, "does not hold a single dataset but cifar-10, files named as those of mnist, pathmnist: name one")
+    for name, parts in {"pathmnist": COLOUR, "cifar-10": CIFAR, "mnist": GREY, "any-other": GREY}.items():
+        data = hlf.data.load(tmp_path, name)
+        assert data.name == name
+        assert_holds(data, parts)
+
+
+def test_files_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    for layout, files in LAYOUTS.items():
+        path = write_files(tmp_path / layout, files())
+        with monkeypatch.context() as patch:
+            for module in ("io.open", "zipfile.io.open"):
+                patch.setattr(module, denied)
+            refused(path, str(path), "Permission denied")
+
+
+def denied(*_, **__):
+    raise PermissionError(13, "Permission denied")
 
 
 def test_members_of_archives_have_names_of_any_kind(tmp_path):

@@ -13,7 +13,10 @@ from hlf_np.errors import UserError
 
 SHAPE = (3, 32, 32)  # of an image in the files: planes of red, green and blue
 PIXELS = 3 * 32 * 32
-BATCH = re.compile(r"data_batch_\d+\.bin")
+FILES = {  # of the parts, by the names of the datasets therein
+    ("cifar-10",): {"train": r"data_batch_\d+\.bin", "test": r"test_batch\.bin"},
+    ("cifar-100", "cifar-100-coarse"): {"train": r"train\.bin", "test": r"test\.bin"},
+}
 LABELS = {  # by the datasets' names: how many labels a record has, which one counts, of how many classes, named where
     "cifar-10": (1, 0, 10, "batches.meta.txt"),
     "cifar-100": (2, 1, 100, "fine_label_names.txt"),
@@ -29,14 +32,14 @@ def find(folder: Folder) -> dict[str, Found]:
     ------
     UserError : if they are there in the version for Python, which only programs that may do anything can read.
     """
-    files = folder.files
-    batches = [file for name, file in files.items() if BATCH.fullmatch(name)]
-    ten = {"train": batches, "test": [files[name] for name in ("test_batch.bin",) if name in files]}
-    hundred = {part: [files[name] for name in (f"{part}.bin",) if name in files] for part in ("train", "test")}
-    for names, parts in ((("cifar-10",), ten), (("cifar-100", "cifar-100-coarse"), hundred)):
-        if found := {part: several for part, several in parts.items() if several}:
-            return {name: Found(partial(_read, folder, found)) for name in names}
-    if any(names <= files.keys() for names in PICKLED):
+    for names, patterns in FILES.items():
+        several = {
+            part: [file for name, file in folder.files.items() if re.fullmatch(pattern, name)]
+            for part, pattern in patterns.items()
+        }
+        if parts := {part: files for part, files in several.items() if files}:
+            return {name: Found(partial(_read, folder, parts)) for name in names}
+    if any(names <= folder.files.keys() for names in PICKLED):
         raise UserError(
             f"{str(folder.path)!r} holds CIFAR for Python, whose pickles could run any code: get the binary version"
         )

@@ -1,10 +1,10 @@
-"""One door to all formats of datasets: the first reader that finds what it knows reads it."""
+"""One door to all formats of datasets: a reader for each finds what it knows."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from hlf_np.checks import check_count
@@ -95,10 +95,11 @@ def read_files(
             f"a dataset of files cannot be named {wanted!r}: use letters, digits and hyphens; of EMNIST there are"
             f" {splits}"
         )
-    with _opened(path, readers) as root:
+    alone = path.suffix.lower() in (".npz", ".mat") and path.is_file() and readers is READERS
+    with nullcontext(Folder(path.parent, npz.companions(path))) if alone else open_folder(path) as root:
         found = _search(root, wanted, readers)
         if found is None:
-            return read_files(_archive(root, readers), name, image_size, readers)
+            return read_files(_archive(path, root, readers), name, image_size, readers)
         folder, datasets = found
         group = _choose(path, wanted, datasets)
         if image_size is not None and not datasets[group].resizes:
@@ -107,22 +108,12 @@ def read_files(
         return datasets[group].read(Request(path, chosen or _own_name(path, folder), bool(chosen), image_size))
 
 
-@contextmanager
-def _opened(path: Path, readers: tuple[Find, ...]) -> Iterator[Folder]:
-    """A folder, an archive, or as much of a folder as goes with a single file."""
-    if path.suffix.lower() in (".npz", ".mat") and path.is_file() and readers is READERS:
-        yield Folder(path.parent, npz.companions(path))
-        return
-    with open_folder(path) as folder:
-        yield folder
-
-
 def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tuple[Folder, dict[str, Found]] | None:
     """Where datasets are: the folder itself, or else the only one in it that has any, or that goes by a name."""
     level, letters = [root], (wanted or "").replace("-", "")  # FashionMNIST goes by fashion-mnist
     for _ in range(1 + DEPTH):
-        finds = [(folder, next(filter(None, (find(folder) for find in readers)), {})) for folder in level]
-        found = [(folder, datasets) for folder, datasets in finds if datasets]
+        every = [(folder, _datasets(folder, readers)) for folder in level]
+        found = [(folder, datasets) for folder, datasets in every if datasets]
         named = [
             (folder, datasets)
             for folder, datasets in found
@@ -137,26 +128,34 @@ def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tupl
     return None
 
 
-def _archive(root: Folder, readers: tuple[Find, ...]) -> Path:
+def _datasets(folder: Folder, readers: tuple[Find, ...]) -> dict[str, Found]:
+    """All datasets in a folder; images in folders count only where there is nothing else, as they may be of anything."""
+    datasets: dict[str, Found] = {}
+    for find in readers:
+        if find is not image_folders.find or not datasets:
+            datasets = find(folder) | datasets
+    return datasets
+
+
+def _archive(path: Path, root: Folder, readers: tuple[Find, ...]) -> Path:
     """An archive in a folder without anything else."""
     for folder in (root, *root.folders.values()) if root.archive is None else ():
         for name in ARCHIVES:
             if name in folder.files:
                 return folder.files[name].path
-    if readers is not READERS:
-        raise UserError(
-            f"{str(root.path)!r} holds no IDX files: give the folder of train-images-idx3-ubyte.gz and its companions,"
-            f" or NIST's {ARCHIVES[0]}"
+    if readers is READERS:
+        hint = (
+            ", nor any other dataset that is known: give a folder of images in a folder for each class, an .npz archive"
+            " of arrays, or the files of MNIST, EMNIST or CIFAR"
         )
-    raise UserError(
-        f"{str(root.path)!r} holds no IDX files, nor any other dataset that is known: give a folder of images in a"
-        " folder for each class, an .npz archive of arrays, or the files of MNIST, EMNIST or CIFAR"
-    )
+    else:
+        hint = ": give the folder of train-images-idx3-ubyte.gz and its companions, or NIST's gzip.zip"
+    raise UserError(f"{str(path)!r} holds no IDX files{hint}")
 
 
 def _choose(path: Path, wanted: str | None, datasets: dict[str, Found]) -> str:
     """Which dataset is meant; one that its publisher did not name can have any name."""
-    unnamed = [name for name, found in datasets.items() if found.unnamed]
+    unnamed = [name for name, found in datasets.items() if found.unnamed and (not name or "" not in datasets)]
     preferred = [name for name in PREFERRED if name in datasets]
     if wanted is None:
         candidates = list(datasets) if len(datasets) == 1 else preferred[:1]

@@ -12,7 +12,6 @@ image are those of the IDX files: columns first, too. Here only what leads to th
 from __future__ import annotations
 
 import math
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from hlf_np.arrays import Array
-from hlf_np.data.names import EMNIST, FIRST_LABEL, may_be_named
+from hlf_np.data.names import CLASSES, EMNIST, FIRST_LABEL
 from hlf_np.data.places import LARGEST, File, Folder, reading, take
 from hlf_np.data.stored import Found, Request, StoredDataset, assemble, pair_of
 from hlf_np.errors import UserError
@@ -35,20 +34,9 @@ MOST_NAMES = 2**12  # bytes of the names of a structure's fields
 
 
 def find(folder: Folder) -> dict[str, Found]:
-    """The splits of EMNIST in a folder by their names.
-
-    Raises
-    ------
-    UserError : if a file is given that is not named as one of them.
-    """
-    names = {re.sub(r"\.mat$", "", name): file for name, file in folder.files.items() if name.endswith(".mat")}
-    found = {name: file for name, file in names.items() if name.startswith(EMNIST) and may_be_named(name)}
-    if folder.archive is None and folder.members and names and not found:
-        raise UserError(
-            f"{str(folder.path / folder.members[0])!r} is not a file of EMNIST, like emnist-digits.mat, the only ones"
-            " of MATLAB that are read: save images and labels with numpy.savez"
-        )
-    return {name: Found(partial(_read, file)) for name, file in found.items()}
+    """The splits of EMNIST in a folder by their names."""
+    names = {name: f"{name}.mat" for name in CLASSES if name.startswith(EMNIST)}
+    return {name: Found(partial(_read, folder.files[file])) for name, file in names.items() if file in folder.files}
 
 
 def _read(file: File, request: Request) -> StoredDataset:

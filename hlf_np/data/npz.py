@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from hlf_np.arrays import Array
 from hlf_np.data.names import may_be_named, normalised
-from hlf_np.data.places import Folder
+from hlf_np.data.places import Folder, reading
 from hlf_np.data.stored import MOST_CHANNELS, PARTS, Found, Request, StoredDataset, assemble, pair_of, with_test
 from hlf_np.errors import UserError
 from hlf_np.files import read_arrays
@@ -43,7 +44,7 @@ def find(folder: Folder) -> dict[str, Found]:
             published.setdefault(match["dataset"], []).append(file.path)
         elif name.endswith(".npz") and (folder.members or _may_be_dataset(file.path)):
             own = normalised(file.path.stem)
-            found[own if may_be_named(own) else ""] = Found(partial(_read, [file.path]), unnamed=str(file))
+            found[own if may_be_named(own) else ""] = Found(partial(_read, [file.path]), unnamed=repr(str(file)))
     return found | {name: Found(partial(_read, paths)) for name, paths in published.items()}
 
 
@@ -83,14 +84,15 @@ def _read(paths: list[Path], request: Request) -> StoredDataset:
     return assemble(request.path, request.name, contents, tuple(classes))
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        return dict(read_arrays(path))
-    except (ValueError, OSError):
-        raise UserError(
-            f"{str(path)!r} is no archive of numbers of up to 1 GiB, or damaged: save plain arrays with numpy.savez,"
-            " no objects, or get it again"
-        ) from None
+def _arrays(path: Path) -> Mapping[str, Array]:
+    with reading(str(path)):
+        try:
+            return read_arrays(path)
+        except ValueError:
+            raise UserError(
+                f"{str(path)!r} is no archive of numbers of up to 1 GiB, or damaged: save plain arrays with numpy.savez,"
+                " no objects, or get it again"
+            ) from None
 
 
 def _channels_last(images: Array, name: str) -> tuple[Array, str]:

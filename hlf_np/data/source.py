@@ -123,7 +123,7 @@ class StoredSource:
     @property
     def description(self) -> dict[str, Any]:
         path = "" if self.path is None else str(self.path)
-        return {"path": path, "digest": self.stored.digest, "prototypes": "", "image_size": self.image_size or 0}
+        return {"path": path, "digest": self.stored.digest, "prototypes": "", "image_size": int(self.image_size or 0)}
 
     @property
     def train_size(self) -> int:
