@@ -129,7 +129,7 @@ def _search(root: Folder, wanted: str | None, readers: tuple[Find, ...]) -> tupl
 
 
 def _datasets(folder: Folder, readers: tuple[Find, ...]) -> dict[str, Found]:
-    """All datasets in a folder; images in folders count only where there is nothing else, as they may be of anything."""
+    """All datasets in a folder; images in folders count only where nothing else is, as they may be of anything."""
     datasets: dict[str, Found] = {}
     for find in readers:
         if find is not image_folders.find or not datasets:

@@ -90,7 +90,7 @@ def _arrays(path: Path) -> Mapping[str, Array]:
             return read_arrays(path)
         except ValueError:
             raise UserError(
-                f"{str(path)!r} is no archive of numbers of up to 1 GiB, or damaged: save plain arrays with numpy.savez,"
+                f"{str(path)!r} is no archive of numbers of up to 1 GiB, or damaged: save arrays with numpy.savez,"
                 " no objects, or get it again"
             ) from None
 
