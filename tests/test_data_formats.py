@@ -390,6 +390,14 @@ def test_a_single_class_is_none(tmp_path):
     )
 
 
+def test_parts_are_no_classes_unless_there_are_others(tmp_path):
+    picture = make.picture(GREY["test"][0][0])
+    write_files(tmp_path, {f"{name}/{number}.png": picture for name in ("train", "test") for number in range(9)})
+    refused(tmp_path, "holds no IDX files, nor any other dataset that is known")
+    write_files(tmp_path, {f"bus/{number}.png": picture for number in range(9)})
+    assert hlf.data.load(tmp_path).classes == ("bus", "test", "train")
+
+
 @pytest.mark.parametrize("side", [1, 4, 32])
 def test_images_of_any_size_are_resized_to_squares(tmp_path, side):
     files = make.pictures({"train": (TINY["train"][0], TINY["train"][1])})
@@ -589,9 +597,7 @@ def test_paths_without_a_dataset_are_one_line(tmp_path, monkeypatch):
     refused(tmp_path / "folder.npz", "nor any other dataset")
     (tmp_path / "loop").symlink_to("loop")
     refused(tmp_path / "loop", "there is no")
-    monkeypatch.setattr(
-        places.Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-    )
+    monkeypatch.setattr(places.Path, "iterdir", denied)
     refused(tmp_path, "cannot read", "(Permission denied): give another folder")
 
 

@@ -30,7 +30,8 @@ def find(folder: Folder) -> dict[str, Found]:
     known = {PARTS[name.lower()]: below for name, below in folder.folders.items() if name.lower() in PARTS}
     parts = {part: classes for part, below in known.items() if (classes := _classes(below))}
     parts = with_test(parts or {"train": _classes(folder)})
-    if max(map(len, parts.values()), default=0) < 2:
+    names = {name for classes in parts.values() for name in classes}
+    if len(names) < 2 or {name.lower() for name in names} <= PARTS.keys():  # `train` and `test` alone are no classes
         return {}
     return {"": Found(partial(_read, folder.path, parts), "folders of images", resizes=True)}
 
