@@ -26,12 +26,7 @@ PICKLED = ({"data_batch_1", "test_batch"}, {"train", "test", "meta"})  # files o
 
 
 def find(folder: Folder) -> dict[str, Found]:
-    """The datasets in a folder by their names, of which CIFAR-100 has two.
-
-    Raises
-    ------
-    UserError : if they are there in the version for Python, which only programs that may do anything can read.
-    """
+    """The datasets in a folder by their names, of which CIFAR-100 has two; UserError for the version for Python."""
     for names, patterns in FILES.items():
         several = {
             part: [file for name, file in folder.files.items() if re.fullmatch(pattern, name)]

@@ -155,13 +155,12 @@ def _archive(path: Path, root: Folder, readers: tuple[Find, ...]) -> Path:
 
 def _choose(path: Path, wanted: str | None, datasets: dict[str, Found]) -> str:
     """Which dataset is meant; one that its publisher did not name can have any name."""
-    unnamed = [name for name, found in datasets.items() if found.unnamed and (not name or "" not in datasets)]
-    preferred = [name for name in PREFERRED if name in datasets]
     if wanted is None:
-        candidates = list(datasets) if len(datasets) == 1 else preferred[:1]
+        candidates = list(datasets) if len(datasets) == 1 else [name for name in PREFERRED if name in datasets][:1]
     elif wanted in datasets:
         return wanted
     else:
+        unnamed = [name for name, found in datasets.items() if found.unnamed and (not name or "" not in datasets)]
         candidates = [] if wanted.startswith(EMNIST) else unnamed
     if len(candidates) != 1:
         missing = wanted or (PREFERRED[0] if any(name.startswith(EMNIST) for name in datasets) else "a single dataset")

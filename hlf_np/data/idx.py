@@ -19,19 +19,9 @@ from typing import IO
 
 import numpy as np
 
+from hlf_np.data import stored
 from hlf_np.data.names import EMNIST, FIRST_LABEL
 from hlf_np.data.places import LARGEST, File, Folder, take
-from hlf_np.data.stored import (
-    Content,
-    Found,
-    Pair,
-    Request,
-    StoredDataset,
-    assemble,
-    check_counts,
-    images_of,
-    labels_of,
-)
 from hlf_np.errors import UserError
 
 NAME = re.compile(
@@ -66,13 +56,8 @@ CHECKSUMS = {  # SHA-256 of the published files, unpacked: number of images, ima
 }
 
 
-def find(folder: Folder) -> dict[str, Found]:
-    """The datasets in a folder by their names, "" for files that are named as MNIST's.
-
-    Raises
-    ------
-    UserError : if there are images without labels or the reverse.
-    """
+def find(folder: Folder) -> dict[str, stored.Found]:
+    """The datasets in a folder by their names, "" for files that are named as MNIST's; UserError for half of one."""
     found: dict[tuple[str, str], dict[str, dict[str, File]]] = {}
     for name, file in folder.files.items():  # plain ones before compressed ones
         if match := NAME.fullmatch(name):
@@ -87,11 +72,13 @@ def find(folder: Folder) -> dict[str, Found]:
             raise UserError(f"{str(only)!r} is there without its images or labels: put both into the folder")
         datasets.setdefault(dataset, {})[part] = complete[0]
     unnamed = "files named as those of mnist"
-    return {name: Found(partial(_read_dataset, parts), "" if name else unnamed) for name, parts in datasets.items()}
+    return {
+        name: stored.Found(partial(_read_dataset, parts), "" if name else unnamed) for name, parts in datasets.items()
+    }
 
 
-def _read_dataset(files: dict[str, dict[str, File]], request: Request) -> StoredDataset:
-    parts: dict[str, Pair] = {}
+def _read_dataset(files: dict[str, dict[str, File]], request: stored.Request) -> stored.StoredDataset:
+    parts: dict[str, stored.Pair] = {}
     for part, pair in files.items():
         labels = _read(pair["labels"])
         parts[part] = _read(pair["images"], labels), labels
@@ -102,13 +89,13 @@ def _read_dataset(files: dict[str, dict[str, File]], request: Request) -> Stored
     _verify(name, parts)
     if name.startswith(EMNIST):
         parts = {
-            part: (Content(images.name, images.array.swapaxes(1, 2), images.checksum), labels)
+            part: (stored.Content(images.name, images.array.swapaxes(1, 2), images.checksum), labels)
             for part, (images, labels) in parts.items()
         }
-    return assemble(request.path, name, parts, first=FIRST_LABEL.get(name, 0))
+    return stored.assemble(request.path, name, parts, first=FIRST_LABEL.get(name, 0))
 
 
-def _verify(name: str, parts: dict[str, Pair]) -> None:
+def _verify(name: str, parts: dict[str, stored.Pair]) -> None:
     """Refuse official datasets of the published size whose content is another; a part of one may be anything."""
     for part, pair in parts.items():
         count, *published = CHECKSUMS.get((name, part), (0,))
@@ -122,7 +109,7 @@ def _verify(name: str, parts: dict[str, Pair]) -> None:
                 )
 
 
-def _read(file: File, labels: Content | None = None) -> Content:
+def _read(file: File, labels: stored.Content | None = None) -> stored.Content:
     """The labels in a file or, if these are given, their images; UserError if it is damaged or something else."""
     with file.open() as packed:
         compressed = packed.read(len(GZIP)) == GZIP
@@ -130,7 +117,7 @@ def _read(file: File, labels: Content | None = None) -> Content:
         return _parse(GzipFile(fileobj=packed) if compressed else packed, str(file), labels)
 
 
-def _parse(stream: IO[bytes] | GzipFile, name: str, labels: Content | None) -> Content:
+def _parse(stream: IO[bytes] | GzipFile, name: str, labels: stored.Content | None) -> stored.Content:
     kind = "labels" if labels is None else "images"
     header = take(stream, 4)
     dtype, dimensions = (DTYPES.get(header[2]), header[3]) if len(header) == 4 else (None, 0)
@@ -142,7 +129,7 @@ def _parse(stream: IO[bytes] | GzipFile, name: str, labels: Content | None) -> C
     if not 0 < size <= LARGEST:
         raise UserError(f"{name!r} claims to hold {size} bytes of {kind}, not 1 to {LARGEST}: get it again")
     if labels is not None:
-        check_counts(name, shape[0], labels.name, len(labels.array))
+        stored.check_counts(name, shape[0], labels.name, len(labels.array))
     content = take(stream, size + 1)
     if len(content) != size:
         problem = f"ends after {len(content)}" if len(content) < size else "goes on after"
@@ -152,4 +139,6 @@ def _parse(stream: IO[bytes] | GzipFile, name: str, labels: Content | None) -> C
     array = np.frombuffer(content, dtype).reshape(shape)
     if labels is None and (dtype, *shape[1:]) == QMNIST:
         array = array[:, :1]
-    return Content(name, images_of(array, name) if labels else labels_of(array, name), checksum.hexdigest())
+    return stored.Content(
+        name, stored.images_of(array, name) if labels else stored.labels_of(array, name), checksum.hexdigest()
+    )

@@ -98,9 +98,11 @@ class Folder:
         try:
             return sorted(path for path in self.path.iterdir() if _visible(path.name))
         except OSError as error:
-            raise UserError(
-                f"cannot read {str(self.path)!r} ({error.strerror or error}): give another folder"
-            ) from None
+            raise _unreadable(self.path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read {str(path)!r} ({error.strerror or error}): give another folder")
 
 
 def _visible(name: str) -> bool:
@@ -109,12 +111,7 @@ def _visible(name: str) -> bool:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[Folder]:
-    """A folder or zip archive.
-
-    Raises
-    ------
-    UserError : if it is neither, or cannot be read.
-    """
+    """A folder or zip archive; UserError for anything else."""
     if path.is_dir():
         yield Folder(path)
         return
@@ -123,7 +120,7 @@ def open_folder(path: Path) -> Iterator[Folder]:
             raise ValueError
         archive = zipfile.ZipFile(path)
     except OSError as error:
-        raise UserError(f"cannot read {str(path)!r} ({error.strerror or error}): give another folder") from None
+        raise _unreadable(path, error) from None
     except Exception:  # as above
         raise UserError(f"{str(path)!r} is neither a folder nor a zip archive, or damaged: get it again") from None
     with archive:
