@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hlf_np.arrays import Array, Bytes
-from hlf_np.data.places import LARGEST, File, Folder
+from hlf_np.data.places import LARGEST, File, Folder, take
 from hlf_np.data.stored import PARTS, Found, Request, StoredDataset, assemble, pair_of, with_test
 from hlf_np.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 MOST_PIXELS = 2**25  # of an image: nearly six thousand a side
+LARGEST_FILE = 4 * MOST_PIXELS  # bytes; without any compression
 DENSEST = 10_000  # pixels of an image for each byte of its file; one bit for each, all of them white, comes near it
 WHITE_16 = 65535  # of images of 16 bits
 Classes = Mapping[str, list[File]]  # images by the names of their classes, in order
@@ -91,16 +92,15 @@ def _load(path: Path, files: list[File], side: int | None) -> Bytes:
 def _pixels(file: File, side: int | None) -> Array:
     """An image of one or three channels, (H, W, C) uint8."""
     with file.open() as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
+        content = take(stream, LARGEST_FILE)  # not by Pillow, which asks for as much as the file says that it has
         try:
-            image = Image.open(stream, formats=FORMATS)
+            image = Image.open(BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             known = ", ".join(FORMATS)
             raise UserError(f"{str(file)!r} is no {known}, or damaged: get it again, or remove it") from None
-        if image.width * image.height > min(MOST_PIXELS, size * DENSEST):
+        if image.width * image.height > min(MOST_PIXELS, len(content) * DENSEST):
             raise UserError(
-                f"{str(file)!r} claims to have {image.width}x{image.height} pixels in {size} bytes: give images of up"
+                f"{str(file)!r} claims to have {image.width}x{image.height} pixels in {len(content)} bytes: give images of up"
                 f" to {MOST_PIXELS} pixels"
             )
         plain = _grey_or_colour(image)
