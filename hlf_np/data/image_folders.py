@@ -100,7 +100,7 @@ def _pixels(file: File, side: int | None) -> Array:
             raise UserError(f"{str(file)!r} is no {known}, or damaged: get it again, or remove it") from None
         if image.width * image.height > min(MOST_PIXELS, len(content) * DENSEST):
             raise UserError(
-                f"{str(file)!r} claims to have {image.width}x{image.height} pixels in {len(content)} bytes: give images of up"
+                f"{str(file)!r} claims {image.width}x{image.height} pixels in {len(content)} bytes: give images of up"
                 f" to {MOST_PIXELS} pixels"
             )
         plain = _grey_or_colour(image)
