@@ -1,6 +1,7 @@
 """MNIST and its relatives: whatever the files hold comes out, or one clear line."""
 
 import gzip
+import hashlib
 import os
 import struct
 import tracemalloc
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from idx_makers import TYPES, idx_bytes, part_files, random_part, write_files, write_zip
 
 from hlf_np import UserError
-from hlf_np.data import idx, idx_files, load_idx
+from hlf_np.data import idx, load_idx
 
 SPLITS = {  # the classes of EMNIST's splits, in the order of their labels
     "balanced": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt",
@@ -211,7 +212,7 @@ def test_labels_that_a_dataset_has_not_are_refused(tmp_path, labels, name, words
 
 def published(name):
     """FILES as if they were a published dataset."""
-    contents = {part: [idx_files.hashlib.sha256(idx_bytes(array)).hexdigest() for array in made] for part, made in (
+    contents = {part: [hashlib.sha256(idx_bytes(array)).hexdigest() for array in made] for part, made in (
         ("train", TRAIN), ("test", TEST))}  # fmt: skip
     return {(name, "train"): (30, *contents["train"]), (name, "test"): (20, *contents["test"])}
 

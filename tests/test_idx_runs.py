@@ -14,7 +14,7 @@ from hlf_np import UserError, models
 from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
 from hlf_np.data.declared import open_source
-from hlf_np.data.source import open_files as open_idx
+from hlf_np.data.source import open_files
 from hlf_np.experiments.claims import leaving_the_manifold
 from hlf_np.experiments.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.folder import open_store
@@ -42,7 +42,7 @@ def shapes(fonts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(shapes):
-    return open_idx(shapes)
+    return open_files(shapes)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,15 @@ def test_images_come_in_an_order_that_the_seed_decides(shapes, source):
     few = source.dataset(7, 3)
     np.testing.assert_array_equal(few.train.images, data.train.images[:7])
     np.testing.assert_array_equal(few.test.labels, data.test.labels[:3])
-    np.testing.assert_array_equal(open_idx(shapes).dataset(7, 0).train.images, few.train.images)
-    assert (open_idx(shapes, seed=1).dataset(7, 0).train.images != few.train.images).any()
+    np.testing.assert_array_equal(open_files(shapes).dataset(7, 0).train.images, few.train.images)
+    assert (open_files(shapes, seed=1).dataset(7, 0).train.images != few.train.images).any()
     for counts in ((N_TRAIN + 1, 0), (0, N_TEST + 1), (-1, 0)):
         with pytest.raises(UserError, match="must be between 0 and"):
             source.dataset(*counts)
 
 
 def test_classes_are_those_with_training_images(letters):
-    source = open_idx(letters)
+    source = open_files(letters)
     assert (source.name, source.class_names, source.image_shape) == ("emnist_letters", ("B", "D", "Y"), (8, 8, 1))
     assert (source.train_size, source.test_size) == (80, 20)
     data = source.dataset(80, 20)
@@ -86,13 +86,13 @@ def test_classes_are_those_with_training_images(letters):
 def test_test_images_of_classes_that_nobody_can_learn_are_left_out(tmp_path):
     images, _ = random_part(12)
     files = part_files("train", images, np.array([3, 7] * 6)) | part_files("t10k", images, np.arange(12) % 10)
-    source = open_idx(write_files(tmp_path, files))
+    source = open_files(write_files(tmp_path, files))
     assert source.class_names == ("3", "7")
     assert sorted(source.dataset(0, source.test_size).test.labels.tolist()) == [0, 1]
 
 
 def test_each_class_gives_its_first_images_or_all(letters):
-    source = open_idx(letters)
+    source = open_files(letters)
     train = source.dataset(80, 0).train
     found = source.of_each_class(20)
     chosen = [np.flatnonzero(train.labels == label)[:20] for label in range(3)]
@@ -127,7 +127,7 @@ def test_presets_are_cut_to_what_there_is(source, preset):
 
 
 def test_a_source_smaller_than_every_size_is_used_whole(letters):
-    config = fit(PRESETS[Preset.STANDARD], open_idx(letters))
+    config = fit(PRESETS[Preset.STANDARD], open_files(letters))
     assert config.sizes == (80,)
     assert config.classes == ("B", "D", "Y")
     assert config.vae.image_shape == (8, 8, 1)
@@ -144,7 +144,7 @@ def test_grids_beyond_the_files_are_refused(source, letters):
         with pytest.raises(UserError, match=f"{name} must be between"):
             check_grid(replace(config, **{name: value}))
     with pytest.raises(UserError, match="too small for this cnn"):
-        check_grid(replace(fit(TINY, open_idx(letters)), architecture=Architecture(Kind.CNN, (1, 1, 1, 1))))
+        check_grid(replace(fit(TINY, open_files(letters)), architecture=Architecture(Kind.CNN, (1, 1, 1, 1))))
     for training in set(PAPER) - set(WITHOUT_TRUE_MANIFOLD):
         with pytest.raises(UserError, match="needs the true manifold, which nobody knows for this dataset"):
             replace(config, trainings=(training,))
@@ -152,9 +152,9 @@ def test_grids_beyond_the_files_are_refused(source, letters):
 
 def test_a_run_goes_on_with_its_own_images_only(shapes, tmp_path):
     folder = shutil.copytree(shapes, tmp_path / "shapes")
-    config = fit(TINY, open_idx(folder))
+    config = fit(TINY, open_files(folder))
     np.testing.assert_array_equal(
-        source_of(config).dataset(5, 0).train.images, open_idx(folder).dataset(5, 0).train.images
+        source_of(config).dataset(5, 0).train.images, open_files(folder).dataset(5, 0).train.images
     )
     images, labels = random_part(N_TEST, side=28)
     write_files(folder, part_files("t10k", images, labels, ".gz"))
@@ -181,12 +181,12 @@ def laid(folder, config):
 def test_groundwork_on_classes_of_unequal_size(letters, tmp_path, monkeypatch):
     settings = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=1))
     monkeypatch.setattr("hlf_np.experiments.groundwork.OracleConfig", lambda: settings)
-    config = fit(replace(TINY, n_oracle=80, n_vae=30, n_neighbours=70), open_idx(letters))
+    config = fit(replace(TINY, n_oracle=80, n_vae=30, n_neighbours=70), open_files(letters))
     ground = laid(tmp_path, config)
     (manifold,) = (space for space in ground.spaces if isinstance(space, LearnedManifold))
     assert len(manifold.vaes) == 3
     assert (ground.oracle.classes, ground.oracle.image_shape) == (3, (8, 8, 1))
-    np.testing.assert_array_equal(ground.neighbours, open_idx(letters).dataset(70, 0).train.images)
+    np.testing.assert_array_equal(ground.neighbours, open_files(letters).dataset(70, 0).train.images)
 
 
 def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
@@ -327,7 +327,7 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
         code, _, errors = main("attack", model, *data, *vaes, "--space", space, "--images", 20, "--out", out)
         assert (code, errors) == (0, "")
         with np.load(out) as stored:
-            np.testing.assert_array_equal(stored["originals"], open_idx(shapes).dataset(0, 20).test.images)
+            np.testing.assert_array_equal(stored["originals"], open_files(shapes).dataset(0, 20).test.images)
 
 
 def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_path):

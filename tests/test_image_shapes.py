@@ -6,7 +6,7 @@ from helpers import main, rows
 from idx_makers import idx_bytes, write_files
 
 from hlf_np import models
-from hlf_np.data.source import open_files as open_idx
+from hlf_np.data.source import open_files
 from hlf_np.experiments.config import PRESETS, Preset
 from hlf_np.experiments.folder import stored_config
 from hlf_np.experiments.groundwork import fit
@@ -77,7 +77,7 @@ def test_without_a_learned_manifold_nobody_trains_on_it(place, tmp_path):
 
 
 def test_no_oracle_judges_images_that_are_too_small_for_it(place):
-    tiny, colour = (open_idx(place / name) for name in ("tiny", "colour"))
+    tiny, colour = (open_files(place / name) for name in ("tiny", "colour"))
     assert fit(PRESETS[Preset.QUICK], tiny, vae_channels=(4,), channels=(4,)).n_oracle == 0
     assert fit(PRESETS[Preset.QUICK], colour).n_oracle == 60
 

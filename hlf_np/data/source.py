@@ -1,4 +1,4 @@
-"""Where the images of a run come from: FONTS, or files."""
+"""Where the images of a run come from: FONTS, files, or arrays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from hlf_np.arrays import Integers
-from hlf_np.checks import check_count
+from hlf_np.checks import check_count, check_images, check_labels
 from hlf_np.data.dataset import Dataset, Split
+from hlf_np.data.files import read_files
 from hlf_np.data.fonts import EMNIST_BOX, Box, Fonts
-from hlf_np.data.idx import IdxImages, origin, read_idx
+from hlf_np.data.names import origin
+from hlf_np.data.stored import Stored, StoredDataset
 from hlf_np.errors import UserError
+from hlf_np.files import digest
 from hlf_np.random import generator
-
-FONTS = "fonts"
 
 
 class Source(Protocol):
@@ -42,6 +43,14 @@ class Source(Protocol):
         """Of the transformations that keep an image's class."""
 
     @property
+    def manifold(self) -> Fonts | None:
+        """The generator that knows the true manifold of the images, if any does."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the configuration of a run stores to find the same images again."""
+
+    @property
     def train_size(self) -> int: ...
 
     @property
@@ -51,14 +60,6 @@ class Source(Protocol):
     def class_size(self) -> int:
         """How many training images the largest class has."""
 
-    @property
-    def manifold(self) -> Fonts | None:
-        """The generator that knows the true manifold of the images; None where nobody knows it."""
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What a run's configuration keeps, to find the same images again."""
-
     def dataset(self, n_train: int, n_test: int) -> Dataset:
         """The first `n_train` training and the first `n_test` test images; UserError if there are fewer."""
 
@@ -67,18 +68,19 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class IdxSource:
-    """The images of IDX files, in an order that the seed decides: files may be sorted by class.
+class StoredSource:
+    """The images of a stored dataset, in an order that the seed decides: files may be sorted by class.
 
     Its classes are those that occur among the training images, so that a part of a dataset will do; test images of
     others are left out.
 
-    path, digest : of the files.
+    path : of its files, None for arrays; image_size : the side that its images were resized to, None if they were not.
     """
 
-    path: Path
-    stored: IdxImages
+    stored: StoredDataset
+    path: Path | None = None
     seed: int = 0
+    image_size: int | None = None
     present: Integers = field(init=False)  # the labels that occur, ascending
     train_rows: Integers = field(init=False)  # in the source's order
     test_rows: Integers = field(init=False)
@@ -117,7 +119,8 @@ class IdxSource:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {"path": str(self.path), "digest": self.stored.digest, "prototypes": ""}
+        path = "" if self.path is None else str(self.path)
+        return {"path": path, "digest": self.stored.digest, "prototypes": "", "image_size": int(self.image_size or 0)}
 
     @property
     def train_size(self) -> int:
@@ -147,24 +150,36 @@ class IdxSource:
         return Split(split.images, np.searchsorted(self.present, split.labels).astype(np.int64))
 
 
-def open_idx(path: Path, name: str | None = None, seed: int = 0) -> IdxSource:
-    """A source of the IDX files in a folder or archive.
+def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: int | None = None) -> StoredSource:
+    """A source of the images in files, see `hlf_np.data.load`.
 
     Raises
     ------
-    UserError : as `load_idx` does; a missing dataset comes with the place where to get it.
+    UserError : as `load` does; a missing dataset comes with the place where to get it.
     """
     if not os.path.exists(path):
-        raise UserError(f"unknown dataset {str(path)!r}: use fonts, or a folder of IDX files: {origin(str(path))}")
-    return IdxSource(Path(os.path.abspath(path)), read_idx(path, name), seed)
+        hint = origin(str(path))
+        raise UserError(f"unknown dataset {str(path)!r}: use fonts, or a folder of images or files: {hint}")
+    return StoredSource(read_files(path, name, image_size), Path(os.path.abspath(path)), seed, image_size)
 
 
-def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: int | None = None) -> IdxSource:
-    return open_idx(path, name, seed)
+def array_source(dataset: Dataset, seed: int = 0) -> StoredSource:
+    """A source of images that are in memory.
 
+    Raises
+    ------
+    UserError : for images and labels that are not as those of a `Dataset`, or none to train or to test on.
 
-def array_source(dataset: Dataset, seed: int = 0) -> Source:
-    from hlf_np.data.idx import Stored
-
-    train, test = (Stored(split.images, split.labels, 1) for split in (dataset.train, dataset.test))
-    return IdxSource(Path(), IdxImages(dataset.name, dataset.classes, train, test, "x"), seed)
+    Examples
+    --------
+    >>> source = array_source(Dataset("noise", ("a", "b"), *[Split(np.zeros((4, 8, 8, 1)), np.arange(4) % 2)] * 2))
+    >>> source.name, source.image_shape, source.dataset(3, 2).train.images.shape
+    ('noise', (8, 8, 1), (3, 8, 8, 1))
+    """
+    name, classes = dataset.name, dataset.classes
+    if not len(dataset.train) or not len(dataset.test):
+        raise UserError(f"{name!r} needs images to train and to test on: add some")
+    images = check_images(dataset.train.images), check_images(dataset.test.images, dataset.train.images.shape[1:])
+    labels = [check_labels(split.labels, len(classes), len(split)) for split in (dataset.train, dataset.test)]
+    train, test = (Stored(*pair, white=1) for pair in zip(images, labels, strict=True))
+    return StoredSource(StoredDataset(name, classes, train, test, digest([name, classes], *images, *labels)), seed=seed)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from hlf_np.data import Dataset, Split
-from hlf_np.data.declared import DataSource
+from hlf_np.data import Dataset, DataSource, Split
 
 
 def make():
