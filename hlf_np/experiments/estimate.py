@@ -13,7 +13,7 @@ from hlf_np.experiments.groundwork import oracle_config, spaces_of, training_con
 from hlf_np.experiments.measurements import MEASUREMENTS, Subject, measure
 from hlf_np.experiments.results import Cell, CellResult, of_training
 from hlf_np.experiments.store import Store
-from hlf_np.manifolds import Vae, count_vaes, train_vae
+from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
@@ -21,7 +21,7 @@ from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import Training
 
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
-TRIAL_STEPS, TRIAL_IMAGES = 4, 50  # of the attacks that are tried
+TRIAL_IMAGES = 50  # that are attacked
 ATTACKED = 0.5  # the share of steps that an attack takes: it leaves out misclassified images, and stops early
 
 
@@ -88,31 +88,30 @@ def estimate(config: RunConfig, store: Store, source: Source, attempt: Callable[
 
 
 def trial(config: RunConfig, source: Source) -> Trial:
-    """One epoch of everything on a batch of images, and some steps of every attack, timed after a first time."""
+    """The second epoch of every training on a batch of images, and every attack on some of them: the first compiles."""
     split = source.dataset(min(config.batch_size, source.train_size), 0).train
     vaes = tuple(Vae(config.vae) for _ in config.classes) if config.n_vae else ()
     spaces = spaces_of(config, source, vaes)
 
     def rate(settings: TrainingConfig, model: Model) -> float:
-        once = replace(settings, epochs=1)
-        return _seconds(lambda: train(model, split, config=once)) / len(split)
+        return train(model, split, config=replace(settings, epochs=2))[-1].seconds / len(split)
 
     model = Model(config.architecture)
     rates = {t: rate(training_config(config, t, spaces), model) for t in config.trainings}
     few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
-    attack = replace(config.attack, steps=TRIAL_STEPS, restarts=1, stop_early=False)
+    attack = replace(config.attack, restarts=1, stop_early=False)
     _try_additions(config, model, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
     for number, space in enumerate(space for space in spaces if space.measured):
         images = config.n_attacked if number == 0 else config.n_attacked_on_manifold
-        steps = ATTACKED * images * config.attack.restarts * config.attack.steps
-        step = _seconds(lambda space=space: attack.find(model, few, space)) / (len(few) * TRIAL_STEPS)  # type: ignore[misc]
-        evaluation += steps * step
+        restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
+        evaluation += ATTACKED * images * config.attack.restarts * restart
     vae = oracle = 0.0
     if config.n_vae:
         letters = split.images[: 2 * config.vae.batch_size]
-        once = _seconds(lambda: train_vae(letters, replace(config.vae, epochs=1)))
-        vae = once * config.n_vae / len(letters) * config.vae.epochs
+        epochs: list[VaeLog] = []
+        train_vae(letters, replace(config.vae, epochs=2), progress=epochs.append)
+        vae = epochs[-1].seconds * config.n_vae / len(letters) * config.vae.epochs
     if config.n_vae and config.n_oracle:
         recipe = oracle_config(config)
         oracle = rate(recipe.training, Model(recipe.architecture)) * config.n_oracle * recipe.training.epochs
