@@ -33,7 +33,8 @@ from hlf_np import UserError
 from hlf_np.data import load
 
 MEMORY = 48 * 2**20  # bytes that NumPy and Python may take for files of some kilobytes, except
-BOMBS = {"matlab": 224 * 2**20}  # where headers of damaged files announce the zeros of a bomb, and right they are
+# where damaged headers announce a bomb's zeros, and right they are, or one bomb is as large as it says, and the first
+BOMBS = {"matlab": 224 * 2**20, "images": 160 * 2**20, "archive": 224 * 2**20}
 ADDRESSES = 768 * 2**20  # bytes that anything may take
 SECONDS = 20
 SIZES = (0, 1, 2, 3, 7, 127, 128, 255, 256, 3072, 3073, 2**15, 2**16, 2**24, 2**30, 2**31 - 1, 2**31, 2**32 - 1)
