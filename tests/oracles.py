@@ -159,6 +159,14 @@ def cross_entropy(logits, labels):
     return np.array([-np.log(row[label]) for row, label in zip(softmax(logits), labels, strict=True)])
 
 
+def kl_divergence(p_logits, q_logits):
+    """sum_k p_k log(p_k / q_k), row by row."""
+    return np.array(
+        [sum(p * np.log(p / q) for p, q in zip(*rows, strict=True))
+         for rows in zip(softmax(p_logits), softmax(q_logits), strict=True)]
+    )  # fmt: skip
+
+
 def absolute_error(x, target):
     """The sum of |x - target|, row by row."""
     x, target = _double(x, target)

@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import oracles
 import pytest
 
 from hlf_np import autodiff, operations
@@ -69,6 +70,8 @@ GRADIENTS = [
     ("average_pool", "", operations.average_pool, [normal(2, 5, 6, 3)]),
     ("average_pool", "overlapping", lambda x: operations.average_pool(x, 3, 1), [normal(2, 5, 6, 3)]),
     ("cross_entropy", "", lambda x: operations.cross_entropy(x, LABELS), [normal(4, 3)]),
+    ("kl_divergence", "", operations.kl_divergence, [normal(4, 3), normal(4, 3)]),
+    ("kl_divergence", "to itself", lambda p, q: operations.kl_divergence(p, p + q), [normal(4, 3), normal(4, 3)]),
     ("absolute_error", "", lambda d, x: operations.absolute_error(d + x, x), [off_zero(4, 3, 2), normal(4, 3, 2)]),
     (
         "absolute_error",
@@ -373,6 +376,22 @@ def test_cross_entropy_of_huge_logits_stays_finite():
     loss.backward()
     np.testing.assert_allclose(loss.data, [0, 1e4])
     np.testing.assert_allclose(x.gradient, [[0, 0], [-1, 1]], atol=1e-12)
+
+
+def test_the_divergence_is_that_of_the_probabilities():
+    p, q = normal(6, 5), normal(6, 5)
+    found = operations.kl_divergence(Tensor(p), Tensor(q)).data
+    np.testing.assert_allclose(found, oracles.kl_divergence(p, q), rtol=1e-12)
+    np.testing.assert_allclose(operations.kl_divergence(Tensor(p), Tensor(p + 3)).data, 0, atol=1e-15)
+
+
+def test_the_divergence_of_huge_logits_stays_finite():
+    p, q = (Tensor(np.array(x, np.float32), requires_grad=True) for x in ([[1e4, 0.0]] * 2, [[0.0, 1e4], [1e4, 0.0]]))
+    divergence = operations.kl_divergence(p, q)
+    divergence.backward()
+    np.testing.assert_allclose(divergence.data, [1e4, 0])
+    np.testing.assert_allclose(q.gradient, [[-1, 1], [0, 0]], atol=1e-12)
+    np.testing.assert_allclose(p.gradient, 0, atol=1e-12)
 
 
 # --- arguments that do not fit ------------------------------------------------------------------------------

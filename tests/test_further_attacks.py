@@ -16,8 +16,10 @@ from hlf_np import UserError
 from hlf_np.attacks import (
     PGD,
     CarliniWagner,
+    Engine,
     Objective,
     SuccessRate,
+    Transfer,
     carlini_wagner,
     fgsm,
     pgd,
@@ -90,6 +92,39 @@ def test_the_ratio_of_logits_is_the_margin_made_blind_to_scale(count, classes, s
 def test_the_ratio_of_logits_needs_a_third_one():
     with pytest.raises(UserError, match="at least three classes"):
         difference_of_logits_ratio(Tensor(np.zeros((1, 2))), np.zeros(1, np.int64))
+
+
+# --- the divergence -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_the_divergence_is_from_what_the_model_says_of_the_given_images(trained, split, engine):
+    """No label matters to what is ascended."""
+    other = replace(split, labels=(split.labels + 1) % 10)
+    attack = PGD(6, stop_early=False, objective="kl", restarts=2, engine=engine)
+    result = attack.find(trained, split, ImageBall(0.05))
+    expected = oracles.kl_divergence(trained.logits(split.images), trained.logits(result.images))
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-4, atol=1e-5)
+    assert (result.loss > 10 * replace(attack, steps=0).find(trained, split, ImageBall(0.05)).loss).mean() > 0.9
+    np.testing.assert_array_equal(result.success, trained.predict(result.images) != split.labels)
+    np.testing.assert_array_equal(attack.find(trained, other, ImageBall(0.05)).images, result.images)
+
+
+def test_the_divergence_is_flat_where_nothing_is_perturbed(trained, split):
+    images = Tensor(split.images, requires_grad=True)
+    losses = Objective.DIVERGENCE.of(
+        trained.forward(images), Objective.DIVERGENCE.targets(trained, split.images, split.labels)
+    )
+    losses.backward()
+    np.testing.assert_allclose(losses.data, 0, atol=1e-6)
+    np.testing.assert_allclose(images.gradient, 0, atol=1e-5)
+
+
+def test_the_divergence_of_a_transferred_attack_is_the_targets(trained, split):
+    target = small_cnn(seed=5)
+    result = Transfer(trained, PGD(3, objective="kl")).find(target, split, ImageBall(0.05))
+    expected = oracles.kl_divergence(target.logits(split.images), target.logits(result.images))
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_objective_is_refused():

@@ -1,5 +1,7 @@
 """The compiled program computes what the autodiff computes, for every architecture, attack and number of threads."""
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers import with_and_without_compilation
 
 from hlf_np import models
 from hlf_np.attacks import PGD, Engine
+from hlf_np.attacks.ascent import COMPILED
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
@@ -44,6 +47,15 @@ def settled(name):
             array[...] = random.normal(0, 0.2, array.shape)
         elif parameter.endswith("running_var"):
             array[...] = random.uniform(0.5, 2, array.shape)
+    return model
+
+
+def sharpened(model):
+    """The model, its predictions apart by image: a divergence of some that are all alike is little but rounding."""
+    (_, weight), (_, bias) = list(model.network.named_arrays())[-2:]
+    images = sample(model, 50).images
+    weight *= 1 / model.logits(images).std(axis=0).mean()
+    bias -= model.logits(images).mean(axis=0)
     return model
 
 
@@ -85,6 +97,17 @@ def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_ascending_the_divergence_agrees_with_the_autodiff(name, stop_early):
+    """Where p and q differ by little, their difference is rounded, and so is the gradient, more than elsewhere."""
+    attack = PGD(steps=4, step_size=0.1, rule="sign", stop_early=stop_early, objective="kl")
+    fast, slow = attacked(sharpened(settled(name)), ImageBall(0.5, "l2"), attack)
+    assert np.quantile(np.abs(fast.images - slow.images).max(axis=(1, 2, 3)), 0.9) < 2e-3
+    np.testing.assert_allclose(fast.loss, slow.loss, rtol=5e-2, atol=1e-4)
+    assert fast.loss.mean() > 1e-2
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rule", ["sign", "adam"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
@@ -101,7 +124,7 @@ def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
 
 def attacked(model, space, attack):
     split = sample(model, 2 * IMAGES + 3)
-    return [attack.find(model, split, space, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
+    return [replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -151,9 +174,10 @@ def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg"])
-def test_threads_change_no_bit(name, threads):
+@pytest.mark.parametrize("objective", COMPILED)
+def test_threads_change_no_bit(name, objective, threads):
     model = settled(name)
-    split, attack = sample(model, 40), PGD(steps=3, step_size=0.02)
+    split, attack = sample(model, 40), PGD(steps=3, step_size=0.02, objective=objective)
     results = []
     for count in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
         threads(count)
@@ -179,10 +203,13 @@ def fronts():
 
 @pytest.mark.parametrize("name", ["true", "transformations", "learned"])
 @pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
-def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make):
+@pytest.mark.parametrize("objective", COMPILED)
+def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make, objective):
     model, space, split = make(), fronts()[name], load_fonts(0, 2 * IMAGES + 3).test
-    attack = PGD(steps=3, step_size=0.05, start="random", stop_early=False)
-    found, expected = (attack.find(model, split, space, engine=engine) for engine in (Engine.PROGRAM, Engine.AUTODIFF))
+    attack = PGD(steps=3, step_size=0.05, start="random", stop_early=False, objective=objective)
+    found, expected = (
+        replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)
+    )
     # Adam's first steps are about signs of gradients; where a pixel of a warp lies on the border between two, the
     # gradient to a parameter is discontinuous, so a code may be off.
     near = np.abs(found.perturbations - expected.perturbations).max(axis=1) < 1e-3
@@ -254,21 +281,21 @@ def small_decoders():
     )
 
 
-# a model, a space, and the attack's rule and whether it stops early
+# a model, a space, and the attack's rule, whether it stops early and what it ascends
 WITHOUT_COMPILATION = {
-    "cnn": ("cnn of odd images", lambda: ImageBall(0.2, "l2"), "sign", False),
-    "mlp": ("mlp of odd images", lambda: ImageBall(0.2), "sign", True),
-    "resnet": ("resnet that narrows", lambda: ImageBall(0.2, "l2"), "sign", False),
-    "warp": ("small cnn", lambda: Transformations(EMNIST_BOX), "adam", False),
-    "decoder": ("small cnn", small_decoders, "adam", True),
+    "cnn": ("cnn of odd images", lambda: ImageBall(0.2, "l2"), "sign", False, "kl"),
+    "mlp": ("mlp of odd images", lambda: ImageBall(0.2), "sign", True, "cross-entropy"),
+    "resnet": ("resnet that narrows", lambda: ImageBall(0.2, "l2"), "sign", False, "cross-entropy"),
+    "warp": ("small cnn", lambda: Transformations(EMNIST_BOX), "adam", False, "kl"),
+    "decoder": ("small cnn", small_decoders, "adam", True, "cross-entropy"),
 }
 CODE = """
 import numpy as np
-from test_program import WITHOUT_COMPILATION, sample, settled
+from test_program import WITHOUT_COMPILATION, sample, settled, sharpened
 from hlf_np.attacks import PGD
-name, space, rule, stop_early = WITHOUT_COMPILATION[{name!r}]
-model = settled(name)
-result = PGD(2, 0.05, rule, stop_early=stop_early).find(model, sample(model, 4), space())
+name, space, rule, stop_early, objective = WITHOUT_COMPILATION[{name!r}]
+model = sharpened(settled(name)) if objective == "kl" else settled(name)
+result = PGD(2, 0.05, rule, stop_early=stop_early, objective=objective).find(model, sample(model, 4), space())
 np.savez({out!r}, images=result.images, loss=result.loss)
 """
 

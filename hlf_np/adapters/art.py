@@ -48,8 +48,8 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
     Parameters
     ----------
     model : attacked in evaluation mode.
-    objective : the loss that attacks ascend, a name of `attacks.Objective`. ART's AutoPGD takes it with
-        `loss_type=None`.
+    objective : the loss that attacks ascend, a name of `attacks.Objective` but "kl": ART does not say for which images
+        the predictions are that it compares with. ART's AutoPGD takes it with `loss_type=None`.
 
     Raises
     ------
@@ -62,12 +62,12 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
     def __init__(self, model: Model, objective: str = "cross-entropy") -> None:
         super().__init__(model=model, clip_values=(0.0, 1.0), channels_first=False, preprocessing=None)
         self.nb_classes = model.classes
-        self.objective = check_choice("objective", objective, Objective)
+        self.objective = _objective(objective)
 
     def set_params(self, **kwargs: Any) -> None:
         """Change `model`, `objective` or `clip_values`."""
         if "objective" in kwargs:
-            kwargs["objective"] = check_choice("objective", kwargs["objective"], Objective)
+            kwargs["objective"] = _objective(kwargs["objective"])
         super().set_params(**kwargs)
         self.nb_classes = self.model.classes
 
@@ -172,6 +172,13 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
         check_labels(labels.astype(np.int64), self.nb_classes, count)
         return labels.astype(np.int64)
+
+
+def _objective(name: str) -> Objective:
+    objective = check_choice("objective", name, Objective)
+    if objective is Objective.DIVERGENCE:
+        raise UserError("the objective kl is not for ART, which does not tell the given images: use cross-entropy")
+    return objective
 
 
 def _in_batches(function: Callable[..., Floats], size: int, *arrays: Array) -> Floats:

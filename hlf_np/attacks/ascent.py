@@ -1,7 +1,7 @@
 """Projected gradient ascent: adversarial examples in any perturbation space.
 
 An adversarial example of (x, y) is the decoded image of a code within the space where the model predicts
-another label than y. It is sought by ascending an objective, the cross-entropy L(f(decode(code)), y),
+another label than y. It is sought by ascending an objective, as the cross-entropy L(f(decode(code)), y),
 from a random start, and projecting back into the space after each step. The paper steps with Adam;
 `rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.attacks.attack import AttackResult
-from hlf_np.attacks.objectives import Objective
+from hlf_np.attacks.objectives import Objective, Targets
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
 from hlf_np.data.dataset import Codes, Split
@@ -30,6 +30,7 @@ from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import Compiled
 
 IMAGES_PER_BATCH = 200  # attacked together; the result does not depend on it
+COMPILED = (Objective.CROSS_ENTROPY, Objective.DIVERGENCE)
 
 
 class Rule(StrEnum):
@@ -57,9 +58,9 @@ class PGD:
     restarts : independent attempts; without a random start all are the same.
     stop_early : leave an image alone at its first label change (evaluation), or take all steps and keep
         the code of highest loss (training).
-    objective : what is maximised, "cross-entropy", "margin" or "dlr"; see `objectives`.
+    objective : what is maximised, "cross-entropy", "margin", "dlr" or "kl"; see `objectives`.
     engine : "program" (fast) or "autodiff" (readable); they agree to rounding. The program knows the layers and
-        spaces of this package and the cross-entropy only; the rest is always done by autodiff.
+        spaces of this package, cross-entropy and kl only; the rest is always done by autodiff.
     """
 
     name: ClassVar[str] = "pgd"
@@ -90,7 +91,8 @@ class PGD:
         chart = space.chart(images, labels, split.codes)
         best = _Kept(chart.start, prefer_success=self.stop_early)
         restart_success = np.zeros((self.restarts, len(labels)), bool)
-        wanted = self.engine is Engine.PROGRAM and self.objective is Objective.CROSS_ENTROPY and len(labels) > 0
+        targets = self.objective.targets(model, images, labels)
+        wanted = self.engine is Engine.PROGRAM and self.objective in COMPILED and len(labels) > 0
         compiled = chart.compiled(model) if wanted else None
         for restart in range(self.restarts):
             codes = chart.start
@@ -98,9 +100,9 @@ class PGD:
                 random = generator(seed, "attack", restart)
                 codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
             if compiled:
-                kept = _compiled_ascent(compiled, chart, labels, space, self, codes)
+                kept = _compiled_ascent(compiled, chart, labels, targets, space, self, codes)
             else:
-                kept = _ascent(model, chart, labels, space, self, codes)
+                kept = _ascent(model, chart, labels, targets, space, self, codes)
             best.offer(np.arange(len(labels)), kept.codes, kept.success, kept.iterations, kept.loss)
             restart_success[restart] = kept.success
         if compiled and chart.codes_are_images and np.isfinite(best.loss).all():
@@ -110,7 +112,7 @@ class PGD:
         final = np.clip(chart.decoded(best.codes), 0, 1)
         logits = model.logits(final)
         success = logits.argmax(axis=1) != labels
-        losses = self.objective.of(Tensor(logits), labels).data
+        losses = self.objective.of(Tensor(logits), targets).data
         return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
@@ -158,7 +160,9 @@ class _Steps:
         return scale * self.first / (np.sqrt(self.second) * correction + 1e-8)
 
 
-def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats) -> _Kept:
+def _ascend(
+    model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
+) -> _Kept:
     """One restart for one batch, from given codes (N, ...)."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
     rows = np.arange(len(labels))  # the images still under attack
@@ -166,7 +170,7 @@ def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
     for iteration in range(attack.steps + 1):
         variable = Tensor(codes, requires_grad=True)
         logits = model.forward(chart.decode(variable))
-        losses, changed = attack.objective.of(logits, labels[rows]), logits.data.argmax(axis=1) != labels[rows]
+        losses, changed = attack.objective.of(logits, targets[rows]), logits.data.argmax(axis=1) != labels[rows]
         kept.offer(rows, codes, changed, np.full(len(rows), iteration), losses.data)
         if iteration == attack.steps or (attack.stop_early and changed.all()):
             break
@@ -181,18 +185,20 @@ def _ascend(model: Model, chart: Chart, labels: Integers, space: Space, attack: 
     return kept
 
 
-def _ascent(model: Model, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats) -> _Kept:
+def _ascent(
+    model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
+) -> _Kept:
     """One restart for all images, in batches."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
     for first in range(0, len(labels), IMAGES_PER_BATCH):
         rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
-        batch = _ascend(model, chart.take(rows), labels[rows], space, attack, codes[rows])
+        batch = _ascend(model, chart.take(rows), labels[rows], targets[rows], space, attack, codes[rows])
         kept.offer(rows, batch.codes, batch.success, batch.iterations, batch.loss)
     return kept
 
 
 def _compiled_ascent(
-    compiled: Compiled, chart: Chart, labels: Integers, space: Space, attack: PGD, codes: Floats
+    compiled: Compiled, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
 ) -> _Kept:
     """The same in the compiled program, all images in one call."""
     kept = _Kept(codes, prefer_success=attack.stop_early)
@@ -206,7 +212,8 @@ def _compiled_ascent(
         attack.stop_early,
     )
     lower, upper = (np.array(np.broadcast_to(bound, shape), np.float32).ravel() for bound in (chart.lower, chart.upper))
-    tasks = Tasks(flat_rows(chart.start), flat_rows(codes), labels, compiled.groups, compiled.sources)
+    soft = np.asarray(targets if targets.ndim > 1 else np.empty((len(labels), 0)), np.float32)
+    tasks = Tasks(flat_rows(chart.start), flat_rows(codes), soft, labels, compiled.groups, compiled.sources)
     ascend(
         compiled.program, settings, (lower, upper), tasks,
         (flat_rows(kept.codes), kept.success, kept.iterations, kept.loss),

@@ -52,7 +52,9 @@ class Transfer:
             np.stack([getattr(result, name) for result in results])[shown, each]
             for name in ("images", "perturbations", "iterations")
         )
-        losses = self.attack.objective.of(Tensor(model.logits(images)), attacked.labels).data
+        objective = self.attack.objective
+        targets = objective.targets(model, attacked.images, attacked.labels)
+        losses = objective.of(Tensor(model.logits(images)), targets).data
         return AttackResult(images, perturbations, np.asarray(fooled.any(axis=0)), iterations, losses, fooled)
 
 

@@ -1,20 +1,23 @@
-"""What an attack maximises: each is above some threshold only where the label has changed.
+"""What an attack maximises: how far the logits are from *targets*, the labels or what the model said before.
 
 The cross-entropy is the paper's. It flattens where a model is very sure, and there its gradient is lost
-in rounding; the margin does not, because it is piecewise linear in the logits.
+in rounding; the margin does not, because it is piecewise linear in the logits. The divergence asks for no label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.errors import UserError
-from hlf_np.operations import cross_entropy
+from hlf_np.models import Model
+from hlf_np.operations import cross_entropy, kl_divergence
+from hlf_np.operations.losses import log_softmax
 
 
 def margin(logits: Tensor, labels: Integers) -> Tensor:
@@ -83,20 +86,40 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
     return Tensor.result(ratios, (above, logits), backward)
 
 
+def divergence(logits: Tensor, targets: Floats) -> Tensor:
+    """KL(p || softmax(logits)) for each row, p = exp(targets) fixed: the gradient is softmax(logits) - p.
+
+    It is 0 and flat where nothing is perturbed: an ascent that starts there follows rounding errors.
+
+    Source: Zhang et al., 2019, the inner maximisation of TRADES.
+    """
+    return kl_divergence(Tensor(targets), logits)
+
+
 class Objective(StrEnum):
-    """The function of logits and labels that an attack maximises."""
+    """The function of logits and targets that an attack maximises."""
 
     CROSS_ENTROPY = "cross-entropy"
     MARGIN = "margin"
     DIFFERENCE_OF_LOGITS_RATIO = "dlr"
+    DIVERGENCE = "kl"
 
-    def of(self, logits: Tensor, labels: Integers) -> Tensor:
-        """Its value for each image, (N, classes) and (N,) to (N,)."""
-        return _FUNCTIONS[self](logits, labels)
+    def targets(self, model: Model, images: Floats, labels: Integers) -> Targets:
+        """What it compares the logits of perturbed images with: the labels (N,) of the given images (N, H, W, C).
+
+        For the divergence the logarithms (N, classes) of what the model, in evaluation mode, predicts for them.
+        """
+        return log_softmax(model.logits(images)) if self is Objective.DIVERGENCE else labels
+
+    def of(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Its value for each image, (N, classes) and `targets` to (N,)."""
+        return _FUNCTIONS[self](logits, targets)
 
 
-_FUNCTIONS: dict[Objective, Callable[[Tensor, Integers], Tensor]] = {
+Targets = Integers | Floats
+_FUNCTIONS: dict[Objective, Callable[[Tensor, Any], Tensor]] = {
     Objective.CROSS_ENTROPY: cross_entropy,
     Objective.MARGIN: margin,
     Objective.DIFFERENCE_OF_LOGITS_RATIO: difference_of_logits_ratio,
+    Objective.DIVERGENCE: divergence,
 }

@@ -27,7 +27,7 @@ from hlf_np.kernels.linking import (
     together,
     unsigned,
 )  # fmt: skip
-from hlf_np.kernels.losses import softmax_loss
+from hlf_np.kernels.losses import divergence_loss, softmax_loss
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import TILE_ROWS
@@ -111,7 +111,7 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
     ) = program
     steps, step_size, rule, norm, epsilon, stop_early = settings
     lower, upper = box
-    origins, sources, codes, labels, groups = tasks
+    origins, sources, codes, targets, labels, groups = tasks
     kept_codes, kept_success, kept_iterations, kept_loss = kept
     dimensions = codes.shape[1]
     work, room = workspace(sizes[0]), workspace(sizes[1])
@@ -141,9 +141,11 @@ def attack_part(thread, order, shared, weights, program, settings, box, tasks, k
         all_finished = True
         for lane in range(active):
             t = task[lane]
-            loss, predicted = softmax_loss(
-                work, logits_at + lane * logits_step, g_at + lane * g_step, classes, labels[t]
-            )
+            at, to = logits_at + lane * logits_step, g_at + lane * g_step
+            if targets.shape[1]:
+                loss, predicted = divergence_loss(work, at, to, classes, targets[t])
+            else:
+                loss, predicted = softmax_loss(work, at, to, classes, labels[t])
             changed, better = predicted != labels[t], loss > kept_loss[t]
             if stop_early:
                 better = not kept_success[t] and (changed or better)
@@ -181,7 +183,7 @@ _program = together(
     (integer, *[rows] * 4, table, pair, rows, integer, integer, unsigned, *[integer] * 5)
 )  # in the order in which `attack_part` unpacks it; so are the others
 _settings = together((integer, single, integer, integer, single, boolean))
-_tasks, _kept = together((matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))
+_tasks, _kept = together((matrix, matrix, matrix, matrix, table, table)), together((matrix, booleans, table, floats))
 _box = together((floats, floats))
 PART = Parallel(attack_part, table, rows, matrix, _program, _settings, _box, _tasks, _kept, integer)
 _attack_parts = PART.spread

@@ -6,8 +6,8 @@ from hlf_np.kernels.compiling import inner
 
 
 @inner
-def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
-    """Cross-entropy of an image's logits, its gradient put into place, and the class that is predicted."""
+def softmax(work, at, to, classes):  # type: ignore[no-untyped-def]
+    """Put the probabilities of an image's logits f into place: max f, log sum exp(f - max f), the predicted class."""
     largest, predicted = work[at], 0
     for c in range(1, classes):
         if work[at + c] > largest:
@@ -19,8 +19,27 @@ def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
         total += exponential
     for c in range(classes):
         work[to + c] /= total
+    return largest, np.log(total), predicted
+
+
+@inner
+def softmax_loss(work, at, to, classes, label):  # type: ignore[no-untyped-def]
+    """Cross-entropy of an image's logits, its gradient put into place, and the class that is predicted."""
+    largest, log_total, predicted = softmax(work, at, to, classes)
     work[to + label] -= np.float32(1)
-    return np.log(total) - (work[at + label] - largest), predicted
+    return log_total - (work[at + label] - largest), predicted
+
+
+@inner
+def divergence_loss(work, at, to, classes, log_p):  # type: ignore[no-untyped-def]
+    """The same of KL(p || q), q the probabilities of the logits, in place of the cross-entropy."""
+    largest, log_total, predicted = softmax(work, at, to, classes)
+    loss = np.float32(0)
+    for c in range(classes):
+        p = np.exp(log_p[c])
+        loss += p * (log_p[c] - (work[at + c] - largest - log_total))
+        work[to + c] -= p
+    return loss, predicted
 
 
 @inner

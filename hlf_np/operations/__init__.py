@@ -7,7 +7,7 @@ the loss with respect to the result. `add` and `multiply` are in `autodiff`, for
 from hlf_np.operations.affine import IDENTITY, affine_matrix, warp
 from hlf_np.operations.elementwise import exponential, leaky_relu, relu, sigmoid, tanh
 from hlf_np.operations.linear import convolution, linear, transposed_convolution
-from hlf_np.operations.losses import absolute_error, cross_entropy, gaussian_divergence
+from hlf_np.operations.losses import absolute_error, cross_entropy, gaussian_divergence, kl_divergence
 from hlf_np.operations.normalization import batch_norm, normalize
 from hlf_np.operations.pooling import average_pool, max_pool
 from hlf_np.operations.shape import columns, concatenate, flatten, mean, reshape, take, unflatten
@@ -25,6 +25,7 @@ __all__ = [
     "exponential",
     "flatten",
     "gaussian_divergence",
+    "kl_divergence",
     "leaky_relu",
     "linear",
     "max_pool",

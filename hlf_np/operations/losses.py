@@ -43,6 +43,44 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     return Tensor.result(losses, (logits,), backward)
 
 
+def log_softmax(logits: Floats) -> Floats:
+    """log p of each row (N, classes) of logits, p = softmax(logits); of a row that is log p already, itself."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def kl_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence KL(p || q) = sum_k p_k log(p_k / q_k) of each row, p and q softmaxes of logits.
+
+    With dp_k / df_j = p_k ([k = j] - p_j) the derivative to a logit f_j of p is p_j (log(p_j / q_j) - KL); since
+    sum_k p_k = 1, that to a logit of q is q_j - p_j, as of the cross-entropy with p for the labels.
+
+    Parameters
+    ----------
+    p_logits, q_logits : (N, classes).
+
+    Returns
+    -------
+    (N,), in nats.
+
+    Examples
+    --------
+    >>> p, q = Tensor(np.zeros((1, 2))), Tensor(np.log([[1.0, 3.0]]), requires_grad=True)
+    >>> divergence = kl_divergence(p, q)
+    >>> divergence.backward()
+    >>> np.exp(2 * divergence.data).round(6).tolist(), q.gradient.round(6).tolist()  # log(2) / 2 + log(2 / 3) / 2
+    ([1.333333], [[-0.25, 0.25]])
+    """
+    log_p, log_q = log_softmax(p_logits.data), log_softmax(q_logits.data)
+    p, ratios = np.exp(log_p), log_p - log_q
+    divergences = (p * ratios).sum(axis=1)
+
+    def backward(g: Floats) -> tuple[Floats, Floats]:
+        return g[:, None] * p * (ratios - divergences[:, None]), g[:, None] * (np.exp(log_q) - p)
+
+    return Tensor.result(divergences, (p_logits, q_logits), backward)
+
+
 def absolute_error(x: Tensor, target: Tensor) -> Tensor:
     """sum |x - target| over the entries of each row, (N, ...) twice to (N,); the derivative at 0 is taken as 0."""
     difference = x.data - target.data

@@ -51,11 +51,13 @@ class Tasks:
     """What is attacked: one row for each image.
 
     origins : (T, D), the codes around which the space lies; starts : (T, D); labels : (T,).
+    targets : (T, classes), log p of the divergence KL(p || q) that is ascended; (T, 0) for the cross-entropy.
     groups : (T,), of each; sources : (T, E), the images that are warped, E = 0 for none.
     """
 
     origins: Floats
     starts: Floats
+    targets: Floats
     labels: Integers
     groups: Integers
     sources: Floats
@@ -201,7 +203,9 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
     """Attack all tasks; `kept` is updated in place."""
     out, gradient = program.output.buffer, program.output.gradient
     # copies: the compiled function takes contiguous arrays that may be written to, and users have others, too
-    origins, sources, starts = (np.array(values, order="C") for values in (tasks.origins, tasks.sources, tasks.starts))
+    origins, sources, starts, targets = (
+        np.array(values, order="C") for values in (tasks.origins, tasks.sources, tasks.starts, tasks.targets)
+    )
     labels, groups = np.array(tasks.labels), np.array(tasks.groups)
     places = (
         executor.INSTRUCTIONS.address, program.front, program.forward, program.backward, program.front_backward,
@@ -210,6 +214,7 @@ def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: K
         out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
     )  # fmt: skip
     attack.attack_kernel(
-        attack.PART.addresses, program.pack(), places, settings, box, (origins, sources, starts, labels, groups), kept,
-        np.argsort(groups, kind="stable"), program.lanes, numba.get_num_threads(),
+        attack.PART.addresses, program.pack(), places, settings, box,
+        (origins, sources, starts, targets, labels, groups), kept, np.argsort(groups, kind="stable"), program.lanes,
+        numba.get_num_threads(),
     )  # fmt: skip
