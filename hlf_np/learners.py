@@ -10,7 +10,7 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError, place_of
-from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss
+from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
 
@@ -67,6 +67,5 @@ def learner(model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY, engine
     model.check_shapes()
     if not model.parameters():
         raise UserError("there is nothing to train: the network has no parameters")
-    known = engine is Engine.PROGRAM and type(loss) is CrossEntropy
-    compiled = model.training_program(config) if known else None
+    compiled = model.training_program(config, loss) if engine is Engine.PROGRAM else None
     return compiled or AutodiffLearner(model, config, loss)

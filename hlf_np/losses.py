@@ -20,7 +20,8 @@ class Loss(Protocol):
 
     model : takes images (N, H, W, C) to logits (N, classes), in training mode.
     clean, perturbed : (N, H, W, C); labels : (N,) int64.
-    Returns (N,). Any function of these four will do: it is computed by autodiff. `learners` says which are compiled.
+    Returns (N,). Any function of these four will do: it is computed by autodiff. `programs.training` has those that are
+    compiled.
     """
 
     def __call__(

@@ -23,6 +23,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images
 from hlf_np.errors import UserError
 from hlf_np.layers import Draws, Layer, MisfitError
+from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.compiler import IMAGES_PER_BATCH, NO_FRONT, Compiler, classifier_training
 from hlf_np.programs.evaluation import Program
@@ -127,9 +128,9 @@ class Model:
             return None
         return self._compiler.program(self.network, input_shape, fronts, warped, self.check_shapes)
 
-    def training_program(self, config: AdamConfig) -> ClassifierTraining | None:
-        """The network compiled for training."""
-        return classifier_training(self.network, self.image_shape, config) if self._plain else None
+    def training_program(self, config: AdamConfig, loss: Loss = CROSS_ENTROPY) -> ClassifierTraining | None:
+        """The network compiled for training with a loss; None if one of the two has no compiled form."""
+        return classifier_training(self.network, self.image_shape, config, loss) if self._plain else None
 
     @property
     def _plain(self) -> bool:

@@ -82,11 +82,11 @@ Reference = Callable[[Any, Tensor, Floats], tuple[Sequence[Tensor], Tensor]]
 def training(program: TrainingProgram, layers: Sequence[Layer], reference: Reference) -> bool:
     """Whether a program gives the right losses, gradients to all parameters and running statistics."""
     random = generator(0, "check, inputs")
-    network = _in_double(layers[0])
+    network, count = _in_double(layers[0]), INPUTS * program.faces
     for _ in range(2):  # the second batch finds what the first has left behind
-        images = random.random((INPUTS, *program.image_shape), np.float32)
-        targets = program.random_targets(random, INPUTS)
-        found = program.gradients(images.reshape(INPUTS, -1), targets).copy()
+        images = random.random((count, *program.image_shape), np.float32)
+        targets = program.random_targets(random, count)
+        found = program.gradients(images.reshape(count, -1), targets).copy()
         reports, loss = reference(network, Tensor(images.astype(np.float64)), targets.astype(np.float64))
     loss.backward()
     program.store()

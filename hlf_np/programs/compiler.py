@@ -23,12 +23,12 @@ from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.errors import UserError
 from hlf_np.layers import Layer, Sequential
-from hlf_np.operations import cross_entropy
+from hlf_np.losses import Loss
 from hlf_np.optim import AdamConfig
 from hlf_np.programs import check
 from hlf_np.programs.evaluation import Program
 from hlf_np.programs.structure import structure
-from hlf_np.programs.training import ClassifierTraining, VaeTraining
+from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining, VaeTraining
 from hlf_np.programs.values import NotCompiledError
 
 if TYPE_CHECKING:
@@ -96,18 +96,23 @@ class Compiler:
 
 
 def classifier_training(
-    network: Layer, image_shape: tuple[int, int, int], config: AdamConfig
+    network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, loss: Loss
 ) -> ClassifierTraining | None:
     """A compiled training of a classifier; None if autodiff has to compute."""
+    kind = CLASSIFIERS.get(type(loss))
+    if kind is None:
+        return None
+    faces = kind.faces
 
     def compiled(layers: Sequence[Layer]) -> ClassifierTraining:
-        return ClassifierTraining(layers[0], image_shape, config)
+        return kind(layers[0], image_shape, config, loss=loss)
 
     def reference(network: Layer, images: Tensor, labels: Floats) -> tuple[Sequence[Tensor], Tensor]:
-        losses = cross_entropy(network(images, training=True), labels[:, 0].astype(np.int64))
-        return [losses], losses.mean()
+        clean, perturbed = Tensor(images.data[::faces]), Tensor(images.data[faces - 1 :: faces])
+        losses = loss(partial(network, training=True), clean, perturbed, labels[::faces, 0].astype(np.int64))
+        return [Tensor(np.repeat(losses.data, faces))], losses.mean()
 
-    key = ("classifier", structure(network), image_shape)
+    key = ("classifier", structure(network), image_shape, loss)
     program: ClassifierTraining | None = _checked(
         key, (network,), compiled, partial(check.training, reference=reference)
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numba
 import numpy as np
@@ -25,6 +25,7 @@ from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.training_instructions import CLOSING, SoftmaxLoss, VaeLoss
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
+from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import FIRST, ONE, ZERO, Builder, Counter, numbered, slot
 from hlf_np.programs.graph import Graph
@@ -44,15 +45,22 @@ class TrainingProgram(ABC):
     graph : of the network, in training mode; targets : what comes with every image besides it; config : of Adam.
     batch_size : of most batches; others work too.
 
+    Attributes
+    ----------
+    faces : how many images the network sees of each in a batch, one behind the other: 2 for a loss of clean and
+        perturbed ones together. All of an image are in the same part.
+
     Raises
     ------
     NotCompiledError : for a network that cannot be compiled.
     """
 
+    faces: ClassVar[int] = 1
+
     def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
         self.network, self.config, self.steps = network, config, 0
         self.image_shape = graph.input.shape
-        self._images = _images_per_part(batch_size)
+        self._images = self.faces * _images_per_part(batch_size)
         self._flat = np.zeros(0, np.float32)
         builder, results = Builder(self._images, _numbering(network), training=True), Value(1, 1, 2)
         graph.finish()
@@ -169,23 +177,30 @@ class TrainingProgram(ABC):
 
 
 class ClassifierTraining(TrainingProgram):
-    """Training a classifier with the cross-entropy.
+    """Training a classifier with the cross-entropy, or, in the classes that inherit from this, another loss.
 
-    network : what the graph knows to read; image_shape : (H, W, C).
+    network : what the graph knows to read; image_shape : (H, W, C); loss : of the class that `CLASSIFIERS` says.
     """
 
     def __init__(
-        self, network: Layer, image_shape: tuple[int, int, int], config: AdamConfig, batch_size: int = 100
+        self,
+        network: Layer,
+        image_shape: tuple[int, int, int],
+        config: AdamConfig,
+        batch_size: int = 100,
+        loss: Loss = CROSS_ENTROPY,
     ) -> None:
-        graph = Graph(network, image_shape, batch_size)
-        self.classes = graph.output.channels
+        graph = Graph(network, image_shape, self.faces * batch_size)
+        self.classes, self.loss = graph.output.channels, loss
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch; see `learners.Learner`. Only the perturbed images are looked at."""
-        results = self.gradients(flat_rows(perturbed), labels.astype(np.float32)[:, None])
+        """One step of Adam on a batch; see `learners.Learner`. With a single face only the perturbed one is seen."""
+        images = perturbed if self.faces == 1 else np.stack((clean, perturbed), axis=1)
+        inputs = images.reshape(self.faces * len(labels), -1)
+        results = self.gradients(inputs, np.repeat(labels, self.faces).astype(np.float32)[:, None])
         self.update(learning_rate)
-        return results[:, 0].copy(), results[:, 1].astype(np.int64)
+        return results[:: self.faces, 0].copy(), results[:, 1].reshape(-1, self.faces).T.astype(np.int64).ravel()
 
     def random_targets(self, random: np.random.Generator, count: int) -> Floats:
         return random.integers(0, self.classes, (count, 1)).astype(np.float32)
@@ -197,6 +212,10 @@ class ClassifierTraining(TrainingProgram):
             labels=labels.origin, labels_step=labels.image, classes=graph.output.channels, results=to.origin,
             results_step=to.image,
         )  # fmt: skip
+
+
+# What trains a classifier, by the class of its loss; all others are left to autodiff.
+CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTraining}
 
 
 class VaeTraining(TrainingProgram):
