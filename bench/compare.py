@@ -24,6 +24,7 @@ import numpy as np
 STEPS = 40
 EPSILON = 0.3
 STEP_SIZE = 0.0075
+BETA = 6.0  # of TRADES
 SECONDS = 0.5  # a task is repeated for so long in each contender and round, after once to warm up
 
 # name: (architecture, images, steps)
@@ -39,6 +40,7 @@ ATTACKS = {
 OTHERS = (
     "train-cnn-100",
     "adversarial-epoch-1000",
+    "trades-epoch-1000",
     "warp-1000",
     "attack-warp-cnn-500",
     "attack-decoder-cnn-500",
@@ -99,7 +101,7 @@ def ours(name: str, threads: int) -> Task | None:
     from hlf_np.optim import AdamConfig
     from hlf_np.programs.training import VaeTraining
     from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
-    from hlf_np.trainings import ADVERSARIAL
+    from hlf_np.trainings import ADVERSARIAL, trades
 
     numba.set_num_threads(threads)
     if name in ATTACKS:
@@ -111,11 +113,12 @@ def ours(name: str, threads: int) -> Task | None:
         model, (images, labels) = _model("cnn"), _images(100)
         learns = learner(model, AdamConfig())
         return lambda: learns.step(images, images, labels, 0.01)
-    if name == "adversarial-epoch-1000":
+    if name in ("adversarial-epoch-1000", "trades-epoch-1000"):
         model, split = _model("cnn"), Split(*_images(1000))
-        attack = PGD(STEPS, STEP_SIZE, "sign", "image", stop_early=False)  # type: ignore[arg-type]
-        shares = ADVERSARIAL.perturbations(attack=attack)
-        config = training.TrainingConfig(shares, epochs=1)
+        kind = ADVERSARIAL if name == "adversarial-epoch-1000" else trades(ImageBall, BETA)
+        start = "random" if kind.objective else "image"  # the divergence has no slope at the image
+        attack = PGD(STEPS, STEP_SIZE, "sign", start, stop_early=False)  # type: ignore[arg-type]
+        config = training.TrainingConfig(kind.perturbations(attack=attack), epochs=1, loss=kind.loss)
         return lambda: training.train(model, split, config=config)
     if name == "attack-warp-cnn-500":
         fonts = Fonts(load_prototypes())
@@ -248,11 +251,13 @@ def _latent_pgd(logits: Callable[[Any], Any], start: Any, y: Any, bounds: tuple[
     return code
 
 
-def _torch_pgd(model: Any, x: Any, y: Any, steps: int) -> Any:
+def _torch_pgd(model: Any, x: Any, y: Any, steps: int, noise: float = 0.0) -> Any:
+    """From Gaussian noise of this size; y : labels (N,), or (N, classes) p, and then the divergence KL(p || q) ascends,
+    which is the cross-entropy up to what does not change."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    delta = torch.zeros_like(x, requires_grad=True)
+    delta = (noise * torch.randn_like(x) if noise else torch.zeros_like(x)).requires_grad_()
     for _ in range(steps):
         (gradient,) = torch.autograd.grad(cross_entropy(model(x + delta), y, reduction="sum"), delta)
         with torch.no_grad():
@@ -265,7 +270,7 @@ def _torch_pgd(model: Any, x: Any, y: Any, steps: int) -> Any:
 def torch_task(name: str, threads: int, channels_last: bool = False, compiled: bool = False) -> Task | None:
     """A task in PyTorch."""
     import torch
-    from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+    from torch.nn.functional import affine_grid, cross_entropy, grid_sample, kl_div
 
     from hlf_np.autodiff import Tensor
     from hlf_np.operations import affine_matrix
@@ -287,7 +292,7 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         return lambda: _torch_pgd(model, x, y, steps)
-    if name in ("train-cnn-100", "adversarial-epoch-1000"):
+    if name in ("train-cnn-100", "adversarial-epoch-1000", "trades-epoch-1000"):
         model, (x, y) = prepared("cnn"), data(100 if name == "train-cnn-100" else 1000)
         optimiser = torch.optim.Adam(model.parameters(), 0.01, betas=(0.5, 0.9), weight_decay=1e-4)
 
@@ -304,7 +309,21 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
                 batch[50:] += _torch_pgd(model, batch[50:].clone(), labels[50:], STEPS).detach()
                 step(batch, labels)
 
-        return (lambda: step(x, y)) if name == "train-cnn-100" else epoch
+        def trades_epoch() -> None:  # perturbed as in the authors' code
+            for first in range(0, 1000, 100):
+                batch, labels = x[first : first + 100], y[first : first + 100]
+                model.eval()
+                with torch.no_grad():
+                    p = model(batch).softmax(dim=1)
+                perturbed = batch + _torch_pgd(model, batch, p, STEPS, noise=0.001).detach()
+                model.train()
+                optimiser.zero_grad()
+                clean, other = model(torch.cat([batch, perturbed])).chunk(2)
+                divergence = kl_div(other.log_softmax(dim=1), clean.softmax(dim=1), reduction="batchmean")
+                (cross_entropy(clean, labels) + BETA * divergence).backward()
+                optimiser.step()
+
+        return {"train-cnn-100": lambda: step(x, y), "trades-epoch-1000": trades_epoch}.get(name, epoch)
     if name == "attack-warp-cnn-500" and not compiled:
         from hlf_np.data.fonts import BOXES, Difficulty, Fonts, load_prototypes
 

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from hlf_np.arrays import Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.operations import cross_entropy
+from hlf_np.checks import check_positive
+from hlf_np.operations import concatenate, cross_entropy, kl_divergence, take
 
 
 class Loss(Protocol):
@@ -35,6 +38,37 @@ class CrossEntropy:
 
     def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:
         return cross_entropy(model(perturbed), labels)
+
+
+@dataclass(frozen=True)
+class Trades:
+    """CE(f(x), y) + beta KL(p(x) || p(x~)) of clean images x and perturbed ones x~, with p = softmax(f(.)): TRADES.
+
+    The first term asks for accuracy, the second for predictions that perturbations do not move; the gradient goes
+    through both of its arguments. Clean and perturbed images go through the network together, so batch norm uses their
+    common statistics, as everywhere in this package; the authors' code makes a pass for each.
+
+    beta : the weight of robustness, positive.
+
+    Source: Zhang et al., 2019, and the code released with it.
+
+    Examples
+    --------
+    >>> clean, perturbed = (Tensor(np.log([[p, 1 - p]])) for p in (0.5, 0.75))  # a "model" whose images are its logits
+    >>> loss = Trades(beta=2)(lambda logits: logits, clean, perturbed, np.array([0]))
+    >>> np.exp(loss.data).round(6).tolist()  # log 2 + 2 (log(2 / 3) + log 2) / 2
+    [2.666667]
+    """
+
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_positive("beta", self.beta)
+
+    def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:
+        logits, rows = model(concatenate([clean, perturbed])), np.arange(len(labels))
+        of_clean, of_perturbed = take(logits, rows), take(logits, rows + len(rows))
+        return cross_entropy(of_clean, labels) + self.beta * kl_divergence(of_clean, of_perturbed)
 
 
 CROSS_ENTROPY = CrossEntropy()

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from hlf_np.attacks import PGD, Attack, Start
+from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.checks import check_choice
 from hlf_np.errors import UserError
-from hlf_np.losses import CROSS_ENTROPY, Loss
-from hlf_np.spaces import ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
+from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
+from hlf_np.spaces import SPACES, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
 
 
 class Variant(StrEnum):
@@ -40,6 +40,7 @@ class Training:
     random : whether perturbations are drawn as an attack draws its start, and stay there: what adversarial ones begin
         with, so that the two differ by the adversary alone.
     attack : what finds the perturbations instead of the run's inner maximisation.
+    objective : what it ascends where it is one of projected gradients, instead of its own objective.
     fraction : of each batch that is perturbed; by the `Variant` if not given.
     color : of its curves, "#rrggbb"; one that is free if not given.
     """
@@ -49,6 +50,7 @@ class Training:
     loss: Loss = field(default=CROSS_ENTROPY, compare=False)
     random: bool = field(default=False, compare=False)
     attack: Attack | None = field(default=None, compare=False)
+    objective: Objective | None = field(default=None, compare=False)
     fraction: float | None = field(default=None, compare=False)
     color: str = field(default="", compare=False)
 
@@ -89,7 +91,8 @@ class Training:
         variant = check_choice("variant", variant, Variant)
         attack = self.attack or attack or TRAINING_ATTACK
         if isinstance(attack, PGD):
-            attack = replace(attack, stop_early=variant is Variant.WEAK)
+            objective = self.objective or attack.objective
+            attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
             if self.random:
                 attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
         whole = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
@@ -137,7 +140,23 @@ MAIN = (
     Training("random_transformations", (Transformations,), random=True, color="#7a7a7a"),
 )
 PAPER = (*MAIN, Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"))
-TRAININGS = PAPER
+BETAS = (1, 3, 6)  # of TRADES, from accuracy to robustness
+
+
+def trades(space: type[Space], beta: float) -> Training:
+    """TRADES (Zhang et al., 2019) in a space: all images are perturbed, to where the model's predictions differ most.
+
+    Examples
+    --------
+    >>> trades(ImageBall, 6).name, trades(TrueManifold, 0.5).name
+    ('trades_6', 'on_true_manifold_trades_0.5')
+    """
+    where = "" if space is ImageBall else f"{space.name}_"
+    name = f"{where}trades_{beta:g}"
+    return Training(name, (space,), Trades(beta), objective=Objective.DIVERGENCE, fraction=1.0)
+
+
+TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in BETAS))
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:

@@ -13,8 +13,11 @@ from hlf_np import models, operations
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.layers import BatchNorm
+from hlf_np.learners import learner
+from hlf_np.losses import Trades
 from hlf_np.manifolds import Vae, VaeConfig, learning
 from hlf_np.optim import Adam, AdamConfig
+from hlf_np.programs.training import TradesTraining
 from hlf_np.spaces import ImageBall
 
 torch = pytest.importorskip("torch")
@@ -332,6 +335,49 @@ def test_training_in_float64(kind, weight_decay, split):
         assert array.dtype == np.float64
         if name not in free:
             np.testing.assert_allclose(array, state[name].numpy(), rtol=1e-7, atol=1e-7, err_msg=name)
+
+
+def torch_trades(model, clean, perturbed, labels):
+    """The losses, beta 6, and the logits of both halves of the concatenated batch, that share their statistics."""
+    logits = model(torch.tensor(channels_first(np.concatenate([clean, perturbed]).astype(np.float64))))
+    natural, robust = logits.chunk(2)
+    divergence = F.kl_div(F.log_softmax(robust, dim=1), F.softmax(natural, dim=1), reduction="none").sum(dim=1)
+    return F.cross_entropy(natural, torch.tensor(labels), reduction="none") + 6.0 * divergence, logits
+
+
+@pytest.mark.parametrize("precision", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_trades(kind, precision, split):
+    """By autodiff in double precision; in single precision the compiled program that trains."""
+    ours, theirs = twins(kind)
+    theirs.double().train()
+    clean, labels = split.images[:30].astype(precision), split.labels[:30]
+    perturbed = np.clip(clean + 0.3 * normal(*clean.shape), 0, 1).astype(precision)
+    expected, logits = torch_trades(theirs, clean, perturbed, labels)
+    expected.mean().backward()
+    if precision is np.float64:
+        to_float64(ours.network)
+        losses = Trades(6.0)(lambda x: ours.forward(x, True), Tensor(clean), Tensor(perturbed), labels)
+        losses.mean().backward()
+        losses, tolerance = losses.data, 1e-10
+        gradients = {name: parameter.gradient for name, parameter in ours.network.named_parameters()}
+    else:
+        program, tolerance = learner(ours, AdamConfig(), Trades(6.0)), 1e-3
+        assert isinstance(program, TradesTraining)
+        pairs = np.stack((clean, perturbed), axis=1).reshape(60, -1)
+        results = program.gradients(pairs, np.repeat(labels, 2).astype(np.float32)[:, None])
+        program.store()
+        losses, predictions = results[::2, 0], np.concatenate([results[::2, 1], results[1::2, 1]])
+        assert (predictions == logits.argmax(dim=1).numpy()).mean() > 0.95
+        gradients = dict(zip([name for name, _ in ours.network.named_arrays()], program.gradient(), strict=True))
+    np.testing.assert_allclose(losses, expected.detach().numpy(), rtol=tolerance)
+    largest = max(np.linalg.norm(parameter.grad) for parameter in theirs.parameters())
+    for name, parameter in theirs.named_parameters():
+        off = np.linalg.norm(gradients[name] - parameter.grad.numpy())
+        assert off < tolerance * max(np.linalg.norm(parameter.grad), largest / 20), name
+    state = theirs.state_dict()
+    for name, array in ours.network.named_arrays():
+        np.testing.assert_allclose(array, state[name].numpy(), rtol=tolerance, atol=tolerance / 100, err_msg=name)
 
 
 def test_training_in_float32(split):

@@ -13,11 +13,12 @@ from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
+from hlf_np.losses import Trades
 from hlf_np.manifolds import VaeConfig, class_vaes
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, perturbed_batch, train
-from hlf_np.trainings import TRAININGS, Perturbation, Variant, training_of
+from hlf_np.trainings import TRAININGS, Perturbation, Variant, trades, training_of
 
 FAST = TrainingConfig(epochs=3, batch_size=25, adam=AdamConfig(learning_rate=0.005))
 ATTACK = PGD(steps=2, step_size=0.05, stop_early=False)
@@ -146,7 +147,7 @@ def test_the_same_seed_gives_the_same_bits_at_any_number_of_threads(split, confi
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_is_decided_by_its_seed(split, spaces, name):
-    config = replace(FAST, epochs=1, perturbations=name.perturbations(spaces, ATTACK))
+    config = replace(FAST, epochs=1, perturbations=name.perturbations(spaces, ATTACK), loss=name.loss)
     first = weights_after(split, config)
     assert_same_arrays(weights_after(split, config), first)
     assert differ(weights_after(split, config, seed=1), first)
@@ -264,6 +265,10 @@ KINDS = {  # where each training perturbs, by the protocol
     "adversarial_transformations": [Transformations],
     "random_transformations": [Transformations],
     "regular_and_on_true_manifold_adversarial": [ImageBall, TrueManifold],
+    **{f"trades_{beta}": [ImageBall] for beta in (1, 3, 6)},
+    **{f"on_true_manifold_trades_{beta}": [TrueManifold] for beta in (1, 3, 6)},
+    **{f"on_learned_manifold_trades_{beta}": [LearnedManifold] for beta in (1, 3, 6)},
+    **{f"transformations_trades_{beta}": [Transformations] for beta in (1, 3, 6)},
 }
 
 
@@ -274,9 +279,53 @@ def test_trainings_perturb_where_and_as_much_as_they_say(spaces, name, variant):
     assert [type(share.space) for share in shares] == KINDS[str(name)]
     assert all(share.space in spaces for share in shares)
     for share in shares:
-        assert share.fraction == (1 if variant == "full" else 0.5) / len(shares)
+        assert share.fraction == (1 if variant == "full" or "trades" in str(name) else 0.5) / len(shares)
         expected = replace(ATTACK, stop_early=variant == "weak")
+        if "trades" in str(name):
+            expected = replace(expected, objective="kl")
         assert share.attack == (replace(expected, steps=0) if name.random else expected)
+
+
+def test_the_trainings_are_these():
+    assert {str(name) for name in TRAININGS} == KINDS.keys()
+
+
+@pytest.mark.parametrize("space", ["", "on_true_manifold_", "on_learned_manifold_", "transformations_"])
+def test_trades_in_every_space_lowers_the_loss(split, spaces, space):
+    model, chosen = small_cnn(), training_of(f"{space}trades_6")
+    shares = chosen.perturbations(spaces, ATTACK)
+    log = train(model, split, config=replace(FAST, epochs=6, perturbations=shares, loss=chosen.loss))
+    assert log[-1].loss < 0.8 * log[0].loss
+    assert all(0 <= entry.error <= 1 for entry in log)
+    assert (model.predict(split.images) != split.labels).mean() < 0.4  # 0.9 by chance
+
+
+def test_both_engines_train_alike_with_trades(split):
+    logs = []
+    for engine in Engine:
+        share = trades(ImageBall, 3).perturbations([ImageBall(0.1)], replace(ATTACK, engine=engine))
+        config = replace(FAST, epochs=1, perturbations=share, loss=Trades(3), engine=engine)
+        logs.append(train(small_cnn(), split, config=config)[0])
+    assert logs[0].loss == pytest.approx(logs[1].loss, rel=1e-2)
+    assert logs[0].error == pytest.approx(logs[1].error, abs=0.03)
+
+
+def test_more_weight_of_the_divergence_is_more_robust_and_less_accurate(fonts):
+    """On images that were not trained on, means of two models."""
+    learned, test, space = fonts.split(np.arange(300)), fonts.split(np.arange(1000, 1300)), ImageBall(0.1)
+    attack, changed, wrong = PGD(5, 0.025, stop_early=False), {}, {}
+    for beta in (1, 6):
+        chosen, clean, perturbed = trades(ImageBall, beta), [], []
+        for seed in range(2):
+            model, shares = small_cnn(seed), chosen.perturbations([space], attack)
+            config = replace(FAST, epochs=10, perturbations=shares, loss=chosen.loss)
+            train(model, learned, config=config, seed=seed)
+            clean.append(model.predict(test.images))
+            perturbed.append(model.predict(PGD(20, 0.0125, restarts=2).find(model, test, space).images))
+        changed[beta] = (np.array(clean) != perturbed).mean()
+        wrong[beta] = (clean != test.labels).mean()
+    assert changed[6] < changed[1] - 0.05
+    assert wrong[6] > wrong[1]
 
 
 def test_the_papers_attack_is_the_default():
@@ -313,7 +362,9 @@ def test_one_space_may_be_given_alone(split, spaces):
     assert logs[0][0].loss == logs[1][0].loss
 
 
-@pytest.mark.parametrize(("name", "needed"), [(n, k[-1].__name__) for n, k in KINDS.items() if k[1:] or "_" in n])
+@pytest.mark.parametrize(
+    ("name", "needed"), [(n, k[-1].__name__) for n, k in KINDS.items() if k[-1:] not in ([], [ImageBall])]
+)
 def test_trainings_without_their_space_are_refused(split, model, name, needed):
     before = model.state_dict()
     with pytest.raises(UserError, match=rf"{name} needs to know its space: give space={needed}\("):

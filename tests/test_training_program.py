@@ -1,5 +1,7 @@
 """Compiled training steps compute what the autodiff computes, with the same bits at any number of threads."""
 
+import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,20 +9,23 @@ import pytest
 from helpers import with_and_without_compilation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_program import MODELS, sample
+from test_program import MODELS, sample, sharpened
 
 from hlf_np.autodiff import Tensor
 from hlf_np.errors import UserError
 from hlf_np.kernels.instructions import Winograd, decoded
 from hlf_np.kernels.tile import LANES
 from hlf_np.kernels.training import RUNS_PER_BLOCK, copy_block
-from hlf_np.layers import Convolution, Flatten, Linear, Sequential, Tanh
-from hlf_np.learners import AutodiffLearner
+from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
+from hlf_np.learners import AutodiffLearner, learner
+from hlf_np.losses import CROSS_ENTROPY, Trades
 from hlf_np.manifolds.learning import losses
 from hlf_np.manifolds.vae import Vae, VaeConfig
+from hlf_np.models import Model
 from hlf_np.operations import mean
 from hlf_np.optim import Adam, AdamConfig
-from hlf_np.programs.training import ClassifierTraining, VaeTraining, _runs
+from hlf_np.programs import check, compiler
+from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining, TradesTraining, VaeTraining, _runs
 
 # With an epsilon far above the gradients Adam's steps are proportional to them. With the usual one they are about their
 # signs, and a gradient of rounding errors alone, as that of a bias before batch norm, would move as far as any other.
@@ -54,6 +59,83 @@ def test_steps_of_a_classifier(name, count):
         assert (predictions == expected_predictions).mean() > 0.95
     program.store()
     assert_same_state(compiled.network, readable.network, 1e-4)
+
+
+TRADES = Trades(beta=2.5)
+
+
+def perturbed(batch):
+    """Images near those of a batch."""
+    noise = np.random.default_rng(6).uniform(-0.3, 0.3, batch.images.shape)
+    return np.clip(batch.images + noise, 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("count", [100, 25, 23, 1])
+def test_steps_with_trades(name, count):
+    compiled, readable = MODELS[name](), MODELS[name]()
+    program, reference = learner(compiled, SMOOTH, TRADES), AutodiffLearner(readable, SMOOTH, TRADES)
+    assert type(program) is TradesTraining
+    batch = sample(compiled, count)
+    for step in range(3 if count > 1 else 1):  # a batch norm of two images alone divides by whatever difference
+        loss, predictions = program.step(batch.images, perturbed(batch), batch.labels, 0.01)
+        expected = reference.step(batch.images, perturbed(batch), batch.labels, 0.01)
+        assert (loss.shape, predictions.shape) == ((count,), (2 * count,))
+        np.testing.assert_allclose(loss, expected[0], rtol=0, atol=1e-3 if step == 0 else 5e-3)  # as above
+        assert (predictions == expected[1]).mean() > 0.95
+    program.store()
+    assert_same_state(compiled.network, readable.network, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet", "vgg"])
+def test_gradients_of_trades_are_those_in_double_precision(name):
+    """Of 23 pairs in several parts, to all parameters; a pair in which nothing is perturbed is among them."""
+    model = sharpened(MODELS[name]())
+    network, batch = check._in_double(model.network), sample(model, 23)
+    program, images = TradesTraining(model.network, model.image_shape, SMOOTH, 8, TRADES), perturbed(batch)
+    images[3] = batch.images[3]
+    pairs = np.stack((batch.images, images), axis=1).reshape(46, -1)
+    program.gradients(pairs, np.repeat(batch.labels, 2).astype(np.float32)[:, None])
+    faces = (Tensor(array.astype(np.float64)) for array in (batch.images, images))
+    TRADES(lambda x: network(x, training=True), *faces, batch.labels).mean().backward()
+    found = dict(zip([name for name, _ in model.network.named_arrays()], program.gradient(), strict=True))
+    lengths = {key: np.linalg.norm(parameter.gradient) for key, parameter in network.named_parameters()}
+    for key, parameter in network.named_parameters():
+        off = np.linalg.norm(found[key] - parameter.gradient)
+        assert off < 2e-3 * max(lengths[key], max(lengths.values()) / 20), key
+
+
+@pytest.mark.parametrize("layer", [Tanh(), ReLU()])
+def test_trades_where_the_network_does_not_compile_is_the_same_by_autodiff(layer):
+    random = np.random.default_rng(0)
+    network = Sequential(Flatten(), Linear(64, 20, random), BatchNorm(20), layer, Linear(20, 5, random))
+    model = Model.of(network, 5, (8, 8, 1))
+    readable = copy.deepcopy(model)
+    learns, reference = learner(model, SMOOTH, TRADES), AutodiffLearner(readable, SMOOTH, TRADES)
+    assert type(learns) is (AutodiffLearner if isinstance(layer, Tanh) else TradesTraining)
+    batch = sample(model, 30)
+    for _ in range(3):
+        found, expected = (x.step(batch.images, perturbed(batch), batch.labels, 0.1) for x in (learns, reference))
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+        np.testing.assert_array_equal(found[1], expected[1])
+    learns.store()
+    assert_same_state(model.network, readable.network, 1e-6)
+
+
+def test_a_wrong_compiled_trades_is_noticed_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(compiler, "_verdicts", {})
+    right = TradesTraining._loss
+    monkeypatch.setattr(TradesTraining, "_loss", lambda *given: right(*given)._replace(beta=0))
+    model = MODELS["small cnn"]()
+    with pytest.warns(UserWarning, match="differs from its autodiff"):
+        assert type(learner(model, SMOOTH, TRADES)) is AutodiffLearner
+    assert type(learner(model, SMOOTH)) is ClassifierTraining
+
+
+@pytest.mark.parametrize("beta", [0, -1, math.nan, math.inf, "6"])
+def test_trades_wants_a_positive_beta(beta):
+    with pytest.raises(UserError, match="beta must be a positive number"):
+        Trades(beta)
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(25, 0), (100, 8)])
@@ -97,15 +179,16 @@ def test_steps_of_a_vae(name):
     assert_same_state(compiled, readable, 1e-5)
 
 
-def test_the_same_bits_at_any_number_of_threads(threads):
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, TRADES])
+def test_the_same_bits_at_any_number_of_threads(loss, threads):
     states = []
     for count in (1, 2):
         threads(count)
         model = MODELS["cnn of odd images"]()
-        program = ClassifierTraining(model.network, model.image_shape, AdamConfig())
+        program = CLASSIFIERS[type(loss)](model.network, model.image_shape, AdamConfig(), loss=loss)
         batch = sample(model, 57)
         for _ in range(3):
-            program.step(batch.images, batch.images, batch.labels, 0.01)
+            program.step(batch.images, perturbed(batch), batch.labels, 0.01)
         program.store()
         states.append(model.state_dict())
     for name, array in states[0].items():
@@ -174,12 +257,15 @@ import numpy as np
 from test_program import MODELS, sample
 from hlf_np.manifolds.vae import Vae
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.training import ClassifierTraining, VaeTraining, _runs
-from test_training_program import SMOOTH, VAES
+from hlf_np.programs.training import ClassifierTraining, TradesTraining, VaeTraining
+from test_training_program import SMOOTH, TRADES, VAES, perturbed
 model = MODELS[{name!r}]()
 program = ClassifierTraining(model.network, model.image_shape, SMOOTH, batch_size=8)
 batch = sample(model, 5)
 loss, _ = program.step(batch.images, batch.images, batch.labels, 0.01)
+program.store()
+program = TradesTraining(model.network, model.image_shape, SMOOTH, 8, TRADES)
+trades, _ = program.step(batch.images, perturbed(batch), batch.labels, 0.01)
 config = replace(VAES["odd images"], adam=SMOOTH, batch_size=8)
 vae = Vae(config)
 learner = VaeTraining(vae)
@@ -187,7 +273,7 @@ random = np.random.default_rng(0)
 images, noise = random.random((3, *config.image_shape), np.float32), random.standard_normal((3, 16), np.float32)
 errors, divergences = learner.step(images, noise, 0.01)
 learner.store()
-np.savez({out!r}, loss, errors, divergences, *(array for _, array in vae.named_arrays()))
+np.savez({out!r}, loss, trades, errors, divergences, *(array for _, array in vae.named_arrays()))
 """
 
 

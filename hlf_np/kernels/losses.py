@@ -43,6 +43,25 @@ def divergence_loss(work, at, to, classes, log_p):  # type: ignore[no-untyped-de
 
 
 @inner
+def trades_loss(work, at, to, other_at, other_to, classes, label, beta, scale):  # type: ignore[no-untyped-def]
+    """Cross-entropy of an image's logits plus beta KL(p || q), q of its other face; scale times the gradients to both
+    put into place, and the classes that are predicted."""
+    largest, log_total, predicted = softmax(work, at, to, classes)
+    other_largest, other_log_total, other_predicted = softmax(work, other_at, other_to, classes)
+    offset = (other_largest - largest) + (other_log_total - log_total)
+    kl = np.float32(0)
+    for c in range(classes):
+        kl += work[to + c] * (work[at + c] - work[other_at + c] + offset)
+    for c in range(classes):
+        p, q = work[to + c], work[other_to + c]
+        ratio = work[at + c] - work[other_at + c] + offset  # log(p / q)
+        work[to + c] = scale * (p + beta * p * (ratio - kl))
+        work[other_to + c] = scale * beta * (q - p)
+    work[to + label] -= scale
+    return log_total - (work[at + label] - largest) + beta * kl, predicted, other_predicted
+
+
+@inner
 def absolute_error(y, x, g, count, scale):  # type: ignore[no-untyped-def]
     """The summed absolute difference of sigmoids y and images x; g = scale times the gradient before the sigmoid."""
     total = np.float32(0)

@@ -22,7 +22,14 @@ from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import INSTRUCTIONS, fetch, load
 from hlf_np.kernels.instructions import KIND, decoder
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table, together
-from hlf_np.kernels.losses import absolute_error, divergence, reparameterize, reparameterize_gradient, softmax_loss
+from hlf_np.kernels.losses import (
+    absolute_error,
+    divergence,
+    reparameterize,
+    reparameterize_gradient,
+    softmax_loss,
+    trades_loss,
+)
 from hlf_np.kernels.normalization import (
     bias_sums,
     moments,
@@ -48,6 +55,7 @@ from hlf_np.kernels.training_instructions import (
     Statistics,
     Task,
     Totals,
+    TradesLoss,
     VaeLoss,
     WeightSums,
 )
@@ -59,12 +67,12 @@ BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, REPARAMET
         BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, VaeLoss, WeightSums
     )
 )  # fmt: skip
-STATISTICS, NORM_TOTALS = KIND[Statistics], KIND[NormTotals]
+STATISTICS, NORM_TOTALS, TRADES_LOSS = KIND[Statistics], KIND[NormTotals], KIND[TradesLoss]
 
 _weight_sums_of, _softmax_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _totals_of = (
     decoder(kind) for kind in (WeightSums, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss, Totals)
 )
-_task_of = decoder(Task)
+_task_of, _trades_loss_of = decoder(Task), decoder(TradesLoss)
 
 _run_instructions, _outer_products = INSTRUCTIONS.call, OUTER_PRODUCTS.call
 
@@ -93,6 +101,20 @@ def _softmax_loss(row, work, images, share):  # type: ignore[no-untyped-def]
             work[to + c] *= share
         results = work[op.results + image * op.results_step :]
         results[0], results[1] = loss, predicted
+
+
+@pasted
+def _trades_loss(row, weights, work, images, share):  # type: ignore[no-untyped-def]
+    op, pair = _trades_loss_of(row), share + share  # of an image with both faces
+    for image in range(0, images, 2):
+        at, to = op.logits + image * op.logits_step, op.gradient + image * op.gradient_step
+        label = np.int64(work[op.labels + image * op.labels_step])
+        loss, predicted, other_predicted = trades_loss(
+            work, at, to, at + op.logits_step, to + op.gradient_step, op.classes, label, weights[op.beta], pair
+        )
+        results = work[op.results + image * op.results_step :]
+        results[0], results[1] = loss, predicted
+        results[op.results_step], results[op.results_step + 1] = loss, other_predicted
 
 
 @pasted
@@ -150,6 +172,8 @@ def run_stage(run, run_products, rows, tables, weights, work, room, images, shar
             norm_gradient(row, tables, weights, work, images)
         elif kind == SOFTMAX_LOSS:
             _softmax_loss(row, work, images, share)
+        elif kind == TRADES_LOSS:
+            _trades_loss(row, weights, work, images, share)
         elif kind == WEIGHT_SUMS:
             _weight_sums(run_products, row, tables, work, images)
         elif kind == VAE_LOSS:

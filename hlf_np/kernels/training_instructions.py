@@ -73,6 +73,24 @@ class SoftmaxLoss(NamedTuple):
     results_step: int
 
 
+class TradesLoss(NamedTuple):
+    """The same with TRADES for pairs of a clean image and its perturbed one; see `losses.Trades`.
+
+    beta : where among the weights beta is.
+    """
+
+    logits: int
+    logits_step: int
+    gradient: int
+    gradient_step: int
+    labels: int
+    labels_step: int
+    classes: int
+    results: int
+    results_step: int
+    beta: int
+
+
 class Reparameterize(NamedTuple):
     """codes = mean + exp(log variance / 2) * noise; the posterior is the means and then the log variances."""
 
@@ -201,7 +219,7 @@ class Task(NamedTuple):
 
 # Those of a part of a batch, and those at the end of a stage.
 OF_PARTS = (
-    BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss,
-    WeightSums,
+    BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, TradesLoss, Reparameterize,
+    ReparameterizeGradient, VaeLoss, WeightSums,
 )  # fmt: skip
 CLOSING = (Statistics, NormTotals, Totals)

@@ -22,10 +22,10 @@ from hlf_np.kernels import training as kernels
 from hlf_np.kernels.buffers import aligned
 from hlf_np.kernels.instructions import encoded
 from hlf_np.kernels.tile import LANES
-from hlf_np.kernels.training_instructions import CLOSING, SoftmaxLoss, VaeLoss
+from hlf_np.kernels.training_instructions import CLOSING, SoftmaxLoss, TradesLoss, VaeLoss
 from hlf_np.kernels.winograd_filters import FILTERS, transform
 from hlf_np.layers import Layer
-from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss
+from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss, Trades
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import FIRST, ONE, ZERO, Builder, Counter, numbered, slot
 from hlf_np.programs.graph import Graph
@@ -205,7 +205,7 @@ class ClassifierTraining(TrainingProgram):
     def random_targets(self, random: np.random.Generator, count: int) -> Floats:
         return random.integers(0, self.classes, (count, 1)).astype(np.float32)
 
-    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> SoftmaxLoss:
+    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> Any:
         logits, gradient, labels, to = graph.output.buffer, graph.output.gradient, targets.buffer, results.buffer
         return SoftmaxLoss(
             logits=logits.origin, logits_step=logits.image, gradient=gradient.origin, gradient_step=gradient.image,
@@ -214,8 +214,18 @@ class ClassifierTraining(TrainingProgram):
         )  # fmt: skip
 
 
+class TradesTraining(ClassifierTraining):
+    """The same with TRADES; see `losses.Trades`."""
+
+    faces = 2
+
+    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> TradesLoss:
+        assert isinstance(self.loss, Trades)
+        return TradesLoss._make((*super()._loss(graph, builder, targets, results), builder.constant(self.loss.beta)))
+
+
 # What trains a classifier, by the class of its loss; all others are left to autodiff.
-CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTraining}
+CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTraining, Trades: TradesTraining}
 
 
 class VaeTraining(TrainingProgram):
