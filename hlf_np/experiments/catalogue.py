@@ -109,7 +109,7 @@ def _is_attack(thing: Any) -> bool:
 
 def _check_names(what: str, names: Iterable[str]) -> None:
     for name, count in Counter(names).items():
-        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        if not re.fullmatch("[a-z][a-z0-9_.]*", name):
             raise UserError(f"{what} cannot be named {name!r}: use lower-case letters, digits and underscores")
         if count > 1:
             raise UserError(f"there are two {what} named {name!r}: give yours another name")
