@@ -8,7 +8,7 @@ and laid out as in PyTorch's `nn.Sequential`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -89,28 +89,28 @@ class Layer:
 
     def every_layer(self) -> Iterator[Layer]:
         """This layer and all inside it, in the order of `named_arrays`."""
-        yield self
-        for child in self.children().values():
-            yield from child.every_layer()
+        return (layer for _, layer in self._named_layers())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """All parameters, those of the layers inside included, with dotted names."""
+        return ((f"{at}{name}", p) for at, layer in self._named_layers() for name, p in layer.parameters.items())
+
+    def named_arrays(self) -> Iterator[tuple[str, Floats]]:
+        """The arrays of all parameters and buffers themselves, not copies, with dotted names."""
+        for prefix, layer in self._named_layers():
+            for name, parameter in layer.parameters.items():
+                yield prefix + name, parameter.data
+            for name, buffer in layer.buffers.items():
+                yield prefix + name, buffer
+
+    def _named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """This layer and all inside it, each with what the dotted names of its arrays begin with."""
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child._named_layers(f"{prefix}{name}.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All parameters, those of the layers inside included, with dotted names."""
-        for name, parameter in self.parameters.items():
-            yield prefix + name, parameter
-        for name, child in self.children().items():
-            yield from child.named_parameters(f"{prefix}{name}.")
-
-    def named_arrays(self, prefix: str = "") -> Iterator[tuple[str, Floats]]:
-        """The arrays of all parameters and buffers themselves, not copies, with dotted names."""
-        for name, parameter in self.parameters.items():
-            yield prefix + name, parameter.data
-        for name, buffer in self.buffers.items():
-            yield prefix + name, buffer
-        for name, child in self.children().items():
-            yield from child.named_arrays(f"{prefix}{name}.")
 
     def _parameter(self, name: str, training: bool) -> Tensor:
         parameter = self.parameters[name]
@@ -130,6 +130,14 @@ def _windows(layer: Layer, shape: Shape, kernel: int, stride: int, padding: int 
         raise MisfitError(layer, f"images of at least {kernel - 2 * padding} pixels a side", shape)
     height, width = ((size + 2 * padding - kernel) // stride + 1 for size in shape[:2])
     return height, width
+
+
+def _shape_within(layer: Layer, shape: Shape, name: str, before: str = "") -> Shape:
+    """The output shape of a layer inside another one; see `MisfitError.within`."""
+    try:
+        return layer.output_shape(shape)
+    except MisfitError as error:
+        raise error.within(name, before) from None
 
 
 def _normal(random: Draws, shape: tuple[int, ...], fan_in: int) -> Tensor:
@@ -245,10 +253,7 @@ class BatchNorm(Layer):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
         self.parameters = {"weight": Tensor(np.ones(channels, np.float32), True), "bias": _zeros(channels)}
-        self.buffers = {
-            "running_mean": np.zeros(channels, np.float32),
-            "running_var": np.ones(channels, np.float32),
-        }
+        self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
 
     @property
     def channels(self) -> int:
@@ -282,17 +287,25 @@ class BatchNorm(Layer):
         return y
 
 
-class ReLU(Layer):
-    """max(x, 0)."""
+class _Elementwise(Layer):
+    """A function of every entry by itself."""
+
+    operation: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.relu(x)
+        return type(self).operation(x)
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
 
-class LeakyReLU(Layer):
+class ReLU(_Elementwise):
+    """max(x, 0)."""
+
+    operation = staticmethod(operations.relu)
+
+
+class LeakyReLU(_Elementwise):
     """x where positive, slope * x elsewhere."""
 
     def __init__(self, slope: float = 0.01) -> None:
@@ -302,64 +315,49 @@ class LeakyReLU(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.leaky_relu(x, self.slope)
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
-
-class Sigmoid(Layer):
+class Sigmoid(_Elementwise):
     """1 / (1 + exp(-x))."""
 
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.sigmoid(x)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
+    operation = staticmethod(operations.sigmoid)
 
 
-class Tanh(Layer):
+class Tanh(_Elementwise):
     """The hyperbolic tangent."""
 
+    operation = staticmethod(operations.tanh)
+
+
+class _Pool(Layer):
+    """A summary of each `kernel` x `kernel` window, every `stride` pixels; the kernel's size if none is given."""
+
+    operation: Callable[[Tensor, int, int | None], Tensor]
+
+    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kernel})"
+
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.tanh(x)
+        return type(self).operation(x, self.kernel, self.stride)
 
     def output_shape(self, shape: Shape) -> Shape:
-        return shape
+        image = _image(self, shape)
+        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
 
 
-class MaxPool(Layer):
+class MaxPool(_Pool):
     """The largest value of each `kernel` x `kernel` window."""
 
-    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
-        super().__init__()
-        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.kernel})"
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.max_pool(x, self.kernel, self.stride)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        image = _image(self, shape)
-        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
+    operation = staticmethod(operations.max_pool)
 
 
-class AveragePool(Layer):
+class AveragePool(_Pool):
     """The mean of each `kernel` x `kernel` window."""
 
-    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
-        super().__init__()
-        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.kernel})"
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.average_pool(x, self.kernel, self.stride)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        image = _image(self, shape)
-        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
+    operation = staticmethod(operations.average_pool)
 
 
 class Flatten(Layer):
@@ -410,11 +408,8 @@ class Sequential(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         for index, layer in enumerate(self.layers):
-            try:
-                shape = layer.output_shape(shape)
-            except MisfitError as error:
-                before = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
-                raise error.within(str(index), before) from None
+            before = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
+            shape = _shape_within(layer, shape, str(index), before)
         return shape
 
 
@@ -433,12 +428,7 @@ class Residual(Layer):
         return operations.relu(y + (self.shortcut(x, training) if self.shortcut else x))
 
     def output_shape(self, shape: Shape) -> Shape:
-        branches = {}
-        for name, branch in self.children().items():
-            try:
-                branches[name] = branch.output_shape(shape)
-            except MisfitError as error:
-                raise error.within(name) from None
+        branches = {name: _shape_within(branch, shape, name) for name, branch in self.children().items()}
         skipped = branches.get("shortcut", shape)
         if branches["body"] != skipped:
             raise MisfitError(self, f"branches of one shape, not {branches['body']} and {skipped}", shape)
