@@ -33,11 +33,8 @@ from hlf_np.kernels.outer_tile import GROUPS, NARROW, make_narrow_tile, make_out
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_tile, padded
 
-_tile_1 = make_tile(1)
-_tile_2 = make_tile(2)
-_outer_tile_1 = make_outer_tile(1)
-_outer_tile_2 = make_outer_tile(2)
-_narrow_tile = make_narrow_tile()
+_tile_1, _tile_2 = make_tile(1), make_tile(2)
+_outer_tile_1, _outer_tile_2, _narrow_tile = make_outer_tile(1), make_outer_tile(2), make_narrow_tile()
 
 
 @inner
@@ -55,12 +52,12 @@ def product(  # type: ignore[no-untyped-def]
             count = min(TILE_ROWS, rows - first)
             if columns - column >= PANEL:
                 _tile_2(
-                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    a, a_rows, segments, length, b, b_at + column * depth, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    a, a_rows, segments, length, b, b_at + column * depth, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
 
