@@ -254,7 +254,7 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     g = _geometry_of(x.shape, weight, stride, padding)
     _check(x, weight, g.channels, (g.out_height, g.out_width))
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
-    y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
+    y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels))
     return _computed(x, [matrix], bias, y, g.chunk, g.forward)
 
 
@@ -276,7 +276,7 @@ def convolve_input_gradient(
         weight[:, :, i::stride, j::stride][:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, g.channels)
         for i, j in g.backward.starts
     ]  # each (taps O, C)
-    dx = empty((len(gradient), g.height, g.width, g.channels), gradient.dtype)
+    dx = empty((len(gradient), g.height, g.width, g.channels))
     return _computed(gradient, matrices, bias, dx, g.chunk, g.backward)
 
 
@@ -295,7 +295,7 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
         y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
         phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
-        *phases.scratch.arrays(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
+        *phases.scratch.arrays(phases.framed, chunk * out_height * out_width * start.size),
     )  # fmt: skip
     return y
 
@@ -315,7 +315,7 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
         dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
         g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
-        *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),
+        *g.scratch.arrays(g.source.size + TILE_ROWS, g.target.size),
     )  # fmt: skip
     total = dw.sum(axis=0)  # in this order
     total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)

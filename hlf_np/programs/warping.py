@@ -30,7 +30,7 @@ class WarpFront:
     def __init__(self, builder: Builder, image: Layout, image_gradient: Layout, order: Integers) -> None:
         """image : where the warped images go; image_gradient, order : where the gradient with respect to them is."""
         height, width = image.height, image.width
-        grid = Grid(height, width, np.float32)
+        grid = Grid(height, width)
         self.constants = np.concatenate([*grid.positions, grid.most, grid.half])
         self.at = builder.reserve("weights", self.constants.size)
         filled, border = grid.positions[0].size, width + 3
