@@ -22,10 +22,10 @@ from hlf_np.arrays import Integers
 from hlf_np.kernels.instructions import BlocksGradient, FromBlocks, Product
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import PLAIN, padded
+from hlf_np.programs.builder import Builder
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
 
 def _block(node: Affine) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from hlf_np.arrays import Array, Floats, Integers, filled
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES, padded
-from hlf_np.programs.graph import Graph
 from hlf_np.programs.values import Value
+
+if TYPE_CHECKING:
+    from hlf_np.programs.graph import Graph
 
 ZERO, ONE, FIRST = 0, 1, 2  # numbers that stand for 0 and 1, and the first that stands for an entry of an array
 

@@ -11,6 +11,7 @@ Layers are recognised by their exact class: one that inherits from `Convolution`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -26,15 +27,19 @@ from hlf_np.layers import (
     ReLU,
     Residual,
     Sequential,
+    Sigmoid,
     TransposedConvolution,
+    Unflatten,
 )
-from hlf_np.programs.affine import Affine, read_affine
-from hlf_np.programs.joining import read_residual
-from hlf_np.programs.normalization import Pointwise, read_norm, read_relu
-from hlf_np.programs.pooling import read_pool
+from hlf_np.programs.affine import Affine, Weighted
+from hlf_np.programs.joining import Join
+from hlf_np.programs.normalization import Norm, Pointwise
+from hlf_np.programs.pooling import Pool
 from hlf_np.programs.values import Node, NotCompiledError, Value
 
 L = TypeVar("L", bound=Layer)
+
+FOLDED = 1 << 22  # multiplications that folding two linear layers may take, whenever their weights have changed
 
 
 class Graph:
@@ -71,8 +76,9 @@ class Graph:
         """Append a network that reads `value`; its output."""
         layers = Layers(network)
         for layer in layers:
-            if type(layer) is not Flatten:
-                value = reader(layer)(self, layer, layers, value)
+            if type(layer) not in READERS:
+                raise NotCompiledError(f"{type(layer).__name__} is not compiled here")
+            value = READERS[type(layer)](self, layer, layers, value)
         return value
 
     def value(self, height: int, width: int, channels: int, rectified: bool = False) -> Value:
@@ -95,7 +101,7 @@ class Graph:
         for value in self.values:
             value.narrow = _narrow(value)
         for node in reversed(self.nodes):  # joins before the norms in front of them
-            node.prepare(self)
+            node.prepare(self.batch_size)
         for value in self.values:
             if value.same_gradient:
                 shared = value.same_gradient
@@ -120,6 +126,77 @@ class Layers(Iterator[Layer]):
         return self._left.pop()  # type: ignore[return-value]
 
 
+def read_affine(graph: Graph, layer: Weighted, layers: Layers, source: Value) -> Value:
+    """Append the layer and what can be computed with it: batch norm, ReLU, a second linear layer, the final sigmoid."""
+    behind = None
+    if isinstance(layer, Linear) and not graph.training:
+        behind = layers.skip(Linear, lambda second: _foldable(layer, second))
+    # only a code can be unflattened by the transpose of a convolution
+    unflattened = layers.skip(Unflatten) if isinstance(layer, Linear) and source.pixels == 1 else None
+    shape, geometry = _geometry(behind or layer, unflattened, source)
+    norm = layers.skip(BatchNorm)
+    rectified = layers.skip(ReLU) is not None
+    decoded = isinstance(layer, TransposedConvolution) and not norm and not rectified
+    sigmoid = decoded and layers.skip(Sigmoid) is not None
+    apart = norm if graph.training else None  # a batch norm of its own
+    target = graph.value(*shape, rectified=rectified and not apart)
+    node = Affine(source, target, layer, None if apart else norm, *geometry, behind=behind, sigmoid=sigmoid)
+    value = graph.add(node)
+    return graph.add(Norm(value, graph.value(*shape, rectified=rectified), apart)) if apart else value
+
+
+def _foldable(first: Linear, second: Linear) -> bool:
+    """Whether two linear layers in a row are less work as one, and folding them is not."""
+    (hidden, inputs), (outputs, _) = (layer.parameters["weight"].shape for layer in (first, second))
+    return inputs * outputs <= hidden * (inputs + outputs) and inputs * outputs * hidden <= FOLDED
+
+
+_Geometry = tuple[tuple[int, int], int, int, bool]  # kernel, stride, padding, whether it is transposed
+
+
+def _geometry(layer: Weighted, unflattened: Unflatten | None, source: Value) -> tuple[tuple[int, int, int], _Geometry]:
+    """The shape of the target, and the convolution behind the layer."""
+    weight = layer.parameters["weight"].shape
+    if isinstance(layer, Linear):
+        if unflattened is None:
+            return (1, 1, weight[0]), ((source.height, source.width), 1, 0, False)
+        size = (unflattened.height, unflattened.width)
+        return (*size, weight[0] // math.prod(size)), (size, 1, 0, True)
+    height, width, channels = layer.output_shape(source.shape)
+    transposed = isinstance(layer, TransposedConvolution)
+    return (height, width, channels), ((weight[2], weight[3]), layer.stride, layer.padding, transposed)
+
+
+def read_norm(graph: Graph, layer: BatchNorm, layers: Layers, source: Value) -> Value:
+    """Append a batch norm that stands by itself, and the ReLU behind it."""
+    if layer.channels != source.channels:
+        raise NotCompiledError("batch norm of a flattened image is not compiled")
+    target = graph.value(*source.shape, rectified=layers.skip(ReLU) is not None)
+    return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
+
+
+def read_relu(graph: Graph, layer: ReLU, layers: Layers, source: Value) -> Value:
+    """Append a ReLU that stands by itself."""
+    return graph.add(Pointwise(source, graph.value(*source.shape, rectified=True), None))
+
+
+def read_pool(graph: Graph, layer: MaxPool | AveragePool, layers: Layers, source: Value) -> Value:
+    """Append a pooling."""
+    stride = layer.stride or layer.kernel
+    height, width, channels = layer.output_shape(source.shape)
+    target = graph.value(height, width, channels)
+    return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
+
+
+def read_residual(graph: Graph, layer: Residual, layers: Layers, source: Value) -> Value:
+    """Append both branches and their join."""
+    body = graph.read(layer.body, source)
+    shortcut = graph.read(layer.shortcut, source) if layer.shortcut else source
+    if body.shape != shortcut.shape:
+        raise NotCompiledError("the branches of a residual block are images of different shapes, flattened")
+    return graph.add(Join(body, shortcut, graph.value(*body.shape, rectified=True)))
+
+
 # What a layer becomes: the nodes that it adds to the graph, given the layers behind it and the value that it reads.
 READERS: dict[type[Layer], Callable[[Graph, Any, Layers, Value], Value]] = {
     Convolution: read_affine,
@@ -130,14 +207,8 @@ READERS: dict[type[Layer], Callable[[Graph, Any, Layers, Value], Value]] = {
     MaxPool: read_pool,
     AveragePool: read_pool,
     Residual: read_residual,
+    Flatten: lambda graph, layer, layers, source: source,
 }
-
-
-def reader(layer: Layer) -> Callable[[Graph, Any, Layers, Value], Value]:
-    """What reads a layer of this class."""
-    if type(layer) not in READERS:
-        raise NotCompiledError(f"{type(layer).__name__} is not compiled here")
-    return READERS[type(layer)]
 
 
 def _flat(layer: Layer) -> Iterable[Layer]:

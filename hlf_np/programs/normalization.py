@@ -1,10 +1,8 @@
 """Batch norm with the batch's statistics, as in training, and batch norm and ReLU that no layer takes in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hlf_np.arrays import Floats
 from hlf_np.kernels.instructions import Scale
@@ -12,25 +10,9 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.kernels.training_instructions import Moments, Normalize, NormGradient, NormSums, NormTotals, Statistics
-from hlf_np.layers import BatchNorm, ReLU
-from hlf_np.programs.values import Node, NotCompiledError, Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
-    from hlf_np.programs.graph import Graph, Layers
-
-
-def read_norm(graph: Graph, layer: BatchNorm, layers: Layers, source: Value) -> Value:
-    """Append a batch norm that stands by itself, and the ReLU behind it."""
-    if layer.channels != source.channels:
-        raise NotCompiledError("batch norm of a flattened image is not compiled")
-    target = graph.value(*source.shape, rectified=layers.skip(ReLU) is not None)
-    return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
-
-
-def read_relu(graph: Graph, layer: ReLU, layers: Layers, source: Value) -> Value:
-    """Append a ReLU that stands by itself."""
-    return graph.add(Pointwise(source, graph.value(*source.shape, rectified=True), None))
+from hlf_np.layers import BatchNorm
+from hlf_np.programs.builder import Builder
+from hlf_np.programs.values import Node, Value
 
 
 def scale(
@@ -62,11 +44,8 @@ class Pointwise(Node):
     source: Value
     target: Value
     layer: BatchNorm | None
-
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
-        self._factors: int | None = None
-        self._offsets: int | None = None
+    factors: int | None = None  # where they stand among the weights
+    offsets: int | None = None
 
     def arrays(self) -> list[Floats]:
         return [array for _, array in self.layer.named_arrays()] if self.layer else []
@@ -76,18 +55,18 @@ class Pointwise(Node):
 
     def place(self, builder: Builder) -> None:
         if self.layer:
-            self._factors, self._offsets = (
+            self.factors, self.offsets = (
                 builder.place_rows(builder.number(array)[None], array.size) for array in self.folded()
             )
 
     def forward(self, builder: Builder) -> Sequence[Any]:
         source, target = self.source.buffer, self.target.buffer
         finish = RELU if self.target.rectified else PLAIN
-        return [scale(builder, source, target, target, finish, self._factors, self._offsets)]
+        return [scale(builder, source, target, target, finish, self.factors, self.offsets)]
 
     def backward(self, builder: Builder) -> Sequence[Any]:
         g, source = self.target.gradient, self.source
-        return [scale(builder, g, source.gradient, source.buffer, source.next_finish(), self._factors)]
+        return [scale(builder, g, source.gradient, source.buffer, source.next_finish(), self.factors)]
 
 
 @dataclass(eq=False)
@@ -98,10 +77,7 @@ class Norm(Node):
     target: Value
     layer: BatchNorm
 
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
-
-    def prepare(self, graph: Graph) -> None:
+    def prepare(self, batch_size: int | None) -> None:
         alone = self.source.readers == [self] and not self.source.rectified and not self.source.is_input
         if alone and self.target.same_gradient is None:  # the gradient is computed in place
             self.source.same_gradient = self.target

@@ -1,30 +1,16 @@
 """Pooling."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hlf_np.arrays import Integers
 from hlf_np.kernels import instructions
 from hlf_np.kernels.layout import Layout, windows
-from hlf_np.layers import AveragePool, MaxPool
+from hlf_np.programs.builder import Builder
 from hlf_np.programs.values import Node, Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
-    from hlf_np.programs.graph import Graph, Layers
-
-
-def read_pool(graph: Graph, layer: MaxPool | AveragePool, layers: Layers, source: Value) -> Value:
-    """Append a pooling."""
-    stride = layer.stride or layer.kernel
-    height, width, channels = layer.output_shape(source.shape)
-    target = graph.value(height, width, channels)
-    return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
 
 
 @dataclass(eq=False)
@@ -36,9 +22,6 @@ class Pool(Node):
     kernel: int
     stride: int
     largest: bool
-
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
 
     def forward(self, builder: Builder) -> Sequence[Any]:
         source, to = self.source.buffer, self.target.buffer

@@ -18,10 +18,10 @@ from hlf_np.arrays import Array, Integers, filled
 from hlf_np.kernels.instructions import Product
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE
+from hlf_np.programs.builder import Builder
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
 Pixels = tuple[Integers, Integers]  # some rows and columns of an image
 

@@ -13,10 +13,10 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES, PANEL
 from hlf_np.kernels.winograd import BLOCK, inputs, scratch, sums
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, Form
+from hlf_np.programs.builder import Builder
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
 
 def room(node: Affine) -> int:
