@@ -34,7 +34,7 @@ rows and columns of 16 channels become 7 of 32 (kernel 4, stride 2, padding 1), 
    reads a row back as a `Product` and calls `kernels.convolution.product`, which goes through the rows of the product,
    12 at a time, and its columns, 32 at a time: each is one *tile*, whose sums stay in registers. `kernels.tile`
    explains it.
-7. **In training** (`training.TrainingProgram`) batch norm stays a node of its own (`normalization.Norm`), and
+7. **In training** (`training.TrainingProgram`) batch norm stays a node of its own (`nodes.Norm`), and
    `Affine.parameter_gradients` writes the gradients with respect to weights and bias: sums over all pixels of all
    images of window times output gradient, again products of gathered rows (`kernels.outer_tile`).
 

@@ -22,7 +22,7 @@ from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SM
 from hlf_np.layers import BatchNorm, Convolution, Linear, TransposedConvolution
 from hlf_np.programs import blocks, products, winograd
 from hlf_np.programs.builder import Builder
-from hlf_np.programs.normalization import Norm
+from hlf_np.programs.nodes import Norm
 from hlf_np.programs.values import Node, Value
 
 Weighted = Convolution | TransposedConvolution | Linear

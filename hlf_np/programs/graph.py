@@ -2,8 +2,8 @@
 
 A ReLU disappears into the layer before it, flattening into the order of the weights, and in evaluation mode batch norm
 too: it is then an affine map per channel, and part of the weights before it; likewise two linear layers with nothing
-in between, as at the end of the paper's CNN, are one. What is left are the nodes of `affine`, `pooling`, `joining` and
-`normalization`, and between them *values*.
+in between, as at the end of the paper's CNN, are one. What is left are the nodes of `affine` and `nodes`, and *values*
+between them.
 
 Layers are recognised by their exact class: one that inherits from `Convolution` may compute anything. What is not in
 `READERS` is not compiled.
@@ -32,9 +32,7 @@ from hlf_np.layers import (
     Unflatten,
 )
 from hlf_np.programs.affine import Affine, Weighted
-from hlf_np.programs.joining import Join
-from hlf_np.programs.normalization import Norm, Pointwise
-from hlf_np.programs.pooling import Pool
+from hlf_np.programs.nodes import Join, Norm, Pointwise, Pool
 from hlf_np.programs.values import Node, NotCompiledError, Value
 
 L = TypeVar("L", bound=Layer)

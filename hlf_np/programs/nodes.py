@@ -1,12 +1,14 @@
-"""Batch norm with the batch's statistics, as in training, and batch norm and ReLU that no layer takes in."""
+"""The nodes that are not affine: pooling, joins of residual blocks, and batch norm and ReLU that no layer takes in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hlf_np.arrays import Floats
-from hlf_np.kernels.instructions import Scale
-from hlf_np.kernels.layout import Layout
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.kernels import instructions
+from hlf_np.kernels.layout import Layout, windows
 from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.kernels.training_instructions import Moments, Normalize, NormGradient, NormSums, NormTotals, Statistics
@@ -15,7 +17,54 @@ from hlf_np.programs.builder import Builder
 from hlf_np.programs.values import Node, Value
 
 
-def scale(
+@dataclass(eq=False)
+class Pool(Node):
+    """The largest or the mean value of each window."""
+
+    source: Value
+    target: Value
+    kernel: int
+    stride: int
+    largest: bool
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source.buffer, self.target.buffer
+        self._pool = instructions.Pool(
+            windows=builder.table(self._windows(source)),
+            pixels=to.height * to.width,
+            segments=builder.table(self._positions(source)),
+            size=self.kernel**2,
+            targets=builder.table(to.all_pixels()),
+            channels=to.channels,
+            largest=int(self.largest),
+        )
+        return [self._pool]
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source, self.source.gradient
+        return [
+            instructions.PoolGradient(
+                *self._pool,
+                gradients=builder.table(self.target.gradient.all_pixels()),
+                to_windows=builder.table(self._windows(to)),
+                to_segments=builder.table(self._positions(to)),
+                to_all=builder.table(to.all_pixels()),
+                to_pixels=source.pixels,
+                finish=source.next_finish(),
+                gates=builder.table(source.buffer.all_pixels()),
+            )
+        ]
+
+    def _windows(self, layout: Layout) -> Integers:
+        return windows(layout, (self.kernel, self.kernel), self.stride, 0)
+
+    def _positions(self, layout: Layout) -> Integers:
+        """Where the pixels of a window lie, relative to its first."""
+        side = np.arange(self.kernel)
+        return (side[:, None] * layout.row + side * layout.channels).ravel()
+
+
+def _scale(
     builder: Builder,
     source: Layout,
     target: Layout,
@@ -23,9 +72,9 @@ def scale(
     finish: int,
     factors: int | None = None,
     offsets: int | None = None,
-) -> Scale:
+) -> instructions.Scale:
     """target = factors * source + offsets, a copy if there are none, for all pixels."""
-    return Scale(
+    return instructions.Scale(
         sources=builder.table(source.all_pixels()),
         pixels=target.height * target.width,
         targets=builder.table(target.all_pixels()),
@@ -35,6 +84,42 @@ def scale(
         finish=finish,
         gates=builder.table(gates.all_pixels()),
     )
+
+
+@dataclass(eq=False)
+class Join(Node):
+    """relu(body + shortcut). A sum hands its gradient to both branches as it is."""
+
+    body: Value
+    shortcut: Value
+    target: Value
+
+    @property
+    def sources(self) -> tuple[Value, ...]:
+        return self.body, self.shortcut
+
+    def prepare(self, batch_size: int | None) -> None:
+        for source in self.sources:  # of a branch that nothing else reads or gates, the gradient is the target's
+            if source.readers == [self] and not source.rectified and not source.is_input:
+                source.same_gradient = self.target
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        bodies, shortcuts, targets = (
+            builder.table(value.buffer.all_pixels()) for value in (self.body, self.shortcut, self.target)
+        )
+        to = self.target.buffer
+        return [
+            instructions.Join(
+                bodies=bodies, shortcuts=shortcuts, pixels=to.height * to.width, targets=targets, channels=to.channels
+            )
+        ]
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        return [
+            _scale(builder, self.target.gradient, source.gradient, source.buffer, source.next_finish())
+            for source in self.sources
+            if source.same_gradient is None
+        ]
 
 
 @dataclass(eq=False)
@@ -62,11 +147,11 @@ class Pointwise(Node):
     def forward(self, builder: Builder) -> Sequence[Any]:
         source, target = self.source.buffer, self.target.buffer
         finish = RELU if self.target.rectified else PLAIN
-        return [scale(builder, source, target, target, finish, self.factors, self.offsets)]
+        return [_scale(builder, source, target, target, finish, self.factors, self.offsets)]
 
     def backward(self, builder: Builder) -> Sequence[Any]:
         g, source = self.target.gradient, self.source
-        return [scale(builder, g, source.gradient, source.buffer, source.next_finish(), self.factors)]
+        return [_scale(builder, g, source.gradient, source.buffer, source.next_finish(), self.factors)]
 
 
 @dataclass(eq=False)
