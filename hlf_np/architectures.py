@@ -22,6 +22,9 @@ from hlf_np.layers import (
     Sequential,
 )
 
+Sizes = tuple[int, ...]
+ImageShape = tuple[int, int, int]  # (H, W, C)
+
 
 class Kind(StrEnum):
     CNN = "cnn"
@@ -39,11 +42,11 @@ class Architecture:
     """
 
     kind: Kind
-    widths: tuple[int, ...]
+    widths: Sizes
     classes: int = 10
-    image_shape: tuple[int, int, int] = (28, 28, 1)
+    image_shape: ImageShape = (28, 28, 1)
     hidden_units: int = 100  # of the CNN's first fully connected layer
-    blocks: tuple[int, ...] = ()  # of the ResNet, per stage
+    blocks: Sizes = ()  # of the ResNet, per stage
 
     def __post_init__(self) -> None:
         sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
@@ -65,7 +68,7 @@ class Architecture:
         }
         return cls(**fields | {"kind": Kind(values["kind"])})
 
-    def with_widths(self, widths: tuple[int, ...], **changes: Any) -> Architecture:
+    def with_widths(self, widths: Sizes, **changes: Any) -> Architecture:
         """The same with other widths, and more changes; each stage of a ResNet has as many blocks as its first."""
         return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths), **changes)
 
@@ -96,14 +99,9 @@ def _cnn(architecture: Architecture, random: Draws) -> list[Layer]:
     for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3
         layers += [Convolution(channels, out_channels, random), BatchNorm(out_channels), ReLU()]
         height, width, channels = height // 2, width // 2, out_channels
-    hidden = architecture.hidden_units
+    hidden = Linear(height * width * channels, architecture.hidden_units, random)
     # no activation between the two, as in the released code
-    return [
-        *layers,
-        Flatten(),
-        Linear(height * width * channels, hidden, random),
-        Linear(hidden, architecture.classes, random),
-    ]
+    return [*layers, Flatten(), hidden, Linear(architecture.hidden_units, architecture.classes, random)]
 
 
 def _mlp(architecture: Architecture, random: Draws) -> list[Layer]:
@@ -116,10 +114,8 @@ def _mlp(architecture: Architecture, random: Draws) -> list[Layer]:
 
 
 def _convolution3(channels: int, out_channels: int, random: Draws, stride: int = 1) -> list[Layer]:
-    return [
-        Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False),
-        BatchNorm(out_channels),
-    ]
+    convolution = Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False)
+    return [convolution, BatchNorm(out_channels)]
 
 
 def _resnet(architecture: Architecture, random: Draws) -> list[Layer]:
@@ -129,26 +125,17 @@ def _resnet(architecture: Architecture, random: Draws) -> list[Layer]:
     for stage, (out_channels, blocks) in enumerate(zip(architecture.widths, architecture.blocks, strict=True)):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1  # 28 -> 14 -> 7
-            body = Sequential(
-                *_convolution3(channels, out_channels, random, stride),
-                ReLU(),
-                *_convolution3(out_channels, out_channels, random),
-            )
+            first = _convolution3(channels, out_channels, random, stride)
+            body = Sequential(*first, ReLU(), *_convolution3(out_channels, out_channels, random))
             shortcut = None
             if stride > 1 or channels != out_channels:
                 projection = Convolution(channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False)
                 shortcut = Sequential(projection, BatchNorm(out_channels))
             layers.append(Residual(body, shortcut))
             height, width, channels = -(-height // stride), -(-width // stride), out_channels
-    return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
-
-
-def _head(height: int, width: int, channels: int, architecture: Architecture, random: Draws) -> list[Layer]:
-    pooled = min(height, width)
-    return [
-        Flatten(),
-        Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random),
-    ]
+    window = min(height, width)
+    features = (height // window) * (width // window) * channels
+    return [*layers, AveragePool(window), Flatten(), Linear(features, architecture.classes, random)]
 
 
 def _vgg(architecture: Architecture, random: Draws) -> list[Layer]:

@@ -43,8 +43,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -157,7 +156,7 @@ def _decoder(config: VaeConfig, random: Draws) -> Sequential:
     return Sequential(*layers, Sigmoid())
 
 
-class Vae(Layer):
+class Vae(weights.Weights, Layer):
     """A variational autoencoder. Get a trained one from `train_vae`, or from a file with `load_vae`.
 
     As a layer it takes images to the reconstructions from their mean codes.
@@ -206,17 +205,13 @@ class Vae(Layer):
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
         return self._compiler.evaluate(codes, self.decoder)
 
-    def state_dict(self) -> dict[str, Floats]:
-        """Copies of all parameters and running statistics by name, in PyTorch's layouts."""
-        return weights.state_dict(self)
-
-    def load_state_dict(self, state: dict[str, Floats]) -> None:
-        """Take over arrays named and shaped as `state_dict`'s; UserError for anything else, and nothing changed."""
-        weights.load_state_dict(self, state, "VAE")
+    @property
+    def _weighted(self) -> tuple[Layer, str]:
+        return self, "VAE"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write config and weights to an `.npz` file, whole or not at all."""
-        weights.save(Path(path), "vae", asdict(self.config), self)
+        weights.save(path, "vae", self.config, self)
 
 
 def load_vae(path: str | os.PathLike[str]) -> Vae:
@@ -230,4 +225,4 @@ def load_vae(path: str | os.PathLike[str]) -> Vae:
     def blank(description: Any, draws: Draws) -> Vae:
         return Vae(VaeConfig.from_json(description), draws=draws)
 
-    return weights.load(Path(path), "vae", blank, "VAE", "delete it to train it anew")
+    return weights.load(path, "vae", blank, "VAE", "delete it to train it anew")
