@@ -7,8 +7,6 @@ An attack's share counts the arithmetic of the layers as they are written. Winog
 `kernels.winograd_forms`), and so an attack may be faster than its products.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator

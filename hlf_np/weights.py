@@ -4,8 +4,6 @@ The names and layouts are PyTorch's. Files are `.npz` archives of plain arrays, 
 code when they are loaded.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

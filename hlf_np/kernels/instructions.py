@@ -16,8 +16,6 @@ of few channels; `columns`, channels of a product's result; `finish`, what happe
 the next. In training, `row` is the numbers in a row of pixels, `rows` how many such rows an image has.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any

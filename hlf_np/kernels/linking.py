@@ -5,8 +5,6 @@ kernel would take many seconds. `Linked` compiles such a function once; kernels 
 that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any

@@ -12,8 +12,6 @@ threads had been started before, the child does all shares itself, one after ano
 its children. A spawned process has threads of its own.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

@@ -6,8 +6,6 @@ over its code (`project`). Otherwise the manifold is approximated near x by a fl
 images nearest to x~ (`subspace_distances`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The VAEs in a folder, for whoever has no data to train them again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hlf_np.errors import UserError

@@ -1,7 +1,5 @@
 """Training variational autoencoders: one for all images given, or one for each class."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

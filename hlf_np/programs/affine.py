@@ -5,8 +5,6 @@ and a *small* side, the convolution's input and output, and only the direction d
 whose only window is the whole image; one that is unflattened to an image is the transpose of that.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

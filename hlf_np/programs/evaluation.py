@@ -11,8 +11,6 @@ lanes of the same group together; the network behind them takes all lanes at onc
 constants instead of weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -9,8 +9,6 @@ Layers are recognised by their exact class: one that inherits from `Convolution`
 `READERS` is not compiled.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar

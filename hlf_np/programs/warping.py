@@ -1,7 +1,5 @@
 """A warp in front of a network, with constants instead of weights; `kernels.warp` explains warps."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
