@@ -1,8 +1,8 @@
 """Prototype letters from font files: every face becomes ten grey images of the letters A to J.
 
-A face is drawn large and box-filtered down to 28 x 28, white on black, at one scale for its ten letters.
-Faces that hold no such letters, that nobody could read, or that repeat another face are rejected with a
-reason, and no family may contribute more than a few faces.
+A face is drawn large and box-filtered down to 28 x 28, white on black, at one scale for its ten letters. Faces that
+hold no such letters, that nobody could read, or that repeat another face are rejected with a reason, and no family may
+contribute more than a few faces.
 """
 
 import csv
@@ -45,23 +45,16 @@ def build(
 
     Parameters
     ----------
-    directories
-        Searched recursively, links to folders included, for TrueType and OpenType files and collections.
-    faces
-        How many faces to keep; all usable ones if None.
-    per_family
-        Most faces of one family (see `family_key`).
-    excluded
-        Names of files to leave out.
-    rules
-        Thresholds of the rejection rules.
-    known
-        Faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
+    directories : searched recursively, links to folders included, for TrueType and OpenType files and collections.
+    faces : how many to keep; all usable ones if None.
+    per_family : most faces of one family (see `family_key`).
+    excluded : names of files to leave out.
+    rules : thresholds of the rejection rules.
+    known : faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
 
     Returns
     -------
-    tuple[list[Face], list[Rejection]]
-        The faces, in an order that depends on their files' contents alone, and the rejected ones.
+    The faces, in an order that depends on their files' contents alone, and the rejected ones.
     """
     if per_family < 1 or (faces is not None and faces < 1):
         raise UserError("the number of faces and the limit per family must be at least 1")
@@ -215,14 +208,9 @@ def write(
 
     Parameters
     ----------
-    faces
-        As `build` returns them.
-    path
-        Archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
-    manifest
-        CSV file with one row per face.
-    extra
-        Further columns of the manifest.
+    faces : as `build` returns them.
+    path : archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
+    manifest : CSV file with one row per face; extra : further columns of it.
     """
     with replace_file(path) as stream:
         np.savez_compressed(

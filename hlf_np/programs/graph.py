@@ -13,27 +13,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from hlf_np import layers as nn
 from hlf_np.kernels.tile import LANES
-from hlf_np.layers import (
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    TransposedConvolution,
-    Unflatten,
-)
 from hlf_np.programs.affine import Affine, Weighted
 from hlf_np.programs.nodes import Join, Norm, Pointwise, Pool
 from hlf_np.programs.values import Node, NotCompiledError, Value
 
-L = TypeVar("L", bound=Layer)
+L = TypeVar("L", bound=nn.Layer)
 
 FOLDED = 1 << 22  # multiplications that folding two linear layers may take, whenever their weights have changed
 
@@ -48,7 +34,7 @@ class Graph:
     UserError : for a network that does not fit together; NotCompiledError : for one with layers that are not compiled.
     """
 
-    def __init__(self, network: Layer, input_shape: tuple[int, ...], batch_size: int | None = None) -> None:
+    def __init__(self, network: nn.Layer, input_shape: tuple[int, ...], batch_size: int | None = None) -> None:
         self.batch_size = batch_size
         self.values: list[Value] = []
         self.nodes: list[Node] = []
@@ -61,14 +47,14 @@ class Graph:
     def training(self) -> bool:
         return self.batch_size is not None
 
-    def append(self, network: Layer) -> None:
+    def append(self, network: nn.Layer) -> None:
         """Append a network that reads the output, and whose output this becomes."""
         self.output_shape = network.output_shape(self.output_shape)
         self.output = self.read(network, self.output)
         if self.output.shape != _image(self.output_shape):
             raise NotCompiledError("a network whose output is a flattened image is not compiled")
 
-    def read(self, network: Layer, value: Value) -> Value:
+    def read(self, network: nn.Layer, value: Value) -> Value:
         """Append a network that reads `value`; its output."""
         layers = Layers(network)
         for layer in layers:
@@ -104,13 +90,13 @@ class Graph:
                 shared.gradient_frame = max(shared.gradient_frame, value.gradient_frame)
 
 
-class Layers(Iterator[Layer]):
+class Layers(Iterator[nn.Layer]):
     """The layers of nested sequences, in order; those that a node swallows are skipped."""
 
-    def __init__(self, network: Layer) -> None:
+    def __init__(self, network: nn.Layer) -> None:
         self._left = list(_flat(network))[::-1]
 
-    def __next__(self) -> Layer:
+    def __next__(self) -> nn.Layer:
         if not self._left:
             raise StopIteration
         return self._left.pop()
@@ -125,15 +111,15 @@ class Layers(Iterator[Layer]):
 def read_affine(graph: Graph, layer: Weighted, layers: Layers, source: Value) -> Value:
     """Append the layer and what can be computed with it: batch norm, ReLU, a second linear layer, the final sigmoid."""
     behind = None
-    if isinstance(layer, Linear) and not graph.training:
-        behind = layers.skip(Linear, lambda second: _foldable(layer, second))
+    if isinstance(layer, nn.Linear) and not graph.training:
+        behind = layers.skip(nn.Linear, lambda second: _foldable(layer, second))
     # only a code can be unflattened by the transpose of a convolution
-    unflattened = layers.skip(Unflatten) if isinstance(layer, Linear) and source.pixels == 1 else None
+    unflattened = layers.skip(nn.Unflatten) if isinstance(layer, nn.Linear) and source.pixels == 1 else None
     shape, geometry = _geometry(behind or layer, unflattened, source)
-    norm = layers.skip(BatchNorm)
-    rectified = layers.skip(ReLU) is not None
-    decoded = isinstance(layer, TransposedConvolution) and not norm and not rectified
-    sigmoid = decoded and layers.skip(Sigmoid) is not None
+    norm = layers.skip(nn.BatchNorm)
+    rectified = layers.skip(nn.ReLU) is not None
+    decoded = isinstance(layer, nn.TransposedConvolution) and not norm and not rectified
+    sigmoid = decoded and layers.skip(nn.Sigmoid) is not None
     apart = norm if graph.training else None  # a batch norm of its own
     target = graph.value(*shape, rectified=rectified and not apart)
     node = Affine(source, target, layer, None if apart else norm, *geometry, behind=behind, sigmoid=sigmoid)
@@ -141,7 +127,7 @@ def read_affine(graph: Graph, layer: Weighted, layers: Layers, source: Value) ->
     return graph.add(Norm(value, graph.value(*shape, rectified=rectified), apart)) if apart else value
 
 
-def _foldable(first: Linear, second: Linear) -> bool:
+def _foldable(first: nn.Linear, second: nn.Linear) -> bool:
     """Whether two linear layers in a row are less work as one, and folding them is not."""
     (hidden, inputs), (outputs, _) = (layer.parameters["weight"].shape for layer in (first, second))
     return inputs * outputs <= hidden * (inputs + outputs) and inputs * outputs * hidden <= FOLDED
@@ -150,41 +136,43 @@ def _foldable(first: Linear, second: Linear) -> bool:
 _Geometry = tuple[tuple[int, int], int, int, bool]  # kernel, stride, padding, whether it is transposed
 
 
-def _geometry(layer: Weighted, unflattened: Unflatten | None, source: Value) -> tuple[tuple[int, int, int], _Geometry]:
+def _geometry(
+    layer: Weighted, unflattened: nn.Unflatten | None, source: Value
+) -> tuple[tuple[int, int, int], _Geometry]:
     """The shape of the target, and the convolution behind the layer."""
     weight = layer.parameters["weight"].shape
-    if isinstance(layer, Linear):
+    if isinstance(layer, nn.Linear):
         if unflattened is None:
             return (1, 1, weight[0]), ((source.height, source.width), 1, 0, False)
         size = (unflattened.height, unflattened.width)
         return (*size, weight[0] // math.prod(size)), (size, 1, 0, True)
     height, width, channels = layer.output_shape(source.shape)
-    transposed = isinstance(layer, TransposedConvolution)
+    transposed = isinstance(layer, nn.TransposedConvolution)
     return (height, width, channels), ((weight[2], weight[3]), layer.stride, layer.padding, transposed)
 
 
-def read_norm(graph: Graph, layer: BatchNorm, layers: Layers, source: Value) -> Value:
+def read_norm(graph: Graph, layer: nn.BatchNorm, layers: Layers, source: Value) -> Value:
     """Append a batch norm that stands by itself, and the ReLU behind it."""
     if layer.channels != source.channels:
         raise NotCompiledError("batch norm of a flattened image is not compiled")
-    target = graph.value(*source.shape, rectified=layers.skip(ReLU) is not None)
+    target = graph.value(*source.shape, rectified=layers.skip(nn.ReLU) is not None)
     return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
 
 
-def read_relu(graph: Graph, layer: ReLU, layers: Layers, source: Value) -> Value:
+def read_relu(graph: Graph, layer: nn.ReLU, layers: Layers, source: Value) -> Value:
     """Append a ReLU that stands by itself."""
     return graph.add(Pointwise(source, graph.value(*source.shape, rectified=True), None))
 
 
-def read_pool(graph: Graph, layer: MaxPool | AveragePool, layers: Layers, source: Value) -> Value:
+def read_pool(graph: Graph, layer: nn.MaxPool | nn.AveragePool, layers: Layers, source: Value) -> Value:
     """Append a pooling."""
     stride = layer.stride or layer.kernel
     height, width, channels = layer.output_shape(source.shape)
     target = graph.value(height, width, channels)
-    return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, MaxPool)))
+    return graph.add(Pool(source, target, layer.kernel, stride, isinstance(layer, nn.MaxPool)))
 
 
-def read_residual(graph: Graph, layer: Residual, layers: Layers, source: Value) -> Value:
+def read_residual(graph: Graph, layer: nn.Residual, layers: Layers, source: Value) -> Value:
     """Append both branches and their join."""
     body = graph.read(layer.body, source)
     shortcut = graph.read(layer.shortcut, source) if layer.shortcut else source
@@ -194,21 +182,21 @@ def read_residual(graph: Graph, layer: Residual, layers: Layers, source: Value) 
 
 
 # What a layer becomes: the nodes that it adds to the graph, given the layers behind it and the value that it reads.
-READERS: dict[type[Layer], Callable[[Graph, Any, Layers, Value], Value]] = {
-    Convolution: read_affine,
-    TransposedConvolution: read_affine,
-    Linear: read_affine,
-    BatchNorm: read_norm,
-    ReLU: read_relu,
-    MaxPool: read_pool,
-    AveragePool: read_pool,
-    Residual: read_residual,
-    Flatten: lambda graph, layer, layers, source: source,
+READERS: dict[type[nn.Layer], Callable[[Graph, Any, Layers, Value], Value]] = {
+    nn.Convolution: read_affine,
+    nn.TransposedConvolution: read_affine,
+    nn.Linear: read_affine,
+    nn.BatchNorm: read_norm,
+    nn.ReLU: read_relu,
+    nn.MaxPool: read_pool,
+    nn.AveragePool: read_pool,
+    nn.Residual: read_residual,
+    nn.Flatten: lambda graph, layer, layers, source: source,
 }
 
 
-def _flat(layer: Layer) -> Iterable[Layer]:
-    if type(layer) is not Sequential:
+def _flat(layer: nn.Layer) -> Iterable[nn.Layer]:
+    if type(layer) is not nn.Sequential:
         return [layer]
     return [inner for child in layer.layers for inner in _flat(child)]
 
