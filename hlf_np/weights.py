@@ -129,18 +129,11 @@ Loaded = TypeVar("Loaded", bound=Weights)
 def load(
     path: str | os.PathLike[str], name: str, blank: Callable[[Any, Blank], Loaded], what: str, hint: str
 ) -> Loaded:
-    """The network in a file of `save`.
+    """The network in a file of `save`; UserError if it is missing, truncated, or something else.
 
-    Parameters
-    ----------
-    path, name : as for `save`.
     blank : makes the network, its weights still to come, from what `json.loads` gives for its description; nearly any
         error if that is something else.
     what, hint : for messages: what kind of file it should be, and where one comes from.
-
-    Raises
-    ------
-    UserError : if the file is missing, truncated, or something else.
     """
     path = Path(path)
     try:

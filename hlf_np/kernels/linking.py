@@ -21,15 +21,9 @@ pair = types.UniTuple(types.int64, 2)
 
 
 class Linked:
-    """A compiled function without result, to be called by its address from compiled code.
+    """A compiled function without result, called by its address from compiled code: `call(address, *arguments)`.
 
-    Parameters
-    ----------
     function : made by `njit`; arguments : the types of its arguments.
-
-    Attributes
-    ----------
-    call : for compiled code: `call(address, *arguments)`.
     """
 
     def __init__(self, function: Any, *arguments: Any) -> None:

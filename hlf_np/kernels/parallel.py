@@ -76,14 +76,10 @@ if hasattr(os, "register_at_fork"):
 class Parallel:
     """A compiled function without result that does one share of some work; all threads together do all shares.
 
-    Parameters
-    ----------
+    Compiled code has them done by `spread(addresses, shares, *arguments)`.
+
     function : made by `njit`; its first argument is the number of the share. What a share writes, no other may touch.
     arguments : the types of the arguments behind that.
-
-    Attributes
-    ----------
-    spread : for compiled code: `spread(addresses, shares, *arguments)`.
     """
 
     def __init__(self, function: Any, *arguments: Any) -> None:

@@ -51,14 +51,9 @@ def numbered(arrays: list[Floats]) -> Floats:
 class Builder:
     """Gives places away, one after another.
 
-    Parameters
-    ----------
     images : how many a workspace holds.
     number : numbers the entries of a layer's array.
     training : whether there are gradients with respect to parameters; see `tasks` and `totals`.
-
-    Attributes
-    ----------
     room : numbers that Winograd's convolutions need to work in.
     input_gradient, input_order : where `blocks` left the gradient with respect to a narrow input, and its order there.
     tasks : parts of the gradients with respect to weights; totals : gradients that are summed up in the parts first.

@@ -60,18 +60,12 @@ class Tasks:
 
 
 class Program:
-    """A compiled network.
+    """A compiled network; UserError for one that does not fit, NotCompiledError for one that cannot be compiled.
 
-    Parameters
-    ----------
     network : what the graph knows to read.
     input_shape : (H, W, C) of images, (L,) of codes.
     warped : whether the inputs are six parameters that warp an image (H, W, 1).
     fronts : networks in front, one for each group of inputs, that differ in nothing but their weights.
-
-    Raises
-    ------
-    UserError : for a network that does not fit; NotCompiledError : for one that cannot be compiled.
     """
 
     def __init__(
@@ -145,8 +139,6 @@ class Program:
 class _Part:
     """The instructions of some nodes.
 
-    Attributes
-    ----------
     begin : where their weights begin; sources : for each place from there on the number of what belongs there;
     filters : see `Builder.filters`.
     """

@@ -27,11 +27,9 @@ FOLDED = 1 << 22  # multiplications that folding two linear layers may take, whe
 class Graph:
     """The values and nodes of a network, in the order of computation.
 
-    batch_size : of most batches if the network is in training mode, which keeps its batch norms; otherwise none.
+    UserError for a network that does not fit together, NotCompiledError for one with layers that are not compiled.
 
-    Raises
-    ------
-    UserError : for a network that does not fit together; NotCompiledError : for one with layers that are not compiled.
+    batch_size : of most batches if the network is in training mode, which keeps its batch norms; otherwise none.
     """
 
     def __init__(self, network: nn.Layer, input_shape: tuple[int, ...], batch_size: int | None = None) -> None:

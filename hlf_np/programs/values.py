@@ -70,8 +70,6 @@ class Value:
 class Node(ABC):
     """A step of a compiled network, which writes its own instructions.
 
-    Attributes
-    ----------
     source : the value that it reads; target : the value that it writes.
     room : how many numbers it needs to work in, besides its values.
     """

@@ -17,8 +17,6 @@ PARAMETERS = 6
 class WarpFront:
     """The instructions of a warp of images of one channel.
 
-    Attributes
-    ----------
     forward, backward : the instructions.
     slots : where the six parameters of an image belong, and the image that is warped; see `builder.slot`.
     code_gradient : where the gradient with respect to the parameters is.
