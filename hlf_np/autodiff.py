@@ -1,10 +1,9 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the
-gradient of the loss with respect to itself into the gradients with respect to its parents.
-`Tensor.backward` walks this graph from the loss to the leaves, each node once, after everything that
-depends on it: the chain rule. The operations themselves are in `operations`, forward and backward side
-by side.
+A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the gradient of the
+loss with respect to itself into the gradients with respect to its parents. `Tensor.backward` walks this graph from the
+loss to the leaves, each node once, after everything that depends on it: the chain rule. The operations themselves are
+in `operations`, forward and backward side by side.
 """
 
 from __future__ import annotations

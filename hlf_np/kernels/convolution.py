@@ -7,10 +7,9 @@ With channels last, y = conv(x, w) at output pixel (i, j) is::
 one row of a matrix product: the window under the pixel times the weights as a (kh kw C, O) matrix. The
 two gradients are products of the same kind, with L the loss, g = dL/dy and s the stride:
 
-- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that
-  is a whole number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a
-  phase the gradient is a stride-1 convolution of g with every s-th weight in reversed order. There are s
-  x s phases, each one product.
+- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that is a whole
+  number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a phase the gradient is a
+  stride-1 convolution of g with every s-th weight in reversed order. There are s x s phases, each one product.
 - **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]:
   weight positions are the rows, and the sum runs over pixels.
 
@@ -23,7 +22,7 @@ results have the same bits at any number of threads.
 
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, plain
+from hlf_np.arrays import Array, Floats, filled, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
@@ -109,9 +108,8 @@ def panels(matrix: Array) -> Array:
     """
     depth, columns = matrix.shape
     count = -(-columns // PANEL)
-    filled = np.zeros((depth, count * PANEL), matrix.dtype)
-    filled[:, :columns] = matrix
-    return np.ascontiguousarray(filled.reshape(depth, count, PANEL).transpose(1, 0, 2))
+    whole = filled((depth, count * PANEL), matrix)
+    return np.ascontiguousarray(whole.reshape(depth, count, PANEL).transpose(1, 0, 2))
 
 
 @inner
@@ -259,12 +257,7 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
 
 
 def convolve_input_gradient(
-    gradient: Floats,
-    weight: Floats,
-    bias: Floats | None,
-    stride: int,
-    padding: int,
-    size: tuple[int, int],
+    gradient: Floats, weight: Floats, bias: Floats | None, stride: int, padding: int, size: tuple[int, int]
 ) -> Floats:
     """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
     g = _geometry_of((len(gradient), *size, weight.shape[1]), weight, stride, padding)
@@ -291,8 +284,7 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
         start[:out_channels] = bias
     _products(
         PRODUCTS.addresses, PRODUCT.address, _flat(x),
-        np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
-        y.reshape(-1),
+        np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
         phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
         *phases.scratch.arrays(phases.framed, chunk * out_height * out_width * start.size),
@@ -308,14 +300,14 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     _check(x, gradient, channels, (g.out_height, g.out_width))
     if gradient.shape[:3] != (n, g.out_height, g.out_width):
         raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
-    parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
+    parts, rows, columns = -(-n // g.chunk), kernel[0] * kernel[1] * channels, padded(out_channels)
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
+    tables = g.forward
     _weight_gradient(
-        WEIGHT_GRADIENT.addresses, OUTER_PRODUCTS.address, _flat(x), _flat(gradient),
-        dw.reshape(-1),
-        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
-        g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
-        *g.scratch.arrays(g.source.size + TILE_ROWS, g.target.size),
+        WEIGHT_GRADIENT.addresses, OUTER_PRODUCTS.address, _flat(x), _flat(gradient), dw.reshape(-1),
+        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, columns), padding,
+        tables.segments, kernel[1] * channels, tables.sources, tables.targets,
+        *tables.scratch.arrays(tables.framed + TILE_ROWS, g.chunk * g.out_height * g.out_width * columns),
     )  # fmt: skip
     total = dw.sum(axis=0)  # in this order
     total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)

@@ -11,11 +11,10 @@ registers for the whole sum. Step k loads 1 or 2 vectors of B, and for each row 
 A; with 12 rows and 2 vectors that is 14 loads for 24 multiply-adds, and 24 independent sums hide the 4
 cycles each addition takes. The registers (32 of them) hold 24 sums, 2 vectors of B and one broadcast.
 
-**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a
-second table where each of its segments starts relative to that. A convolution's row is the window under
-an output pixel: `kh` segments of `kw * channels` contiguous numbers in a padded image. So no window is
-ever copied (no `im2col`), and one kernel serves convolutions, their gradients and fully connected
-layers. A third table says where the rows of C go.
+**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a second table where
+each of its segments starts relative to that. A convolution's row is the window under an output pixel: `kh` segments of
+`kw * channels` contiguous numbers in a padded image. So no window is ever copied (no `im2col`), and one kernel serves
+convolutions, their gradients and fully connected layers. A third table says where the rows of C go.
 
 Numba loops alone reload the sums from memory at each step, so the tile is written as LLVM instructions:
 vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narrower registers. Loads and

@@ -26,14 +26,7 @@ def room(node: Affine) -> int:
 
 
 def convolution(
-    node: Affine,
-    builder: Builder,
-    to_big: bool,
-    source: Layout,
-    target: Layout,
-    gates: Layout,
-    start: int,
-    finish: int,
+    node: Affine, builder: Builder, to_big: bool, source: Layout, target: Layout, gates: Layout, start: int, finish: int
 ) -> Winograd:
     """From the small side to the big one or back."""
     form = node.forms[to_big]
