@@ -30,30 +30,22 @@ class Pool(Node):
     def forward(self, builder: Builder) -> Sequence[Any]:
         source, to = self.source.buffer, self.target.buffer
         self._pool = instructions.Pool(
-            windows=builder.table(self._windows(source)),
-            pixels=to.height * to.width,
-            segments=builder.table(self._positions(source)),
-            size=self.kernel**2,
-            targets=builder.table(to.all_pixels()),
-            channels=to.channels,
-            largest=int(self.largest),
-        )
+            windows=builder.table(self._windows(source)), pixels=to.height * to.width,
+            segments=builder.table(self._positions(source)), size=self.kernel**2,
+            targets=builder.table(to.all_pixels()), channels=to.channels, largest=int(self.largest),
+        )  # fmt: skip
         return [self._pool]
 
     def backward(self, builder: Builder) -> Sequence[Any]:
         source, to = self.source, self.source.gradient
         return [
             instructions.PoolGradient(
-                *self._pool,
-                gradients=builder.table(self.target.gradient.all_pixels()),
-                to_windows=builder.table(self._windows(to)),
-                to_segments=builder.table(self._positions(to)),
-                to_all=builder.table(to.all_pixels()),
-                to_pixels=source.pixels,
-                finish=source.next_finish(),
-                gates=builder.table(source.buffer.all_pixels()),
+                *self._pool, gradients=builder.table(self.target.gradient.all_pixels()),
+                to_windows=builder.table(self._windows(to)), to_segments=builder.table(self._positions(to)),
+                to_all=builder.table(to.all_pixels()), to_pixels=source.pixels,
+                finish=source.next_finish(), gates=builder.table(source.buffer.all_pixels()),
             )
-        ]
+        ]  # fmt: skip
 
     def _windows(self, layout: Layout) -> Integers:
         return windows(layout, (self.kernel, self.kernel), self.stride, 0)
@@ -75,15 +67,12 @@ def _scale(
 ) -> instructions.Scale:
     """target = factors * source + offsets, a copy if there are none, for all pixels."""
     return instructions.Scale(
-        sources=builder.table(source.all_pixels()),
-        pixels=target.height * target.width,
-        targets=builder.table(target.all_pixels()),
-        channels=target.channels,
+        sources=builder.table(source.all_pixels()), pixels=target.height * target.width,
+        targets=builder.table(target.all_pixels()), channels=target.channels,
         factors=builder.ones(target.channels) if factors is None else factors,
         offsets=builder.zeros(target.channels) if offsets is None else offsets,
-        finish=finish,
-        gates=builder.table(gates.all_pixels()),
-    )
+        finish=finish, gates=builder.table(gates.all_pixels()),
+    )  # fmt: skip
 
 
 @dataclass(eq=False)
