@@ -72,8 +72,8 @@ _tiles = TILES.spread
 
 
 @kernel
-def _peak(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
-    _tiles(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats)
+def _peak(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    _tiles(addresses, threads, *arguments)
 
 
 def peak(threads: int) -> float:

@@ -206,25 +206,15 @@ _products_shares, _weight_gradient_shares = PRODUCTS.spread, WEIGHT_GRADIENT.spr
 
 
 @kernel
-def _products(  # type: ignore[no-untyped-def]
-    addresses, run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
-    framed, wide
-):  # fmt: skip
+def _products(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
     """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
-    _products_shares(
-        addresses, framed.shape[0], run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets,
-        segments, weights_begin, framed, wide,
-    )  # fmt: skip
+    _products_shares(addresses, threads, *arguments)
 
 
 @kernel
-def _weight_gradient(  # type: ignore[no-untyped-def]
-    addresses, run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
-):
+def _weight_gradient(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
     """Each chunk's gradient by itself."""
-    _weight_gradient_shares(
-        addresses, framed.shape[0], run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
-    )
+    _weight_gradient_shares(addresses, threads, *arguments)
 
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
@@ -282,12 +272,12 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
         if bias.shape != (out_channels,) or bias.dtype != x.dtype:
             raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
         start[:out_channels] = bias
+    work = phases.scratch.arrays(phases.framed, chunk * out_height * out_width * start.size)
     _products(
-        PRODUCTS.addresses, PRODUCT.address, _flat(x),
+        PRODUCTS.addresses, len(work[0]), PRODUCT.address, _flat(x),
         np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
-        phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
-        *phases.scratch.arrays(phases.framed, chunk * out_height * out_width * start.size),
+        phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin, *work,
     )  # fmt: skip
     return y
 
@@ -303,11 +293,11 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     parts, rows, columns = -(-n // g.chunk), kernel[0] * kernel[1] * channels, padded(out_channels)
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
     tables = g.forward
+    work = tables.scratch.arrays(tables.framed + TILE_ROWS, g.chunk * g.out_height * g.out_width * columns)
     _weight_gradient(
-        WEIGHT_GRADIENT.addresses, OUTER_PRODUCTS.address, _flat(x), _flat(gradient), dw.reshape(-1),
+        WEIGHT_GRADIENT.addresses, len(work[0]), OUTER_PRODUCTS.address, _flat(x), _flat(gradient), dw.reshape(-1),
         (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, columns), padding,
-        tables.segments, kernel[1] * channels, tables.sources, tables.targets,
-        *tables.scratch.arrays(tables.framed + TILE_ROWS, g.chunk * g.out_height * g.out_width * columns),
+        tables.segments, kernel[1] * channels, tables.sources, tables.targets, *work,
     )  # fmt: skip
     total = dw.sum(axis=0)  # in this order
     total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)

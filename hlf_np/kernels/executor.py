@@ -263,7 +263,12 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
 def evaluate_part(  # type: ignore[no-untyped-def]
     part, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes
 ):
-    """A part of the inputs, a few at a time."""
+    """Outputs (N, E) of a part of the inputs (N, D), a few at a time.
+
+    run : the address of `run_instructions`; front, forward : the instructions, and weights : (G, W), see
+    `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
+    a group side by side; groups : (N,), of the inputs.
+    """
     work, room = workspace(sizes[0]), workspace(sizes[1])
     begin, end = part * order.size // parts, (part + 1) * order.size // parts
     for first in range(begin, end, lanes):
@@ -283,16 +288,6 @@ _evaluate_parts = EVALUATION.spread
 
 
 @kernel
-def evaluation_kernel(  # type: ignore[no-untyped-def]
-    addresses, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes, parts
-):
-    """Outputs (N, E) of inputs (N, D).
-
-    addresses : of `EVALUATION`; run : of `run_instructions`; front, forward : the instructions, and weights : (G, W),
-    see `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers,
-    those of a group side by side; groups : (N,), of the inputs.
-    """
-    _evaluate_parts(
-        addresses, parts, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs,
-        lanes,
-    )  # fmt: skip
+def evaluation_kernel(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    """All parts, see `evaluate_part`; addresses : of `EVALUATION`."""
+    _evaluate_parts(addresses, threads, *arguments)

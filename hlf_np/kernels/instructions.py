@@ -83,8 +83,7 @@ class FromBlocks(namedtuple("FromBlocks", "blocks block_step order rows row orig
 
 class BlocksGradient(
     namedtuple(
-        "BlocksGradient",
-        "blocks block_step order rows row origin row_step image_step g_origin g_row_step g_image_step",
+        "BlocksGradient", "blocks block_step order rows row origin row_step image_step g_origin g_row_step g_image_step"
     )
 ):
     """The gradient before that sigmoid, from the gradient with respect to the image, which lies in blocks.
@@ -112,8 +111,7 @@ class Warp(
 
 class WarpGradient(
     namedtuple(
-        "WarpGradient",
-        "codes code_step image image_step order pixels constants filled slopes slope_step to to_step",
+        "WarpGradient", "codes code_step image image_step order pixels constants filled slopes slope_step to to_step"
     )
 ):
     """The gradient with respect to the parameters, from the one with respect to the image.
@@ -124,8 +122,7 @@ class WarpGradient(
 
 class Winograd(
     namedtuple(
-        "Winograd",
-        "form patches patches_per_image row channels weights start zeros columns targets gates finish lines",
+        "Winograd", "form patches patches_per_image row channels weights start zeros columns targets gates finish lines"
     )
 ):
     """A convolution in a form of Winograd; see `kernels.winograd` for the fields."""

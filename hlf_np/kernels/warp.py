@@ -51,7 +51,10 @@ def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-de
 
 @inner
 def warp_share(share, shares, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
-    """A share of the images."""
+    """A share of the images.
+
+    slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them.
+    """
     begin, end = share * output.shape[0] // shares, (share + 1) * output.shape[0] // shares
     height, width, channels = size
     pixels = height * width
@@ -78,10 +81,8 @@ _warp_shares = WARP.spread
 
 
 @kernel
-def _warp(addresses, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
-    """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
-    shares = min(output.shape[0], SHARES)
-    _warp_shares(addresses, shares, shares, images, sources, maps, x, y, most, size, output, slopes)
+def _warp(addresses, shares, *arguments):  # type: ignore[no-untyped-def]
+    _warp_shares(addresses, shares, *arguments)
 
 
 @summing
@@ -122,9 +123,8 @@ _matrix_gradient_shares = MATRIX_GRADIENT.spread
 
 
 @kernel
-def _matrix_gradient(addresses, slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
-    shares = min(len(slopes), SHARES)
-    _matrix_gradient_shares(addresses, shares, shares, slopes, gradient, x, y, half, d_matrices)
+def _matrix_gradient(addresses, shares, *arguments):  # type: ignore[no-untyped-def]
+    _matrix_gradient_shares(addresses, shares, *arguments)
 
 
 @inner
@@ -216,8 +216,9 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
     grid = Grid(height, width)
     output = empty((len(sources), height, width, channels))
     derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width))
+    shares = min(len(sources), SHARES)
     _warp(
-        WARP.addresses, flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
+        WARP.addresses, shares, shares, flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
         grid.most, (height, width, channels), flat_rows(output), derivatives,
     )  # fmt: skip
     return output, derivatives
@@ -228,7 +229,10 @@ def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats
     grid = Grid(*size)
     by_channel = plain(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
     d_matrices = np.empty((len(slopes), 6), np.float32)
-    _matrix_gradient(MATRIX_GRADIENT.addresses, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices)
+    shares = min(len(slopes), SHARES)
+    _matrix_gradient(
+        MATRIX_GRADIENT.addresses, shares, shares, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices
+    )
     return d_matrices.reshape(-1, 2, 3)
 
 

@@ -120,9 +120,9 @@ class Program:
         rounds = max(1, -(-len(inputs) // (threads * self.lanes)))  # all lanes are busy in the last round too
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
-            executor.EVALUATION.addresses, executor.INSTRUCTIONS.address, self.front, self.forward, self.tables,
-            self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups), flat_rows(plain(inputs)),
-            outputs, lanes, threads,
+            executor.EVALUATION.addresses, threads, threads, executor.INSTRUCTIONS.address, self.front, self.forward,
+            self.tables, self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups),
+            flat_rows(plain(inputs)), outputs, lanes,
         )  # fmt: skip
         return outputs
 
