@@ -178,11 +178,7 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str) -> Images:
         raise UnusableFaceError(f"letter {letter} is out of proportion")
     canvas = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(canvas).text((-left, -top), letter, fill=255, font=font, anchor="ls")
-    pixels = np.asarray(canvas)
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    if rows.size == 0:
-        return pixels[:0, :0]
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray(canvas.crop(canvas.getbbox() or (0, 0, 0, 0)))
 
 
 def _reduce(ink: Images) -> Images:
