@@ -13,7 +13,6 @@ arithmetic than needed, but in full vectors, and stored once::
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,8 +103,7 @@ def _product(node: Affine, builder: Builder, small: Layout, bias: int | None) ->
         a, b = r - stride[0] * (i - before[0]), c - stride[1] * (j - before[1])
         if 0 <= a < height and 0 <= b < width:
             matrix[i, j, : len(node.numbers), r, c] = node.numbers[:, :, a, b]
-    layout = Layout(builder.images, len(ranges[0]), len(ranges[1]), columns)
-    layout = replace(layout, base=builder.reserve("work", layout.size))
+    layout = builder.room_for(Layout(builder.images, len(ranges[0]), len(ranges[1]), columns))
     matrix = filled((*window, small.channels, columns), matrix.reshape(*window, small.channels, -1))
     start = builder.zeros(columns) if bias is None else builder.repeated(bias, size[2], math.prod(block), columns)
     targets = (np.arange(layout.height), np.arange(layout.width))

@@ -180,7 +180,10 @@ class Builder:
 
     def buffer(self, value: Value, frame: int = 0) -> Layout:
         """Room for a value of every image."""
-        layout = Layout(self.images, value.height, value.width, value.stride, frame)
+        return self.room_for(Layout(self.images, value.height, value.width, value.stride, frame))
+
+    def room_for(self, layout: Layout) -> Layout:
+        """The layout in a place of its own in the work."""
         return replace(layout, base=self.reserve("work", layout.size))
 
 

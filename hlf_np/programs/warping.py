@@ -1,7 +1,5 @@
 """A warp in front of a network, with constants instead of weights; `kernels.warp` explains warps."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from hlf_np.arrays import Integers
@@ -30,9 +28,9 @@ class WarpFront:
         self.constants = np.concatenate([*grid.positions, grid.most, grid.half])
         self.at = builder.reserve("weights", self.constants.size)
         filled, border = grid.positions[0].size, width + 3
-        code, self.code_gradient = (_room(builder, Layout(builder.images, 1, 1, LANES)) for _ in range(2))
-        plane = _room(builder, Layout(builder.images, height + 3, border, 1))
-        slopes = _room(builder, Layout(builder.images, 1, 1, LANES + 3 * filled))
+        code, self.code_gradient = (builder.room_for(Layout(builder.images, 1, 1, LANES)) for _ in range(2))
+        plane = builder.room_for(Layout(builder.images, height + 3, border, 1))
+        slopes = builder.room_for(Layout(builder.images, 1, 1, LANES + 3 * filled))
         self.slots = np.array(
             [
                 (1, 1, PARAMETERS, code.base, 0, 0, code.image),
@@ -49,7 +47,3 @@ class WarpFront:
             image=image_gradient.origin, image_step=image_gradient.image, order=builder.table(order),
             pixels=height * width, to=self.code_gradient.base, to_step=self.code_gradient.image, **codes, **slope,
         )  # fmt: skip
-
-
-def _room(builder: Builder, layout: Layout) -> Layout:
-    return replace(layout, base=builder.reserve("work", layout.size))
