@@ -10,7 +10,8 @@ Layers are recognised by their exact class: one that inherits from `Convolution`
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from hlf_np import layers as nn
@@ -20,6 +21,7 @@ from hlf_np.programs.nodes import Join, Norm, Pointwise, Pool
 from hlf_np.programs.values import Node, NotCompiledError, Value
 
 L = TypeVar("L", bound=nn.Layer)
+Layers = deque[nn.Layer]  # those of nested sequences that are still to be read, in order
 
 FOLDED = 1 << 22  # multiplications that folding two linear layers may take, whenever their weights have changed
 
@@ -54,8 +56,9 @@ class Graph:
 
     def read(self, network: nn.Layer, value: Value) -> Value:
         """Append a network that reads `value`; its output."""
-        layers = Layers(network)
-        for layer in layers:
+        layers = deque(_flat(network))
+        while layers:
+            layer = layers.popleft()
             if type(layer) not in READERS:
                 raise NotCompiledError(f"{type(layer).__name__} is not compiled here")
             value = READERS[type(layer)](self, layer, layers, value)
@@ -88,36 +91,25 @@ class Graph:
                 shared.gradient_frame = max(shared.gradient_frame, value.gradient_frame)
 
 
-class Layers(Iterator[nn.Layer]):
-    """The layers of nested sequences, in order; those that a node swallows are skipped."""
-
-    def __init__(self, network: nn.Layer) -> None:
-        self._left = list(_flat(network))[::-1]
-
-    def __next__(self) -> nn.Layer:
-        if not self._left:
-            raise StopIteration
-        return self._left.pop()
-
-    def skip(self, kind: type[L], fits: Callable[[L], bool] = lambda layer: True) -> L | None:
-        """The next layer, if it is of this kind and fits; it is then done with."""
-        if not self._left or type(self._left[-1]) is not kind or not fits(self._left[-1]):
-            return None
-        return self._left.pop()  # type: ignore[return-value]
+def skip(layers: Layers, kind: type[L], fits: Callable[[L], bool] = lambda layer: True) -> L | None:
+    """The next layer, if it is of this kind and fits; it is then done with."""
+    if not layers or type(layers[0]) is not kind or not fits(layers[0]):
+        return None
+    return layers.popleft()  # type: ignore[return-value]
 
 
 def read_affine(graph: Graph, layer: Weighted, layers: Layers, source: Value) -> Value:
     """Append the layer and what can be computed with it: batch norm, ReLU, a second linear layer, the final sigmoid."""
     behind = None
     if isinstance(layer, nn.Linear) and not graph.training:
-        behind = layers.skip(nn.Linear, lambda second: _foldable(layer, second))
+        behind = skip(layers, nn.Linear, lambda second: _foldable(layer, second))
     # only a code can be unflattened by the transpose of a convolution
-    unflattened = layers.skip(nn.Unflatten) if isinstance(layer, nn.Linear) and source.pixels == 1 else None
+    unflattened = skip(layers, nn.Unflatten) if isinstance(layer, nn.Linear) and source.pixels == 1 else None
     shape, geometry = _geometry(behind or layer, unflattened, source)
-    norm = layers.skip(nn.BatchNorm)
-    rectified = layers.skip(nn.ReLU) is not None
+    norm = skip(layers, nn.BatchNorm)
+    rectified = skip(layers, nn.ReLU) is not None
     decoded = isinstance(layer, nn.TransposedConvolution) and not norm and not rectified
-    sigmoid = decoded and layers.skip(nn.Sigmoid) is not None
+    sigmoid = decoded and skip(layers, nn.Sigmoid) is not None
     apart = norm if graph.training else None  # a batch norm of its own
     target = graph.value(*shape, rectified=rectified and not apart)
     node = Affine(source, target, layer, None if apart else norm, *geometry, behind=behind, sigmoid=sigmoid)
@@ -153,7 +145,7 @@ def read_norm(graph: Graph, layer: nn.BatchNorm, layers: Layers, source: Value) 
     """Append a batch norm that stands by itself, and the ReLU behind it."""
     if layer.channels != source.channels:
         raise NotCompiledError("batch norm of a flattened image is not compiled")
-    target = graph.value(*source.shape, rectified=layers.skip(nn.ReLU) is not None)
+    target = graph.value(*source.shape, rectified=skip(layers, nn.ReLU) is not None)
     return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
 
 
