@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows, plain
+from hlf_np.arrays import Floats, Integers, filled, flat_rows, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, summing
@@ -187,9 +187,8 @@ class Grid:
     def positions(self) -> tuple[Floats, Floats]:
         """x and y of every pixel, flat, filled up to whole vectors."""
         x, y = self.axes
-        filled = np.zeros((2, padded(self.height * self.width)), np.float32)
-        filled[:, : self.height * self.width] = np.tile(x, self.height), np.repeat(y, self.width)
-        return filled[0], filled[1]
+        size = (padded(self.height * self.width),)
+        return filled(size, np.tile(x, self.height)), filled(size, np.repeat(y, self.width))
 
     def maps(self, matrices: Floats) -> Floats:
         """Matrices (N, 2, 3) as maps to columns and lines of a plane, flat; see the module."""

@@ -33,18 +33,11 @@ def gather(
     """From the big to the small side, one row for each small pixel."""
     segments, length = window_segments(big, node.kernel)
     return Product(
-        sources=builder.table(windows(big, node.kernel, node.stride, node.padding)),
-        pixels=small.height * small.width,
-        segments=builder.table(segments),
-        segment_count=segments.size,
-        length=length,
-        weights=node.matrix,
-        start=start,
-        columns=small.channels,
-        targets=builder.table(small.all_pixels()),
-        finish=finish,
-        gates=builder.table(gates.all_pixels()),
-    )
+        sources=builder.table(windows(big, node.kernel, node.stride, node.padding)), pixels=small.height * small.width,
+        segments=builder.table(segments), segment_count=segments.size, length=length,
+        weights=node.matrix, start=start, columns=small.channels,
+        targets=builder.table(small.all_pixels()), finish=finish, gates=builder.table(gates.all_pixels()),
+    )  # fmt: skip
 
 
 def scatter(
@@ -127,15 +120,8 @@ def phase(
     """
     *window, columns = matrix.shape
     return Product(
-        sources=builder.table(small.pixels(*starts)),
-        pixels=np.size(starts[0]) * np.size(starts[1]),
-        segments=builder.table(np.arange(window[0]) * small.row),
-        segment_count=window[0],
-        length=window[1] * window[2],
-        weights=builder.place_panels(matrix.reshape(math.prod(window), columns)),
-        start=start,
-        columns=columns,
-        targets=builder.table(big.pixels(*places)),
-        finish=finish,
-        gates=builder.table(gates.pixels(*places)),
-    )
+        sources=builder.table(small.pixels(*starts)), pixels=np.size(starts[0]) * np.size(starts[1]),
+        segments=builder.table(np.arange(window[0]) * small.row), segment_count=window[0], length=window[1] * window[2],
+        weights=builder.place_panels(matrix.reshape(math.prod(window), columns)), start=start, columns=columns,
+        targets=builder.table(big.pixels(*places)), finish=finish, gates=builder.table(gates.pixels(*places)),
+    )  # fmt: skip
