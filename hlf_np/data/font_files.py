@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hlf_np.data.font_selection import LETTERS, SIDE, Face, Images, Rejection, Rules, select, split_family
+from hlf_np.data.font_selection import LETTERS, SIDE, Face, Images, Rejection, select, split_family
 from hlf_np.errors import UserError
 from hlf_np.files import replace_file, write_text
 
@@ -38,7 +38,6 @@ def build(
     faces: int | None = None,
     per_family: int = 8,
     excluded: Collection[str] = (),
-    rules: Rules | None = None,
     known: Images | None = None,
 ) -> tuple[list[Face], list[Rejection]]:
     """Turn the font files below some directories into a prototype set.
@@ -49,7 +48,6 @@ def build(
     faces : how many to keep; all usable ones if None.
     per_family : most faces of one family (see `family_key`).
     excluded : names of files to leave out.
-    rules : thresholds of the rejection rules.
     known : faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
 
     Returns
@@ -59,7 +57,7 @@ def build(
     if per_family < 1 or (faces is not None and faces < 1):
         raise UserError("the number of faces and the limit per family must be at least 1")
     found, rejected = read(directories, excluded)
-    kept, more = select(found, per_family=per_family, rules=rules or Rules(), known=known)
+    kept, more = select(found, per_family=per_family, known=known)
     rejected += more
     places = ", ".join(map(str, directories))
     if not kept:
