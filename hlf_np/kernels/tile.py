@@ -56,8 +56,8 @@ class Emitter:
     vector = ir.VectorType(ir.FloatType(), LANES)
     zero = ir.Constant(vector, [0.0] * LANES)
 
-    def __init__(self, context: Any, build: Any) -> None:
-        self.context, self.build = context, build
+    def __init__(self, build: Any) -> None:
+        self.build = build
         self.sums: list[list[Any]] = []
 
     def constant(self, n: int) -> Any:
@@ -184,7 +184,7 @@ def emitted(write: Callable[..., None], reference: Callable[..., None], *setting
                 context.make_array(kind)(context, build, value) if isinstance(kind, types.Array) else value
                 for kind, value in zip(signature.args, values, strict=True)
             )
-            write(Emitter(context, build), *settings, *given)
+            write(Emitter(build), *settings, *given)
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
