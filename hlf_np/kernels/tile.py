@@ -189,6 +189,7 @@ def emitted(write: Callable[..., None], reference: Callable[..., None], *setting
 
         return types.void(*arguments), generate
 
+    definition.__name__ = write.__name__  # for Numba's messages
     typing = inspect.Parameter("typing", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(plain).parameters.values()
     definition.__signature__ = inspect.Signature([typing, *parameters])  # type: ignore[attr-defined]
