@@ -7,20 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from hlf_np import layers as nn
 from hlf_np.errors import UserError
-from hlf_np.layers import (
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Draws,
-    Flatten,
-    Layer,
-    Linear,
-    MaxPool,
-    ReLU,
-    Residual,
-    Sequential,
-)
+
+Sizes = tuple[int, ...]
+ImageShape = tuple[int, int, int]  # (H, W, C)
 
 
 class Kind(StrEnum):
@@ -39,11 +30,11 @@ class Architecture:
     """
 
     kind: Kind
-    widths: tuple[int, ...]
+    widths: Sizes
     classes: int = 10
-    image_shape: tuple[int, int, int] = (28, 28, 1)
+    image_shape: ImageShape = (28, 28, 1)
     hidden_units: int = 100  # of the CNN's first fully connected layer
-    blocks: tuple[int, ...] = ()  # of the ResNet, per stage
+    blocks: Sizes = ()  # of the ResNet, per stage
 
     def __post_init__(self) -> None:
         sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
@@ -65,7 +56,7 @@ class Architecture:
         }
         return cls(**fields | {"kind": Kind(values["kind"])})
 
-    def with_widths(self, widths: tuple[int, ...], **changes: Any) -> Architecture:
+    def with_widths(self, widths: Sizes, **changes: Any) -> Architecture:
         """The same with other widths, and more changes; each stage of a ResNet has as many blocks as its first."""
         return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths), **changes)
 
@@ -84,78 +75,64 @@ DEFAULTS = {
 }
 
 
-def build(architecture: Architecture, random: Draws) -> Sequential:
+def build(architecture: Architecture, random: nn.Draws) -> nn.Sequential:
     """A freshly initialised network."""
     builders = {Kind.CNN: _cnn, Kind.MLP: _mlp, Kind.RESNET: _resnet, Kind.VGG: _vgg}
-    return Sequential(*builders[architecture.kind](architecture, random))
+    return nn.Sequential(*builders[architecture.kind](architecture, random))
 
 
-def _cnn(architecture: Architecture, random: Draws) -> list[Layer]:
+def _cnn(architecture: Architecture, random: nn.Draws) -> list[nn.Layer]:
     height, width, channels = architecture.image_shape
-    layers: list[Layer] = []
+    layers: list[nn.Layer] = []
     for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3
-        layers += [Convolution(channels, out_channels, random), BatchNorm(out_channels), ReLU()]
+        layers += [nn.Convolution(channels, out_channels, random), nn.BatchNorm(out_channels), nn.ReLU()]
         height, width, channels = height // 2, width // 2, out_channels
-    hidden = architecture.hidden_units
+    hidden = nn.Linear(height * width * channels, architecture.hidden_units, random)
     # no activation between the two, as in the released code
-    return [
-        *layers,
-        Flatten(),
-        Linear(height * width * channels, hidden, random),
-        Linear(hidden, architecture.classes, random),
-    ]
+    return [*layers, nn.Flatten(), hidden, nn.Linear(architecture.hidden_units, architecture.classes, random)]
 
 
-def _mlp(architecture: Architecture, random: Draws) -> list[Layer]:
+def _mlp(architecture: Architecture, random: nn.Draws) -> list[nn.Layer]:
     inputs = math.prod(architecture.image_shape)
-    layers: list[Layer] = [Flatten()]
+    layers: list[nn.Layer] = [nn.Flatten()]
     for units in architecture.widths:
-        layers += [Linear(inputs, units, random), BatchNorm(units), ReLU()]
+        layers += [nn.Linear(inputs, units, random), nn.BatchNorm(units), nn.ReLU()]
         inputs = units
-    return [*layers, Linear(inputs, architecture.classes, random)]
+    return [*layers, nn.Linear(inputs, architecture.classes, random)]
 
 
-def _convolution3(channels: int, out_channels: int, random: Draws, stride: int = 1) -> list[Layer]:
-    return [
-        Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False),
-        BatchNorm(out_channels),
-    ]
+def _convolution3(channels: int, out_channels: int, random: nn.Draws, stride: int = 1) -> list[nn.Layer]:
+    convolution = nn.Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm(out_channels)]
 
 
-def _resnet(architecture: Architecture, random: Draws) -> list[Layer]:
+def _resnet(architecture: Architecture, random: nn.Draws) -> list[nn.Layer]:
     height, width, channels = architecture.image_shape
-    layers: list[Layer] = [*_convolution3(channels, architecture.widths[0], random), ReLU()]
+    layers: list[nn.Layer] = [*_convolution3(channels, architecture.widths[0], random), nn.ReLU()]
     channels = architecture.widths[0]
     for stage, (out_channels, blocks) in enumerate(zip(architecture.widths, architecture.blocks, strict=True)):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1  # 28 -> 14 -> 7
-            body = Sequential(
-                *_convolution3(channels, out_channels, random, stride),
-                ReLU(),
-                *_convolution3(out_channels, out_channels, random),
-            )
+            first = _convolution3(channels, out_channels, random, stride)
+            body = nn.Sequential(*first, nn.ReLU(), *_convolution3(out_channels, out_channels, random))
             shortcut = None
             if stride > 1 or channels != out_channels:
-                projection = Convolution(channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False)
-                shortcut = Sequential(projection, BatchNorm(out_channels))
-            layers.append(Residual(body, shortcut))
+                projection = nn.Convolution(
+                    channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False
+                )
+                shortcut = nn.Sequential(projection, nn.BatchNorm(out_channels))
+            layers.append(nn.Residual(body, shortcut))
             height, width, channels = -(-height // stride), -(-width // stride), out_channels
-    return [*layers, AveragePool(min(height, width)), *_head(height, width, channels, architecture, random)]
+    window = min(height, width)
+    features = (height // window) * (width // window) * channels
+    return [*layers, nn.AveragePool(window), nn.Flatten(), nn.Linear(features, architecture.classes, random)]
 
 
-def _head(height: int, width: int, channels: int, architecture: Architecture, random: Draws) -> list[Layer]:
-    pooled = min(height, width)
-    return [
-        Flatten(),
-        Linear((height // pooled) * (width // pooled) * channels, architecture.classes, random),
-    ]
-
-
-def _vgg(architecture: Architecture, random: Draws) -> list[Layer]:
+def _vgg(architecture: Architecture, random: nn.Draws) -> list[nn.Layer]:
     height, width, channels = architecture.image_shape
-    layers: list[Layer] = []
+    layers: list[nn.Layer] = []
     for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3 -> 1
-        layers += [*_convolution3(channels, out_channels, random), ReLU()]
-        layers += [*_convolution3(out_channels, out_channels, random), ReLU(), MaxPool(2)]
+        layers += [*_convolution3(channels, out_channels, random), nn.ReLU()]
+        layers += [*_convolution3(out_channels, out_channels, random), nn.ReLU(), nn.MaxPool(2)]
         height, width, channels = height // 2, width // 2, out_channels
-    return [*layers, Flatten(), Linear(height * width * channels, architecture.classes, random)]
+    return [*layers, nn.Flatten(), nn.Linear(height * width * channels, architecture.classes, random)]

@@ -1,10 +1,9 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the
-gradient of the loss with respect to itself into the gradients with respect to its parents.
-`Tensor.backward` walks this graph from the loss to the leaves, each node once, after everything that
-depends on it: the chain rule. The operations themselves are in `operations`, forward and backward side
-by side.
+A `Tensor` is an array that remembers how it was computed: its parents, and a function that turns the gradient of the
+loss with respect to itself into the gradients with respect to its parents. `Tensor.backward` walks this graph from the
+loss to the leaves, each node once, after everything that depends on it: the chain rule. The operations themselves are
+in `operations`, forward and backward side by side.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ class Tensor:
 
     Attributes
     ----------
-    gradient : what `backward` has added up for this leaf, of the shape of `data`, or None before the
-        first call.
+    gradient : what `backward` has added up for this leaf, of the shape of `data`, or None before the first call.
 
     Raises
     ------
@@ -96,8 +94,7 @@ class Tensor:
 
         Parameters
         ----------
-        gradient : dL/d(self), of the shape of `data`; ones if not given, so that a vector is treated as
-            the sum of its entries.
+        gradient : dL/d(self), of the shape of `data`; ones if not given: a vector is treated as the sum of its entries.
 
         Raises
         ------
@@ -149,8 +146,7 @@ class Tensor:
     def __add__(self, other: Operand) -> Tensor:
         return add(self, self._operand(other))
 
-    def __radd__(self, other: Operand) -> Tensor:
-        return add(self._operand(other), self)
+    __radd__ = __add__
 
     def __neg__(self) -> Tensor:
         return self * -1
@@ -164,8 +160,7 @@ class Tensor:
     def __mul__(self, other: Operand) -> Tensor:
         return multiply(self, self._operand(other))
 
-    def __rmul__(self, other: Operand) -> Tensor:
-        return multiply(self._operand(other), self)
+    __rmul__ = __mul__
 
     def __truediv__(self, other: Operand) -> Tensor:
         return divide(self, self._operand(other))
@@ -197,18 +192,14 @@ def _unbroadcast(gradient: Floats, shape: tuple[int, ...]) -> Floats:
 
 def add(a: Tensor, b: Tensor) -> Tensor:
     """a + b, with NumPy's broadcasting."""
-
-    def backward(gradient: Floats) -> tuple[Floats, Floats]:
-        return _unbroadcast(gradient, a.shape), _unbroadcast(gradient, b.shape)
-
-    return Tensor.result(a.data + b.data, (a, b), backward)
+    return Tensor.result(a.data + b.data, (a, b), lambda g: [_unbroadcast(g, a.shape), _unbroadcast(g, b.shape)])
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a * b, entry by entry, with NumPy's broadcasting."""
 
-    def backward(gradient: Floats) -> tuple[Floats, Floats]:
-        return _unbroadcast(gradient * b.data, a.shape), _unbroadcast(gradient * a.data, b.shape)
+    def backward(g: Floats) -> list[Floats]:
+        return [_unbroadcast(g * b.data, a.shape), _unbroadcast(g * a.data, b.shape)]
 
     return Tensor.result(a.data * b.data, (a, b), backward)
 
@@ -217,9 +208,9 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     """a / b, entry by entry, with NumPy's broadcasting; the derivative to b is -(a / b) / b."""
     y = a.data / b.data
 
-    def backward(gradient: Floats) -> tuple[Floats, Floats]:
-        d_a = gradient / b.data
-        return _unbroadcast(d_a, a.shape), _unbroadcast(-d_a * y, b.shape)
+    def backward(g: Floats) -> list[Floats]:
+        d_a = g / b.data
+        return [_unbroadcast(d_a, a.shape), _unbroadcast(-d_a * y, b.shape)]
 
     return Tensor.result(y, (a, b), backward)
 
@@ -229,18 +220,14 @@ def power(x: Tensor, exponent: float) -> Tensor:
     if not isinstance(exponent, numbers.Real):
         raise TypeError(f"the exponent of a power must be a number, not {type(exponent).__name__}")
     p = float(exponent)
-
-    def backward(gradient: Floats) -> tuple[Floats]:
-        return (gradient * (p * x.data ** (p - 1) if p else np.zeros_like(x.data)),)
-
-    return Tensor.result(x.data**p, (x,), backward)
+    return Tensor.result(x.data**p, (x,), lambda g: [g * (p * x.data ** (p - 1) if p else np.zeros_like(x.data))])
 
 
 def total(x: Tensor, axis: int | None = None) -> Tensor:
     """The sum of all entries, or along one axis; each entry has the gradient of the sum that it is in."""
 
-    def backward(gradient: Floats) -> tuple[Floats]:
-        return (np.broadcast_to(gradient if axis is None else np.expand_dims(gradient, axis), x.shape),)
+    def backward(g: Floats) -> list[Floats]:
+        return [np.broadcast_to(g if axis is None else np.expand_dims(g, axis), x.shape)]
 
     return Tensor.result(x.data.sum(axis=axis), (x,), backward)
 

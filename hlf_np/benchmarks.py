@@ -7,8 +7,6 @@ An attack's share counts the arithmetic of the layers as they are written. Winog
 `kernels.winograd_forms`), and so an attack may be faster than its products.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -74,8 +72,8 @@ _tiles = TILES.spread
 
 
 @kernel
-def _peak(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
-    _tiles(addresses, threads, a, a_rows, segments, b, start, c, c_rows, repeats)
+def _peak(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    _tiles(addresses, threads, *arguments)
 
 
 def peak(threads: int) -> float:

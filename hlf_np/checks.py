@@ -89,12 +89,7 @@ def check_labels(labels: Integers, classes: int, count: int) -> Integers:
 
 
 def check_batches(network: Callable[[Tensor, bool], Tensor], images: Floats, batch_size: int) -> None:
-    """No batch of training may be too small for the network's batch norm; only one of a single image can be.
-
-    Raises
-    ------
-    UserError : if there is such a batch, often the last one.
-    """
+    """UserError for a batch of training, often the last, that is too small for batch norm: one of a single image."""
     if 1 not in (batch_size, len(images) % batch_size):
         return
     try:

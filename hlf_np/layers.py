@@ -1,14 +1,12 @@
 """Layers: operations that own parameters, and their composition.
 
-A layer is called with a tensor and a mode. In training mode its parameters receive gradients and batch
-norm uses the batch's statistics; in evaluation mode parameters are constants and batch norm uses its
-running statistics, so each image's result is independent of the rest of the batch. Parameters are named
-and laid out as in PyTorch's `nn.Sequential`.
+A layer is called with a tensor and a mode. In training mode its parameters receive gradients and batch norm uses the
+batch's statistics; in evaluation mode parameters are constants and batch norm uses its running statistics, so each
+image's result is independent of the rest of the batch. Parameters are named and laid out as in PyTorch's
+`nn.Sequential`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -17,104 +15,15 @@ from hlf_np import operations
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count
-from hlf_np.errors import UserError
-
-Shape = tuple[int, ...]  # of one image's value, without the batch's axis: (H, W, C), or (D,) once it is flat
+from hlf_np.layer import Layer as Layer
+from hlf_np.layer import MisfitError as MisfitError
+from hlf_np.layer import Shape
 
 
 class Draws(Protocol):
     """Where initial weights come from: a random generator, or what stands in for one."""
 
     def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32], /) -> Floats: ...
-
-
-class MisfitError(UserError):
-    """A layer that cannot take what comes before it.
-
-    layer : which; wants : what it takes; shape : what it is given; place : its dotted name in the network; before : the
-    layer in front of it, as a sentence has it.
-    """
-
-    def __init__(self, layer: Layer, wants: str, shape: Shape, place: str = "", before: str = "") -> None:
-        self.layer, self.wants, self.shape, self.place, self.before = layer, wants, shape, place, before
-        given = f"{before or 'the input'} gives {shape}"
-        super().__init__(f"layer {place + ', ' if place else ''}{layer!r}, takes {wants}, but {given}")
-
-    def within(self, name: str, before: str = "") -> MisfitError:
-        """The same error as seen from the network around the layer, which calls it `name`."""
-        place = f"{name}.{self.place}" if self.place else name
-        return MisfitError(self.layer, self.wants, self.shape, place, self.before or before)
-
-
-class Layer:
-    """A function with named parameters (trained) and buffers (not trained).
-
-    Examples
-    --------
-    >>> draws = np.random.default_rng(0)
-    >>> network = Sequential(Convolution(1, 4, draws), ReLU(), Flatten(), Linear(4 * 14 * 14, 10, draws))
-    >>> network(Tensor(np.zeros((2, 28, 28, 1), np.float32))).shape
-    (2, 10)
-    >>> [name for name, _ in network.named_parameters()]
-    ['0.weight', '0.bias', '3.weight', '3.bias']
-    """
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, Tensor] = {}
-        self.buffers: dict[str, Floats] = {}
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        raise NotImplementedError
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """The shape of an image's result, given that of its value: (H, W, C) or (D,).
-
-        A layer of your own need not say it: then it is found out with zeros.
-
-        Raises
-        ------
-        UserError : if the layer does not take such a value.
-        """
-        try:
-            return self(Tensor(np.zeros((1, *shape), np.float32))).shape[1:]
-        except UserError:
-            raise
-        except Exception as error:  # whatever a layer of somebody's own raises
-            wants = f"something else ({type(error).__name__}: {error})"
-            raise MisfitError(self, wants, shape) from error
-
-    def children(self) -> Mapping[str, Layer]:
-        """The layers inside this one, by name."""
-        return {}
-
-    def every_layer(self) -> Iterator[Layer]:
-        """This layer and all inside it, in the order of `named_arrays`."""
-        yield self
-        for child in self.children().values():
-            yield from child.every_layer()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All parameters, those of the layers inside included, with dotted names."""
-        for name, parameter in self.parameters.items():
-            yield prefix + name, parameter
-        for name, child in self.children().items():
-            yield from child.named_parameters(f"{prefix}{name}.")
-
-    def named_arrays(self, prefix: str = "") -> Iterator[tuple[str, Floats]]:
-        """The arrays of all parameters and buffers themselves, not copies, with dotted names."""
-        for name, parameter in self.parameters.items():
-            yield prefix + name, parameter.data
-        for name, buffer in self.buffers.items():
-            yield prefix + name, buffer
-        for name, child in self.children().items():
-            yield from child.named_arrays(f"{prefix}{name}.")
-
-    def _parameter(self, name: str, training: bool) -> Tensor:
-        parameter = self.parameters[name]
-        return parameter if training else parameter.detach()
 
 
 def _image(layer: Layer, shape: Shape, channels: int | None = None) -> tuple[int, int, int]:
@@ -130,6 +39,14 @@ def _windows(layer: Layer, shape: Shape, kernel: int, stride: int, padding: int 
         raise MisfitError(layer, f"images of at least {kernel - 2 * padding} pixels a side", shape)
     height, width = ((size + 2 * padding - kernel) // stride + 1 for size in shape[:2])
     return height, width
+
+
+def _shape_within(layer: Layer, shape: Shape, name: str, before: str = "") -> Shape:
+    """The output shape of a layer inside another one; see `MisfitError.within`."""
+    try:
+        return layer.output_shape(shape)
+    except MisfitError as error:
+        raise error.within(name, before) from None
 
 
 def _normal(random: Draws, shape: tuple[int, ...], fan_in: int) -> Tensor:
@@ -245,10 +162,7 @@ class BatchNorm(Layer):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
         self.parameters = {"weight": Tensor(np.ones(channels, np.float32), True), "bias": _zeros(channels)}
-        self.buffers = {
-            "running_mean": np.zeros(channels, np.float32),
-            "running_var": np.ones(channels, np.float32),
-        }
+        self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
 
     @property
     def channels(self) -> int:
@@ -282,17 +196,25 @@ class BatchNorm(Layer):
         return y
 
 
-class ReLU(Layer):
-    """max(x, 0)."""
+class _Elementwise(Layer):
+    """A function of every entry by itself."""
+
+    operation: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.relu(x)
+        return type(self).operation(x)
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
 
-class LeakyReLU(Layer):
+class ReLU(_Elementwise):
+    """max(x, 0)."""
+
+    operation = staticmethod(operations.relu)
+
+
+class LeakyReLU(_Elementwise):
     """x where positive, slope * x elsewhere."""
 
     def __init__(self, slope: float = 0.01) -> None:
@@ -302,64 +224,49 @@ class LeakyReLU(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         return operations.leaky_relu(x, self.slope)
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
-
-class Sigmoid(Layer):
+class Sigmoid(_Elementwise):
     """1 / (1 + exp(-x))."""
 
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.sigmoid(x)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
+    operation = staticmethod(operations.sigmoid)
 
 
-class Tanh(Layer):
+class Tanh(_Elementwise):
     """The hyperbolic tangent."""
 
+    operation = staticmethod(operations.tanh)
+
+
+class _Pool(Layer):
+    """A summary of each `kernel` x `kernel` window, every `stride` pixels; the kernel's size if none is given."""
+
+    operation: Callable[[Tensor, int, int | None], Tensor]
+
+    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kernel})"
+
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.tanh(x)
+        return type(self).operation(x, self.kernel, self.stride)
 
     def output_shape(self, shape: Shape) -> Shape:
-        return shape
+        image = _image(self, shape)
+        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
 
 
-class MaxPool(Layer):
+class MaxPool(_Pool):
     """The largest value of each `kernel` x `kernel` window."""
 
-    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
-        super().__init__()
-        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.kernel})"
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.max_pool(x, self.kernel, self.stride)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        image = _image(self, shape)
-        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
+    operation = staticmethod(operations.max_pool)
 
 
-class AveragePool(Layer):
+class AveragePool(_Pool):
     """The mean of each `kernel` x `kernel` window."""
 
-    def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
-        super().__init__()
-        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.kernel})"
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        return operations.average_pool(x, self.kernel, self.stride)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        image = _image(self, shape)
-        return (*_windows(self, image, self.kernel, self.stride or self.kernel), image[2])
+    operation = staticmethod(operations.average_pool)
 
 
 class Flatten(Layer):
@@ -410,11 +317,8 @@ class Sequential(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         for index, layer in enumerate(self.layers):
-            try:
-                shape = layer.output_shape(shape)
-            except MisfitError as error:
-                before = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
-                raise error.within(str(index), before) from None
+            before = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
+            shape = _shape_within(layer, shape, str(index), before)
         return shape
 
 
@@ -433,12 +337,7 @@ class Residual(Layer):
         return operations.relu(y + (self.shortcut(x, training) if self.shortcut else x))
 
     def output_shape(self, shape: Shape) -> Shape:
-        branches = {}
-        for name, branch in self.children().items():
-            try:
-                branches[name] = branch.output_shape(shape)
-            except MisfitError as error:
-                raise error.within(name) from None
+        branches = {name: _shape_within(branch, shape, name) for name, branch in self.children().items()}
         skipped = branches.get("shortcut", shape)
         if branches["body"] != skipped:
             raise MisfitError(self, f"branches of one shape, not {branches['body']} and {skipped}", shape)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hlf_np import weights
-from hlf_np.architectures import Architecture, Kind, build
+from hlf_np.architectures import Architecture, ImageShape, Kind, Sizes, build
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images
@@ -31,7 +29,7 @@ from hlf_np.programs.training import ClassifierTraining
 from hlf_np.random import generator
 
 
-class Model:
+class Model(weights.Weights):
     """A classifier of images.
 
     Build one with `cnn`, `mlp`, `resnet` or `vgg`, from a file with `load`, or from layers of your own with `Model.of`.
@@ -59,7 +57,7 @@ class Model:
         cls,
         network: Layer,
         classes: int,
-        image_shape: tuple[int, int, int] = (28, 28, 1),
+        image_shape: ImageShape = (28, 28, 1),
         architecture: Architecture | None = None,
     ) -> Model:
         """A model of a network from images (N, H, W, C) to logits (N, classes); layers of your own are welcome.
@@ -84,9 +82,7 @@ class Model:
         model._hold(network, classes, image_shape, architecture)
         return model
 
-    def _hold(
-        self, network: Layer, classes: int, image_shape: tuple[int, int, int], architecture: Architecture | None
-    ) -> None:
+    def _hold(self, network: Layer, classes: int, image_shape: ImageShape, architecture: Architecture | None) -> None:
         self.network, self.image_shape, self.architecture = network, image_shape, architecture
         self.classes = check_count("classes", classes, least=2)
         self._compiler = Compiler()
@@ -167,24 +163,9 @@ class Model:
         """What training changes."""
         return [parameter for _, parameter in self.network.named_parameters()]
 
-    def state_dict(self) -> dict[str, Floats]:
-        """Copies of all parameters and running statistics by name, in PyTorch's layouts.
-
-        An `nn.Sequential` of the same layers takes them as they are::
-
-            torch_model.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
-        """
-        return weights.state_dict(self.network)
-
-    def load_state_dict(self, state: dict[str, Floats]) -> None:
-        """Take over arrays named and shaped as `state_dict`'s; PyTorch's `num_batches_tracked` are ignored.
-
-        Raises
-        ------
-        UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has
-            been changed.
-        """
-        weights.load_state_dict(self.network, state, self.architecture.kind if self.architecture else "network")
+    @property
+    def _weighted(self) -> tuple[Layer, str]:
+        return self.network, self.architecture.kind if self.architecture else "network"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to an `.npz` file, whole or not at all.
@@ -195,7 +176,7 @@ class Model:
         """
         if self.architecture is None:
             raise UserError("no architecture describes a network of your own: store its state_dict with numpy.savez")
-        weights.save(Path(path), "architecture", asdict(self.architecture), self.network)
+        weights.save(path, "architecture", self.architecture, self)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -211,31 +192,28 @@ def load(path: str | os.PathLike[str]) -> Model:
     >>> bool((load("model.npz").state_dict()["0.weight"] == cnn(seed=1).state_dict()["0.weight"]).all())
     True
     """
+
+    def blank(description: Any, draws: Draws) -> Model:
+        architecture = Architecture.from_json(description)
+        return Model.of(build(architecture, draws), architecture.classes, architecture.image_shape, architecture)
+
     hint = "give a file that Model.save or `hlf_np train` wrote"
-    return weights.load(Path(path), "architecture", _blank, "model", hint)
-
-
-def _blank(description: Any, draws: Draws) -> Model:
-    architecture = Architecture.from_json(description)
-    return Model.of(build(architecture, draws), architecture.classes, architecture.image_shape, architecture)
+    return weights.load(path, "architecture", blank, "model", hint)
 
 
 def cnn(
     classes: int = 10,
     seed: int = 0,
-    widths: tuple[int, ...] = (16, 32, 64),
+    widths: Sizes = (16, 32, 64),
     hidden_units: int = 100,
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    image_shape: ImageShape = (28, 28, 1),
 ) -> Model:
     """The paper's classifier: 4x4 convolutions of stride 2 with batch norm and ReLU, two fully connected layers."""
     return Model(Architecture(Kind.CNN, widths, classes, image_shape, hidden_units), seed)
 
 
 def mlp(
-    classes: int = 10,
-    seed: int = 0,
-    widths: tuple[int, ...] = (128, 128, 128, 128),
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10, seed: int = 0, widths: Sizes = (128, 128, 128, 128), image_shape: ImageShape = (28, 28, 1)
 ) -> Model:
     """Fully connected layers, each with batch norm and ReLU."""
     return Model(Architecture(Kind.MLP, widths, classes, image_shape), seed)
@@ -244,19 +222,16 @@ def mlp(
 def resnet(
     classes: int = 10,
     seed: int = 0,
-    widths: tuple[int, ...] = (64, 128, 256),
-    blocks: tuple[int, ...] = (2, 2, 2),
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    widths: Sizes = (64, 128, 256),
+    blocks: Sizes = (2, 2, 2),
+    image_shape: ImageShape = (28, 28, 1),
 ) -> Model:
     """ResNet-13: a 3x3 convolution, three stages of two residual blocks, average pooling, one linear layer."""
     return Model(Architecture(Kind.RESNET, widths, classes, image_shape, blocks=blocks), seed)
 
 
 def vgg(
-    classes: int = 10,
-    seed: int = 0,
-    widths: tuple[int, ...] = (64, 128, 256, 256),
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10, seed: int = 0, widths: Sizes = (64, 128, 256, 256), image_shape: ImageShape = (28, 28, 1)
 ) -> Model:
     """Stages of two 3x3 convolutions with batch norm and ReLU and one max pooling; one linear layer."""
     return Model(Architecture(Kind.VGG, widths, classes, image_shape), seed)

@@ -4,14 +4,14 @@ The names and layouts are PyTorch's. Files are `.npz` archives of plain arrays, 
 code when they are loaded.
 """
 
-from __future__ import annotations
-
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,35 +21,46 @@ from hlf_np.files import DAMAGED, read_arrays, replace_file
 from hlf_np.layers import Layer
 
 
-def state_dict(network: Layer) -> dict[str, Floats]:
-    """Copies of all parameters and running statistics by name."""
-    return {name: array.copy() for name, array in network.named_arrays()}
+class Weights:
+    """The weights of a network, by PyTorch's names and in its layouts."""
 
+    @property
+    def _weighted(self) -> tuple[Layer, str]:
+        """The network, and what messages call it."""
+        raise NotImplementedError
 
-def load_state_dict(network: Layer, state: dict[str, Floats], kind: str) -> None:
-    """Take over arrays named and shaped as `state_dict`'s; PyTorch's `num_batches_tracked` are ignored.
+    def state_dict(self) -> dict[str, Floats]:
+        """Copies of all parameters and running statistics by name, in PyTorch's layouts.
 
-    `kind` says in messages what the network is.
+        An `nn.Sequential` of the same layers takes them as they are::
 
-    Raises
-    ------
-    UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has been changed.
-    """
-    own = dict(network.named_arrays())
-    given = {name: array for name, array in _arrays(state).items() if not name.endswith("num_batches_tracked")}
-    if given.keys() != own.keys():
-        raise UserError(f"these weights {_difference(own.keys(), given.keys(), kind)}")
-    for name, array in own.items():
-        if given[name].shape != array.shape:
-            raise UserError(f"weight {name!r} has shape {given[name].shape}, this {kind} needs {array.shape}")
-        with np.errstate(over="ignore"):  # of numbers that only float64 can hold
-            fits = given[name].dtype.kind == "f" and np.isfinite(given[name].astype(array.dtype)).all()
-        if not fits:
-            raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
-        if name.endswith("running_var") and array.size and given[name].min() < 0:
-            raise UserError(f"weight {name!r} holds negative variances")
-    for name, array in own.items():
-        array[...] = given[name]
+            torch_model.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
+        """
+        return {name: array.copy() for name, array in self._weighted[0].named_arrays()}
+
+    def load_state_dict(self, state: dict[str, Floats]) -> None:
+        """Take over arrays named and shaped as `state_dict`'s; PyTorch's `num_batches_tracked` are ignored.
+
+        Raises
+        ------
+        UserError : for missing or unknown names, other shapes or non-finite numbers; then nothing has been changed.
+        """
+        network, kind = self._weighted
+        own = dict(network.named_arrays())
+        given = {name: array for name, array in _arrays(state).items() if not name.endswith("num_batches_tracked")}
+        if given.keys() != own.keys():
+            raise UserError(f"these weights {_difference(own.keys(), given.keys(), kind)}")
+        for name, array in own.items():
+            if given[name].shape != array.shape:
+                raise UserError(f"weight {name!r} has shape {given[name].shape}, this {kind} needs {array.shape}")
+            with np.errstate(over="ignore"):  # of numbers that only float64 can hold
+                fits = given[name].dtype.kind == "f" and np.isfinite(given[name].astype(array.dtype)).all()
+            if not fits:
+                raise UserError(f"weight {name!r} holds something else than finite floating-point numbers")
+            if name.endswith("running_var") and array.size and given[name].min() < 0:
+                raise UserError(f"weight {name!r} holds negative variances")
+        for name, array in own.items():
+            array[...] = given[name]
 
 
 def _arrays(state: Mapping[str, Any]) -> dict[str, Array]:
@@ -86,10 +97,13 @@ def _difference(own: AbstractSet[str], given: AbstractSet[str], kind: str) -> st
     return f"{which}: they are of another architecture than this {kind}"
 
 
-def save(path: Path, name: str, description: dict[str, Any], network: Layer) -> None:
-    """Write a network and its description, the entry `name`, to an `.npz` file, whole or not at all."""
-    entries = {name: np.array(json.dumps(description)), **state_dict(network)}
-    with replace_file(path) as stream:
+def save(path: str | os.PathLike[str], name: str, description: Any, weights: Weights) -> None:
+    """Write weights and what describes their network, a dataclass and the entry `name`, to an `.npz` file.
+
+    The file is written whole or not at all.
+    """
+    entries = {name: np.array(json.dumps(asdict(description))), **weights.state_dict()}
+    with replace_file(Path(path)) as stream:
         np.savez(stream, **entries)  # type: ignore[arg-type]
 
 
@@ -109,29 +123,19 @@ class Blank:
         return np.zeros(size, dtype)
 
 
-class Loadable(Protocol):
-    """What `load` fills."""
-
-    def load_state_dict(self, state: dict[str, Floats]) -> None: ...
+Loaded = TypeVar("Loaded", bound=Weights)
 
 
-Loaded = TypeVar("Loaded", bound=Loadable)
+def load(
+    path: str | os.PathLike[str], name: str, blank: Callable[[Any, Blank], Loaded], what: str, hint: str
+) -> Loaded:
+    """The network in a file of `save`; UserError if it is missing, truncated, or something else.
 
-
-def load(path: Path, name: str, blank: Callable[[Any, Blank], Loaded], what: str, hint: str) -> Loaded:
-    """The network in a file of `save`.
-
-    Parameters
-    ----------
-    path, name : as for `save`.
     blank : makes the network, its weights still to come, from what `json.loads` gives for its description; nearly any
         error if that is something else.
     what, hint : for messages: what kind of file it should be, and where one comes from.
-
-    Raises
-    ------
-    UserError : if the file is missing, truncated, or something else.
     """
+    path = Path(path)
     try:
         arrays = read_arrays(path)
         network = blank(json.loads(str(arrays.pop(name))), Blank(arrays))

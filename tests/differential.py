@@ -26,7 +26,7 @@ from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
 from hlf_np.models import Model
-from hlf_np.operations import cross_entropy, mean
+from hlf_np.operations import cross_entropy
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import ImageBall
@@ -165,7 +165,7 @@ def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
             batch = split.take(order[first : first + batch_size])
             each = cross_entropy(network(Tensor(batch.images.astype(np.float64)), training=True), batch.labels)
             if each.requires_grad:  # not without any parameter
-                mean(each).backward()
+                each.mean().backward()
             optimiser.step(ADAM.rate(epoch))
             total += each.data.sum()
         losses.append(total / len(split))

@@ -118,7 +118,7 @@ def test_cross_entropy():
     losses = operations.cross_entropy(ours, labels)
     expected = F.cross_entropy(theirs, torch.tensor(labels), reduction="none")
     np.testing.assert_allclose(losses.data, expected.detach().numpy(), rtol=0, atol=1e-12)
-    operations.mean(losses).backward()
+    losses.mean().backward()
     expected.mean().backward()
     np.testing.assert_allclose(ours.gradient, theirs.grad.numpy(), rtol=0, atol=1e-12)
 
@@ -296,7 +296,7 @@ def train_both(ours, theirs, split, dtype, count, weight_decay=1e-4):
     theirs.train()
     losses = []
     for images, labels in batches(split, dtype, count):
-        loss = operations.mean(operations.cross_entropy(ours.forward(Tensor(images), training=True), labels))
+        loss = operations.cross_entropy(ours.forward(Tensor(images), training=True), labels).mean()
         loss.backward()
         mine.step(config.learning_rate)
         other.zero_grad()
@@ -480,7 +480,7 @@ def test_losses_and_gradients_of_a_vae(split):
     expected = theirs.losses(torch.tensor(channels_first(images)), torch.tensor(noise))
     for mine, other in zip(actual, expected, strict=True):
         np.testing.assert_allclose(mine.data, other.detach().numpy(), rtol=1e-10, atol=1e-12)
-    operations.mean(actual[0] * Tensor(np.array(0.7)) + actual[1]).backward()
+    (actual[0] * Tensor(np.array(0.7)) + actual[1]).mean().backward()
     (0.7 * expected[0] + expected[1]).mean().backward()
     gradients = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     for name, parameter in ours.named_parameters():

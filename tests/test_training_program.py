@@ -22,7 +22,6 @@ from hlf_np.losses import CROSS_ENTROPY, Trades
 from hlf_np.manifolds.learning import losses
 from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
-from hlf_np.operations import mean
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.programs import check, compiler
 from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining, TradesTraining, VaeTraining, _runs
@@ -170,7 +169,7 @@ def test_steps_of_a_vae(name):
         images = random.random((count, *config.image_shape), np.float32)
         noise = random.standard_normal((count, config.latent_dimensions), np.float32)
         errors, divergences = losses(readable, Tensor(images), Tensor(noise))
-        mean(weight * errors + divergences).backward()
+        (weight * errors + divergences).mean().backward()
         optimiser.step(0.01)
         found = program.step(images, noise, 0.01)
         np.testing.assert_allclose(found[0], errors.data, rtol=1e-5)

@@ -13,8 +13,6 @@ examples, our gradients would be masked or our attack too weak (`bench/art_agree
     images = attack.generate(test.images, test.labels)
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

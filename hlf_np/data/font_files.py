@@ -1,8 +1,8 @@
 """Prototype letters from font files: every face becomes ten grey images of the letters A to J.
 
-A face is drawn large and box-filtered down to 28 x 28, white on black, at one scale for its ten letters.
-Faces that hold no such letters, that nobody could read, or that repeat another face are rejected with a
-reason, and no family may contribute more than a few faces.
+A face is drawn large and box-filtered down to 28 x 28, white on black, at one scale for its ten letters. Faces that
+hold no such letters, that nobody could read, or that repeat another face are rejected with a reason, and no family may
+contribute more than a few faces.
 """
 
 import csv
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hlf_np.data.font_selection import LETTERS, SIDE, Face, Images, Rejection, Rules, select, split_family
+from hlf_np.data.font_selection import LETTERS, SIDE, Face, Images, Rejection, select, split_family
 from hlf_np.errors import UserError
 from hlf_np.files import replace_file, write_text
 
@@ -38,35 +38,26 @@ def build(
     faces: int | None = None,
     per_family: int = 8,
     excluded: Collection[str] = (),
-    rules: Rules | None = None,
     known: Images | None = None,
 ) -> tuple[list[Face], list[Rejection]]:
     """Turn the font files below some directories into a prototype set.
 
     Parameters
     ----------
-    directories
-        Searched recursively, links to folders included, for TrueType and OpenType files and collections.
-    faces
-        How many faces to keep; all usable ones if None.
-    per_family
-        Most faces of one family (see `family_key`).
-    excluded
-        Names of files to leave out.
-    rules
-        Thresholds of the rejection rules.
-    known
-        Faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
+    directories : searched recursively, links to folders included, for TrueType and OpenType files and collections.
+    faces : how many to keep; all usable ones if None.
+    per_family : most faces of one family (see `family_key`).
+    excluded : names of files to leave out.
+    known : faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
 
     Returns
     -------
-    tuple[list[Face], list[Rejection]]
-        The faces, in an order that depends on their files' contents alone, and the rejected ones.
+    The faces, in an order that depends on their files' contents alone, and the rejected ones.
     """
     if per_family < 1 or (faces is not None and faces < 1):
         raise UserError("the number of faces and the limit per family must be at least 1")
     found, rejected = read(directories, excluded)
-    kept, more = select(found, per_family=per_family, rules=rules or Rules(), known=known)
+    kept, more = select(found, per_family=per_family, known=known)
     rejected += more
     places = ", ".join(map(str, directories))
     if not kept:
@@ -185,11 +176,7 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str) -> Images:
         raise UnusableFaceError(f"letter {letter} is out of proportion")
     canvas = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(canvas).text((-left, -top), letter, fill=255, font=font, anchor="ls")
-    pixels = np.asarray(canvas)
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    if rows.size == 0:
-        return pixels[:0, :0]
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray(canvas.crop(canvas.getbbox() or (0, 0, 0, 0)))
 
 
 def _reduce(ink: Images) -> Images:
@@ -215,14 +202,9 @@ def write(
 
     Parameters
     ----------
-    faces
-        As `build` returns them.
-    path
-        Archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
-    manifest
-        CSV file with one row per face.
-    extra
-        Further columns of the manifest.
+    faces : as `build` returns them.
+    path : archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
+    manifest : CSV file with one row per face; extra : further columns of it.
     """
     with replace_file(path) as stream:
         np.savez_compressed(

@@ -12,6 +12,13 @@ from scipy.ndimage import gaussian_filter
 LETTERS = "ABCDEFGHIJ"
 SIDE = 28  # pixels of a prototype
 
+# Thresholds of the rules; pixels count from 0 to 1, differences are root mean squares.
+PEAK = 0.5  # least brightest pixel of a letter: below it, strokes are too thin for 28 x 28
+INK = 0.02  # least mean pixel over a face's ten letters
+REPEAT = 0.2  # least difference of two letters, relative to the larger (E and F: about 0.4)
+DUPLICATE = 0.06  # least difference between two faces, over all ten letters
+MISREAD = 2  # most letters whose nearest letter in other families may be a different one
+
 _BLOCK = 64  # faces compared with all others at a time
 _STYLE_WORDS = frozenset(
     re.findall(
@@ -30,17 +37,6 @@ _PLAIN_STYLES = frozenset({"", "regular", "roman", "book", "normal", "medium", "
 
 Images = NDArray[np.uint8]
 Reasons = list[str | None]  # why each face is rejected; None where it is not
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Thresholds of the rejection rules; pixels count from 0 to 1, differences are root mean squares."""
-
-    peak: float = 0.5  # least brightest pixel of a letter: below it, strokes are too thin for 28 x 28
-    ink: float = 0.02  # least mean pixel over a face's ten letters
-    repeat: float = 0.2  # least difference of two letters, relative to the larger (E and F: about 0.4)
-    duplicate: float = 0.06  # least difference between two faces, over all ten letters
-    misread: int = 2  # most letters whose nearest letter in other families may be a different one
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def family_key(family: str) -> str:
 
 
 def select(
-    faces: Sequence[Face], *, per_family: int, rules: Rules, known: Images | None = None
+    faces: Sequence[Face], *, per_family: int, known: Images | None = None
 ) -> tuple[list[Face], list[Rejection]]:
     """Apply the rules to rendered faces, then order the rest by content; `known` is for `misread`."""
     rejected: list[Rejection] = []
@@ -101,24 +97,24 @@ def select(
 
     kept = sorted(faces, key=_plainness)  # the plainest of a group of duplicates stays
     for rule in (faint, repeating, duplicate):
-        kept = passed(rule(kept, rules))
+        kept = passed(rule(kept))
     before = len(kept) + 1
     while len(kept) < before:  # a symbol font can vouch for another, so ask again once the first are gone
         before = len(kept)
-        kept = passed(misread(kept, rules, known))
+        kept = passed(misread(kept, known))
     kept = passed(crowded(kept, per_family))
     return sorted(kept, key=lambda face: (face.sha256, face.index)), rejected
 
 
-def faint(faces: Sequence[Face], rules: Rules) -> Reasons:
+def faint(faces: Sequence[Face]) -> Reasons:
     """Reject strokes that vanish at 28 x 28."""
     letters = _stack(faces)
-    pale = letters.max(axis=(2, 3)).min(axis=1) < rules.peak
-    sparse = letters.mean(axis=(1, 2, 3)) < rules.ink
+    pale = letters.max(axis=(2, 3)).min(axis=1) < PEAK
+    sparse = letters.mean(axis=(1, 2, 3)) < INK
     return ["too faint" if bad else None for bad in pale | sparse]
 
 
-def repeating(faces: Sequence[Face], rules: Rules) -> Reasons:
+def repeating(faces: Sequence[Face]) -> Reasons:
     """Reject faces that draw two letters alike."""
     reasons: Reasons = []
     for letters in _stack(faces).reshape(-1, len(LETTERS), SIDE * SIDE):
@@ -126,14 +122,14 @@ def repeating(faces: Sequence[Face], rules: Rules) -> Reasons:
         relative = _distances(letters) / np.maximum(sizes[:, None], sizes)  # (10, 10)
         np.fill_diagonal(relative, np.inf)
         first, second = np.unravel_index(relative.argmin(), relative.shape)
-        alike = relative[first, second] < rules.repeat
+        alike = relative[first, second] < REPEAT
         reasons.append(f"{LETTERS[first]} and {LETTERS[second]} look alike" if alike else None)
     return reasons
 
 
-def duplicate(faces: Sequence[Face], rules: Rules) -> Reasons:
+def duplicate(faces: Sequence[Face]) -> Reasons:
     """Reject faces that are close to an earlier one that stays."""
-    close = _distances(_flat(faces)) < rules.duplicate  # (F, F)
+    close = _distances(_flat(faces)) < DUPLICATE  # (F, F)
     stays = np.zeros(len(faces), bool)
     reasons: Reasons = []
     for i in range(len(faces)):
@@ -143,7 +139,7 @@ def duplicate(faces: Sequence[Face], rules: Rules) -> Reasons:
     return reasons
 
 
-def misread(faces: Sequence[Face], rules: Rules, known: Images | None = None) -> Reasons:
+def misread(faces: Sequence[Face], known: Images | None = None) -> Reasons:
     """Reject faces whose letters are nearest to different letters of known faces (F, 10, 28, 28).
 
     Without any, the other families of `faces` stand for them. There must be some hundred: among 20 families, a fifth of
@@ -165,7 +161,7 @@ def misread(faces: Sequence[Face], rules: Rules, known: Images | None = None) ->
         by_face[np.broadcast_to(same_family[:, None, :, None], by_face.shape)] = np.inf
         nearest = by_face.min(axis=2).argmin(axis=2)  # (block, 10)
         wrong += np.count_nonzero(nearest != np.arange(10), axis=1).tolist()
-    return [f"{count} of 10 letters read as others" if count > rules.misread else None for count in wrong]
+    return [f"{count} of 10 letters read as others" if count > MISREAD else None for count in wrong]
 
 
 def _blurred(letters: NDArray[np.float32]) -> NDArray[np.float32]:

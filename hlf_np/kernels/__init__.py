@@ -1,8 +1,7 @@
 """The Numba code: one micro-kernel, and the loops around it.
 
-`tile` multiplies a few gathered rows by a matrix in registers; `convolution` expresses every linear
-layer as such products; `warp` samples images under affine maps. Everything else in the package is plain
-NumPy.
+`tile` multiplies a few gathered rows by a matrix in registers; `convolution` expresses every linear layer as such
+products; `warp` samples images under affine maps. Everything else in the package is plain NumPy.
 """
 
 import os

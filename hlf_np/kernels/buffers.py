@@ -8,11 +8,9 @@ give anything back.
 
 import sys
 from collections import defaultdict
-from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import DTypeLike
 
 from hlf_np.arrays import Floats
 from hlf_np.kernels.tile import LANES
@@ -39,20 +37,19 @@ def _references_of_an_unused_one() -> int:
 _REFERENCES = _references_of_an_unused_one()
 
 
-def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Floats:
-    """An array with arbitrary contents, as `numpy.empty`."""
-    kind = np.dtype(dtype)
-    count = int(np.prod(shape, dtype=np.int64))
-    if count * kind.itemsize < SMALLEST:
-        return np.empty(shape, kind)
-    buffers = _kept[count * kind.itemsize]
+def empty(shape: tuple[int, ...]) -> Floats:
+    """An array of float32 with arbitrary contents, as `numpy.empty`."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.float32().itemsize
+    if size < SMALLEST:
+        return np.empty(shape, np.float32)
+    buffers = _kept[size]
     buffer = _unused(buffers)
     if buffer is None:
-        if sum(size * len(same) for size, same in _kept.items()) > MOST:
+        if sum(each * len(same) for each, same in _kept.items()) > MOST:
             _kept.clear()  # what is in use lives on without the list
-        buffer = np.empty(count * kind.itemsize, np.uint8)
-        _kept[buffer.nbytes].append(buffer)
-    return buffer.view(kind).reshape(shape)
+        buffer = np.empty(size, np.uint8)
+        _kept[size].append(buffer)
+    return buffer.view(np.float32).reshape(shape)
 
 
 def aligned(shape: tuple[int, ...]) -> Floats:
@@ -67,13 +64,13 @@ class Scratch:
     """Arrays to work in, a row for each thread, for one use alone: the zeros around images stay as they are."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int, int, np.dtype[Any]], Floats] = {}
+        self._kept: dict[tuple[int, int, int], Floats] = {}
 
-    def arrays(self, dtype: DTypeLike, *sizes: int) -> list[Floats]:
-        """For each size an array (threads, size), zero when it is new."""
+    def arrays(self, *sizes: int) -> list[Floats]:
+        """For each size an array (threads, size), float32, zero when it is new."""
         threads = numba.get_num_threads()
-        keys = [(position, size, threads, np.dtype(dtype)) for position, size in enumerate(sizes)]
+        keys = [(position, threads, size) for position, size in enumerate(sizes)]
         for key in keys:
             if key not in self._kept:
-                self._kept[key] = np.zeros((threads, key[1]), dtype)
+                self._kept[key] = np.zeros(key[1:], np.float32)
         return [self._kept[key] for key in keys]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import njit
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.misc.appdirs import AppDirs
 
 KERNELS = Path(__file__).parent
@@ -114,12 +114,8 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
         return lambda function: kernel(function, **options)
     compiled = njit(**options)(function)
     if not config.DISABLE_JIT:  # type: ignore[attr-defined]
-        compiled._cache = _cache_of(function)
+        if _writable(function.__code__.co_filename):
+            compiled._cache = _Cache(function)
+        else:
+            warn_once("no folder can be written to")
     return compiled
-
-
-def _cache_of(function: Callable[..., Any]) -> Any:
-    if _writable(function.__code__.co_filename):
-        return _Cache(function)
-    warn_once("no folder can be written to")
-    return NullCache()

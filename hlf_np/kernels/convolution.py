@@ -7,10 +7,9 @@ With channels last, y = conv(x, w) at output pixel (i, j) is::
 one row of a matrix product: the window under the pixel times the weights as a (kh kw C, O) matrix. The
 two gradients are products of the same kind, with L the loss, g = dL/dy and s the stride:
 
-- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that
-  is a whole number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a
-  phase the gradient is a stride-1 convolution of g with every s-th weight in reversed order. There are s
-  x s phases, each one product.
+- **to the input.** Pixel i' of the padded input meets weight row a at output row (i' - a) / s, if that is a whole
+  number. So i' = p + s q (phase p) sees a = p, p + s, ... at g[q], g[q - 1], ...: within a phase the gradient is a
+  stride-1 convolution of g with every s-th weight in reversed order. There are s x s phases, each one product.
 - **to the weights.** dL/dw[a, b, c, :] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] * g[n, i, j, :]:
   weight positions are the rows, and the sum runs over pixels.
 
@@ -23,7 +22,7 @@ results have the same bits at any number of threads.
 
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, plain
+from hlf_np.arrays import Array, Floats, filled, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner
@@ -33,11 +32,8 @@ from hlf_np.kernels.outer_tile import GROUPS, NARROW, make_narrow_tile, make_out
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.tile import LANES, PANEL, PLAIN, TILE_ROWS, make_tile, padded
 
-_tile_1 = make_tile(1)
-_tile_2 = make_tile(2)
-_outer_tile_1 = make_outer_tile(1)
-_outer_tile_2 = make_outer_tile(2)
-_narrow_tile = make_narrow_tile()
+_tile_1, _tile_2 = make_tile(1), make_tile(2)
+_outer_tile_1, _outer_tile_2, _narrow_tile = make_outer_tile(1), make_outer_tile(2), make_narrow_tile()
 
 
 @inner
@@ -55,12 +51,12 @@ def product(  # type: ignore[no-untyped-def]
             count = min(TILE_ROWS, rows - first)
             if columns - column >= PANEL:
                 _tile_2(
-                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    a, a_rows, segments, length, b, b_at + column * depth, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, segments, length, 1, b, b_at + column * depth, PANEL, start, start_at + column,
+                    a, a_rows, segments, length, b, b_at + column * depth, start, start_at + column,
                     c, c_rows, column, first, count, finish, gates,
                 )  # fmt: skip
 
@@ -112,9 +108,8 @@ def panels(matrix: Array) -> Array:
     """
     depth, columns = matrix.shape
     count = -(-columns // PANEL)
-    filled = np.zeros((depth, count * PANEL), matrix.dtype)
-    filled[:, :columns] = matrix
-    return np.ascontiguousarray(filled.reshape(depth, count, PANEL).transpose(1, 0, 2))
+    whole = filled((depth, count * PANEL), matrix)
+    return np.ascontiguousarray(whole.reshape(depth, count, PANEL).transpose(1, 0, 2))
 
 
 @inner
@@ -211,25 +206,15 @@ _products_shares, _weight_gradient_shares = PRODUCTS.spread, WEIGHT_GRADIENT.spr
 
 
 @kernel
-def _products(  # type: ignore[no-untyped-def]
-    addresses, run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets, segments, weights_begin,
-    framed, wide
-):  # fmt: skip
+def _products(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
     """Phase after phase a product of the windows in x, in a frame of zeros; see `geometry.Phases` for the tables."""
-    _products_shares(
-        addresses, framed.shape[0], run_product, x, weights, bias, y, shape, frame, taps, begin, sources, targets,
-        segments, weights_begin, framed, wide,
-    )  # fmt: skip
+    _products_shares(addresses, threads, *arguments)
 
 
 @kernel
-def _weight_gradient(  # type: ignore[no-untyped-def]
-    addresses, run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
-):
+def _weight_gradient(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
     """Each chunk's gradient by itself."""
-    _weight_gradient_shares(
-        addresses, framed.shape[0], run_products, x, g, dw, shape, padding, groups, group, windows, pixels, framed, wide
-    )
+    _weight_gradient_shares(addresses, threads, *arguments)
 
 
 def _check(x: Floats, weight: Floats, channels: int, out_size: tuple[int, int]) -> None:
@@ -257,17 +242,12 @@ def convolve(x: Floats, weight: Floats, bias: Floats | None, stride: int, paddin
     g = _geometry_of(x.shape, weight, stride, padding)
     _check(x, weight, g.channels, (g.out_height, g.out_width))
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, g.out_channels)  # (kh kw C, O)
-    y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels), x.dtype)
+    y = empty((x.shape[0], g.out_height, g.out_width, g.out_channels))
     return _computed(x, [matrix], bias, y, g.chunk, g.forward)
 
 
 def convolve_input_gradient(
-    gradient: Floats,
-    weight: Floats,
-    bias: Floats | None,
-    stride: int,
-    padding: int,
-    size: tuple[int, int],
+    gradient: Floats, weight: Floats, bias: Floats | None, stride: int, padding: int, size: tuple[int, int]
 ) -> Floats:
     """The transpose of `convolve`: gradient (N, H', W', O) to (N, H, W, C), `size` = (H, W), plus bias (C,)."""
     g = _geometry_of((len(gradient), *size, weight.shape[1]), weight, stride, padding)
@@ -279,7 +259,7 @@ def convolve_input_gradient(
         weight[:, :, i::stride, j::stride][:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, g.channels)
         for i, j in g.backward.starts
     ]  # each (taps O, C)
-    dx = empty((len(gradient), g.height, g.width, g.channels), gradient.dtype)
+    dx = empty((len(gradient), g.height, g.width, g.channels))
     return _computed(gradient, matrices, bias, dx, g.chunk, g.backward)
 
 
@@ -292,13 +272,12 @@ def _computed(x: Floats, matrices: list[Floats], bias: Floats | None, y: Floats,
         if bias.shape != (out_channels,) or bias.dtype != x.dtype:
             raise ValueError(f"a bias must be {x.dtype} of shape ({out_channels},), not {bias.dtype} of {bias.shape}")
         start[:out_channels] = bias
+    work = phases.scratch.arrays(phases.framed, chunk * out_height * out_width * start.size)
     _products(
-        PRODUCTS.addresses, PRODUCT.address, _flat(x),
-        np.concatenate([panels(matrix).ravel() for matrix in matrices]), start,
-        y.reshape(-1),
+        PRODUCTS.addresses, len(work[0]), PRODUCT.address, _flat(x),
+        np.concatenate([panels(matrix).ravel() for matrix in matrices]), start, y.reshape(-1),
         (count, chunk, height, width, channels, out_height * out_width, out_channels), phases.frame,
-        phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin,
-        *phases.scratch.arrays(x.dtype, phases.framed, chunk * out_height * out_width * start.size),
+        phases.taps, phases.begin, phases.sources, phases.targets, phases.segments, phases.weights_begin, *work,
     )  # fmt: skip
     return y
 
@@ -311,14 +290,14 @@ def convolve_weight_gradient(x: Floats, gradient: Floats, kernel: tuple[int, int
     _check(x, gradient, channels, (g.out_height, g.out_width))
     if gradient.shape[:3] != (n, g.out_height, g.out_width):
         raise ValueError(f"images {x.shape} convolve to {g.out_height, g.out_width}, not to {gradient.shape}")
-    parts, rows = -(-n // g.chunk), kernel[0] * kernel[1] * channels
+    parts, rows, columns = -(-n // g.chunk), kernel[0] * kernel[1] * channels, padded(out_channels)
     dw = np.zeros((parts, -(-out_channels // PANEL), rows, PANEL), x.dtype)  # the last panel may be filled by half
+    tables = g.forward
+    work = tables.scratch.arrays(tables.framed + TILE_ROWS, g.chunk * g.out_height * g.out_width * columns)
     _weight_gradient(
-        WEIGHT_GRADIENT.addresses, OUTER_PRODUCTS.address, _flat(x), _flat(gradient),
-        dw.reshape(-1),
-        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, padded(out_channels)), padding,
-        g.window_segments, kernel[1] * channels, g.windows, g.target_pixels,
-        *g.scratch.arrays(x.dtype, g.source.size + TILE_ROWS, g.target.size),
+        WEIGHT_GRADIENT.addresses, len(work[0]), OUTER_PRODUCTS.address, _flat(x), _flat(gradient), dw.reshape(-1),
+        (n, g.chunk, height, width, channels, g.out_height, g.out_width, out_channels, columns), padding,
+        tables.segments, kernel[1] * channels, tables.sources, tables.targets, *work,
     )  # fmt: skip
     total = dw.sum(axis=0)  # in this order
     total = total.transpose(1, 0, 2).reshape(rows, -1)[:, :out_channels]  # (kh kw C, O)

@@ -9,20 +9,7 @@ import numpy as np
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy, product
-from hlf_np.kernels.instructions import (
-    KIND,
-    BlocksGradient,
-    FromBlocks,
-    Join,
-    Pool,
-    PoolGradient,
-    Product,
-    Scale,
-    Warp,
-    WarpGradient,
-    Winograd,
-    decoder,
-)
+from hlf_np.kernels.instructions import EXECUTED, KIND, decoder
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, pair, rows, table
 from hlf_np.kernels.parallel import Parallel
 from hlf_np.kernels.pooling import pool, pool_gradient
@@ -30,13 +17,11 @@ from hlf_np.kernels.tile import ADD, GATE, LANES, RELU
 from hlf_np.kernels.warp import map_gradient, sample
 from hlf_np.kernels.winograd import OUTPUTS, winograd
 
-PRODUCT, SCALE, JOIN, POOL, POOL_GRADIENT = (KIND[kind] for kind in (Product, Scale, Join, Pool, PoolGradient))
-FROM_BLOCKS, BLOCKS_GRADIENT, WARP = (KIND[kind] for kind in (FromBlocks, BlocksGradient, Warp))
-WARP_GRADIENT, WINOGRAD = KIND[WarpGradient], KIND[Winograd]
-
-_product_of, _scale_of, _join_of, _winograd_of = (decoder(kind) for kind in (Product, Scale, Join, Winograd))
-_blocks_of, _blocks_gradient_of, _warp_of, _warp_gradient_of = (
-    decoder(kind) for kind in (FromBlocks, BlocksGradient, Warp, WarpGradient)
+PRODUCT, SCALE, JOIN, POOL, POOL_GRADIENT, FROM_BLOCKS, BLOCKS_GRADIENT, WARP, WARP_GRADIENT, WINOGRAD = (
+    KIND[instruction] for instruction in EXECUTED
+)
+_product_of, _scale_of, _join_of, _, _, _blocks_of, _blocks_gradient_of, _warp_of, _warp_gradient_of, _winograd_of = (
+    decoder(instruction) for instruction in EXECUTED
 )
 
 
@@ -263,7 +248,12 @@ def fetch(values, slot, work, lane):  # type: ignore[no-untyped-def]
 def evaluate_part(  # type: ignore[no-untyped-def]
     part, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes
 ):
-    """A part of the inputs, a few at a time."""
+    """Outputs (N, E) of a part of the inputs (N, D), a few at a time.
+
+    run : the address of `run_instructions`; front, forward : the instructions, and weights : (G, W), see
+    `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers, those of
+    a group side by side; groups : (N,), of the inputs.
+    """
     work, room = workspace(sizes[0]), workspace(sizes[1])
     begin, end = part * order.size // parts, (part + 1) * order.size // parts
     for first in range(begin, end, lanes):
@@ -283,16 +273,6 @@ _evaluate_parts = EVALUATION.spread
 
 
 @kernel
-def evaluation_kernel(  # type: ignore[no-untyped-def]
-    addresses, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs, lanes, parts
-):
-    """Outputs (N, E) of inputs (N, D).
-
-    addresses : of `EVALUATION`; run : of `run_instructions`; front, forward : the instructions, and weights : (G, W),
-    see `programs.evaluation`; slots : (2, 7), where inputs and outputs belong; order : (N,), the inputs' numbers,
-    those of a group side by side; groups : (N,), of the inputs.
-    """
-    _evaluate_parts(
-        addresses, parts, parts, run, front, forward, tables, weights, sizes, slots, order, groups, inputs, outputs,
-        lanes,
-    )  # fmt: skip
+def evaluation_kernel(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    """All parts, see `evaluate_part`; addresses : of `EVALUATION`."""
+    _evaluate_parts(addresses, threads, *arguments)

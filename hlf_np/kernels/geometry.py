@@ -40,49 +40,22 @@ class Geometry:
         return max(IMAGES_PER_CHUNK, -(-PIXELS_PER_CHUNK // (self.out_height * self.out_width)))
 
     @cached_property
-    def source(self) -> Layout:
-        """A chunk of padded input images."""
-        return Layout(self.chunk, self.height, self.width, self.channels, frame=self.padding)
-
-    @cached_property
-    def target(self) -> Layout:
-        """A chunk of output images whose channels fill whole vectors."""
-        return Layout(self.chunk, self.out_height, self.out_width, padded(self.out_channels))
-
-    @cached_property
-    def windows(self) -> Integers:
-        """Where each output pixel's window starts, (chunk * out_height * out_width,)."""
-        return windows(self.source, self.kernel, self.stride, self.padding)
-
-    @cached_property
-    def window_segments(self) -> Integers:
-        """Where the rows of a window start, relative to the window, (kh,)."""
-        return np.arange(self.kernel[0]) * self.source.row
-
-    @cached_property
-    def target_pixels(self) -> Integers:
-        """Where each output pixel goes."""
-        return self.target.all_pixels()
-
-    @cached_property
-    def scratch(self) -> Scratch:
-        """For the gradient to the weights."""
-        return Scratch()
-
-    @cached_property
     def forward(self) -> "Phases":
         """The tables of the convolution itself: a single phase."""
         width = -(-self.out_channels // PANEL) * PANEL
         depth = self.kernel[0] * self.kernel[1] * self.channels
+        source = Layout(self.chunk, self.height, self.width, self.channels, frame=self.padding)
+        sources = windows(source, self.kernel, self.stride, self.padding)
+        target = Layout(self.chunk, self.out_height, self.out_width, padded(self.out_channels))
         return Phases(
             self.padding,
-            self.source.size,
+            source.size,
             np.array([(0, 0)]),
             np.array([self.kernel]),
-            np.array([0, self.windows.size]),
-            self.windows,
-            self.target_pixels,
-            self.window_segments,
+            np.array([0, sources.size]),
+            sources,
+            target.all_pixels(),
+            np.arange(self.kernel[0]) * source.row,
             np.array([0, depth * width]),
         )
 

@@ -16,10 +16,9 @@ of few channels; `columns`, channels of a product's result; `finish`, what happe
 the next. In training, `row` is the numbers in a row of pixels, `rows` how many such rows an image has.
 """
 
-from __future__ import annotations
-
+from collections import namedtuple
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -30,7 +29,9 @@ from hlf_np.arrays import Integers
 from hlf_np.kernels.training_instructions import CLOSING, OF_PARTS, Task
 
 
-class Product(NamedTuple):
+class Product(
+    namedtuple("Product", "sources pixels segments segment_count length weights start columns targets finish gates")
+):
     """target = start + A B: the rows of A are gathered from the work, B is a matrix among the weights.
 
     sources, pixels : table of where the rows of A begin, and how many an image has.
@@ -38,59 +39,30 @@ class Product(NamedTuple):
     weights, start : the matrix, in `panels`; the initial sums, one for each column.
     """
 
-    sources: int
-    pixels: int
-    segments: int
-    segment_count: int
-    length: int
-    weights: int
-    start: int
-    columns: int
-    targets: int
-    finish: int
-    gates: int
 
-
-class Scale(NamedTuple):
+class Scale(namedtuple("Scale", "sources pixels targets channels factors offsets finish gates")):
     """target = factor * source + offset for every channel; factors and offsets stand among the weights."""
 
-    sources: int
-    pixels: int
-    targets: int
-    channels: int
-    factors: int
-    offsets: int
-    finish: int
-    gates: int
 
-
-class Join(NamedTuple):
+class Join(namedtuple("Join", "bodies shortcuts pixels targets channels")):
     """target = max(0, body + shortcut)."""
 
-    bodies: int
-    shortcuts: int
-    pixels: int
-    targets: int
-    channels: int
 
-
-class Pool(NamedTuple):
+class Pool(namedtuple("Pool", "windows pixels segments size targets channels largest")):
     """target = the largest value of each window, or the mean of its values if not `largest`.
 
     windows, pixels : table of where the windows begin, and how many an image has.
     segments, size : table of where the pixels of a window lie, relative to it, and how many there are.
     """
 
-    windows: int
-    pixels: int
-    segments: int
-    size: int
-    targets: int
-    channels: int
-    largest: int
 
-
-class PoolGradient(NamedTuple):
+class PoolGradient(
+    namedtuple(
+        "PoolGradient",
+        "windows pixels segments size targets channels largest gradients to_windows to_segments to_all "
+        "to_pixels finish gates",
+    )
+):
     """The gradient with respect to what was pooled: to the first pixel that attains the maximum, or to all alike.
 
     windows, ..., largest : as of the `Pool`.
@@ -99,23 +71,8 @@ class PoolGradient(NamedTuple):
     to_all, to_pixels : table of all its pixels, and how many an image has.
     """
 
-    windows: int
-    pixels: int
-    segments: int
-    size: int
-    targets: int
-    channels: int
-    largest: int
-    gradients: int
-    to_windows: int
-    to_segments: int
-    to_all: int
-    to_pixels: int
-    finish: int
-    gates: int
 
-
-class FromBlocks(NamedTuple):
+class FromBlocks(namedtuple("FromBlocks", "blocks block_step order rows row origin row_step image_step")):
     """An image of few channels: the sigmoid of what lies in blocks of pixels (see `programs.blocks`).
 
     blocks, block_step : the blocks of the first image, and the distance to the next one's.
@@ -123,36 +80,25 @@ class FromBlocks(NamedTuple):
     rows, row : of the image; origin, row_step, image_step : where it goes.
     """
 
-    blocks: int
-    block_step: int
-    order: int
-    rows: int
-    row: int
-    origin: int
-    row_step: int
-    image_step: int
 
-
-class BlocksGradient(NamedTuple):
+class BlocksGradient(
+    namedtuple(
+        "BlocksGradient", "blocks block_step order rows row origin row_step image_step g_origin g_row_step g_image_step"
+    )
+):
     """The gradient before that sigmoid, from the gradient with respect to the image, which lies in blocks.
 
     blocks, ..., image_step : as of `FromBlocks`; g_origin, g_row_step, g_image_step : where the gradient goes.
     """
 
-    blocks: int
-    block_step: int
-    order: int
-    rows: int
-    row: int
-    origin: int
-    row_step: int
-    image_step: int
-    g_origin: int
-    g_row_step: int
-    g_image_step: int
 
-
-class Warp(NamedTuple):
+class Warp(
+    namedtuple(
+        "Warp",
+        "codes code_step planes plane_step rows width constants filled slopes slope_step origin pixel_step "
+        "row_step image_step",
+    )
+):
     """Images of one channel, warped by six parameters; see `kernels.warp`.
 
     codes, planes : the parameters, and the image in a border of zeros.
@@ -162,58 +108,24 @@ class Warp(NamedTuple):
     origin, pixel_step, row_step, image_step : where the warped images go.
     """
 
-    codes: int
-    code_step: int
-    planes: int
-    plane_step: int
-    rows: int
-    width: int
-    constants: int
-    filled: int
-    slopes: int
-    slope_step: int
-    origin: int
-    pixel_step: int
-    row_step: int
-    image_step: int
 
-
-class WarpGradient(NamedTuple):
+class WarpGradient(
+    namedtuple(
+        "WarpGradient", "codes code_step image image_step order pixels constants filled slopes slope_step to to_step"
+    )
+):
     """The gradient with respect to the parameters, from the one with respect to the image.
 
     image, image_step, order : the gradient with respect to the image, and table of where each of its numbers is.
     """
 
-    codes: int
-    code_step: int
-    image: int
-    image_step: int
-    order: int
-    pixels: int
-    constants: int
-    filled: int
-    slopes: int
-    slope_step: int
-    to: int
-    to_step: int
 
-
-class Winograd(NamedTuple):
+class Winograd(
+    namedtuple(
+        "Winograd", "form patches patches_per_image row channels weights start zeros columns targets gates finish lines"
+    )
+):
     """A convolution in a form of Winograd; see `kernels.winograd` for the fields."""
-
-    form: int
-    patches: int
-    patches_per_image: int
-    row: int
-    channels: int
-    weights: int
-    start: int
-    zeros: int
-    columns: int
-    targets: int
-    gates: int
-    finish: int
-    lines: int
 
 
 EXECUTED = (

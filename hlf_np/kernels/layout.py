@@ -1,7 +1,5 @@
 """Where the pixels of a batch lie in a flat buffer: the tables of rows that the micro-kernel gathers and scatters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ kernel would take many seconds. `Linked` compiles such a function once; kernels 
 that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -23,15 +21,9 @@ pair = types.UniTuple(types.int64, 2)
 
 
 class Linked:
-    """A compiled function without result, to be called by its address from compiled code.
+    """A compiled function without result, called by its address from compiled code: `call(address, *arguments)`.
 
-    Parameters
-    ----------
     function : made by `njit`; arguments : the types of its arguments.
-
-    Attributes
-    ----------
-    call : for compiled code: `call(address, *arguments)`.
     """
 
     def __init__(self, function: Any, *arguments: Any) -> None:
@@ -58,17 +50,21 @@ def _caller(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
 
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             given = [borrowed(build, kind, build.extract_value(values[1], k)) for k, kind in enumerate(expected)]
-            convention = context.call_conv
-            kind = convention.get_function_type(types.none, expected)
-            pointer = build.inttoptr(values[0], ir.PointerType(kind))
-            status, _ = convention.call_function(build, pointer, types.none, expected, given)
+            status = called(context, build, values[0], expected, given)
             with cgutils.if_unlikely(build, status.is_error):
-                convention.return_status_propagate(build, status)
+                context.call_conv.return_status_propagate(build, status)
             return context.get_dummy_value()
 
         return types.none(address, types.StarArgTuple(expected)), generate
 
     return call
+
+
+def called(context: Any, build: Any, address: Any, signature: tuple[Any, ...], values: list[Any]) -> Any:
+    """The status of a call of compiled code without result at an address."""
+    pointer = build.inttoptr(address, ir.PointerType(context.call_conv.get_function_type(types.none, signature)))
+    status, _ = context.call_conv.call_function(build, pointer, types.none, signature, values)
+    return status
 
 
 def borrowed(build: Any, kind: Any, value: Any) -> Any:
@@ -86,16 +82,11 @@ def borrowed(build: Any, kind: Any, value: Any) -> Any:
 
 
 def fitting(function: Any, arguments: tuple[Any, ...], signature: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The signature, if these arguments fit; one whole number is as good as another.
+    """The signature, or TypeError if these arguments do not fit; one whole number is as good as another."""
 
-    Raises
-    ------
-    TypeError : if they do not.
-    """
-    if len(arguments) == len(signature) and all(map(_fit, arguments, signature)):
+    def fit(given: Any, wanted: Any) -> bool:
+        return given == wanted or (isinstance(given, types.Integer) and isinstance(wanted, types.Integer))
+
+    if len(arguments) == len(signature) and all(map(fit, arguments, signature)):
         return signature
     raise TypeError(f"{function.py_func.__name__} is compiled for {signature}, not for {arguments}")
-
-
-def _fit(given: Any, wanted: Any) -> bool:
-    return given == wanted or (isinstance(given, types.Integer) and isinstance(wanted, types.Integer))

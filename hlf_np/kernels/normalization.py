@@ -1,34 +1,26 @@
 """Batch norm in training: the instructions of one part of a batch, and what brings the parts together.
 
-Whole rows of pixels are treated at once: the statistics
-are repeated for each pixel of a row, so that the inner loops are long and become vector instructions.
+Whole rows of pixels are treated at once: the statistics are repeated for each pixel of a row, so that the inner loops
+are long and become vector instructions.
 """
 
 import math
 
 import numpy as np
 
+from hlf_np.kernels import training_instructions as kinds
 from hlf_np.kernels.compiling import inner, pasted
 from hlf_np.kernels.convolution import copy
 from hlf_np.kernels.instructions import decoder
 from hlf_np.kernels.tile import ADD, GATE
-from hlf_np.kernels.training_instructions import (
-    BiasSums,
-    Moments,
-    Normalize,
-    NormGradient,
-    NormSums,
-    NormTotals,
-    Statistics,
-)
 
 # The statistics of a batch norm, each repeated for a row of pixels.
 MEAN, SCALE, FACTOR, OFFSET, G_MEAN, SLOPE = 0, 1, 2, 3, 4, 5
 STATISTICS_ROWS = 6
 
-_moments_of, _normalize_of, _norm_sums_of, _norm_gradient_of, _bias_sums_of, _statistics_of, _norm_totals_of = (
-    decoder(kind) for kind in (Moments, Normalize, NormSums, NormGradient, BiasSums, Statistics, NormTotals)
-)
+_moments_of, _normalize_of = decoder(kinds.Moments), decoder(kinds.Normalize)
+_norm_sums_of, _norm_gradient_of, _bias_sums_of = map(decoder, (kinds.NormSums, kinds.NormGradient, kinds.BiasSums))
+_statistics_of, _norm_totals_of = decoder(kinds.Statistics), decoder(kinds.NormTotals)
 
 
 @inner

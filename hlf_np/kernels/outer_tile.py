@@ -9,116 +9,41 @@ then several groups share one.
 from typing import Any
 
 import numpy as np
-from numba.core import config, types
-from numba.extending import intrinsic
 
-from hlf_np.kernels.tile import LANES, PANEL, TILE_ROWS, Emitter, Tile
+from hlf_np.kernels.tile import LANES, PANEL, TILE_ROWS, Tile, emitted
 
 # A tile of narrow groups has 16 rows of one vector, or on machines with fewer registers 4.
 NARROW, GROUPS = 4, 4 if TILE_ROWS == 12 else 1
 
 
-def _reference_outer_tile(vectors: int) -> Tile:
-    """The tile in plain Python."""
-
-    def tile(a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
-        width = vectors * LANES
-        columns = a_at + np.asarray(a_steps)[:depth] + np.arange(rows)[:, None]
-        panel = b_at + np.asarray(b_steps)[:depth, None] + np.arange(width)
-        total = a[columns] @ b[panel]
-        for m in range(rows):
-            row = slice(c_at + m * PANEL, c_at + m * PANEL + width)
-            c[row] = c[row] + total[m] if add else total[m]
-
-    return tile
+def _reference_outer_tile(vectors, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+    width = vectors * LANES
+    columns = a_at + np.asarray(a_steps)[:depth] + np.arange(rows)[:, None]
+    panel = b_at + np.asarray(b_steps)[:depth, None] + np.arange(width)
+    total = a[columns] @ b[panel]
+    for m in range(rows):
+        row = slice(c_at + m * PANEL, c_at + m * PANEL + width)
+        c[row] = c[row] + total[m] if add else total[m]
 
 
-def _compiled_outer_tile(vectors: int) -> Tile:
-    """The tile as an LLVM function body; see `make_outer_tile` for the arguments."""
+def _write_outer_tile(e, vectors, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
+    build = e.build
+    column, panel, target = e.at(a.data, a_at), e.at(b.data, b_at), e.at(c.data, c_at)
+    e.begin(TILE_ROWS, [e.zero] * vectors)
 
-    @intrinsic
-    def tile(typing, a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add):  # type: ignore[no-untyped-def]
-        arguments = (a, a_at, a_steps, b, b_at, b_steps, depth, c, c_at, rows, add)
-        number = a.dtype
+    def step(k: Any) -> None:
+        a_k = e.at(column, build.load(e.at(a_steps.data, k)))
+        b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
+        e.accumulate([e.at(a_k, e.constant(m)) for m in range(TILE_ROWS)], b_k)
 
-        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, number, vectors)
-            a, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 2, 3, 5, 7))
-            column, panel, target = e.at(a.data, values[1]), e.at(b.data, values[4]), e.at(c.data, values[8])
-            depth, rows, add = values[6], values[9], values[10]
-            e.begin([e.zero] * vectors)
-
-            def step(k: Any) -> None:
-                a_k = e.at(column, build.load(e.at(a_steps.data, k)))
-                b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
-                e.accumulate([e.at(a_k, e.constant(m)) for m in range(TILE_ROWS)], b_k)
-
-            e.repeat(depth, step)
-            with e.finished_rows(rows) as (m, totals):
-                row = e.at(target, build.mul(m, e.constant(PANEL)))
-                for v, total in enumerate(totals):
-                    place = e.at(row, e.constant(v * LANES))
-                    with build.if_then(add):
-                        build.store(build.fadd(build.load(total), e.load(place)), total)
-                    e.store(build.load(total), place)
-            return context.get_dummy_value()
-
-        return types.void(*arguments), generate
-
-    return tile
-
-
-def _reference_narrow_tile() -> Tile:
-    """The tile of narrow groups in plain Python."""
-
-    def tile(a, groups, first, count, group, a_steps, b, b_at, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
-        panel = b[b_at + np.asarray(b_steps)[:depth, None] + np.arange(LANES)]
-        for number, start in enumerate(groups[first : first + count]):
-            for m in range(group):
-                row = c_at + (number * group + m) * PANEL
-                c[row : row + LANES] = a[start + np.asarray(a_steps)[:depth] + m] @ panel
-
-    return tile
-
-
-def _compiled_narrow_tile() -> Tile:
-    """The same as an LLVM function body; see `make_narrow_tile` for the arguments."""
-
-    @intrinsic
-    def tile(typing, a, groups, first, count, group, a_steps, b, b_at, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
-        arguments = (a, groups, first, count, group, a_steps, b, b_at, b_steps, depth, c, c_at)
-        number = a.dtype
-
-        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, number, vectors=1, rows=GROUPS * NARROW)
-            a, groups, a_steps, b, b_steps, c = (e.array(signature.args[i], values[i]) for i in (0, 1, 5, 6, 8, 10))
-            first, count, group, depth = (values[i] for i in (2, 3, 4, 9))
-            panel, target = e.at(b.data, values[7]), e.at(c.data, values[11])
-
-            # Groups beyond `count` repeat the last one: their sums are computed in vain.
-            last, starts = build.sub(count, e.constant(1)), []
-            for g in range(GROUPS):
-                clamped = build.select(build.icmp_signed("<", e.constant(g), count), e.constant(g), last)
-                starts.append(e.at(a.data, build.load(e.at(groups.data, build.add(first, clamped)))))
-            e.begin([e.zero])
-
-            def step(k: Any) -> None:
-                a_k = build.load(e.at(a_steps.data, k))
-                b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
-                e.accumulate([e.at(e.at(start, a_k), e.constant(m)) for start in starts for m in range(NARROW)], b_k)
-
-            e.repeat(depth, step)
-            for index, (total,) in enumerate(e.sums):
-                g, m = (e.constant(n) for n in divmod(index, NARROW))
-                there = build.and_(build.icmp_signed("<", g, count), build.icmp_signed("<", m, group))
-                with build.if_then(there):
-                    row = build.add(build.mul(g, group), m)
-                    e.store(build.load(total), e.at(target, build.mul(row, e.constant(PANEL))))
-            return context.get_dummy_value()
-
-        return types.void(*arguments), generate
-
-    return tile
+    e.repeat(depth, step)
+    with e.finished_rows(rows) as (m, totals):
+        row = e.at(target, build.mul(m, e.constant(PANEL)))
+        for v, total in enumerate(totals):
+            place = e.at(row, e.constant(v * LANES))
+            with build.if_then(add):
+                build.store(build.fadd(build.load(total), e.load(place)), total)
+            e.store(build.load(total), place)
 
 
 def make_outer_tile(vectors: int) -> Tile:
@@ -129,8 +54,40 @@ def make_outer_tile(vectors: int) -> Tile:
     - `b, b_at, b_steps`: row k of B starts at `b_at + b_steps[k]`.
     - `c, c_at, rows`: row m of C starts at `c_at + m * PANEL`; `rows` are stored, or added to what is there if `add`.
     """
-    interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
-    return _reference_outer_tile(vectors) if interpreted else _compiled_outer_tile(vectors)
+    return emitted(_write_outer_tile, _reference_outer_tile, vectors)
+
+
+def _reference_narrow_tile(a, groups, first, count, group, a_steps, b, b_at, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
+    panel = b[b_at + np.asarray(b_steps)[:depth, None] + np.arange(LANES)]
+    for number, start in enumerate(groups[first : first + count]):
+        for m in range(group):
+            row = c_at + (number * group + m) * PANEL
+            c[row : row + LANES] = a[start + np.asarray(a_steps)[:depth] + m] @ panel
+
+
+def _write_narrow_tile(e, a, groups, first, count, group, a_steps, b, b_at, b_steps, depth, c, c_at):  # type: ignore[no-untyped-def]
+    build = e.build
+    panel, target = e.at(b.data, b_at), e.at(c.data, c_at)
+
+    # Groups beyond `count` repeat the last one: their sums are computed in vain.
+    last, starts = build.sub(count, e.constant(1)), []
+    for g in range(GROUPS):
+        clamped = build.select(build.icmp_signed("<", e.constant(g), count), e.constant(g), last)
+        starts.append(e.at(a.data, build.load(e.at(groups.data, build.add(first, clamped)))))
+    e.begin(GROUPS * NARROW, [e.zero])
+
+    def step(k: Any) -> None:
+        a_k = build.load(e.at(a_steps.data, k))
+        b_k = e.at(panel, build.load(e.at(b_steps.data, k)))
+        e.accumulate([e.at(e.at(start, a_k), e.constant(m)) for start in starts for m in range(NARROW)], b_k)
+
+    e.repeat(depth, step)
+    for index, (total,) in enumerate(e.sums):
+        g, m = (e.constant(n) for n in divmod(index, NARROW))
+        there = build.and_(build.icmp_signed("<", g, count), build.icmp_signed("<", m, group))
+        with build.if_then(there):
+            row = build.add(build.mul(g, group), m)
+            e.store(build.load(total), e.at(target, build.mul(row, e.constant(PANEL))))
 
 
 def make_narrow_tile() -> Tile:
@@ -142,4 +99,4 @@ def make_narrow_tile() -> Tile:
       `group` rows each.
     - `c, c_at`: the rows of C, group after group, start `PANEL` apart.
     """
-    return _reference_narrow_tile() if config.DISABLE_JIT else _compiled_narrow_tile()  # type: ignore[attr-defined]
+    return emitted(_write_narrow_tile, _reference_narrow_tile)

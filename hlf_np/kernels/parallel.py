@@ -12,8 +12,6 @@ threads had been started before, the child does all shares itself, one after ano
 its children. A spawned process has threads of its own.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +23,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel as threading_layer
 
 from hlf_np.kernels.cache import kernel
-from hlf_np.kernels.linking import Linked, borrowed, fitting, integer
+from hlf_np.kernels.linking import Linked, borrowed, called, fitting, integer
 
 Addresses = tuple[int, int]  # of the loop and of the function
 
@@ -78,14 +76,10 @@ if hasattr(os, "register_at_fork"):
 class Parallel:
     """A compiled function without result that does one share of some work; all threads together do all shares.
 
-    Parameters
-    ----------
+    Compiled code has them done by `spread(addresses, shares, *arguments)`.
+
     function : made by `njit`; its first argument is the number of the share. What a share writes, no other may touch.
     arguments : the types of the arguments behind that.
-
-    Attributes
-    ----------
-    spread : for compiled code: `spread(addresses, shares, *arguments)`.
     """
 
     def __init__(self, function: Any, *arguments: Any) -> None:
@@ -100,7 +94,12 @@ class Parallel:
 
 def _spreader(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return _reference_spreader(function)
+
+        def in_turn(addresses: Addresses, shares: int, *arguments: Any) -> None:
+            for share in range(shares):
+                function(share, *arguments)
+
+        return in_turn
 
     @intrinsic
     def spread(typing, addresses, shares, *arguments):  # type: ignore[no-untyped-def]
@@ -109,20 +108,15 @@ def _spreader(function: Any, signature: tuple[Any, ...]) -> Callable[..., None]:
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
             loop, address = (build.extract_value(values[0], k) for k in range(2))
             given = [borrowed(build, kind, build.extract_value(values[2], k)) for k, kind in enumerate(expected)]
-            failed = ir.Constant(ir.IntType(8), 0)
-            fields = [failed, address, *given]
+            fields = [ir.Constant(ir.IntType(8), 0), address, *given]
             arguments = cgutils.alloca_once(build, ir.LiteralStructType([field.type for field in fields]))
             for k, field in enumerate(fields):
                 build.store(field, cgutils.gep_inbounds(build, arguments, 0, k))
             entry = _entry(context, build.module, function.py_func.__name__, arguments.type, expected)
-            whole, integers = ir.IntType(64), (types.int64,) * 3
-            kind = context.call_conv.get_function_type(types.none, integers)
-            handed = [build.ptrtoint(entry, whole), build.ptrtoint(arguments, whole), values[1]]
-            pointer = build.inttoptr(loop, ir.PointerType(kind))
-            context.call_conv.call_function(build, pointer, types.none, integers, handed)
-            with cgutils.if_unlikely(
-                build, cgutils.is_not_null(build, build.load(cgutils.gep_inbounds(build, arguments, 0, 0)))
-            ):
+            handed = [build.ptrtoint(pointer, ir.IntType(64)) for pointer in (entry, arguments)]
+            called(context, build, loop, (types.int64,) * 3, [*handed, values[1]])
+            failed = build.load(cgutils.gep_inbounds(build, arguments, 0, 0))
+            with cgutils.if_unlikely(build, cgutils.is_not_null(build, failed)):
                 # shares raise nothing themselves, but an allocation may fail
                 context.call_conv.return_user_exc(build, MemoryError, (f"in {function.py_func.__name__}",))
             return context.get_dummy_value()
@@ -140,22 +134,9 @@ def _entry(context: Any, module: Any, name: str, kind: Any, signature: tuple[Any
     build = ir.IRBuilder(entry.append_basic_block())
     arguments, share = build.inttoptr(entry.args[0], kind), entry.args[1]
     places = [cgutils.gep_inbounds(build, arguments, 0, k) for k in range(len(signature) + 2)]
-    full = (types.int64, *signature)
-    function = context.call_conv.get_function_type(types.none, full)
     address, *given = (build.load(place) for place in places[1:])
-    pointer = build.inttoptr(address, ir.PointerType(function))
-    status, _ = context.call_conv.call_function(build, pointer, types.none, full, [share, *given])
+    status = called(context, build, address, (types.int64, *signature), [share, *given])
     with build.if_then(status.is_error, likely=False):
         build.store(ir.Constant(ir.IntType(8), 1), places[0])
     build.ret_void()
     return entry
-
-
-def _reference_spreader(function: Any) -> Callable[..., None]:
-    """One share after another, for runs without compilation."""
-
-    def spread(addresses: Addresses, shares: int, *arguments: Any) -> None:
-        for share in range(shares):
-            function(share, *arguments)
-
-    return spread

@@ -11,20 +11,21 @@ registers for the whole sum. Step k loads 1 or 2 vectors of B, and for each row 
 A; with 12 rows and 2 vectors that is 14 loads for 24 multiply-adds, and 24 independent sums hide the 4
 cycles each addition takes. The registers (32 of them) hold 24 sums, 2 vectors of B and one broadcast.
 
-**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a
-second table where each of its segments starts relative to that. A convolution's row is the window under
-an output pixel: `kh` segments of `kw * channels` contiguous numbers in a padded image. So no window is
-ever copied (no `im2col`), and one kernel serves convolutions, their gradients and fully connected
-layers. A third table says where the rows of C go.
+**Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts and a second table where
+each of its segments starts relative to that. A convolution's row is the window under an output pixel: `kh` segments of
+`kw * channels` contiguous numbers in a padded image. So no window is ever copied (no `im2col`), and one kernel serves
+convolutions, their gradients and fully connected layers. A third table says where the rows of C go.
 
 Numba loops alone reload the sums from memory at each step, so the tile is written as LLVM instructions:
 vectors of 16 values and `llvm.fmuladd`. LLVM splits them on machines with narrower registers. Loads and
 stores of the sums go through stack slots which LLVM's `mem2reg` pass turns into registers.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -49,85 +50,48 @@ def padded(columns: int) -> int:
     return -(-columns // LANES) * LANES
 
 
-def reference_finish(total, finish, c, at, gate):  # type: ignore[no-untyped-def]
-    """`Emitter.finish` in plain Python, for a row of any width."""
-    width = total.size
-    if finish & ADD:
-        total = total + c[at : at + width]
-    if finish & RELU:
-        total = np.maximum(total, 0)
-    if finish & GATE:
-        total = np.where(c[gate : gate + width] > 0, total, 0)
-    c[at : at + width] = total
-
-
-def _reference_tile(vectors: int) -> Tile:
-    """The tile in plain Python, for runs without compilation: the same arguments, indices checked by NumPy."""
-
-    def tile(  # type: ignore[no-untyped-def]
-        a,
-        a_rows,
-        segments,
-        length,
-        a_step,
-        b,
-        b_at,
-        b_step,
-        start,
-        start_at,
-        c,
-        c_rows,
-        column,
-        first,
-        count,
-        finish,
-        gates,
-    ):
-        width = vectors * LANES
-        steps = (np.asarray(segments)[:, None] + np.arange(length) * a_step).ravel()
-        panel = b[b_at + np.arange(steps.size)[:, None] * b_step + np.arange(width)]
-        for m in range(first, first + count):
-            total = start[start_at : start_at + width] + a[a_rows[m] + steps] @ panel
-            reference_finish(total, finish, c, c_rows[m] + column, gates[m] + column)
-
-    return tile
-
-
 class Emitter:
-    """Writes the instructions that tiles are made of: vectors, and a block of sums in registers."""
+    """Writes the instructions that tiles are made of: vectors of float32, and a block of sums in registers."""
 
-    def __init__(self, context: Any, build: Any, number: Any, vectors: int, rows: int = TILE_ROWS) -> None:
-        self.context, self.build, self.vectors = context, build, vectors
-        self.align = number.bitwidth // 8
-        self.vector = ir.VectorType(context.get_data_type(number), LANES)
-        self.zero = ir.Constant(self.vector, [0.0] * LANES)
-        name = f"llvm.fmuladd.v{LANES}f{number.bitwidth}"
-        function = ir.FunctionType(self.vector, [self.vector] * 3)
-        self.multiply_add = cgutils.get_or_insert_function(build.module, function, name)
-        self.sums = [[cgutils.alloca_once(build, self.vector) for _ in range(vectors)] for _ in range(rows)]
+    vector = ir.VectorType(ir.FloatType(), LANES)
+    zero = ir.Constant(vector, [0.0] * LANES)
 
-    def array(self, kind: Any, value: Any) -> Any:
-        return self.context.make_array(kind)(self.context, self.build, value)
+    def __init__(self, build: Any) -> None:
+        self.build = build
+        self.sums: list[list[Any]] = []
 
     def constant(self, n: int) -> Any:
         return ir.Constant(ir.IntType(64), n)
+
+    def number(self, value: float) -> Any:
+        """A vector of the same number."""
+        return ir.Constant(self.vector, [float(value)] * LANES)
 
     def at(self, pointer: Any, offset: Any) -> Any:
         return self.build.gep(pointer, [offset])
 
     def load(self, pointer: Any) -> Any:
         loaded = self.build.load(self.build.bitcast(pointer, self.vector.as_pointer()))
-        loaded.align = self.align
+        loaded.align = 4
         return loaded
 
     def store(self, value: Any, pointer: Any) -> None:
-        self.build.store(value, self.build.bitcast(pointer, self.vector.as_pointer())).align = self.align
+        self.build.store(value, self.build.bitcast(pointer, self.vector.as_pointer())).align = 4
 
     def broadcast(self, value: Any) -> Any:
-        undefined = ir.Constant(self.vector, ir.Undefined)
+        """A vector of the same value, of any type."""
+        undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
         lane = self.build.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         return self.build.shuffle_vector(lane, undefined, everywhere)
+
+    def intrinsic(self, name: str, result: Any, *arguments: Any) -> Any:
+        """What one of LLVM's own functions gives."""
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.build.call(cgutils.get_or_insert_function(self.build.module, kind, name), arguments)
+
+    def multiply_add(self, left: Any, right: Any, addend: Any) -> Any:
+        return self.intrinsic(f"llvm.fmuladd.v{LANES}f32", self.vector, left, right, addend)
 
     def combined(self, matrix: tuple[tuple[float, ...], ...], given: list[Any]) -> list[Any]:
         """The products of a matrix and vectors; most of its entries are -1, 0 and 1."""
@@ -139,28 +103,24 @@ class Emitter:
                 if abs(entry) == 1:
                     result = (self.build.fadd if entry > 0 else self.build.fsub)(result, v)
                 else:
-                    result = self.build.call(self.multiply_add, [self.number(entry), v, result])
+                    result = self.multiply_add(self.number(entry), v, result)
             results.append(result)
         return results
 
-    def number(self, value: float) -> Any:
-        """A vector of the same number."""
-        return ir.Constant(self.vector, [float(value)] * LANES)
-
-    def begin(self, initial: list[Any]) -> None:
-        """Every row's sums start with these vectors."""
+    def begin(self, rows: int, initial: list[Any]) -> None:
+        """A block of sums; every row's start with these vectors."""
+        self.sums = [[cgutils.alloca_once(self.build, self.vector) for _ in initial] for _ in range(rows)]
         for row in self.sums:
             for slot, value in zip(row, initial, strict=True):
                 self.build.store(value, slot)
 
     def accumulate(self, a: list[Any], b: Any) -> None:
         """Add the products of one number of each row, at the pointers `a`, and the vectors from `b` on."""
-        columns = [self.load(self.at(b, self.constant(v * LANES))) for v in range(self.vectors)]
+        columns = [self.load(self.at(b, self.constant(v * LANES))) for v in range(len(self.sums[0]))]
         for row, pointer in zip(self.sums, a, strict=True):
             value = self.broadcast(self.build.load(pointer))
             for slot, column in zip(row, columns, strict=True):
-                updated = self.build.call(self.multiply_add, [value, column, self.build.load(slot)])
-                self.build.store(updated, slot)
+                self.build.store(self.multiply_add(value, column, self.build.load(slot)), slot)
 
     def repeat(self, count: Any, step: Callable[[Any], None]) -> None:
         """`step` for each number below `count`, two at a time."""
@@ -179,20 +139,18 @@ class Emitter:
 
         They go through the stack, so that a short loop can finish them.
         """
-        finished = cgutils.alloca_once(self.build, self.vector, size=self.constant(TILE_ROWS * self.vectors))
-        slots = (slot for row in self.sums for slot in row)
+        vectors, slots = len(self.sums[0]), [slot for row in self.sums for slot in row]
+        finished = cgutils.alloca_once(self.build, self.vector, size=self.constant(len(slots)))
         for position, slot in enumerate(slots):
             self.build.store(self.build.load(slot), self.at(finished, self.constant(position)))
         with cgutils.for_range(self.build, count) as loop:
-            begin = self.build.mul(loop.index, self.constant(self.vectors))
-            totals = [self.at(finished, self.build.add(begin, self.constant(v))) for v in range(self.vectors)]
-            yield loop.index, totals
+            begin = self.build.mul(loop.index, self.constant(vectors))
+            yield loop.index, [self.at(finished, self.build.add(begin, self.constant(v))) for v in range(vectors)]
 
     def asked(self, finish: Any) -> tuple[Any, ...]:
         """Which of ADD, RELU and GATE a number asks for."""
-        zero = self.constant(0)
         flags = (self.build.and_(finish, self.constant(flag)) for flag in (ADD, RELU, GATE))
-        return tuple(self.build.icmp_signed("!=", flag, zero) for flag in flags)
+        return tuple(self.build.icmp_signed("!=", flag, self.constant(0)) for flag in flags)
 
     def finish(self, total: Any, asked: tuple[Any, ...], target: Any, gate: Any) -> None:
         """What happens to a vector of sums, in the slot `total`, before it is stored at `target`."""
@@ -209,90 +167,116 @@ class Emitter:
         self.store(build.load(total), target)
 
 
-def _compiled_tile(vectors: int) -> Tile:
-    """The tile as an LLVM function body; see `make_tile` for the arguments."""
+def emitted(write: Callable[..., None], reference: Callable[..., None], *settings: Any) -> Callable[..., None]:
+    """A function for compiled code whose instructions `write` writes.
 
-    @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing, a, a_rows, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, column, first, count,
-        finish, gates,
-    ):  # fmt: skip
-        arguments = (
-            a, a_rows, segments, length, a_step, b, b_at, b_step, start, start_at, c, c_rows, column, first, count,
-            finish, gates,
-        )  # fmt: skip
-        number = a.dtype
+    write : called with an `Emitter`, the settings, and the function's arguments: LLVM's values, arrays as structures.
+    reference : the function in plain Python, for runs without compilation, where NumPy checks the indices; called with
+        the settings and the arguments.
+    """
+    plain = partial(reference, *settings)
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return plain
 
+    def definition(typing, *arguments):  # type: ignore[no-untyped-def]
         def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, number, vectors)
-            a, a_rows, segments, b, start, c, c_rows, gates = (
-                e.array(signature.args[i], values[i]) for i in (0, 1, 2, 5, 8, 10, 11, 16)
+            given = (
+                context.make_array(kind)(context, build, value) if isinstance(kind, types.Array) else value
+                for kind, value in zip(signature.args, values, strict=True)
             )
-            length, a_step, b_at, b_step, start_at = (values[i] for i in (3, 4, 6, 7, 9))
-            column, first, count, finish = values[12:16]
-
-            # Rows beyond `count` repeat the last one: what is computed and stored for them is the same again.
-            last = build.sub(count, e.constant(1))
-            numbers = []
-            for m in range(TILE_ROWS):
-                clamped = build.select(build.icmp_signed("<", e.constant(m), count), e.constant(m), last)
-                numbers.append(build.add(first, clamped))
-            rows = [build.load(e.at(a_rows.data, row)) for row in numbers]
-
-            def places(table: Any) -> list[tuple[Any, Any]]:
-                """All sums, and where the rows in a table have their numbers."""
-                starts = [e.at(c.data, build.add(build.load(e.at(table.data, row)), column)) for row in numbers]
-                return [
-                    (slot, e.at(start, e.constant(v * LANES)))
-                    for sums, start in zip(e.sums, starts, strict=True)
-                    for v, slot in enumerate(sums)
-                ]
-
-            from_start = e.at(start.data, start_at)
-            e.begin([e.load(e.at(from_start, e.constant(v * LANES))) for v in range(vectors)])
-
-            with cgutils.for_range(build, cgutils.unpack_tuple(build, segments.shape, 1)[0]) as outer:
-                offset = build.load(e.at(segments.data, outer.index))
-                origins = [e.at(a.data, build.add(row, offset)) for row in rows]
-                panel = e.at(b.data, build.add(b_at, build.mul(build.mul(outer.index, length), b_step)))
-
-                def step(k: Any) -> None:
-                    a_k = build.mul(k, a_step)
-                    e.accumulate([e.at(origin, a_k) for origin in origins], e.at(panel, build.mul(k, b_step)))
-
-                e.repeat(length, step)
-
-            added, rectified, gated = e.asked(finish)
-            with build.if_then(added):  # all are read before the first is stored, as rows may be repeated
-                for slot, place in places(c_rows):
-                    build.store(build.fadd(build.load(slot), e.load(place)), slot)
-            with build.if_then(gated):
-                for slot, place in places(gates):
-                    opened = build.fcmp_ordered(">", e.load(place), e.zero)
-                    build.store(build.select(opened, build.load(slot), e.zero), slot)
-            least = build.select(rectified, e.zero, e.number(-math.inf))
-            for slot, place in places(c_rows):
-                total = build.load(slot)
-                e.store(build.select(build.fcmp_ordered("<", total, least), least, total), place)
+            write(Emitter(build), *settings, *given)
             return context.get_dummy_value()
 
         return types.void(*arguments), generate
 
-    return tile
+    definition.__name__ = write.__name__  # for Numba's messages
+    typing = inspect.Parameter("typing", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(plain).parameters.values()
+    definition.__signature__ = inspect.Signature([typing, *parameters])  # type: ignore[attr-defined]
+    compiled: Callable[..., None] = intrinsic(definition)
+    return compiled
+
+
+def reference_finish(total, finish, c, at, gate):  # type: ignore[no-untyped-def]
+    """`Emitter.finish` in plain Python, for a row of any width."""
+    width = total.size
+    if finish & ADD:
+        total = total + c[at : at + width]
+    if finish & RELU:
+        total = np.maximum(total, 0)
+    if finish & GATE:
+        total = np.where(c[gate : gate + width] > 0, total, 0)
+    c[at : at + width] = total
+
+
+def _reference_tile(  # type: ignore[no-untyped-def]
+    vectors, a, a_rows, segments, length, b, b_at, start, start_at, c, c_rows, column, first, count, finish, gates
+):
+    width = vectors * LANES
+    steps = (np.asarray(segments)[:, None] + np.arange(length)).ravel()
+    panel = b[b_at + np.arange(steps.size)[:, None] * PANEL + np.arange(width)]
+    for m in range(first, first + count):
+        total = start[start_at : start_at + width] + a[a_rows[m] + steps] @ panel
+        reference_finish(total, finish, c, c_rows[m] + column, gates[m] + column)
+
+
+def _write_tile(  # type: ignore[no-untyped-def]
+    e, vectors, a, a_rows, segments, length, b, b_at, start, start_at, c, c_rows, column, first, count, finish, gates
+):
+    build = e.build
+
+    # Rows beyond `count` repeat the last one: what is computed and stored for them is the same again.
+    last = build.sub(count, e.constant(1))
+    numbers = []
+    for m in range(TILE_ROWS):
+        clamped = build.select(build.icmp_signed("<", e.constant(m), count), e.constant(m), last)
+        numbers.append(build.add(first, clamped))
+    rows = [build.load(e.at(a_rows.data, row)) for row in numbers]
+
+    def places(table: Any) -> list[tuple[Any, Any]]:
+        """All sums, and where the rows in a table have their numbers."""
+        starts = [e.at(c.data, build.add(build.load(e.at(table.data, row)), column)) for row in numbers]
+        return [
+            (slot, e.at(start, e.constant(v * LANES)))
+            for sums, start in zip(e.sums, starts, strict=True)
+            for v, slot in enumerate(sums)
+        ]
+
+    from_start = e.at(start.data, start_at)
+    e.begin(TILE_ROWS, [e.load(e.at(from_start, e.constant(v * LANES))) for v in range(vectors)])
+
+    with cgutils.for_range(build, cgutils.unpack_tuple(build, segments.shape, 1)[0]) as outer:
+        offset = build.load(e.at(segments.data, outer.index))
+        origins = [e.at(a.data, build.add(row, offset)) for row in rows]
+        panel = e.at(b.data, build.add(b_at, build.mul(build.mul(outer.index, length), e.constant(PANEL))))
+
+        def step(k: Any) -> None:
+            e.accumulate([e.at(origin, k) for origin in origins], e.at(panel, build.mul(k, e.constant(PANEL))))
+
+        e.repeat(length, step)
+
+    added, rectified, gated = e.asked(finish)
+    with build.if_then(added):  # all are read before the first is stored, as rows may be repeated
+        for slot, place in places(c_rows):
+            build.store(build.fadd(build.load(slot), e.load(place)), slot)
+    with build.if_then(gated):
+        for slot, place in places(gates):
+            opened = build.fcmp_ordered(">", e.load(place), e.zero)
+            build.store(build.select(opened, build.load(slot), e.zero), slot)
+    least = build.select(rectified, e.zero, e.number(-math.inf))
+    for slot, place in places(c_rows):
+        total = build.load(slot)
+        e.store(build.select(build.fcmp_ordered("<", total, least), least, total), place)
 
 
 def make_tile(vectors: int) -> Tile:
     """A function that computes one tile of C, `TILE_ROWS` x `vectors * LANES`, callable from Numba code.
 
-    Parameters
-    ----------
-    vectors : width of the tile in vectors of `LANES` columns.
-
     The function's arguments; all arrays are flat, offsets count elements:
 
-    - `a, a_rows, segments, length, a_step`: row m of A starts at `a_rows[m]`; it consists of the segments that begin
-      at `segments[0], segments[1], ...` from there, each with `length` numbers `a_step` apart.
-    - `b, b_at, b_step`: row k of B starts at `b_at + k * b_step`.
+    - `a, a_rows, segments, length`: row m of A starts at `a_rows[m]`; it consists of the segments that begin at
+      `segments[0], segments[1], ...` from there, each with `length` numbers.
+    - `b, b_at`: row k of B starts at `b_at + k * PANEL`.
     - `start, start_at`: the initial sums.
     - `c, c_rows, column`: row m of C starts at `c_rows[m]`; the tile's first column is number `column`.
     - `first, count`: the tile's rows, 1 to `TILE_ROWS` of them.
@@ -300,5 +284,4 @@ def make_tile(vectors: int) -> Tile:
       C; `GATE`, zero where C holds nothing positive at row `gates[m]` (the gradient of a ReLU whose output lies in
       the same buffer); or several of these.
     """
-    interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
-    return _reference_tile(vectors) if interpreted else _compiled_tile(vectors)
+    return emitted(_write_tile, _reference_tile, vectors)

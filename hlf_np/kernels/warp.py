@@ -20,9 +20,8 @@ and by the chain rule d value / d A[0] = d/d column * (W - 1) / 2 * (x, y, 1), l
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from hlf_np.arrays import Floats, Integers, flat_rows, plain
+from hlf_np.arrays import Floats, Integers, filled, flat_rows, plain
 from hlf_np.kernels.buffers import empty
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, summing
@@ -52,7 +51,10 @@ def fill_plane(image, step, height, width, plane):  # type: ignore[no-untyped-de
 
 @inner
 def warp_share(share, shares, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
-    """A share of the images."""
+    """A share of the images.
+
+    slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them.
+    """
     begin, end = share * output.shape[0] // shares, (share + 1) * output.shape[0] // shares
     height, width, channels = size
     pixels = height * width
@@ -79,10 +81,8 @@ _warp_shares = WARP.spread
 
 
 @kernel
-def _warp(addresses, images, sources, maps, x, y, most, size, output, slopes):  # type: ignore[no-untyped-def]
-    """slopes : (N, channels, 2, pixels): derivatives to column and line; N may be 0 if nobody needs them."""
-    shares = min(output.shape[0], SHARES)
-    _warp_shares(addresses, shares, shares, images, sources, maps, x, y, most, size, output, slopes)
+def _warp(addresses, shares, *arguments):  # type: ignore[no-untyped-def]
+    _warp_shares(addresses, shares, *arguments)
 
 
 @summing
@@ -123,9 +123,8 @@ _matrix_gradient_shares = MATRIX_GRADIENT.spread
 
 
 @kernel
-def _matrix_gradient(addresses, slopes, gradient, x, y, half, d_matrices):  # type: ignore[no-untyped-def]
-    shares = min(len(slopes), SHARES)
-    _matrix_gradient_shares(addresses, shares, shares, slopes, gradient, x, y, half, d_matrices)
+def _matrix_gradient(addresses, shares, *arguments):  # type: ignore[no-untyped-def]
+    _matrix_gradient_shares(addresses, shares, *arguments)
 
 
 @inner
@@ -168,35 +167,33 @@ class Grid:
 
     height: int
     width: int
-    dtype: DTypeLike
 
     @property
     def half(self) -> Floats:
         """Half the distance between the centres of border pixels, in columns and rows, (2,)."""
-        return np.array([(self.width - 1) / 2, (self.height - 1) / 2], self.dtype)
+        return np.array([(self.width - 1) / 2, (self.height - 1) / 2], np.float32)
 
     @property
     def most(self) -> Floats:
         """The last position in a plane where a pixel and its neighbour can be read, (2,)."""
-        return np.array([self.width + 1, self.height + 1], self.dtype)
+        return np.array([self.width + 1, self.height + 1], np.float32)
 
     @property
     def axes(self) -> tuple[Floats, Floats]:
         """Normalised coordinates of columns (W,) and rows (H,)."""
-        return np.linspace(-1, 1, self.width, dtype=self.dtype), np.linspace(-1, 1, self.height, dtype=self.dtype)
+        return np.linspace(-1, 1, self.width, dtype=np.float32), np.linspace(-1, 1, self.height, dtype=np.float32)
 
     @property
     def positions(self) -> tuple[Floats, Floats]:
         """x and y of every pixel, flat, filled up to whole vectors."""
         x, y = self.axes
-        filled = np.zeros((2, padded(self.height * self.width)), self.dtype)
-        filled[:, : self.height * self.width] = np.tile(x, self.height), np.repeat(y, self.width)
-        return filled[0], filled[1]
+        size = (padded(self.height * self.width),)
+        return filled(size, np.tile(x, self.height)), filled(size, np.repeat(y, self.width))
 
     def maps(self, matrices: Floats) -> Floats:
         """Matrices (N, 2, 3) as maps to columns and lines of a plane, flat; see the module."""
         scaled = matrices * self.half[:, None]
-        scaled[:, :, 2] += self.half + self.half.dtype.type(1)
+        scaled[:, :, 2] += self.half + np.float32(1)
         return scaled.ravel()
 
 
@@ -215,11 +212,12 @@ def warp_with_slopes(images: Floats, matrices: Floats) -> tuple[Floats, Floats]:
 
 def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -> tuple[Floats, Floats]:
     _, height, width, channels = images.shape
-    grid = Grid(height, width, images.dtype)
-    output = empty((len(sources), height, width, channels), images.dtype)
-    derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width), images.dtype)
+    grid = Grid(height, width)
+    output = empty((len(sources), height, width, channels))
+    derivatives = empty((len(sources) if slopes else 0, channels, 2, height * width))
+    shares = min(len(sources), SHARES)
     _warp(
-        WARP.addresses, flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
+        WARP.addresses, shares, shares, flat_rows(plain(images)), plain(sources), grid.maps(matrices), *grid.positions,
         grid.most, (height, width, channels), flat_rows(output), derivatives,
     )  # fmt: skip
     return output, derivatives
@@ -227,16 +225,19 @@ def _warped(images: Floats, matrices: Floats, sources: Integers, slopes: bool) -
 
 def warp_matrix_gradient(slopes: Floats, size: tuple[int, int], gradient: Floats) -> Floats:
     """Gradient to the matrices (N, 2, 3) from that to the output (N, H, W, C), with its `slopes` and size = (H, W)."""
-    grid = Grid(*size, slopes.dtype)
+    grid = Grid(*size)
     by_channel = plain(gradient.transpose(0, 3, 1, 2)).reshape(len(gradient), gradient.shape[3], -1)
-    d_matrices = np.empty((len(slopes), 6), slopes.dtype)
-    _matrix_gradient(MATRIX_GRADIENT.addresses, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices)
+    d_matrices = np.empty((len(slopes), 6), np.float32)
+    shares = min(len(slopes), SHARES)
+    _matrix_gradient(
+        MATRIX_GRADIENT.addresses, shares, shares, plain(slopes), by_channel, *grid.positions, grid.half, d_matrices
+    )
     return d_matrices.reshape(-1, 2, 3)
 
 
 def warp_image_gradient(matrices: Floats, gradient: Floats) -> Floats:
     """Gradient to the images (N, H, W, C) from that to the output, of the same shape."""
-    d_images = empty(gradient.shape, gradient.dtype)
-    grid = Grid(gradient.shape[1], gradient.shape[2], gradient.dtype)
+    d_images = empty(gradient.shape)
+    grid = Grid(gradient.shape[1], gradient.shape[2])
     _image_gradient(matrices, *grid.axes, grid.half, grid.most, np.ascontiguousarray(gradient), d_images)
     return d_images

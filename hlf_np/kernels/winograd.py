@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.core import cgutils, config, types
-from numba.extending import intrinsic
+from numba.core import cgutils
 
 from hlf_np.kernels.compiling import pasted
 from hlf_np.kernels.convolution import product
-from hlf_np.kernels.tile import LANES, PANEL, PLAIN, Emitter, reference_finish
+from hlf_np.kernels.tile import LANES, PANEL, PLAIN, Emitter, emitted, reference_finish
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE, Matrix
 
 BLOCK = 48  # patches handled together: four tiles for each panel of weights
@@ -43,35 +42,6 @@ def scratch(form: int, channels: int, columns: int) -> int:
     return PRODUCTS[form] * (BLOCK * (inputs(form, channels) + sums(form, columns)) + 2 * APART)
 
 
-def _reference_transform(matrix: Matrix) -> Callable[..., None]:
-    """`_compiled_transform` in plain Python, for runs without compilation."""
-
-    def transform(a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
-        vector, side, m = np.arange(LANES), np.arange(len(matrix[0])), np.array(matrix, a.dtype)
-        square = a[at + side[:, None, None] * row + side[:, None] * pixel + vector]
-        result = np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES)
-        c[c_at + np.arange(len(result))[:, None] * entry + vector] = result
-
-    return transform
-
-
-def _reference_outputs(matrix: Matrix) -> Callable[..., None]:
-    """`_compiled_outputs` in plain Python."""
-    points = len(matrix[0])
-
-    def outputs(a, at, entry, start, start_at, c, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
-        found = a[at + np.arange(points**2)[:, None] * entry + np.arange(LANES)].reshape(points, points, LANES)
-        matrix_a = np.array(matrix, a.dtype)
-        totals = np.einsum("ip,pqv,jq->ijv", matrix_a, found, matrix_a).reshape(-1, LANES)
-        for k, total in enumerate(totals, first):
-            if targets[k] < 0:
-                continue
-            total = total + start[start_at : start_at + LANES]
-            reference_finish(total, finish, c, targets[k] + column, gates[k] + column)
-
-    return outputs
-
-
 def _twice(e: Emitter, matrix: Matrix, load: Callable[[int, int], Any], store: Callable[[int, Any], None]) -> None:
     """M S M' of a square S of vectors; each is loaded when it is needed, and stored at once, to spare registers."""
     side = range(len(matrix[0]))
@@ -81,80 +51,72 @@ def _twice(e: Emitter, matrix: Matrix, load: Callable[[int, int], Any], store: C
             store(len(matrix) * i + j, result)
 
 
-def _compiled_transform(matrix: Matrix) -> Callable[..., None]:
+def _reference_transform(matrix, a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
+    vector, side, m = np.arange(LANES), np.arange(len(matrix[0])), np.array(matrix, a.dtype)
+    square = a[at + side[:, None, None] * row + side[:, None] * pixel + vector]
+    result = np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES)
+    c[c_at + np.arange(len(result))[:, None] * entry + vector] = result
+
+
+def _write_transform(e, matrix, a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
+    build = e.build
+    lines = [e.at(a.data, build.add(at, build.mul(row, e.constant(i)))) for i in range(len(matrix[0]))]
+
+    def load(i: int, j: int) -> Any:
+        return e.load(e.at(lines[i], build.mul(pixel, e.constant(j))))
+
+    def store(k: int, result: Any) -> None:
+        e.store(result, e.at(c.data, build.add(c_at, build.mul(entry, e.constant(k)))))
+
+    _twice(e, matrix, load, store)
+
+
+def make_transform(matrix: Matrix) -> Callable[..., None]:
     """M S M' for a square S of vectors: B d B' for 16 channels of a patch d, or G g G' for 16 filters g.
 
     Vector (i, j) of the square is at `at + i row + j pixel` of `a`; number k of the results goes to `c_at + k entry`
     of `c`.
     """
-
-    @intrinsic
-    def transform(typing, a, at, row, pixel, c, c_at, entry):  # type: ignore[no-untyped-def]
-        arguments = (a, at, row, pixel, c, c_at, entry)
-
-        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, a.dtype, vectors=0)
-            source, target = (e.array(signature.args[k], values[k]).data for k in (0, 4))
-            at, row, pixel, c_at, entry = (values[k] for k in (1, 2, 3, 5, 6))
-            lines = [e.at(source, build.add(at, build.mul(row, e.constant(i)))) for i in range(len(matrix[0]))]
-
-            def load(i: int, j: int) -> Any:
-                return e.load(e.at(lines[i], build.mul(pixel, e.constant(j))))
-
-            def store(k: int, result: Any) -> None:
-                e.store(result, e.at(target, build.add(c_at, build.mul(entry, e.constant(k)))))
-
-            _twice(e, matrix, load, store)
-            return context.get_dummy_value()
-
-        return types.void(*arguments), generate
-
-    return transform
+    return emitted(_write_transform, _reference_transform, matrix)
 
 
-def _compiled_outputs(matrix: Matrix) -> Callable[..., None]:
+def _reference_outputs(matrix, a, at, entry, start, start_at, c, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
+    points, m = len(matrix[0]), np.array(matrix, a.dtype)
+    found = a[at + np.arange(points**2)[:, None] * entry + np.arange(LANES)].reshape(points, points, LANES)
+    for k, total in enumerate(np.einsum("ip,pqv,jq->ijv", m, found, m).reshape(-1, LANES), first):
+        if targets[k] >= 0:
+            total = total + start[start_at : start_at + LANES]
+            reference_finish(total, finish, c, targets[k] + column, gates[k] + column)
+
+
+def _write_outputs(e, matrix, a, at, entry, start, start_at, c, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
+    build, points = e.build, len(matrix[0])
+    bias, asked = e.load(e.at(start.data, start_at)), e.asked(finish)
+    slot = cgutils.alloca_once(build, e.vector)
+
+    def load(i: int, j: int) -> Any:
+        return e.load(e.at(a.data, build.add(at, build.mul(entry, e.constant(points * i + j)))))
+
+    def store(k: int, total: Any) -> None:
+        pixel = build.add(first, e.constant(k))
+        to, gate = (build.load(e.at(table.data, pixel)) for table in (targets, gates))
+        with build.if_then(build.icmp_signed(">=", to, e.constant(0))):
+            build.store(build.fadd(total, bias), slot)
+            place, gate = (e.at(c.data, build.add(where, column)) for where in (to, gate))
+            e.finish(slot, asked, place, gate)
+
+    _twice(e, matrix, load, store)
+
+
+def _make_outputs(matrix: Matrix) -> Callable[..., None]:
     """start + A m A' for a vector of columns of the sums m, which lie `entry` apart from `at` on.
 
     The pixels go to `targets[first], ...` in `c`, column `column`; what happens before is told by `finish`, see
     `make_tile`.
     """
-    points = len(matrix[0])
-
-    @intrinsic
-    def outputs(typing, a, at, entry, start, start_at, c, targets, gates, first, column, finish):  # type: ignore[no-untyped-def]
-        arguments = (a, at, entry, start, start_at, c, targets, gates, first, column, finish)
-
-        def generate(context, build, signature, values):  # type: ignore[no-untyped-def]
-            e = Emitter(context, build, a.dtype, vectors=0)
-            flat = (e.array(signature.args[k], values[k]).data for k in (0, 3, 5, 6, 7))
-            source, start, target, targets, gates = flat
-            at, entry, start_at, first, column, finish = (values[k] for k in (1, 2, 4, 8, 9, 10))
-            bias, asked = e.load(e.at(start, start_at)), e.asked(finish)
-            slot = cgutils.alloca_once(build, e.vector)
-
-            def load(i: int, j: int) -> Any:
-                return e.load(e.at(source, build.add(at, build.mul(entry, e.constant(points * i + j)))))
-
-            def store(k: int, total: Any) -> None:
-                pixel = build.add(first, e.constant(k))
-                to, gate = (build.load(e.at(table, pixel)) for table in (targets, gates))
-                with build.if_then(build.icmp_signed(">=", to, e.constant(0))):
-                    build.store(build.fadd(total, bias), slot)
-                    place, gate = (e.at(target, build.add(where, column)) for where in (to, gate))
-                    e.finish(slot, asked, place, gate)
-
-            _twice(e, matrix, load, store)
-            return context.get_dummy_value()
-
-        return types.void(*arguments), generate
-
-    return outputs
+    return emitted(_write_outputs, _reference_outputs, matrix)
 
 
-_interpreted = config.DISABLE_JIT  # type: ignore[attr-defined]
-make_transform, _make_outputs = (
-    (_reference_transform, _reference_outputs) if _interpreted else (_compiled_transform, _compiled_outputs)
-)
 # some forms share the entries of their patches, others the outputs
 _entries_of_four, _entries_of_three, _entries_of_five = (
     make_transform(FORMS[form].entries) for form in (SAME, FROM_THREE, TO_SMALL)

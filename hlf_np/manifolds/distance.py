@@ -6,8 +6,6 @@ over its code (`project`). Otherwise the manifold is approximated near x by a fl
 images nearest to x~ (`subspace_distances`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,11 +45,7 @@ def _single(images: Floats) -> Floats:
 
 
 def project(
-    images: Floats,
-    chart: Chart,
-    steps: int = 100,
-    learning_rates: Sequence[float] = (0.09, 0.03),
-    decay: float = 0.95,
+    images: Floats, chart: Chart, steps: int = 100, learning_rates: Sequence[float] = (0.09, 0.03), decay: float = 0.95
 ) -> Projection:
     """Project images onto a manifold: minimise ||x~ - dec(code)|| over the codes in the chart's box.
 

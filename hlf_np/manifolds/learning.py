@@ -1,6 +1,4 @@
-"""Training variational autoencoders: one for all images given, or one for each class."""
-
-from __future__ import annotations
+"""Training variational autoencoders: one for all images given, or one for each class, kept in a folder."""
 
 import math
 import time
@@ -175,3 +173,27 @@ def class_vaes(
         if path:
             vaes[-1].save(path)
     return tuple(vaes)
+
+
+def count_vaes(folder: Path) -> int:
+    """How many VAEs `class_vaes` has left in a folder."""
+    return len(list(folder.glob("vae-*.npz")))
+
+
+def stored_vaes(folder: Path, classes: int) -> tuple[Vae, ...]:
+    """The VAEs that `class_vaes` left in a folder, in the order of the classes.
+
+    Raises
+    ------
+    UserError : unless there is exactly one for each class, or if a file is damaged.
+    """
+    found = []
+    for label in range(classes):
+        paths = list(folder.glob(f"vae-{label}-*.npz"))
+        if len(paths) != 1:
+            raise UserError(
+                f"{str(folder)!r} holds {len(paths)} VAEs of class {label} instead of one:"
+                " give the folder `manifolds` of a finished run"
+            )
+        found.append(load_vae(paths[0]))
+    return tuple(found)

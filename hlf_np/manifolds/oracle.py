@@ -6,8 +6,6 @@ images. What it says is evidence, not truth. It was not attacked itself, but adv
 the share of labels kept is if anything too low.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

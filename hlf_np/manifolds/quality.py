@@ -1,7 +1,5 @@
 """Is a VAE any good? Numbers to compare VAEs by, and sheets to look at."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -43,30 +43,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hlf_np import layers as nn
 from hlf_np import operations, weights
 from hlf_np.arrays import Floats
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images, check_positive
 from hlf_np.errors import UserError
-from hlf_np.layers import (
-    BatchNorm,
-    Convolution,
-    Draws,
-    Flatten,
-    Layer,
-    Linear,
-    ReLU,
-    Sequential,
-    Sigmoid,
-    TransposedConvolution,
-    Unflatten,
-)
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.compiler import Compiler
 from hlf_np.random import generator
@@ -131,39 +118,39 @@ class VaeConfig:
         return sides
 
 
-def _encoder(config: VaeConfig, random: Draws) -> Sequential:
+def _encoder(config: VaeConfig, random: nn.Draws) -> nn.Sequential:
     """Images (N, H, W, C) to (N, 2 L): the means, then the log variances, of their codes."""
-    layers: list[Layer] = []
+    layers: list[nn.Layer] = []
     channels = config.image_shape[2]
     for out_channels in config.channels:  # 28 -> 14 -> 7 -> 3
-        layers += [Convolution(channels, out_channels, random), BatchNorm(out_channels), ReLU()]
+        layers += [nn.Convolution(channels, out_channels, random), nn.BatchNorm(out_channels), nn.ReLU()]
         channels = out_channels
     features = channels * config.sides[-1] ** 2
-    return Sequential(*layers, Flatten(), Linear(features, 2 * config.latent_dimensions, random))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 2 * config.latent_dimensions, random))
 
 
-def _decoder(config: VaeConfig, random: Draws) -> Sequential:
+def _decoder(config: VaeConfig, random: nn.Draws) -> nn.Sequential:
     """Codes (N, L) to images (N, H, W, C): the encoder backwards."""
     widths = [*reversed(config.channels), config.image_shape[2]]
     sides = config.sides[::-1]
-    layers: list[Layer] = [
-        Linear(config.latent_dimensions, widths[0] * sides[0] ** 2, random),
-        Unflatten(sides[0], sides[0]),
+    layers: list[nn.Layer] = [
+        nn.Linear(config.latent_dimensions, widths[0] * sides[0] ** 2, random),
+        nn.Unflatten(sides[0], sides[0]),
     ]
     for channels, out_channels, side, out_side in zip(widths, widths[1:], sides, sides[1:], strict=False):
         # 3 -> 7 -> 14 -> 28; 3 doubled is 6, and padded to 7
-        doubling = TransposedConvolution(channels, out_channels, random, output_padding=out_side - 2 * side)
-        layers += [BatchNorm(channels), ReLU(), doubling]
-    return Sequential(*layers, Sigmoid())
+        doubling = nn.TransposedConvolution(channels, out_channels, random, output_padding=out_side - 2 * side)
+        layers += [nn.BatchNorm(channels), nn.ReLU(), doubling]
+    return nn.Sequential(*layers, nn.Sigmoid())
 
 
-class Vae(Layer):
+class Vae(weights.Weights, nn.Layer):
     """A variational autoencoder. Get a trained one from `train_vae`, or from a file with `load_vae`.
 
     As a layer it takes images to the reconstructions from their mean codes.
     """
 
-    def __init__(self, config: VaeConfig, seed: int = 0, draws: Draws | None = None) -> None:
+    def __init__(self, config: VaeConfig, seed: int = 0, draws: nn.Draws | None = None) -> None:
         """`draws` : where the initial weights come from, if not from `seed`."""
         super().__init__()
         self.config = config
@@ -171,7 +158,7 @@ class Vae(Layer):
         self.encoder, self.decoder = _encoder(config, random), _decoder(config, random)
         self._compiler = Compiler()
 
-    def children(self) -> Mapping[str, Layer]:
+    def children(self) -> Mapping[str, nn.Layer]:
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
@@ -206,17 +193,13 @@ class Vae(Layer):
             raise UserError(f"codes must have shape (N, {self.config.latent_dimensions}), not {codes.shape}")
         return self._compiler.evaluate(codes, self.decoder)
 
-    def state_dict(self) -> dict[str, Floats]:
-        """Copies of all parameters and running statistics by name, in PyTorch's layouts."""
-        return weights.state_dict(self)
-
-    def load_state_dict(self, state: dict[str, Floats]) -> None:
-        """Take over arrays named and shaped as `state_dict`'s; UserError for anything else, and nothing changed."""
-        weights.load_state_dict(self, state, "VAE")
+    @property
+    def _weighted(self) -> tuple[nn.Layer, str]:
+        return self, "VAE"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write config and weights to an `.npz` file, whole or not at all."""
-        weights.save(Path(path), "vae", asdict(self.config), self)
+        weights.save(path, "vae", self.config, self)
 
 
 def load_vae(path: str | os.PathLike[str]) -> Vae:
@@ -227,7 +210,7 @@ def load_vae(path: str | os.PathLike[str]) -> Vae:
     UserError : if the file is missing, truncated, or something else.
     """
 
-    def blank(description: Any, draws: Draws) -> Vae:
+    def blank(description: Any, draws: nn.Draws) -> Vae:
         return Vae(VaeConfig.from_json(description), draws=draws)
 
-    return weights.load(Path(path), "vae", blank, "VAE", "delete it to train it anew")
+    return weights.load(path, "vae", blank, "VAE", "delete it to train it anew")

@@ -10,33 +10,11 @@ from hlf_np.operations.linear import convolution, linear, transposed_convolution
 from hlf_np.operations.losses import absolute_error, cross_entropy, gaussian_divergence, kl_divergence
 from hlf_np.operations.normalization import batch_norm, normalize
 from hlf_np.operations.pooling import average_pool, max_pool
-from hlf_np.operations.shape import columns, concatenate, flatten, mean, reshape, take, unflatten
+from hlf_np.operations.shape import columns, concatenate, flatten, reshape, take, unflatten
 
 __all__ = [
-    "IDENTITY",
-    "absolute_error",
-    "affine_matrix",
-    "average_pool",
-    "batch_norm",
-    "columns",
-    "concatenate",
-    "convolution",
-    "cross_entropy",
-    "exponential",
-    "flatten",
-    "gaussian_divergence",
-    "kl_divergence",
-    "leaky_relu",
-    "linear",
-    "max_pool",
-    "mean",
-    "normalize",
-    "relu",
-    "reshape",
-    "sigmoid",
-    "take",
-    "tanh",
-    "transposed_convolution",
-    "unflatten",
-    "warp",
-]
+    "IDENTITY", "absolute_error", "affine_matrix", "average_pool", "batch_norm", "columns", "concatenate",
+    "convolution", "cross_entropy", "exponential", "flatten", "gaussian_divergence", "kl_divergence",
+    "leaky_relu", "linear", "max_pool",
+    "normalize", "relu", "reshape", "sigmoid", "take", "tanh", "transposed_convolution", "unflatten", "warp",
+]  # fmt: skip

@@ -1,5 +1,6 @@
 """Convolution, its transpose, and fully connected layers."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 from hlf_np.arrays import Floats
@@ -45,17 +46,11 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     """
     computing = _computing(x, weight)
     y = computing.convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
-    kernel = (weight.shape[2], weight.shape[3])
-
-    def backward(g: Floats) -> list[Floats | None]:
-        size = (x.shape[1], x.shape[2])
-        gradients: list[Floats | None] = [
-            computing.convolve_input_gradient(g, weight.data, None, stride, padding, size) if x.requires_grad else None,
-            computing.convolve_weight_gradient(x.data, g, kernel, stride, padding) if weight.requires_grad else None,
-        ]
-        return gradients if bias is None else [*gradients, g.sum(axis=(0, 1, 2)) if bias.requires_grad else None]
-
-    return Tensor.result(y, (x, weight) if bias is None else (x, weight, bias), backward)
+    return _result(
+        y, x, weight, bias,
+        lambda g: computing.convolve_input_gradient(g, weight.data, None, stride, padding, x.shape[1:3]),
+        lambda g: computing.convolve_weight_gradient(x.data, g, weight.shape[2:], stride, padding),
+    )  # fmt: skip
 
 
 def transposed_convolution(
@@ -81,19 +76,24 @@ def transposed_convolution(
     >>> transposed_convolution(x, window, None, stride=2).data.ravel().tolist()
     [1.0, 1.0, 11.0, 10.0, 10.0]
     """
-    kernel = (weight.shape[2], weight.shape[3])
-    height, width = (
-        (n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True)
-    )
-    bias_data = None if bias is None else bias.data
-    computing = _computing(x, weight)
-    y = computing.convolve_input_gradient(x.data, weight.data, bias_data, stride, padding, (height, width))
+    kernel = weight.shape[2:]
+    size = [(n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True)]
+    computing, bias_data = _computing(x, weight), None if bias is None else bias.data
+    y = computing.convolve_input_gradient(x.data, weight.data, bias_data, stride, padding, (size[0], size[1]))
+    return _result(
+        y, x, weight, bias,
+        lambda g: computing.convolve(g, weight.data, None, stride, padding),
+        lambda g: computing.convolve_weight_gradient(g, x.data, kernel, stride, padding),
+    )  # fmt: skip
+
+
+def _result(
+    y: Floats, x: Tensor, weight: Tensor, bias: Tensor | None, d_x: Callable[..., Floats], d_w: Callable[..., Floats]
+) -> Tensor:
+    """The tensor of y; d_x, d_w : the gradients to x and to the weight from that to y, computed only if asked for."""
 
     def backward(g: Floats) -> list[Floats | None]:
-        gradients: list[Floats | None] = [
-            computing.convolve(g, weight.data, None, stride, padding) if x.requires_grad else None,
-            computing.convolve_weight_gradient(g, x.data, kernel, stride, padding) if weight.requires_grad else None,
-        ]
+        gradients = [d_x(g) if x.requires_grad else None, d_w(g) if weight.requires_grad else None]
         return gradients if bias is None else [*gradients, g.sum(axis=(0, 1, 2)) if bias.requires_grad else None]
 
     return Tensor.result(y, (x, weight) if bias is None else (x, weight, bias), backward)

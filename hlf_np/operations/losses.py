@@ -121,8 +121,6 @@ def gaussian_divergence(average: Tensor, log_variance: Tensor) -> Tensor:
     """
     m, v = average.data, log_variance.data
     variance = np.exp(v)
-
-    def backward(g: Floats) -> tuple[Floats, Floats]:
-        return g[:, None] * m, g[:, None] * (variance - 1) / 2
-
-    return Tensor.result(((m * m + variance - v - 1) / 2).sum(axis=1), (average, log_variance), backward)
+    divergence = ((m * m + variance - v - 1) / 2).sum(axis=1)
+    parents = (average, log_variance)
+    return Tensor.result(divergence, parents, lambda g: [g[:, None] * m, g[:, None] * (variance - 1) / 2])

@@ -1,4 +1,4 @@
-"""Other shapes and orders of the same entries, and their mean."""
+"""Other shapes and orders of the same entries."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,7 @@ from hlf_np.autodiff import Tensor
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same entries in another shape; one axis may be -1."""
-
-    def backward(g: Floats) -> tuple[Floats]:
-        return (g.reshape(x.shape),)
-
-    return Tensor.result(x.data.reshape(shape), (x,), backward)
+    return Tensor.result(x.data.reshape(shape), (x,), lambda g: [g.reshape(x.shape)])
 
 
 def flatten(x: Tensor) -> Tensor:
@@ -26,32 +22,20 @@ def flatten(x: Tensor) -> Tensor:
     [[0.0, 2.0, 1.0, 3.0]]
     """
     n, h, w, c = x.shape
-
-    def backward(g: Floats) -> tuple[Floats]:
-        return (g.reshape(n, c, h, w).transpose(0, 2, 3, 1),)
-
-    return Tensor.result(x.data.transpose(0, 3, 1, 2).reshape(n, c * h * w), (x,), backward)
+    y = x.data.transpose(0, 3, 1, 2).reshape(n, c * h * w)
+    return Tensor.result(y, (x,), lambda g: [g.reshape(n, c, h, w).transpose(0, 2, 3, 1)])
 
 
 def unflatten(x: Tensor, height: int, width: int) -> Tensor:
     """(N, C H W) to (N, H, W, C): the inverse of `flatten`."""
     n = x.shape[0]
-
-    def backward(g: Floats) -> tuple[Floats]:
-        return (g.transpose(0, 3, 1, 2).reshape(n, -1),)
-
-    return Tensor.result(x.data.reshape(n, -1, height, width).transpose(0, 2, 3, 1), (x,), backward)
+    y = x.data.reshape(n, -1, height, width).transpose(0, 2, 3, 1)
+    return Tensor.result(y, (x,), lambda g: [g.transpose(0, 3, 1, 2).reshape(n, -1)])
 
 
 def columns(x: Tensor, first: int, last: int) -> Tensor:
     """Columns `first` to before `last` of x (N, D)."""
-
-    def backward(g: Floats) -> tuple[Floats]:
-        d_x = np.zeros_like(x.data)
-        d_x[:, first:last] = g
-        return (d_x,)
-
-    return Tensor.result(x.data[:, first:last], (x,), backward)
+    return _part(x, np.s_[:, first:last])
 
 
 def take(x: Tensor, rows: Integers) -> Tensor:
@@ -64,25 +48,22 @@ def take(x: Tensor, rows: Integers) -> Tensor:
     >>> x.gradient.tolist()
     [10.0, 0.0, 30.0]
     """
+    return _part(x, rows)
 
-    def backward(g: Floats) -> tuple[Floats]:
+
+def _part(x: Tensor, index: Integers | tuple[slice, slice]) -> Tensor:
+    """x[index], whose gradient is zero everywhere else."""
+
+    def backward(g: Floats) -> list[Floats]:
         d_x = np.zeros_like(x.data)
-        d_x[rows] = g
-        return (d_x,)
+        d_x[index] = g
+        return [d_x]
 
-    return Tensor.result(x.data[rows], (x,), backward)
+    return Tensor.result(x.data[index], (x,), backward)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """The rows of all parts (N_i, ...), one part after the other."""
     ends = np.cumsum([len(part.data) for part in parts])
-
-    def backward(g: Floats) -> list[Floats]:
-        return np.split(g, ends[:-1])
-
-    return Tensor.result(np.concatenate([part.data for part in parts]), tuple(parts), backward)
-
-
-def mean(x: Tensor) -> Tensor:
-    """The mean of all entries, a scalar."""
-    return x.mean()
+    y = np.concatenate([part.data for part in parts])
+    return Tensor.result(y, tuple(parts), lambda g: np.split(g, ends[:-1]))

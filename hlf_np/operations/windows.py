@@ -1,11 +1,7 @@
 """Convolution and its two gradients in NumPy, to read: what `kernels.convolution` computes faster.
 
-The autodiff takes these for float64, as in gradient checks, and the kernels for float32. With channels last and zeros
-around the image, every output pixel sees a *window* of the input, and the three are sums over windows::
-
-    y[n, i, j, o] = bias[o] + sum_{a, b, c} x_padded[n, s i + a, s j + b, c] w[o, c, a, b]          (stride s)
-    dw[o, c, a, b] = sum_{n, i, j} x_padded[n, s i + a, s j + b, c] g[n, i, j, o]
-    dx_padded[n, s i + a, s j + b, c] += sum_o g[n, i, j, o] w[o, c, a, b]          for all i, j, a, b
+The autodiff takes these for float64, as in gradient checks, and the kernels for float32. With zeros around the image,
+every output pixel sees a *window* of the input, and the three are sums over windows; see `operations.convolution`.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ rows and columns of 16 channels become 7 of 32 (kernel 4, stride 2, padding 1), 
 
 1. **Into the graph.** `graph.Graph` first asks the layers for their shapes (`Layer.output_shape`), so that what does
    not fit is refused before anything is laid out. Then it reads them one after another. `graph.READERS` says that a
-   `Convolution` is read by `affine.read_affine`, which takes the `BatchNorm` and the `ReLU` behind it along: in
+   `Convolution` is read by `graph.read_affine`, which takes the `BatchNorm` and the `ReLU` behind it along: in
    evaluation mode batch norm is an affine map, and part of the weights (`Affine.folded`). One `Affine` node results,
    between two `values.Value`s, (14, 14, 16) and (7, 7, 32).
 2. **Forms and frames.** `Graph.finish` lets every node choose how it will be computed (`Node.prepare`), now that all
@@ -34,7 +34,7 @@ rows and columns of 16 channels become 7 of 32 (kernel 4, stride 2, padding 1), 
    reads a row back as a `Product` and calls `kernels.convolution.product`, which goes through the rows of the product,
    12 at a time, and its columns, 32 at a time: each is one *tile*, whose sums stay in registers. `kernels.tile`
    explains it.
-7. **In training** (`training.TrainingProgram`) batch norm stays a node of its own (`normalization.Norm`), and
+7. **In training** (`training.TrainingProgram`) batch norm stays a node of its own (`nodes.Norm`), and
    `Affine.parameter_gradients` writes the gradients with respect to weights and bias: sums over all pixels of all
    images of window times output gradient, again products of gathered rows (`kernels.outer_tile`).
 

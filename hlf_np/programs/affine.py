@@ -5,12 +5,10 @@ and a *small* side, the convolution's input and output, and only the direction d
 whose only window is the whole image; one that is unflattened to an image is the transpose of that.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,61 +17,16 @@ from hlf_np.kernels.layout import frame_for_gradient, window_segments, windows
 from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU
 from hlf_np.kernels.training_instructions import BiasSums, Task, Totals, WeightSums
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
-from hlf_np.layers import BatchNorm, Convolution, Linear, ReLU, Sigmoid, TransposedConvolution, Unflatten
+from hlf_np.layers import BatchNorm, Convolution, Linear, TransposedConvolution
 from hlf_np.programs import blocks, products, winograd
-from hlf_np.programs.normalization import Norm
+from hlf_np.programs.builder import Builder
+from hlf_np.programs.nodes import Norm
 from hlf_np.programs.values import Node, Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
-    from hlf_np.programs.graph import Graph, Layers
 
 Weighted = Convolution | TransposedConvolution | Linear
 
 SAVED = 100  # multiplications that each number of a filter must save in a training step
 SMALL, FEW = 16_384, 16  # gradients of so many numbers, over more pixels than so many, are summed up in the parts
-FOLDED = 1 << 22  # multiplications that folding two linear layers may take, whenever their weights have changed
-
-
-def read_affine(graph: Graph, layer: Weighted, layers: Layers, source: Value) -> Value:
-    """Append the layer and what can be computed with it: batch norm, ReLU, a second linear layer, the final sigmoid."""
-    behind = None
-    if isinstance(layer, Linear) and not graph.training:
-        behind = layers.skip(Linear, lambda second: _foldable(layer, second))
-    # only a code can be unflattened by the transpose of a convolution
-    unflattened = layers.skip(Unflatten) if isinstance(layer, Linear) and source.pixels == 1 else None
-    shape, geometry = _geometry(behind or layer, unflattened, source)
-    norm = layers.skip(BatchNorm)
-    rectified = layers.skip(ReLU) is not None
-    decoded = isinstance(layer, TransposedConvolution) and not norm and not rectified
-    sigmoid = decoded and layers.skip(Sigmoid) is not None
-    apart = norm if graph.training else None  # a batch norm of its own
-    target = graph.value(*shape, rectified=rectified and not apart)
-    node = Affine(source, target, layer, None if apart else norm, *geometry, behind=behind, sigmoid=sigmoid)
-    value = graph.add(node)
-    return graph.add(Norm(value, graph.value(*shape, rectified=rectified), apart)) if apart else value
-
-
-def _foldable(first: Linear, second: Linear) -> bool:
-    """Whether two linear layers in a row are less work as one, and folding them is not."""
-    (hidden, inputs), (outputs, _) = (layer.parameters["weight"].shape for layer in (first, second))
-    return inputs * outputs <= hidden * (inputs + outputs) and inputs * outputs * hidden <= FOLDED
-
-
-_Geometry = tuple[tuple[int, int], int, int, bool]  # kernel, stride, padding, whether it is transposed
-
-
-def _geometry(layer: Weighted, unflattened: Unflatten | None, source: Value) -> tuple[tuple[int, int, int], _Geometry]:
-    """The shape of the target, and the convolution behind the layer."""
-    weight = layer.parameters["weight"].shape
-    if isinstance(layer, Linear):
-        if unflattened is None:
-            return (1, 1, weight[0]), ((source.height, source.width), 1, 0, False)
-        size = (unflattened.height, unflattened.width)
-        return (*size, weight[0] // math.prod(size)), (size, 1, 0, True)
-    height, width, channels = layer.output_shape(source.shape)
-    transposed = isinstance(layer, TransposedConvolution)
-    return (height, width, channels), ((weight[2], weight[3]), layer.stride, layer.padding, transposed)
 
 
 @dataclass(eq=False)
@@ -102,9 +55,6 @@ class Affine(Node):
     numbers: Integers = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.int64))
     matrix: int = 0
     bias: int | None = None
-
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
 
     @property
     def big(self) -> Value:
@@ -185,11 +135,11 @@ class Affine(Node):
 
     # -- how it is computed
 
-    def prepare(self, graph: Graph) -> None:
-        self.winograd = self._reducible(graph.batch_size)
+    def prepare(self, batch_size: int | None) -> None:
+        self.winograd = self._reducible(batch_size)
         source, target = self.source, self.target
         source.frame = max(source.frame, self._reach(self.transposed))
-        if self.transposed or not (graph.training and source.is_input):  # windows of a gradient, for the weights
+        if self.transposed or not (batch_size and source.is_input):  # windows of a gradient, for the weights
             target.gradient_frame = max(target.gradient_frame, self._reach(not self.transposed))
         if self.pairs:  # half of a pair may lie beside the image
             source.gradient_frame = max(source.gradient_frame, 1)

@@ -13,19 +13,19 @@ arithmetic than needed, but in full vectors, and stored once::
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hlf_np.arrays import Integers
+from hlf_np.arrays import Array, Integers, filled
 from hlf_np.kernels.instructions import BlocksGradient, FromBlocks, Product
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import PLAIN, padded
+from hlf_np.programs.builder import Builder
+from hlf_np.programs.products import phase
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
 
 def _block(node: Affine) -> tuple[int, int]:
@@ -98,27 +98,16 @@ def _product(node: Affine, builder: Builder, small: Layout, bias: int | None) ->
     stride = block if node.covers else (node.stride, node.stride)
     before = [(k - 1) // s for k, s in zip(node.kernel, stride, strict=True)]
     places = [np.array(r) * (b // s) - n for r, b, s, n in zip(ranges, block, stride, before, strict=True)]
-    matrix = np.zeros((*window, small.channels, *block, size[2]), np.int64)
+    matrix: Array = np.zeros((*window, small.channels, *block, size[2]), np.int64)
     for i, j, r, c in np.ndindex(*window, *block):
         a, b = r - stride[0] * (i - before[0]), c - stride[1] * (j - before[1])
         if 0 <= a < height and 0 <= b < width:
             matrix[i, j, : len(node.numbers), r, c] = node.numbers[:, :, a, b]
-    layout = Layout(builder.images, len(ranges[0]), len(ranges[1]), columns)
-    layout = replace(layout, base=builder.reserve("work", layout.size))
-    targets = builder.table(layout.all_pixels())
-    product = Product(
-        sources=builder.table(small.pixels(*places)),
-        pixels=layout.height * layout.width,
-        segments=builder.table(np.arange(window[0]) * small.row),
-        segment_count=window[0],
-        length=window[1] * small.channels,
-        weights=builder.place_panels(matrix.reshape(-1, math.prod(block) * size[2])),
-        start=builder.zeros(columns) if bias is None else builder.repeated(bias, size[2], math.prod(block), columns),
-        columns=columns,
-        targets=targets,
-        finish=PLAIN,
-        gates=targets,
-    )
+    layout = builder.room_for(Layout(builder.images, len(ranges[0]), len(ranges[1]), columns))
+    matrix = filled((*window, small.channels, columns), matrix.reshape(*window, small.channels, -1))
+    start = builder.zeros(columns) if bias is None else builder.repeated(bias, size[2], math.prod(block), columns)
+    targets = (np.arange(layout.height), np.arange(layout.width))
+    product = phase(builder, small, layout, layout, matrix, (places[0], places[1]), targets, start, PLAIN)
     row, column, channel = np.indices(size)
     row, column = row + node.padding, column + node.padding
     within = ((row % block[0]) * block[1] + column % block[1]) * size[2] + channel

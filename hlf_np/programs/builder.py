@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from hlf_np.arrays import Array, Floats, Integers, filled
 from hlf_np.kernels.convolution import panels
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES, padded
-from hlf_np.programs.graph import Graph
 from hlf_np.programs.values import Value
+
+if TYPE_CHECKING:
+    from hlf_np.programs.graph import Graph
 
 ZERO, ONE, FIRST = 0, 1, 2  # numbers that stand for 0 and 1, and the first that stands for an entry of an array
 
@@ -49,14 +51,9 @@ def numbered(arrays: list[Floats]) -> Floats:
 class Builder:
     """Gives places away, one after another.
 
-    Parameters
-    ----------
     images : how many a workspace holds.
     number : numbers the entries of a layer's array.
     training : whether there are gradients with respect to parameters; see `tasks` and `totals`.
-
-    Attributes
-    ----------
     room : numbers that Winograd's convolutions need to work in.
     input_gradient, input_order : where `blocks` left the gradient with respect to a narrow input, and its order there.
     tasks : parts of the gradients with respect to weights; totals : gradients that are summed up in the parts first.
@@ -183,7 +180,10 @@ class Builder:
 
     def buffer(self, value: Value, frame: int = 0) -> Layout:
         """Room for a value of every image."""
-        layout = Layout(self.images, value.height, value.width, value.stride, frame)
+        return self.room_for(Layout(self.images, value.height, value.width, value.stride, frame))
+
+    def room_for(self, layout: Layout) -> Layout:
+        """The layout in a place of its own in the work."""
         return replace(layout, base=self.reserve("work", layout.size))
 
 

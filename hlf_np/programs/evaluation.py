@@ -11,8 +11,6 @@ lanes of the same group together; the network behind them takes all lanes at onc
 constants instead of weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,18 +62,12 @@ class Tasks:
 
 
 class Program:
-    """A compiled network.
+    """A compiled network; UserError for one that does not fit, NotCompiledError for one that cannot be compiled.
 
-    Parameters
-    ----------
     network : what the graph knows to read.
     input_shape : (H, W, C) of images, (L,) of codes.
     warped : whether the inputs are six parameters that warp an image (H, W, 1).
     fronts : networks in front, one for each group of inputs, that differ in nothing but their weights.
-
-    Raises
-    ------
-    UserError : for a network that does not fit; NotCompiledError : for one that cannot be compiled.
     """
 
     def __init__(
@@ -130,9 +122,9 @@ class Program:
         rounds = max(1, -(-len(inputs) // (threads * self.lanes)))  # all lanes are busy in the last round too
         lanes = max(1, -(-len(inputs) // (threads * rounds)))
         executor.evaluation_kernel(
-            executor.EVALUATION.addresses, executor.INSTRUCTIONS.address, self.front, self.forward, self.tables,
-            self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups), flat_rows(plain(inputs)),
-            outputs, lanes, threads,
+            executor.EVALUATION.addresses, threads, threads, executor.INSTRUCTIONS.address, self.front, self.forward,
+            self.tables, self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups),
+            flat_rows(plain(inputs)), outputs, lanes,
         )  # fmt: skip
         return outputs
 
@@ -149,8 +141,6 @@ class Program:
 class _Part:
     """The instructions of some nodes.
 
-    Attributes
-    ----------
     begin : where their weights begin; sources : for each place from there on the number of what belongs there;
     filters : see `Builder.filters`.
     """

@@ -13,17 +13,18 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hlf_np.arrays import Array, Integers, filled
 from hlf_np.kernels.instructions import Product
 from hlf_np.kernels.layout import Layout, taps, window_segments, windows
 from hlf_np.kernels.tile import GATE
+from hlf_np.programs.builder import Builder
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
-Pixels = tuple[Integers, Integers]  # some rows and columns of an image
+Pixels = tuple[ArrayLike, ArrayLike]  # some rows and columns of an image
 
 
 def gather(
@@ -32,18 +33,11 @@ def gather(
     """From the big to the small side, one row for each small pixel."""
     segments, length = window_segments(big, node.kernel)
     return Product(
-        sources=builder.table(windows(big, node.kernel, node.stride, node.padding)),
-        pixels=small.height * small.width,
-        segments=builder.table(segments),
-        segment_count=segments.size,
-        length=length,
-        weights=node.matrix,
-        start=start,
-        columns=small.channels,
-        targets=builder.table(small.all_pixels()),
-        finish=finish,
-        gates=builder.table(gates.all_pixels()),
-    )
+        sources=builder.table(windows(big, node.kernel, node.stride, node.padding)), pixels=small.height * small.width,
+        segments=builder.table(segments), segment_count=segments.size, length=length,
+        weights=node.matrix, start=start, columns=small.channels,
+        targets=builder.table(small.all_pixels()), finish=finish, gates=builder.table(gates.all_pixels()),
+    )  # fmt: skip
 
 
 def scatter(
@@ -62,7 +56,7 @@ def scatter(
             start = builder.zeros(big.channels) if bias is None else bias
             places = (rows.pixels, columns.pixels)
             starts = (rows.first, columns.first)
-            instructions.append(_phase(builder, small, big, gates, matrix, starts, places, start, finish))
+            instructions.append(phase(builder, small, big, gates, matrix, starts, places, start, finish))
     return instructions
 
 
@@ -75,22 +69,9 @@ def _rows(
     instructions: list[Product] = []
     for row in range(0, node.big.height, together):
         seen = node.numbers[:, :, row : row + together].transpose(0, 2, 3, 1)  # (small, rows, W, big)
-        matrix = filled((small.channels, *seen.shape[1:3], big.channels), seen)
-        instructions.append(
-            Product(
-                sources=builder.table(small.all_pixels()),
-                pixels=1,
-                segments=builder.table(np.zeros(1, np.int64)),
-                segment_count=1,
-                length=small.channels,
-                weights=builder.place_panels(matrix.reshape(small.channels, columns)),
-                start=builder.zeros(columns) if bias is None else bias + row // together * columns,
-                columns=columns,
-                targets=builder.table(big.pixels([row], [0])),
-                finish=finish,
-                gates=builder.table(gates.pixels([row], [0])),
-            )
-        )
+        matrix = filled((small.channels, *seen.shape[1:3], big.channels), seen).reshape(1, 1, small.channels, columns)
+        start = builder.zeros(columns) if bias is None else bias + row // together * columns
+        instructions.append(phase(builder, small, big, gates, matrix, ([0], [0]), ([row], [0]), start, finish))
     return instructions
 
 
@@ -116,12 +97,12 @@ def paired_gradient(node: Affine, builder: Builder) -> list[Product]:
         starts, places = (rows.first, first - reach + 1), (rows.pixels, 2 * first - node.padding)
         start = builder.zeros(2 * source.stride)
         instructions.append(
-            _phase(builder, gradient, source.gradient, source.buffer, matrix, starts, places, start, GATE)
+            phase(builder, gradient, source.gradient, source.buffer, matrix, starts, places, start, GATE)
         )
     return instructions
 
 
-def _phase(
+def phase(
     builder: Builder,
     small: Layout,
     big: Layout,
@@ -139,15 +120,8 @@ def _phase(
     """
     *window, columns = matrix.shape
     return Product(
-        sources=builder.table(small.pixels(*starts)),
-        pixels=len(starts[0]) * len(starts[1]),
-        segments=builder.table(np.arange(window[0]) * small.row),
-        segment_count=window[0],
-        length=window[1] * window[2],
-        weights=builder.place_panels(matrix.reshape(math.prod(window), columns)),
-        start=start,
-        columns=columns,
-        targets=builder.table(big.pixels(*places)),
-        finish=finish,
-        gates=builder.table(gates.pixels(*places)),
-    )
+        sources=builder.table(small.pixels(*starts)), pixels=np.size(starts[0]) * np.size(starts[1]),
+        segments=builder.table(np.arange(window[0]) * small.row), segment_count=window[0], length=window[1] * window[2],
+        weights=builder.place_panels(matrix.reshape(math.prod(window), columns)), start=start, columns=columns,
+        targets=builder.table(big.pixels(*places)), finish=finish, gates=builder.table(gates.pixels(*places)),
+    )  # fmt: skip

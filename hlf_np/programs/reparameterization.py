@@ -1,16 +1,12 @@
 """The drawing of codes between a VAE's encoder and its decoder; see `manifolds.vae`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hlf_np.kernels.training_instructions import Reparameterize, ReparameterizeGradient
+from hlf_np.programs.builder import Builder
 from hlf_np.programs.values import Node, Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
 
 
 @dataclass(eq=False)
@@ -20,9 +16,6 @@ class Reparameterization(Node):
     source: Value
     target: Value
     noise: Value
-
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
 
     def forward(self, builder: Builder) -> Sequence[Any]:
         posterior, noise, codes = (value.buffer for value in (self.source, self.noise, self.target))

@@ -1,7 +1,5 @@
 """What a network computes, but for the entries of its arrays: the key under which compiled programs are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from typing import Any
 

@@ -14,7 +14,6 @@ from hlf_np.kernels.tile import ADD, GATE, PLAIN, padded
 
 if TYPE_CHECKING:
     from hlf_np.programs.builder import Builder
-    from hlf_np.programs.graph import Graph
 
 
 class NotCompiledError(UserError):
@@ -71,15 +70,18 @@ class Value:
 class Node(ABC):
     """A step of a compiled network, which writes its own instructions.
 
-    Attributes
-    ----------
-    sources : the values that it reads; target : the value that it writes.
+    source : the value that it reads; target : the value that it writes.
     room : how many numbers it needs to work in, besides its values.
     """
 
-    sources: tuple[Value, ...]
+    source: Value
     target: Value
     room = 0
+
+    @property
+    def sources(self) -> tuple[Value, ...]:
+        """All values that it reads."""
+        return (self.source,)
 
     def arrays(self) -> list[Floats]:
         """Everything that its layers own: what is computed does not change while these do not."""
@@ -89,8 +91,11 @@ class Node(ABC):
         """What is made of these in evaluation mode, to be placed among the weights."""
         return []
 
-    def prepare(self, graph: Graph) -> None:
-        """Choose how to compute, and ask the values for the frames that this needs; all readers are known by now."""
+    def prepare(self, batch_size: int | None) -> None:
+        """Choose how to compute, and ask the values for the frames that this needs; all readers are known by now.
+
+        batch_size : in training; otherwise none.
+        """
         return
 
     def place(self, builder: Builder) -> None:

@@ -1,9 +1,5 @@
 """A warp in front of a network, with constants instead of weights; `kernels.warp` explains warps."""
 
-from __future__ import annotations
-
-from dataclasses import replace
-
 import numpy as np
 
 from hlf_np.arrays import Integers
@@ -19,8 +15,6 @@ PARAMETERS = 6
 class WarpFront:
     """The instructions of a warp of images of one channel.
 
-    Attributes
-    ----------
     forward, backward : the instructions.
     slots : where the six parameters of an image belong, and the image that is warped; see `builder.slot`.
     code_gradient : where the gradient with respect to the parameters is.
@@ -30,13 +24,13 @@ class WarpFront:
     def __init__(self, builder: Builder, image: Layout, image_gradient: Layout, order: Integers) -> None:
         """image : where the warped images go; image_gradient, order : where the gradient with respect to them is."""
         height, width = image.height, image.width
-        grid = Grid(height, width, np.float32)
+        grid = Grid(height, width)
         self.constants = np.concatenate([*grid.positions, grid.most, grid.half])
         self.at = builder.reserve("weights", self.constants.size)
         filled, border = grid.positions[0].size, width + 3
-        code, self.code_gradient = (_room(builder, Layout(builder.images, 1, 1, LANES)) for _ in range(2))
-        plane = _room(builder, Layout(builder.images, height + 3, border, 1))
-        slopes = _room(builder, Layout(builder.images, 1, 1, LANES + 3 * filled))
+        code, self.code_gradient = (builder.room_for(Layout(builder.images, 1, 1, LANES)) for _ in range(2))
+        plane = builder.room_for(Layout(builder.images, height + 3, border, 1))
+        slopes = builder.room_for(Layout(builder.images, 1, 1, LANES + 3 * filled))
         self.slots = np.array(
             [
                 (1, 1, PARAMETERS, code.base, 0, 0, code.image),
@@ -53,7 +47,3 @@ class WarpFront:
             image=image_gradient.origin, image_step=image_gradient.image, order=builder.table(order),
             pixels=height * width, to=self.code_gradient.base, to_step=self.code_gradient.image, **codes, **slope,
         )  # fmt: skip
-
-
-def _room(builder: Builder, layout: Layout) -> Layout:
-    return replace(layout, base=builder.reserve("work", layout.size))

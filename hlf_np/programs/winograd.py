@@ -13,10 +13,10 @@ from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.tile import LANES, PANEL
 from hlf_np.kernels.winograd import BLOCK, inputs, scratch, sums
 from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, Form
+from hlf_np.programs.builder import Builder
 
 if TYPE_CHECKING:
     from hlf_np.programs.affine import Affine
-    from hlf_np.programs.builder import Builder
 
 
 def room(node: Affine) -> int:
@@ -26,14 +26,7 @@ def room(node: Affine) -> int:
 
 
 def convolution(
-    node: Affine,
-    builder: Builder,
-    to_big: bool,
-    source: Layout,
-    target: Layout,
-    gates: Layout,
-    start: int,
-    finish: int,
+    node: Affine, builder: Builder, to_big: bool, source: Layout, target: Layout, gates: Layout, start: int, finish: int
 ) -> Winograd:
     """From the small side to the big one or back."""
     form = node.forms[to_big]
@@ -43,20 +36,12 @@ def convolution(
         matrix = builder.place_matrix(node.numbers.transpose(2, 3, 0, 1), node.small.stride, node.big.stride)
     rows, columns = (FORMS[form].begins(size) for size in (target.height, target.width))
     return Winograd(
-        form=form,
-        patches=builder.table(source.pixels(rows, columns)),
-        patches_per_image=rows.size * columns.size,
-        row=source.row,
-        channels=source.channels,
-        weights=_filters(builder, node, to_big, matrix, wide, sums_wide),
-        start=start,
-        zeros=builder.zeros(sums_wide),
-        columns=target.channels,
-        targets=builder.table(_outputs(target, FORMS[form])),
-        gates=builder.table(_outputs(gates, FORMS[form])),
-        finish=finish,
-        lines=builder.table(np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])),
-    )
+        form=form, patches=builder.table(source.pixels(rows, columns)), patches_per_image=rows.size * columns.size,
+        row=source.row, channels=source.channels, weights=_filters(builder, node, to_big, matrix, wide, sums_wide),
+        start=start, zeros=builder.zeros(sums_wide), columns=target.channels,
+        targets=builder.table(_outputs(target, FORMS[form])), gates=builder.table(_outputs(gates, FORMS[form])),
+        finish=finish, lines=builder.table(np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])),
+    )  # fmt: skip
 
 
 def _filters(builder: Builder, node: Affine, to_big: bool, matrix: int, wide: int, sums_wide: int) -> int:

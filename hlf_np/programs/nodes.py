@@ -1,39 +1,62 @@
-"""Batch norm with the batch's statistics, as in training, and batch norm and ReLU that no layer takes in."""
-
-from __future__ import annotations
+"""The nodes that are not affine: pooling, joins of residual blocks, and batch norm and ReLU that no layer takes in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hlf_np.arrays import Floats
-from hlf_np.kernels.instructions import Scale
-from hlf_np.kernels.layout import Layout
+import numpy as np
+
+from hlf_np.arrays import Floats, Integers
+from hlf_np.kernels import instructions
+from hlf_np.kernels.layout import Layout, windows
 from hlf_np.kernels.normalization import STATISTICS_ROWS
 from hlf_np.kernels.tile import PLAIN, RELU
 from hlf_np.kernels.training_instructions import Moments, Normalize, NormGradient, NormSums, NormTotals, Statistics
-from hlf_np.layers import BatchNorm, ReLU
-from hlf_np.programs.values import Node, NotCompiledError, Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
-    from hlf_np.programs.graph import Graph, Layers
+from hlf_np.layers import BatchNorm
+from hlf_np.programs.builder import Builder
+from hlf_np.programs.values import Node, Value
 
 
-def read_norm(graph: Graph, layer: BatchNorm, layers: Layers, source: Value) -> Value:
-    """Append a batch norm that stands by itself, and the ReLU behind it."""
-    if layer.channels != source.channels:
-        raise NotCompiledError("batch norm of a flattened image is not compiled")
-    target = graph.value(*source.shape, rectified=layers.skip(ReLU) is not None)
-    return graph.add(Norm(source, target, layer) if graph.training else Pointwise(source, target, layer))
+@dataclass(eq=False)
+class Pool(Node):
+    """The largest or the mean value of each window."""
+
+    source: Value
+    target: Value
+    kernel: int
+    stride: int
+    largest: bool
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source.buffer, self.target.buffer
+        self._pool = instructions.Pool(
+            windows=builder.table(self._windows(source)), pixels=to.height * to.width,
+            segments=builder.table(self._positions(source)), size=self.kernel**2,
+            targets=builder.table(to.all_pixels()), channels=to.channels, largest=int(self.largest),
+        )  # fmt: skip
+        return [self._pool]
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        source, to = self.source, self.source.gradient
+        return [
+            instructions.PoolGradient(
+                *self._pool, gradients=builder.table(self.target.gradient.all_pixels()),
+                to_windows=builder.table(self._windows(to)), to_segments=builder.table(self._positions(to)),
+                to_all=builder.table(to.all_pixels()), to_pixels=source.pixels,
+                finish=source.next_finish(), gates=builder.table(source.buffer.all_pixels()),
+            )
+        ]  # fmt: skip
+
+    def _windows(self, layout: Layout) -> Integers:
+        return windows(layout, (self.kernel, self.kernel), self.stride, 0)
+
+    def _positions(self, layout: Layout) -> Integers:
+        """Where the pixels of a window lie, relative to its first."""
+        side = np.arange(self.kernel)
+        return (side[:, None] * layout.row + side * layout.channels).ravel()
 
 
-def read_relu(graph: Graph, layer: ReLU, layers: Layers, source: Value) -> Value:
-    """Append a ReLU that stands by itself."""
-    return graph.add(Pointwise(source, graph.value(*source.shape, rectified=True), None))
-
-
-def scale(
+def _scale(
     builder: Builder,
     source: Layout,
     target: Layout,
@@ -41,18 +64,51 @@ def scale(
     finish: int,
     factors: int | None = None,
     offsets: int | None = None,
-) -> Scale:
+) -> instructions.Scale:
     """target = factors * source + offsets, a copy if there are none, for all pixels."""
-    return Scale(
-        sources=builder.table(source.all_pixels()),
-        pixels=target.height * target.width,
-        targets=builder.table(target.all_pixels()),
-        channels=target.channels,
+    return instructions.Scale(
+        sources=builder.table(source.all_pixels()), pixels=target.height * target.width,
+        targets=builder.table(target.all_pixels()), channels=target.channels,
         factors=builder.ones(target.channels) if factors is None else factors,
         offsets=builder.zeros(target.channels) if offsets is None else offsets,
-        finish=finish,
-        gates=builder.table(gates.all_pixels()),
-    )
+        finish=finish, gates=builder.table(gates.all_pixels()),
+    )  # fmt: skip
+
+
+@dataclass(eq=False)
+class Join(Node):
+    """relu(body + shortcut). A sum hands its gradient to both branches as it is."""
+
+    body: Value
+    shortcut: Value
+    target: Value
+
+    @property
+    def sources(self) -> tuple[Value, ...]:
+        return self.body, self.shortcut
+
+    def prepare(self, batch_size: int | None) -> None:
+        for source in self.sources:  # of a branch that nothing else reads or gates, the gradient is the target's
+            if source.readers == [self] and not source.rectified and not source.is_input:
+                source.same_gradient = self.target
+
+    def forward(self, builder: Builder) -> Sequence[Any]:
+        bodies, shortcuts, targets = (
+            builder.table(value.buffer.all_pixels()) for value in (self.body, self.shortcut, self.target)
+        )
+        to = self.target.buffer
+        return [
+            instructions.Join(
+                bodies=bodies, shortcuts=shortcuts, pixels=to.height * to.width, targets=targets, channels=to.channels
+            )
+        ]
+
+    def backward(self, builder: Builder) -> Sequence[Any]:
+        return [
+            _scale(builder, self.target.gradient, source.gradient, source.buffer, source.next_finish())
+            for source in self.sources
+            if source.same_gradient is None
+        ]
 
 
 @dataclass(eq=False)
@@ -62,11 +118,8 @@ class Pointwise(Node):
     source: Value
     target: Value
     layer: BatchNorm | None
-
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
-        self._factors: int | None = None
-        self._offsets: int | None = None
+    factors: int | None = None  # where they stand among the weights
+    offsets: int | None = None
 
     def arrays(self) -> list[Floats]:
         return [array for _, array in self.layer.named_arrays()] if self.layer else []
@@ -76,18 +129,18 @@ class Pointwise(Node):
 
     def place(self, builder: Builder) -> None:
         if self.layer:
-            self._factors, self._offsets = (
+            self.factors, self.offsets = (
                 builder.place_rows(builder.number(array)[None], array.size) for array in self.folded()
             )
 
     def forward(self, builder: Builder) -> Sequence[Any]:
         source, target = self.source.buffer, self.target.buffer
         finish = RELU if self.target.rectified else PLAIN
-        return [scale(builder, source, target, target, finish, self._factors, self._offsets)]
+        return [_scale(builder, source, target, target, finish, self.factors, self.offsets)]
 
     def backward(self, builder: Builder) -> Sequence[Any]:
         g, source = self.target.gradient, self.source
-        return [scale(builder, g, source.gradient, source.buffer, source.next_finish(), self._factors)]
+        return [_scale(builder, g, source.gradient, source.buffer, source.next_finish(), self.factors)]
 
 
 @dataclass(eq=False)
@@ -98,10 +151,7 @@ class Norm(Node):
     target: Value
     layer: BatchNorm
 
-    def __post_init__(self) -> None:
-        self.sources = (self.source,)
-
-    def prepare(self, graph: Graph) -> None:
+    def prepare(self, batch_size: int | None) -> None:
         alone = self.source.readers == [self] and not self.source.rectified and not self.source.is_input
         if alone and self.target.same_gradient is None:  # the gradient is computed in place
             self.source.same_gradient = self.target
