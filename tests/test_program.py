@@ -21,7 +21,7 @@ from hlf_np.operations import cross_entropy
 from hlf_np.programs import evaluation
 from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
-from hlf_np.spaces.transformations import EMNIST_BOX
+from hlf_np.data.fonts import EMNIST_BOX
 
 # odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
 MODELS = {

@@ -44,11 +44,12 @@ from hlf_np.spaces.warp_chart import WarpChart
 class Transformations(Space):
     """Affine maps of the image: parameters within epsilon of the identity, and in a box.
 
-    box : of the parameters; `Fonts.box`, or `EMNIST_BOX`.
+    box : of the parameters; `Fonts.box`, or `data.fonts.EMNIST_BOX`.
     epsilon, norm : of the parameters' distance to the identity.
 
     Examples
     --------
+    >>> from hlf_np.data.fonts import EMNIST_BOX
     >>> chart = Transformations(EMNIST_BOX).chart(np.zeros((2, 28, 28, 1), np.float32), np.zeros(2, np.int64), None)
     >>> chart.start.shape, chart.start[0].tolist()
     ((2, 6), [0.0, 0.0, 0.0, 0.0, 1.0, 0.0])
