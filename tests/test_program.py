@@ -12,7 +12,7 @@ from hlf_np.attacks import PGD, Engine
 from hlf_np.attacks.ascent import COMPILED
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
-from hlf_np.data.fonts import Fonts, load_fonts, load_prototypes
+from hlf_np.data.fonts import EMNIST_BOX, Fonts, load_fonts, load_prototypes
 from hlf_np.errors import UserError
 from hlf_np.kernels.instructions import Product, decoded
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
@@ -21,7 +21,6 @@ from hlf_np.operations import cross_entropy
 from hlf_np.programs import evaluation
 from hlf_np.programs.evaluation import IMAGES, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
-from hlf_np.data.fonts import EMNIST_BOX
 
 # odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
 MODELS = {
