@@ -16,7 +16,20 @@ from types import ModuleType
 from hlf_np.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "attacks", "autodiff", "data", "manifolds", "models", "spaces", "training"]
+__all__ = [
+    "UserError",
+    "attacks",
+    "autodiff",
+    "data",
+    "layers",
+    "losses",
+    "manifolds",
+    "models",
+    "operations",
+    "spaces",
+    "training",
+    "trainings",
+]
 
 
 def __getattr__(name: str) -> ModuleType:
