@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from conftest import small_cnn
 from helpers import TINY, made_up, main, numbers, rows, tree
@@ -14,9 +13,9 @@ from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.results import failures
 from hlf_np.experiments.run import run_grid
 from hlf_np.optim import AdamConfig
-from hlf_np.report.curves import values
+from hlf_np.report.curves import curves
 from hlf_np.training import DivergedError, TrainingConfig, train
-from hlf_np.trainings import ADVERSARIAL, NORMAL
+from hlf_np.trainings import ADVERSARIAL
 
 HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
 
@@ -116,5 +115,5 @@ def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, m
 
 def test_a_failed_cell_counts_for_no_mean():
     failed = replace(made_up(seed=1, test_error=math.nan), failure="the loss became nan")
-    found = values([made_up(seed=0, test_error=0.25), failed], NORMAL, "test_error", 250)
-    np.testing.assert_array_equal(found, [0.25])
+    (curve,) = curves([made_up(seed=0, test_error=0.25), failed], "test_error")
+    assert curve.mean.tolist() == curve.low.tolist() == curve.high.tolist() == [0.25]
