@@ -49,10 +49,7 @@ def quiet(what, task, done):
         ("", {}),
         ("--architecture mlp --channels 6,5", {"architecture": Architecture(Kind.MLP, (6, 5))}),
         ("--channels 3", {"architecture": replace(TINY.architecture, widths=(3,))}),
-        (
-            "--architecture resnet --channels 2,3",
-            {"architecture": Architecture(Kind.RESNET, (2, 3), blocks=(2, 2))},
-        ),
+        ("--architecture resnet --channels 2,3", {"architecture": Architecture(Kind.RESNET, (2, 3), blocks=(2, 2))}),
         ("--norm l2", {"norm": Norm.L2, "epsilon": 1.5, "latent_epsilon": 0.3}),
         ("--norm linf", {}),
         ("--variant weak", {"variant": Variant.WEAK}),
