@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import small_cnn
-from helpers import TINY, made_up, main, numbers, rows, tree
+from helpers import TINY, made_up, main, numbers, quiet, rows, tree
 
 from hlf_np.engine import Engine
 from hlf_np.experiments.config import PRESETS, Preset
@@ -50,10 +50,6 @@ def half_hopeless(monkeypatch):
         return train(model, split, seed=seed, config=config, progress=progress)
 
     monkeypatch.setattr("hlf_np.experiments.run.train", train_or_diverge)
-
-
-def quiet(what, task, done):
-    """Progress that nobody watches."""
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):

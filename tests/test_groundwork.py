@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY, Killed, numbers, tree
+from helpers import TINY, Killed, numbers, quiet, tree
 
 from hlf_np import UserError
 from hlf_np.architectures import Architecture, Kind
@@ -31,7 +31,7 @@ def small_oracle(monkeypatch):
 
 def laid(folder, config):
     with open_store(folder, config) as store:
-        return lay_groundwork(config, store, lambda what, task, done: None)
+        return lay_groundwork(config, store, quiet)
 
 
 def states(vaes):
@@ -67,9 +67,9 @@ def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
 
 def test_a_finished_run_needs_no_groundwork(tmp_path, monkeypatch):
     with open_store(tmp_path, TINY) as store:
-        run_grid(TINY, store, lambda what, task, done: None)
+        run_grid(TINY, store, quiet)
         monkeypatch.setattr("hlf_np.experiments.run.lay_groundwork", None)
-        assert len(run_grid(TINY, store, lambda what, task, done: None)) == 4
+        assert len(run_grid(TINY, store, quiet)) == 4
 
 
 def test_the_work_of_vaes_and_oracle_is_counted_until_it_is_done(tmp_path, small_oracle):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import small_cnn
-from helpers import TINY, examined, main, rows, tree
+from helpers import TINY, examined, main, quiet, rows, tree
 
 from hlf_np import attacks, models
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
@@ -34,10 +34,6 @@ def tiny_preset(monkeypatch):
     monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
     monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
     return config
-
-
-def quiet(what, task, done):
-    """Progress that nobody watches."""
 
 
 # --- choosing -------------------------------------------------------------------------------------------------
