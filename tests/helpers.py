@@ -105,10 +105,14 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.005)
 
 
+def quiet(what: str, task: str, done: float) -> None:
+    """Progress that nobody watches."""
+
+
 def compute(folder: Path, config: RunConfig = TINY) -> None:
     """Store what `run` does, without the report."""
     with open_store(folder, config) as store:
-        store.write_csv(run_grid(config, store, lambda what, task, done: None))
+        store.write_csv(run_grid(config, store, quiet))
 
 
 def examined(*subject: Any, **others: Any) -> tuple[dict[str, float], Mapping[str, Examples], Mapping[str, Any]]:
@@ -163,20 +167,9 @@ def report(results: list[CellResult], config: RunConfig = TINY, command: str = "
 def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[CellResult]:
     """Made-up results in which every number is another."""
     random = np.random.default_rng(0)
+    columns = ["test_error", *(f"{kind}_success{which}" for kind in KINDS for which in ("", "_worst"))]
     return [
-        made_up(
-            training,
-            size,
-            seed,
-            test_error=random.random(),
-            regular_success=random.random(),
-            regular_success_worst=random.random(),
-            on_true_manifold_success=random.random(),
-            on_true_manifold_success_worst=random.random(),
-            on_learned_manifold_success=random.random(),
-            on_learned_manifold_success_worst=random.random(),
-            **settings,
-        )
+        made_up(training, size, seed, **{column: random.random() for column in columns}, **settings)
         for size in sizes
         for seed in range(seeds)
         for training in (NORMAL, ADVERSARIAL)

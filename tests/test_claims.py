@@ -36,6 +36,18 @@ def line(count, change, noise=0.0, seed=0):
     return cells(errors, 0.5 + change * (errors - 0.35) / 0.5 + noises)
 
 
+def assert_judged(claim, verdict):
+    """Where there are enough cells."""
+    assert claim.verdict.split(":")[0] == verdict
+    low, high = claim.interval
+    assert low <= claim.statistic <= high
+
+
+def assert_too_few(claim):
+    assert claim.verdict.startswith("undecided: too few cells")
+    assert (claim.statistic, claim.interval) == (None, None)
+
+
 # --- claim 4 --------------------------------------------------------------------------------------------------
 
 
@@ -52,19 +64,13 @@ def line(count, change, noise=0.0, seed=0):
     ],
 )
 def test_flat_is_supported_steep_refuted_and_noise_undecided(results, verdict):
-    claim = regular_robustness(results)
-    assert claim.verdict.split(":")[0] == verdict
-    low, high = claim.interval
-    assert low <= claim.statistic <= high
+    assert_judged(regular_robustness(results), verdict)
 
 
 @pytest.mark.parametrize("change", [0, 0.5])
 @pytest.mark.parametrize("count", range(6))
 def test_too_few_cells_give_no_verdict_however_clear_they_look(count, change):
-    claim = regular_robustness(line(count, change))
-    assert claim.verdict.startswith("undecided: too few cells")
-    assert claim.statistic is None
-    assert claim.interval is None
+    assert_too_few(regular_robustness(line(count, change)))
 
 
 def test_cells_of_one_and_the_same_error_give_no_verdict():
@@ -103,18 +109,14 @@ def moving(changes, count=12, noise=0.005):
         (moving({NORMAL: 0, TRANSFORMED: 0.02}), "supported"),
         (moving({NORMAL: 0, TRANSFORMED: 0.4}), "refuted"),  # any training may refute it
         (moving({NORMAL: 0, TRANSFORMED: -0.4}), "refuted"),
-        (
-            moving({NORMAL: 0, ADVERSARIAL: 0.4, PAPER[-1]: 0.4}),
-            "supported",
-        ),
+        (moving({NORMAL: 0, ADVERSARIAL: 0.4, PAPER[-1]: 0.4}), "supported"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0.1}, noise=0.1), "undecided"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0}, count=5), "undecided"),
         (moving({ADVERSARIAL: 0}), "undecided"),
     ],
 )
 def test_regular_success_must_be_flat_in_every_training_without_regular_attacks(results, verdict):
-    claim = regular_robustness(results)
-    assert claim.verdict.split(":")[0] == verdict
+    assert regular_robustness(results).verdict.split(":")[0] == verdict
 
 
 def test_the_change_of_each_training_is_told_and_the_largest_is_the_statistic():
@@ -224,17 +226,14 @@ def projected(count, regular, on_manifold=0.03, clean=0.0, images=20, spread=0.0
 )
 def test_regular_examples_leave_the_manifold_only_if_farther_than_all_that_is_on_it(results, verdict):
     claim = leaving_the_manifold(results)
-    assert claim.verdict.split(":")[0] == verdict
-    low, high = claim.interval
-    assert 0 <= low <= claim.statistic <= high <= 1
+    assert_judged(claim, verdict)
+    assert 0 <= claim.interval[0] <= claim.interval[1] <= 1
     assert claim.statistic == pytest.approx(np.mean(claim.data["chance"]))
 
 
 @pytest.mark.parametrize("results", [projected(5, 0.8), projected(20, 0.8, images=4), projected(20, 0.03, images=0)])
 def test_too_few_distances_give_no_verdict(results):
-    claim = leaving_the_manifold(results)
-    assert claim.verdict.startswith("undecided: too few cells")
-    assert claim.statistic is None
+    assert_too_few(leaving_the_manifold(results))
 
 
 def test_mean_distances_are_told():
@@ -270,10 +269,7 @@ LEARNED = "on_learned_manifold_success_worst"
     ],
 )
 def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_hold(results, verdict):
-    claim = on_manifold_examples(results)
-    assert claim.verdict.split(":")[0] == verdict
-    low, high = claim.interval
-    assert low <= claim.statistic <= high
+    assert_judged(on_manifold_examples(results), verdict)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +284,7 @@ def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_hold(r
     ],
 )
 def test_too_few_attacks_on_the_manifold_give_no_verdict(results):
-    claim = on_manifold_examples(results)
-    assert claim.verdict.startswith("undecided: too few cells")
-    assert claim.interval is None
+    assert_too_few(on_manifold_examples(results))
 
 
 def test_the_bound_of_unchanged_labels_is_told():
@@ -330,10 +324,7 @@ def following(slopes, count=12, noise=0.01, column="on_true_manifold_success"):
     ],
 )
 def test_on_manifold_success_must_follow_the_error_in_every_training(results, verdict):
-    claim = on_manifold_robustness(results)
-    assert claim.verdict.split(":")[0] == verdict
-    low, high = claim.interval
-    assert low <= claim.statistic <= high
+    assert_judged(on_manifold_robustness(results), verdict)
 
 
 def test_the_true_manifold_decides_where_there_is_one():

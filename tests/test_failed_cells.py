@@ -3,10 +3,9 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from conftest import small_cnn
-from helpers import TINY, made_up, main, numbers, rows, tree
+from helpers import TINY, made_up, main, numbers, quiet, rows, tree
 
 from hlf_np.engine import Engine
 from hlf_np.experiments.config import PRESETS, Preset
@@ -14,9 +13,9 @@ from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.results import failures
 from hlf_np.experiments.run import run_grid
 from hlf_np.optim import AdamConfig
-from hlf_np.report.curves import values
+from hlf_np.report.curves import curves
 from hlf_np.training import DivergedError, TrainingConfig, train
-from hlf_np.trainings import ADVERSARIAL, NORMAL
+from hlf_np.trainings import ADVERSARIAL
 
 HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
 
@@ -51,10 +50,6 @@ def half_hopeless(monkeypatch):
         return train(model, split, seed=seed, config=config, progress=progress)
 
     monkeypatch.setattr("hlf_np.experiments.run.train", train_or_diverge)
-
-
-def quiet(what, task, done):
-    """Progress that nobody watches."""
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
@@ -116,5 +111,5 @@ def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, m
 
 def test_a_failed_cell_counts_for_no_mean():
     failed = replace(made_up(seed=1, test_error=math.nan), failure="the loss became nan")
-    found = values([made_up(seed=0, test_error=0.25), failed], NORMAL, "test_error", 250)
-    np.testing.assert_array_equal(found, [0.25])
+    (curve,) = curves([made_up(seed=0, test_error=0.25), failed], "test_error")
+    assert curve.mean.tolist() == curve.low.tolist() == curve.high.tolist() == [0.25]

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TINY, Killed, numbers, tree
+from helpers import TINY, Killed, numbers, quiet, tree
 
 from hlf_np import UserError
 from hlf_np.architectures import Architecture, Kind
-from hlf_np.experiments.estimate import Trial, estimate
+from hlf_np.experiments.estimate import estimate, trial
 from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.groundwork import lay_groundwork, source_of
 from hlf_np.experiments.run import run_grid
@@ -31,7 +31,7 @@ def small_oracle(monkeypatch):
 
 def laid(folder, config):
     with open_store(folder, config) as store:
-        return lay_groundwork(config, store, lambda what, task, done: None)
+        return lay_groundwork(config, store, quiet)
 
 
 def states(vaes):
@@ -67,27 +67,23 @@ def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
 
 def test_a_finished_run_needs_no_groundwork(tmp_path, monkeypatch):
     with open_store(tmp_path, TINY) as store:
-        run_grid(TINY, store, lambda what, task, done: None)
+        run_grid(TINY, store, quiet)
         monkeypatch.setattr("hlf_np.experiments.run.lay_groundwork", None)
-        assert len(run_grid(TINY, store, lambda what, task, done: None)) == 4
+        assert len(run_grid(TINY, store, quiet)) == 4
 
 
 def test_the_work_of_vaes_and_oracle_is_counted_until_it_is_done(tmp_path, small_oracle):
     done = []
     with open_store(tmp_path, JUDGED) as store:
-        before = estimate(JUDGED, store, source_of(JUDGED), even).seconds
+        tasks = trial(JUDGED, source_of(JUDGED))
+        before = estimate(JUDGED, store, source_of(JUDGED), lambda *asked: tasks).seconds
         lay_groundwork(JUDGED, store, lambda *said: done.append(said))
-        after = estimate(JUDGED, store, source_of(JUDGED), even).seconds
+        after = estimate(JUDGED, store, source_of(JUDGED), lambda *asked: tasks).seconds
     assert before.keys() - after.keys() == {*(f"class {label}" for label in range(10)), "oracle"}
     assert [said for said in done if said[-1]] == [
         *((f"VAE of class {label}: epoch 1/1", f"class {label}", 1) for label in range(10)),
         *(("oracle: epoch 1/2", "oracle", 0.5), ("oracle: epoch 2/2", "oracle", 0.5)),
     ]
-
-
-def even(config, source):
-    """A trial of a machine that is as fast at everything."""
-    return Trial(dict.fromkeys(config.trainings, 1.0), 1.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("vaes", [0, 3])

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import TINY, command, compute, numbers, start, tree, wait_until
+from helpers import TINY, command, compute, numbers, quiet, start, tree, wait_until
 
 from hlf_np import UserError
 from hlf_np.experiments.folder import open_store
@@ -45,10 +45,6 @@ def never_ready():
     raise UserError("cannot begin: mend it")
 
 
-def no_progress(what, task, done):
-    """Nobody listens."""
-
-
 def alive(process):
     """Whether there is a process with this number that has not ended."""
     try:
@@ -74,7 +70,7 @@ def test_every_task_is_done_once_by_at_most_as_many_processes_as_there_are_jobs(
 
 
 def test_tasks_are_begun_in_their_order(tmp_path):
-    work_through([(number, "") for number in range(9)], functools.partial(note, tmp_path), 1, no_progress)
+    work_through([(number, "") for number in range(9)], functools.partial(note, tmp_path), 1, quiet)
     begun = {path.name: int(path.read_text().split()[2]) for path in tmp_path.iterdir()}
     assert sorted(begun, key=begun.__getitem__) == [str(number) for number in range(9)]
 
@@ -89,14 +85,14 @@ def test_tasks_are_begun_in_their_order(tmp_path):
 )
 def test_whoever_dies_or_fails_takes_all_others_along(tmp_path, fate, message):
     with pytest.raises(UserError, match=message):
-        work_through([(0, "wait"), (1, fate), (2, "")], functools.partial(note, tmp_path), 2, no_progress)
+        work_through([(0, "wait"), (1, fate), (2, "")], functools.partial(note, tmp_path), 2, quiet)
     assert not any(alive(path.read_text().split()[0]) for path in tmp_path.iterdir())
     assert not (tmp_path / "2").exists()
 
 
 def test_a_process_that_cannot_begin_says_why():
     with pytest.raises(UserError, match=r"^cannot begin: mend it$"):
-        work_through([1, 2], never_ready, 2, no_progress)
+        work_through([1, 2], never_ready, 2, quiet)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------
@@ -120,7 +116,7 @@ def test_the_largest_cells_are_begun_first(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr("hlf_np.experiments.run.work_through", lambda cells, *rest: begun.extend(cells))
     with open_store(tmp_path, TINY) as store:
-        run_grid(TINY, store, no_progress, jobs=2)
+        run_grid(TINY, store, quiet, jobs=2)
     cells = list(TINY.cells())
     sizes = [cells[number].n_train for number in begun]
     assert sizes == sorted(sizes, reverse=True)

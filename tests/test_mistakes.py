@@ -59,10 +59,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --vae-images 96001 --out new", "--vae-images must be between 0 and 96000, not 96001"),
     ("run --vae-channels 64,wide --out new", "'64,wide' is not a list of whole numbers"),
     ("run --vae-channels 0 --out new", "--vae-channels must be between 1 and 65536, not 0"),
-    (
-        "run --vae-channels 1,1,1,1,1 --out new",
-        "at least 32 pixels a side, not 28x28: give --vae-images 0",
-    ),
+    ("run --vae-channels 1,1,1,1,1 --out new", "at least 32 pixels a side, not 28x28: give --vae-images 0"),
     ("run --vae-images 0 --vae-channels 4 --out new", "--vae-images 0 takes no --vae-channels: see"),
     ("run --trainings normal --variant full --out new", "normal training takes no --variant: see"),
     ("run --trainings normal,normal --out new", "each of them once"),
@@ -139,10 +136,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --norm l7", "unknown norm 'l7': use one of linf, l2"),
     ("attack model.npz --rule bogus", "unknown rule 'bogus': use one of adam, sign"),
     ("attack model.npz --attack bogus", "unknown attack 'bogus': use one of pgd, fgsm, cw, random"),
-    (
-        "attack model.npz --space bogus",
-        "use one of image, true-manifold, learned-manifold, transformations",
-    ),
+    ("attack model.npz --space bogus", "use one of image, true-manifold, learned-manifold, transformations"),
     ("attack model.npz --space learned-manifold", "needs the VAEs of a run: give their folder with --manifolds"),
     ("attack model.npz --space learned-manifold --manifolds done", "'done' holds 0 VAEs of class 0"),
     (f"evaluate model.npz {SMALL} --manifolds damaged/manifolds", "' is not a VAE file, or damaged: delete it"),

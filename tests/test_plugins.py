@@ -174,26 +174,14 @@ TRAINING = "from hlf_np.trainings import Training\n"
         (TRAINING + 't = Training("Normal Two")\n', "trainings cannot be named 'Normal Two': use lower-case letters"),
         (TRAINING + 't = Training("../up")\n', "trainings cannot be named '../up'"),
         (MEASUREMENT + 'm = Measurement("test_error", "x", len)\n', "two measurements named 'test_error'"),
-        (
-            MEASUREMENT + 'm = Measurement("m", "x", lambda s: s.nothing)\n',
-            r"mine\.py:2: AttributeError",
-        ),
+        (MEASUREMENT + 'm = Measurement("m", "x", lambda s: s.nothing)\n', r"mine\.py:2: AttributeError"),
         (MEASUREMENT + 'm = Measurement("m", "x", lambda s: "many")\n', r"measurement m \(.*mine.py:2\) gave 'many'"),
         (MEASUREMENT + 'm = Measurement("m", "x", lambda s: None)\n', "gave None: its function must return a number"),
         (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p).sum(axis=7))\n', r"mine\.py:2: AxisError"),
-        (
-            TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p))\n',
-            r"the loss \(.*mine.py:2\) must give",
-        ),
+        (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p))\n', r"the loss \(.*mine.py:2\) must give"),
         (TRAINING + 't = Training("t", loss=lambda m, c, p, y: 1)\n', "for each image, .*, not int"),
-        (
-            ATTACK,
-            "attack bad gave int: `find` must return an AttackResult",
-        ),
-        (
-            BAD_SPACE,
-            "something that .*mine.py declares is not as it must be: AttributeError",
-        ),
+        (ATTACK, "attack bad gave int: `find` must return an AttackResult"),
+        (BAD_SPACE, "something that .*mine.py declares is not as it must be: AttributeError"),
         ("from hlf_np.data.declared import DataSource\nd = DataSource('fonts', list)\n", "two datasets named 'fonts'"),
     ],
 )

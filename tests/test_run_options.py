@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import small_cnn
-from helpers import TINY, examined, main, rows, tree
+from helpers import TINY, examined, main, quiet, rows, tree
 
 from hlf_np import attacks, models
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
@@ -36,10 +36,6 @@ def tiny_preset(monkeypatch):
     return config
 
 
-def quiet(what, task, done):
-    """Progress that nobody watches."""
-
-
 # --- choosing -------------------------------------------------------------------------------------------------
 
 
@@ -49,10 +45,7 @@ def quiet(what, task, done):
         ("", {}),
         ("--architecture mlp --channels 6,5", {"architecture": Architecture(Kind.MLP, (6, 5))}),
         ("--channels 3", {"architecture": replace(TINY.architecture, widths=(3,))}),
-        (
-            "--architecture resnet --channels 2,3",
-            {"architecture": Architecture(Kind.RESNET, (2, 3), blocks=(2, 2))},
-        ),
+        ("--architecture resnet --channels 2,3", {"architecture": Architecture(Kind.RESNET, (2, 3), blocks=(2, 2))}),
         ("--norm l2", {"norm": Norm.L2, "epsilon": 1.5, "latent_epsilon": 0.3}),
         ("--norm linf", {}),
         ("--variant weak", {"variant": Variant.WEAK}),

@@ -8,15 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hlf_np.experiments.statistics import (
-    interval,
-    mean_interval,
-    rank_correlation,
-    ranks,
-    slope,
-    slope_interval,
-    superiority,
-)
+from hlf_np.experiments.statistics import interval, mean_interval, rank_correlation, slope, slope_interval, superiority
 
 # --- slope and interval ---------------------------------------------------------------------------------------
 
@@ -99,11 +91,6 @@ def test_superiority_is_the_share_of_pairs(first, second):
     expected = ((differences > 0) + 0.5 * (differences == 0)).mean()
     assert superiority(first, second) == pytest.approx(expected)
     assert superiority(second, first) == pytest.approx(1 - expected)
-
-
-@given(some_numbers)
-def test_ranks_are_scipys(values):
-    np.testing.assert_array_equal(ranks(values), scipy.stats.rankdata(values))
 
 
 @given(st.integers(2, 30), st.integers(0, 1000))

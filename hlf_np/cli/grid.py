@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hlf_np.cli.options import (
+    PATH,
     Data,
     NamesOption,
     WholeNumbers,
@@ -56,14 +57,13 @@ MOST_CHANNELS = 2**16
 @path_option("--out", "results", "Folder of the results.")
 @threads_option
 @option("--jobs", default=1, help="Processes that share the threads, each with a model of its own.")
-def run(preset: str, data: Data, out: Path, threads: int | None, jobs: int, **choices: Any) -> None:
+def run(preset: str, data: Data, out: Path, jobs: int, **choices: Any) -> None:
     """Train and attack a grid of models and write a report.
 
     Can be stopped at any instant; the same command goes on where it stopped.
     """
-    from hlf_np.threads import use_threads
+    import numba
 
-    used = use_threads(threads)
     from hlf_np.checks import check_choice, check_count
     from hlf_np.experiments.config import PRESETS, Preset
     from hlf_np.experiments.estimate import estimate
@@ -82,7 +82,7 @@ def run(preset: str, data: Data, out: Path, threads: int | None, jobs: int, **ch
     with open_store(out, config) as store:
         expected = estimate(config, store, data.source)
         if expected.models:
-            click.echo(expected.announcement(used))
+            click.echo(expected.announcement(numba.get_num_threads()))
         with _progress(expected.seconds) as progress:
             results = run_grid(config, store, progress, jobs)
         claims = write_report(store, results)
@@ -152,14 +152,14 @@ def _progress(seconds: Mapping[str, float]) -> Iterator[Progress]:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("results"))
+@click.argument("folder", type=PATH, default=Path("results"))
 @plugin_option
-def report(folder: Path, plugins: tuple[str, ...]) -> None:
+def report(folder: Path, plugin_paths: tuple[str, ...]) -> None:
     """Make the report of a results folder again, with the plugins that it was made with."""
     from hlf_np.experiments.folder import open_store, stored_config
     from hlf_np.report.write import write_report
 
-    config = stored_config(folder, plugins_at(plugins))
+    config = stored_config(folder, plugins_at(plugin_paths))
     with open_store(folder, config) as store:
         results = store.results()
         if not results:

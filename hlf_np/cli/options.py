@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,22 +57,38 @@ def option(*names: str, **settings: Any) -> Callable[..., Any]:
     return click.option(*names, show_default=True, **settings)
 
 
+PATH = click.Path(path_type=Path)
+
+
 def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
     """An option for a file or folder."""
-    return option(name, type=click.Path(path_type=Path), default=Path(default), help=help)
+    return option(name, type=PATH, default=Path(default), help=help)
 
 
-threads_option = click.option("--threads", type=int, help="Threads of the kernels. [default: one per core]")
+def _use_threads(context: click.Context, option: click.Parameter, count: int | None) -> None:
+    from hlf_np.threads import use_threads
+
+    use_threads(count)
+
+
+# Not a parameter of commands: what they import later finds the number set.
+threads_option = click.option(
+    "--threads",
+    type=int,
+    callback=_use_threads,
+    expose_value=False,
+    help="Threads of the kernels. [default: one per core]",
+)
 seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
 plugin_option = click.option(
     "--plugin",
-    "plugins",
+    "plugin_paths",
     multiple=True,
     help="A Python file that declares trainings, attacks, spaces, datasets or measurements; may be repeated.",
 )
 manifolds_option = click.option(
     "--manifolds",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder `manifolds` of a run's results: the VAEs of the learned manifold. [default: none]",
 )
 DATA_OPTIONS = (
@@ -130,16 +146,8 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what the images are; the command takes them as `data`."""
 
     @functools.wraps(command)
-    def with_data(
-        *given: Any,
-        dataset: str,
-        dataset_name: str | None,
-        difficulty: str | None,
-        image_size: int | None,
-        plugins: tuple[str, ...],
-        **others: Any,
-    ) -> Any:
-        return command(*given, data=Data(dataset, dataset_name, difficulty, image_size, plugins), **others)
+    def with_data(**given: Any) -> Any:
+        return command(data=Data(**{entry.name: given.pop(entry.name) for entry in fields(Data)}), **given)
 
     return functools.reduce(lambda inner, add: add(inner), reversed(DATA_OPTIONS), with_data)
 

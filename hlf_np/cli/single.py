@@ -10,6 +10,7 @@ import click
 
 from hlf_np.cli.options import (
     COUNT,
+    PATH,
     SIZE,
     Data,
     NamesOption,
@@ -53,12 +54,8 @@ def train(
     data: Data,
     seed: int,
     out: Path,
-    threads: int | None,
 ) -> None:
     """Train one model and save it."""
-    from hlf_np.threads import use_threads
-
-    use_threads(threads)
     from hlf_np import models
     from hlf_np import training as trainings
     from hlf_np.architectures import DEFAULTS, Kind
@@ -87,7 +84,7 @@ def train(
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option("--n-test", type=int, help="Test images for the test error. [default: 10000, or all there are]")
 @option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
 @option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
@@ -96,7 +93,7 @@ def train(
 @option("--n-checked", default=200, help="Images to look for masked gradients on; 0: none.")
 @click.option(
     "--transfer-from",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Another model, whose adversarial examples are tried in that check. [default: none]",
 )
 @manifolds_option
@@ -113,15 +110,11 @@ def evaluate(
     transfer_from: Path | None,
     manifolds: Path | None,
     data: Data,
-    threads: int | None,
 ) -> None:
     """Test error of a saved model, and success rates of regular and of on-manifold attacks.
 
     Warns where these rates may be too low because the model hides its gradients.
     """
-    from hlf_np.threads import use_threads
-
-    use_threads(threads)
     import numpy as np
 
     from hlf_np.attacks import PGD, masking
@@ -169,7 +162,7 @@ def evaluate(
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @option(
     "--attack",
     "method",
@@ -209,16 +202,12 @@ def attack(
     data: Data,
     seed: int,
     out: Path,
-    threads: int | None,
     **settings: Any,
 ) -> None:
     """Attack a saved model and save the adversarial examples.
 
     The file holds `originals`, `images`, `labels`, `predictions` and `success`.
     """
-    from hlf_np.threads import use_threads
-
-    use_threads(threads)
     import numpy as np
 
     from hlf_np.attacks import PGD

@@ -6,40 +6,36 @@ from pathlib import Path
 
 import click
 
-from hlf_np.cli.options import option, path_option, refuse_unused, seed_option, threads_option
+from hlf_np.cli.options import PATH, option, path_option, refuse_unused, seed_option, threads_option
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON list.")
 @threads_option
-def bench(as_json: bool, threads: int | None) -> None:
+def bench(as_json: bool) -> None:
     """Measure what this machine can do and how near the kernels come.
 
     Takes about a minute for one thread, and again for 2, 4, ... up to --threads. Let nothing else run meanwhile.
     """
-    from hlf_np.threads import use_threads
-
-    count = use_threads(threads)
     import json
     from dataclasses import asdict
 
+    import numba
+
     from hlf_np.benchmarks import HEAD, line, measure
 
+    measurements = measure(numba.get_num_threads())
     if as_json:
-        click.echo(json.dumps([asdict(measurement) for measurement in measure(count)], indent=2))
+        click.echo(json.dumps([asdict(measurement) for measurement in measurements], indent=2))
         return
     click.echo(HEAD)
-    for measurement in measure(count):
+    for measurement in measurements:
         click.echo(line(measurement))
 
 
 @click.group(invoke_without_command=True)
 @path_option("--out", "fonts-sheets", "Folder of the pictures.")
-@click.option(
-    "--prototypes",
-    type=click.Path(path_type=Path),
-    help="A file of `fonts build`. [default: the shipped one]",
-)
+@click.option("--prototypes", type=PATH, help="A file of `fonts build`. [default: the shipped one]")
 @seed_option
 @click.pass_context
 def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int) -> None:
@@ -67,7 +63,7 @@ def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int)
 
 
 @fonts.command()
-@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, type=PATH)
 @path_option("--out", "prototypes.npz", "File of the prototypes.")
 @click.option("--faces", type=click.IntRange(1), help="How many to keep. [default: all usable ones]")
 @option("--per-family", type=click.IntRange(1), default=8, help="Most faces of one family.")

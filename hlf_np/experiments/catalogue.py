@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from hlf_np.attacks import ATTACKS, Attack
-from hlf_np.data.declared import DataSource
+from hlf_np.data.declared import FONTS, DataSource
 from hlf_np.errors import UserError
 from hlf_np.experiments.measurements import MEASUREMENTS, Measurement, of_attack, of_space
 from hlf_np.experiments.plugins import Plugin, load_plugin
@@ -49,46 +49,32 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
     ------
     UserError : for a plugin that fails or declares nothing, and for names that are taken or none.
     """
-    built_in = Catalogue()
-    spaces, trainings, attacks, measurements, sources = (list[Any]() for _ in range(5))
+    package = Catalogue()
+    added: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     for plugin in plugins:
         found = list({id(thing): thing for thing in load_plugin(plugin)}.values())
-        own: list[list[Any]] = [
-            [thing for thing in found if _is_space(thing) and thing not in built_in.spaces],
-            [thing for thing in found if isinstance(thing, Training) and thing not in built_in.trainings],
-            [thing for thing in found if _is_attack(thing)],
-            [thing for thing in found if isinstance(thing, Measurement) and thing not in built_in.measurements],
-            [thing for thing in found if isinstance(thing, DataSource)],
-        ]
-        if not any(own):
+        known = {kind: getattr(package, kind) for kind in _KINDS}
+        own = {kind: [t for t in found if belongs(t) and t not in known[kind]] for kind, belongs in _KINDS.items()}
+        if not any(own.values()):
             raise UserError(
                 f"the plugin {plugin.path or plugin.name!r} declares nothing: put a Space with a name, a Training, an"
                 " attack, a Measurement or a DataSource at its top level"
             )
-        for everything, new in zip((spaces, trainings, attacks, measurements, sources), own, strict=True):
-            everything += new
-    for space in spaces:
+        for kind, things in own.items():
+            added[kind] += things
+    for space in added["spaces"]:
         if space.measured:
-            measurements += of_space(space)
+            added["measurements"] += of_space(space)
         trained = Training(f"{space.name}_adversarial", (space,))
-        trainings += [] if trained in trainings else [trained]
-    measurements += [of_attack(attack) for attack in attacks]
-    whole = Catalogue(
-        built_in.spaces + tuple(spaces),
-        built_in.trainings + tuple(trainings),
-        built_in.attacks + tuple(attacks),
-        built_in.measurements + tuple(measurements),
-        tuple(sources),
-        tuple(trainings),
-    )
-    for what, names in (
-        ("spaces", [space.name for space in whole.spaces]),
-        ("trainings", [training.name for training in whole.trainings]),
-        ("attacks", [attack.name for attack in whole.attacks]),
-        ("measurements", [measurement.column for measurement in whole.measurements]),
-        ("datasets", ["fonts", *(source.name for source in whole.sources)]),
-    ):
-        _check_names(what, names)
+        if trained not in added["trainings"]:
+            added["trainings"].append(trained)
+    added["measurements"] += [of_attack(attack) for attack in added["attacks"]]
+    everything = {kind: (*getattr(package, kind), *things) for kind, things in added.items()}
+    whole = Catalogue(**everything, added=tuple(added["trainings"]))
+    for kind in ("spaces", "trainings", "attacks"):
+        _check_names(kind, [each.name for each in getattr(whole, kind)])
+    _check_names("measurements", [measurement.column for measurement in whole.measurements])
+    _check_names("datasets", [FONTS, *(source.name for source in whole.sources)])
     return whole
 
 
@@ -98,13 +84,19 @@ def _is_space(thing: Any) -> bool:
 
 def _is_attack(thing: Any) -> bool:
     """Attacks of the package's own classes are settings, such as those of a training."""
-    own = type(thing).__module__.partition(".")[0] == "hlf_np"
-    return (
-        not own
-        and not inspect.isclass(thing)
-        and isinstance(getattr(thing, "name", None), str)
-        and hasattr(thing, "find")
-    )
+    if type(thing).__module__.partition(".")[0] == "hlf_np" or inspect.isclass(thing):
+        return False
+    return isinstance(getattr(thing, "name", None), str) and hasattr(thing, "find")
+
+
+# What belongs to each of a catalogue's kinds, in the order of its fields.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "spaces": _is_space,
+    "trainings": lambda thing: isinstance(thing, Training),
+    "attacks": _is_attack,
+    "measurements": lambda thing: isinstance(thing, Measurement),
+    "sources": lambda thing: isinstance(thing, DataSource),
+}
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:

@@ -172,11 +172,11 @@ class RunConfig:
                 how = "needs" if name not in given else "was made with another version of"
                 hint = f"give the one in its folder, --plugin DIR/plugins/{name}, if you trust it"
                 raise PluginError(f"this run {how} the plugin {name}: {hint}")
-        known = catalogue(tuple(given[name] for name in digests))
-        config: RunConfig = from_plain(
-            cls, older | values | {"plugins": []}, {Training: lambda name: training_of(name, known.trainings)}
-        )
-        return replace(config, plugins=tuple(given[name] for name in digests))
+        used = tuple(given[name] for name in digests)
+        known = catalogue(used).trainings
+        plain = older | values | {"plugins": []}
+        config: RunConfig = from_plain(cls, plain, {Training: lambda name: training_of(name, known)})
+        return replace(config, plugins=used)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By names: what plugins declare cannot be pickled itself."""
@@ -204,38 +204,12 @@ PRESETS = {
         n_vae=200,
         n_oracle=0,
     ),
-    Preset.QUICK: RunConfig(
-        trainings=MAIN,
-        n_attacked_on_manifold=500,
-        n_projected=100,
-        n_vae=8000,
-        n_oracle=20_000,
-    ),
+    Preset.QUICK: RunConfig(trainings=MAIN, n_attacked_on_manifold=500, n_projected=100, n_vae=8000, n_oracle=20_000),
     Preset.STANDARD: RunConfig(
-        trainings=MAIN,
-        sizes=(250, 500, 1000, 2500, 5000),
-        seeds=2,
-        n_test=40_000,
-        n_attacked_on_manifold=1000,
+        trainings=MAIN, sizes=(250, 500, 1000, 2500, 5000), seeds=2, n_test=40_000, n_attacked_on_manifold=1000
     ),
     Preset.PAPER: RunConfig(
-        sizes=(
-            250,
-            500,
-            1000,
-            1500,
-            2000,
-            2500,
-            3000,
-            4000,
-            5000,
-            7500,
-            10_000,
-            15_000,
-            20_000,
-            30_000,
-            40_000,
-        ),
+        sizes=(250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 7500, 10_000, 15_000, 20_000, 30_000, 40_000),
         seeds=5,
         n_test=160_000,
     ),

@@ -11,14 +11,14 @@ from hlf_np.data.source import Source
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import oracle_config, spaces_of, training_config
 from hlf_np.experiments.measurements import MEASUREMENTS, Subject, measure
-from hlf_np.experiments.results import Cell, CellResult, of_training
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
 from hlf_np.training import TrainingConfig, train
-from hlf_np.trainings import Training
+from hlf_np.trainings import NORMAL
 
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
 TRIAL_IMAGES = 50  # that are attacked
@@ -45,59 +45,50 @@ class Estimate:
         return f"{models} to train and attack: {duration(sum(self.seconds.values()))} on {on}, {basis}."
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Seconds that a trial measured: of training on an image in an epoch, by training; of a model's evaluation; of all
-    epochs of one VAE, of the oracle, of the surrogate."""
-
-    rates: Mapping[Training, float]
-    evaluation: float
-    vae: float = 0.0
-    oracle: float = 0.0
-    surrogate: float = 0.0
-
-
-def estimate(config: RunConfig, store: Store, source: Source, attempt: Callable[..., Trial] | None = None) -> Estimate:
+def estimate(
+    config: RunConfig, store: Store, source: Source, attempt: Callable[..., Mapping[str, float]] | None = None
+) -> Estimate:
     """What is left of a run, and how long it takes; without a trial if nothing is left.
 
-    attempt : measures, as `trial` does.
+    attempt : guesses the seconds of every task, as `trial` does.
     """
     cells = list(config.cells())
     missing = [cell for cell in cells if not store.has(cell)]
     if not missing:
         return Estimate({}, finished=len(cells))
-    tried = (attempt or trial)(config, source)
+    guessed = (attempt or trial)(config, source)
     results = [result for result in store.results() if not result.failure]
-
-    def guess(cell: Cell) -> float:
-        return tried.evaluation + tried.rates[cell.training] * config.epochs * cell.n_train
+    finished = by_training(results)
 
     def correction(found: Sequence[CellResult]) -> float:
-        return sum(r.value("seconds") for r in found) / sum(guess(r.cell) for r in found) if found else 1.0
+        return sum(r.value("seconds") for r in found) / sum(guessed[r.cell.name] for r in found) if found else 1.0
 
-    factors = {t: correction(of_training(results, t) or results) for t in config.trainings}
-    seconds = {cell.name: factors[cell.training] * guess(cell) for cell in missing}
-    if config.n_vae:
-        trained = count_vaes(store.manifolds)
-        seconds |= {f"class {label}": tried.vae for label in range(trained, len(config.classes))}
-        if config.n_oracle and not has_oracle(store.manifolds):
-            seconds["oracle"] = tried.oracle
-    if config.n_transfer and not any(store.models.glob("surrogate-*.npz")):
-        seconds["surrogate"] = tried.surrogate
-    return Estimate(seconds, len(missing), len(cells) - len(missing))
+    factors = {training: correction(finished.get(training, results)) for training in config.trainings}
+    seconds = {cell.name: factors[cell.training] * guessed[cell.name] for cell in missing}
+    done = {cell.name for cell in cells} | {f"class {label}" for label in range(count_vaes(store.manifolds))}
+    done |= {"oracle"} if has_oracle(store.manifolds) else set()
+    done |= {"surrogate"} if any(store.models.glob("surrogate-*.npz")) else set()
+    shared = {task: guess for task, guess in guessed.items() if task not in done}
+    return Estimate(seconds | shared, len(missing), len(cells) - len(missing))
 
 
-def trial(config: RunConfig, source: Source) -> Trial:
-    """The second epoch of every training on a batch of images, and every attack on some of them: the first compiles."""
+def trial(config: RunConfig, source: Source) -> dict[str, float]:
+    """Seconds of every task of a run, by its name: of each model, of each VAE, of the oracle and of the surrogate.
+
+    From the second epoch of every training on a batch of images, and every attack on some of them: the first compiles.
+    """
     split = source.dataset(min(config.batch_size, source.train_size), 0).train
     vaes = tuple(Vae(config.vae) for _ in config.classes) if config.n_vae else ()
     spaces = spaces_of(config, source, vaes)
-
-    def rate(settings: TrainingConfig, model: Model) -> float:
-        return train(model, split, config=replace(settings, epochs=2))[-1].seconds / len(split)
-
     model = Model(config.architecture)
-    rates = {t: rate(training_config(config, t, spaces), model) for t in config.trainings}
+
+    def whole(settings: TrainingConfig, model: Model, images: int) -> float:
+        """Of a training on so many images."""
+        second = train(model, split, config=replace(settings, epochs=2))[-1].seconds
+        return second / len(split) * images * settings.epochs
+
+    largest = max(config.sizes)
+    training = {t: whole(training_config(config, t, spaces), model, largest) for t in config.trainings}
     few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
     attack = replace(config.attack, restarts=1, stop_early=False)
     _try_additions(config, model, few, spaces)
@@ -106,17 +97,19 @@ def trial(config: RunConfig, source: Source) -> Trial:
         images = config.n_attacked if number == 0 else config.n_attacked_on_manifold
         restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
         evaluation += ATTACKED * images * config.attack.restarts * restart
-    vae = oracle = 0.0
+    found = {cell.name: evaluation + training[cell.training] * cell.n_train / largest for cell in config.cells()}
     if config.n_vae:
         letters = split.images[: 2 * config.vae.batch_size]
         epochs: list[VaeLog] = []
         train_vae(letters, replace(config.vae, epochs=2), progress=epochs.append)
         vae = epochs[-1].seconds * config.n_vae / len(letters) * config.vae.epochs
+        found |= {f"class {label}": vae for label in range(len(config.classes))}
     if config.n_vae and config.n_oracle:
         recipe = oracle_config(config)
-        oracle = rate(recipe.training, Model(recipe.architecture)) * config.n_oracle * recipe.training.epochs
-    normal = rate(TrainingConfig((), 1, config.batch_size, config.adam), model) if config.n_transfer else 0.0
-    return Trial(rates, evaluation, vae, oracle, normal * config.n_transfer * config.epochs)
+        found["oracle"] = whole(recipe.training, Model(recipe.architecture), config.n_oracle)
+    if config.n_transfer:
+        found["surrogate"] = whole(training_config(config, NORMAL, ()), model, config.n_transfer)
+    return found
 
 
 def _try_additions(config: RunConfig, model: Model, few: Split, spaces: Sequence[Space]) -> None:

@@ -9,7 +9,7 @@ known nor learned: those among which nearest neighbours are sought.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import Given, Need, Space
 from hlf_np.training import EpochLog, TrainingConfig
-from hlf_np.trainings import Training
+from hlf_np.trainings import NORMAL, Training
 
 
 @dataclass(frozen=True)
@@ -139,61 +139,43 @@ def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groun
     """
     source = source_of(config)
     vaes: tuple[Vae, ...] = ()
-    oracle = None
+    oracle = surrogate = None
     if config.n_vae:
-        vaes = _vaes(config, source, store, progress)
-        if config.n_oracle:
-            oracle = _oracle(config, source, store, progress)
+
+        def vae_epoch_done(entry: VaeLog) -> None:
+            progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
+
+        progress("VAEs: training", "", 0)
+        split = source.of_each_class(config.n_vae)
+        vaes = class_vaes(split, len(config.classes), config.vae, folder=store.manifolds, progress=vae_epoch_done)
+    if config.n_vae and config.n_oracle:
+        settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
+        epoch_done = _epochs_of("oracle", settings.training, progress)
+        oracle = train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
     neighbours = None if source.manifold else source.dataset(config.n_neighbours, 0).train.images
-    surrogate = _surrogate(config, source, store, progress) if config.n_transfer else None
+    if config.n_transfer:  # a model like the normal ones of the grid, from a seed that none of them has
+        recipe = Recipe(config.architecture, training_config(config, NORMAL, ()))
+        seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train
+        epoch_done = _epochs_of("surrogate", recipe.training, progress)
+        surrogate = train_once("surrogate", recipe, split, seed, store.models, epoch_done)
     dataset = source.dataset(max(config.sizes), config.n_test)
     return Groundwork(dataset, spaces_of(config, source, vaes), oracle, neighbours, surrogate)
 
 
-def _vaes(config: RunConfig, source: Source, store: Store, progress: Progress) -> tuple[Vae, ...]:
-    def epoch_done(entry: VaeLog) -> None:
-        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
-
-    progress("VAEs: training", "", 0)
-    split = source.of_each_class(config.n_vae)
-    return class_vaes(split, len(config.classes), config.vae, folder=store.manifolds, progress=epoch_done)
+def _epochs_of(what: str, training: TrainingConfig, progress: Progress) -> Callable[[EpochLog], None]:
+    """What passes on how far a training is that begins."""
+    progress(f"{what}: training", what, 0)
+    return lambda entry: progress(f"{what}: epoch {entry.epoch}/{training.epochs}", what, 1 / training.epochs)
 
 
 def oracle_config(config: RunConfig) -> OracleConfig:
     """How the oracle of a run is trained."""
-    settings = OracleConfig()
-    shape = config.architecture.image_shape
-    return replace(
-        settings, architecture=replace(settings.architecture, classes=len(config.classes), image_shape=shape)
-    )
+    settings, shape = OracleConfig(), config.architecture.image_shape
+    fitting = replace(settings.architecture, classes=len(config.classes), image_shape=shape)
+    return replace(settings, architecture=fitting)
 
 
 def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:
     """How the models of a training are trained."""
     shares = training.perturbations(spaces, config.training_attack, config.variant)
     return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=training.loss)
-
-
-def _oracle(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
-    settings = oracle_config(config)
-    epochs = settings.training.epochs
-
-    def epoch_done(entry: EpochLog) -> None:
-        progress(f"oracle: epoch {entry.epoch}/{epochs}", "oracle", 1 / epochs)
-
-    progress("oracle: training", "oracle", 0)
-    split = source.dataset(config.n_oracle, 0).train
-    return train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
-
-
-def _surrogate(config: RunConfig, source: Source, store: Store, progress: Progress) -> Model:
-    """A normally trained model like those of the grid, from a seed that none of them has."""
-
-    def epoch_done(entry: EpochLog) -> None:
-        progress(f"surrogate: epoch {entry.epoch}/{config.epochs}", "surrogate", 1 / config.epochs)
-
-    progress("surrogate: training", "surrogate", 0)
-    recipe = Recipe(config.architecture, TrainingConfig((), config.epochs, config.batch_size, config.adam))
-    seed = int(generator(0, "surrogate").integers(2**31, 2**32))
-    split = source.dataset(config.n_transfer, 0).train
-    return train_once("surrogate", recipe, split, seed, store.models, epoch_done)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -91,11 +91,10 @@ SUBSPACE = Yardstick(
 YARDSTICKS = (TRUE, SUBSPACE)
 
 
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A trained model under examination.
 
-    Attributes
-    ----------
     model, test : all of the test images count for the test error; the first are attacked, where classified correctly.
     config : of the run. spaces : that it trains and attacks in.
     oracle : judges the labels of adversarial examples on the learned manifold; None if nobody does.
@@ -104,26 +103,25 @@ class Subject:
     log : of the training.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        test: Split,
-        config: RunConfig,
-        spaces: Sequence[Space],
-        oracle: Model | None = None,
-        neighbours: Floats | None = None,
-        surrogate: Model | None = None,
-        log: Sequence[EpochLog] = (),
-    ) -> None:
-        self.labels = check_labels(test.labels, model.classes, len(test))
-        self.model, self.test, self.config, self.spaces = model, test, config, spaces
-        self.oracle, self.neighbours, self.surrogate, self.log = oracle, neighbours, surrogate, log
-        self._attacks: dict[type[Space], AttackResult] = {}
+    model: Model
+    test: Split
+    config: RunConfig
+    spaces: Sequence[Space]
+    oracle: Model | None = None
+    neighbours: Floats | None = None
+    surrogate: Model | None = None
+    log: Sequence[EpochLog] = ()
+    _attacks: dict[type[Space], AttackResult] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def labels(self) -> Integers:
+        """Of the test images, (N,)."""
+        return check_labels(self.test.labels, self.model.classes, len(self.test))
 
     @cached_property
     def correct(self) -> Booleans:
         """Which test images are classified correctly, (N,)."""
-        return np.asarray(self.model.predict(self.test.images) == self.labels)
+        return np.asarray(self.labels == self.model.predict(self.test.images))
 
     def space(self, kind: type[Space]) -> Space | None:
         """The run's space of this kind, if it has one."""
@@ -142,11 +140,9 @@ class Subject:
     def attack(self, kind: type[Space]) -> AttackResult:
         """The run's attack on these images in a space that the run has."""
         if kind not in self._attacks:
-            space = self.space(kind)
+            space, config = self.space(kind), self.config
             assert space is not None
-            self._attacks[kind] = self.config.attack.find(
-                self.model, self.attacked(kind), space, self.config.attack_seed
-            )
+            self._attacks[kind] = config.attack.find(self.model, self.attacked(kind), space, config.attack_seed)
         return self._attacks[kind]
 
     def rate(self, kind: type[Space]) -> SuccessRate:
@@ -233,15 +229,11 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
 
 def of_space(space: type[Space]) -> tuple[Measurement, Measurement]:
     """The success rates in a space: averaged over restarts, and in any restart."""
-    title = f"Success rate of {space.called()}"
+    column, title = f"{space.name}_success", f"Success rate of {space.called()}"
     return (
-        Measurement(f"{space.name}_success", title, lambda s: s.rate(space).average, space.needs),
+        Measurement(column, title, lambda s: s.rate(space).average, space.needs),
         Measurement(
-            f"{space.name}_success_worst",
-            f"{title}, any restart",
-            lambda s: s.rate(space).worst,
-            space.needs,
-            Shown.ASIDE,
+            f"{column}_worst", f"{title}, any restart", lambda s: s.rate(space).worst, space.needs, Shown.ASIDE
         ),
     )
 
@@ -268,9 +260,8 @@ def _mean_distance(yardstick: Yardstick, kind: str) -> Measurement:
         found = subject.distances.get(key, np.empty(0))
         return float(found.mean()) if len(found) else math.nan
 
-    return Measurement(
-        f"{key}_distance", f"Distance of {kind} images to {yardstick.words}", compute, None, Shown.NOWHERE, False
-    )
+    title = f"Distance of {kind} images to {yardstick.words}"
+    return Measurement(f"{key}_distance", title, compute, None, Shown.NOWHERE, False)
 
 
 def _labels_kept(subject: Subject) -> float:
@@ -278,6 +269,10 @@ def _labels_kept(subject: Subject) -> float:
     if subject.oracle is None:
         return math.nan
     return labels_kept(subject.oracle, subject.attack(LearnedManifold).images, subject.attacked(LearnedManifold).labels)
+
+
+def _last_loss(subject: Subject) -> float:
+    return subject.log[-1].loss if subject.log else math.nan
 
 
 def _smallest_norm(subject: Subject) -> float:
@@ -316,14 +311,7 @@ def _built_in() -> tuple[Measurement, ...]:
             Shown.TABLE,
         ),
         *(_mean_distance(yardstick, kind) for yardstick in YARDSTICKS for kind in yardstick.kinds),
-        Measurement(
-            "train_loss",
-            "Mean loss of the last epoch",
-            lambda s: s.log[-1].loss if s.log else math.nan,
-            None,
-            Shown.NOWHERE,
-            False,
-        ),
+        Measurement("train_loss", "Mean loss of the last epoch", _last_loss, None, Shown.NOWHERE, False),
         # training and attacks together; the run fills it in
         Measurement("seconds", "Seconds for a model", lambda s: math.nan, None, Shown.NOWHERE, False),
         Measurement(
@@ -334,12 +322,7 @@ def _built_in() -> tuple[Measurement, ...]:
             Shown.TABLE,
         ),
         Measurement(
-            "carlini_wagner_norm",
-            "L2 norm of its successful perturbations",
-            _smallest_norm,
-            None,
-            Shown.TABLE,
-            False,
+            "carlini_wagner_norm", "L2 norm of its successful perturbations", _smallest_norm, None, Shown.TABLE, False
         ),
         _transferred(ImageBall),
         _transferred(TrueManifold),

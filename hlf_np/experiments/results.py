@@ -58,14 +58,12 @@ class CellResult:
         return self.measurements.get(column, math.nan)
 
 
-def trainings_of(results: Sequence[CellResult]) -> list[Training]:
-    """The trainings that these results are of, in the order of their first."""
-    return list(dict.fromkeys(result.cell.training for result in results))
-
-
-def of_training(results: Sequence[CellResult], training: Training) -> list[CellResult]:
-    """The results of one training."""
-    return [result for result in results if result.cell.training == training]
+def by_training(results: Sequence[CellResult]) -> dict[Training, list[CellResult]]:
+    """The results of each training, in the order of their first."""
+    found: dict[Training, list[CellResult]] = {}
+    for result in results:
+        found.setdefault(result.cell.training, []).append(result)
+    return found
 
 
 def failures(results: Sequence[CellResult]) -> str:

@@ -35,8 +35,8 @@ def check_grid(config: RunConfig, source: Source | None = None) -> None:
     check_count("sizes", max(config.sizes), 1, source.train_size)
     check_count("n_test", config.n_test, 1, source.test_size)
     check_count("n_vae", config.n_vae, 0, source.class_size)
-    check_count("n_oracle", config.n_oracle, 0, source.train_size)
-    check_count("n_transfer", config.n_transfer, 0, source.train_size)
+    for name in ("n_oracle", "n_transfer"):
+        check_count(name, getattr(config, name), 0, source.train_size)
     replace(config.architecture, classes=len(config.classes), image_shape=source.image_shape)
 
 
@@ -45,51 +45,43 @@ def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1)
 
     Several jobs share the threads; the numbers depend on neither. The groundwork is laid before, in this process.
     """
-    missing = [cell for cell in config.cells() if not store.has(cell)]
+    cells = list(config.cells())
+    missing = [number for number, cell in enumerate(cells) if not store.has(cell)]
     jobs = min(jobs, len(missing))
     if jobs == 1:
-        compute = _cells_here(config, store, progress)
-        for cell in missing:
-            compute(cell, progress)
+        compute = _computing(config, store, progress)
+        for number in missing:
+            compute(number, progress)
     elif missing:
         lay_groundwork(config, store, progress)
-        cells = list(config.cells())
-        missing.sort(key=lambda cell: cell.n_train, reverse=True)  # the largest first
+        missing.sort(key=lambda number: cells[number].n_train, reverse=True)  # the largest first
         threads = max(1, numba.get_num_threads() // jobs)
-        work_through(
-            [cells.index(cell) for cell in missing],
-            partial(_cells_elsewhere, config, store.folder, threads),
-            jobs,
-            progress,
-        )
+        work_through(missing, partial(_computing_elsewhere, config, store.folder, threads), jobs, progress)
     return store.results()
 
 
-def _cells_here(config: RunConfig, store: Store, progress: Progress) -> Callable[[Cell, Progress], None]:
-    """What computes a cell and stores it."""
-    ground = lay_groundwork(config, store, progress)
-    return lambda cell, progress: store.save(*run_cell(config, cell, ground, progress))
+def _computing(config: RunConfig, store: Store, progress: Progress) -> Callable[[int, Progress], None]:
+    """What computes the cell of a number in the grid, and stores it."""
+    ground, cells = lay_groundwork(config, store, progress), list(config.cells())
+
+    def compute(number: int, progress: Progress) -> None:
+        with plugin_errors():
+            store.save(*run_cell(config, cells[number], ground, progress))
+
+    return compute
 
 
-def _cells_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[int, Progress], None]:
-    """The same for a cell's number in a process of its own, beside the one that holds the folder's lock and has laid
-    the groundwork."""
+def _computing_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[int, Progress], None]:
+    """The same in a process of its own, beside the one that holds the folder's lock and has laid the groundwork."""
     use_threads(threads)
     with plugin_errors():
-        compute, cells = _cells_here(config, Store(folder, config), lambda *said: None), list(config.cells())
-
-    def numbered(number: int, progress: Progress) -> None:
-        with plugin_errors():
-            compute(cells[number], progress)
-
-    return numbered
+        return _computing(config, Store(folder, config), lambda *said: None)
 
 
 def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progress) -> tuple[CellResult, Model | None]:
     """Train and evaluate one model; if its training diverges, it has failed, and there is none."""
     started = time.perf_counter()
     model = Model(config.architecture, cell.seed)
-
     done = 0.0
 
     def reach(share: float, what: str) -> None:

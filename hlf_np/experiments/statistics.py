@@ -1,4 +1,4 @@
-"""Slopes, effect sizes, ranks, and how sure they are: the bootstrap.
+"""Slopes, effect sizes, correlations, and how sure they are: the bootstrap.
 
 The bootstrap asks how a number would vary if the experiment were repeated. It takes the points at hand for the
 world they come from, draws as many of them with replacement, computes the number again, and does so many
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import rankdata
 
 from hlf_np.arrays import Floats
 from hlf_np.random import generator
@@ -85,12 +86,6 @@ def superiority(first: Floats, second: Floats) -> float:
     return float((below + not_above).mean() / (2 * len(second)))
 
 
-def ranks(values: Floats) -> Floats:
-    """The ranks (n,) of values from 1; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
-
-
 def rank_correlation(x: Floats, y: Floats) -> float | None:
     """Spearman's: 1 if y always rises with x, -1 if it always falls; None if one of them never changes.
 
@@ -102,4 +97,4 @@ def rank_correlation(x: Floats, y: Floats) -> float | None:
     """
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

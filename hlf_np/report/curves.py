@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats, Integers
 from hlf_np.experiments.measurements import MEASUREMENTS, Measurement, Shown
-from hlf_np.experiments.results import CellResult, of_training, trainings_of
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.trainings import Training
 
 
@@ -27,42 +28,47 @@ class Curve:
     high: Floats
 
 
-def values(results: Sequence[CellResult], training: Training, measurement: str, size: int) -> Floats:
-    """A measurement of all seeds of one training and N, those that have it."""
-    array: Floats = np.array(
-        [r.value(measurement) for r in of_training(results, training) if r.cell.n_train == size], np.float64
-    )
-    return np.asarray(array[np.isfinite(array)])
-
-
-def mean(column: Floats) -> float:
-    """NaN if there is nothing."""
-    return float(column.mean()) if column.size else float("nan")
+def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
+    """One curve for each training that has the measurement, in the order of the results."""
+    found = []
+    for training, cells in by_training(results).items():
+        seeds: dict[int, list[float]] = {}
+        for result in sorted(cells, key=lambda result: result.cell.n_train):
+            if math.isfinite(value := result.value(measurement)):
+                seeds.setdefault(result.cell.n_train, []).append(value)
+        if seeds:
+            ranges = np.array([(np.mean(values), min(values), max(values)) for values in seeds.values()])
+            found.append(Curve(training, np.array(list(seeds)), *ranges.T))
+    return found
 
 
 def has(results: Sequence[CellResult], measurement: str) -> bool:
     """Whether any cell has the measurement."""
-    return any(np.isfinite(r.value(measurement)) for r in results)
+    return any(math.isfinite(result.value(measurement)) for result in results)
 
 
-def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
-    """One curve for each training that has the measurement, in the order of the results."""
-    found = []
-    for training in trainings_of(results):
-        sizes = sorted({r.cell.n_train for r in of_training(results, training)})
-        columns = [(size, values(results, training, measurement, size)) for size in sizes]
-        columns = [(size, column) for size, column in columns if column.size]
-        if columns:
-            found.append(
-                Curve(
-                    training,
-                    np.array([size for size, _ in columns]),
-                    np.array([column.mean() for _, column in columns]),
-                    np.array([column.min() for _, column in columns]),
-                    np.array([column.max() for _, column in columns]),
-                )
-            )
-    return found
+def sizes_of(results: Sequence[CellResult]) -> list[int]:
+    """All numbers of training images, ascending."""
+    return sorted({result.cell.n_train for result in results})
+
+
+def compared(
+    results: Sequence[CellResult], published: Sequence[CellResult], measurement: str
+) -> list[tuple[Training, Floats, Floats]]:
+    """The rows of a table: each training that has the measurement, its means for all N, and those that are published.
+
+    NaN where there is none.
+    """
+    sizes = sizes_of(results)
+
+    def means(cells: Sequence[CellResult]) -> dict[Training, Floats]:
+        found = {
+            curve.training: dict(zip(curve.sizes, curve.mean, strict=True)) for curve in curves(cells, measurement)
+        }
+        return {training: np.array([row.get(size, math.nan) for size in sizes]) for training, row in found.items()}
+
+    papers, nothing = means(published), np.full(len(sizes), math.nan)
+    return [(training, ours, papers.get(training, nothing)) for training, ours in means(results).items()]
 
 
 def table(
@@ -74,24 +80,19 @@ def table(
 
     Below each training are the published numbers for the same N, if there are any.
     """
-    sizes = sorted({r.cell.n_train for r in results})
-    width = max(len(result.cell.training.label) for result in results) + 2
+    width = max(len(training.label) for training in by_training(results)) + 2
+    head = " " * width + "".join(f"{f'N={size}':>10}" for size in sizes_of(results))
     lines = []
     for measurement in measurements:
-        if measurement.shown not in (Shown.CURVE, Shown.TABLE):
-            continue
-        rows = []
-        for training in trainings_of(results):
-            cells = [values(results, training, measurement.column, size) for size in sizes]
-            if any(cell.size for cell in cells):
-                rows.append(_line(training.label, cells, width))
-                paper = [values(published, training, measurement.column, size) for size in sizes]
-                if any(cell.size for cell in paper):
-                    rows.append(_line("  paper", paper, width))
-        if rows:
-            lines += [measurement.title, " " * width + "".join(f"{f'N={size}':>10}" for size in sizes), *rows, ""]
+        if measurement.shown in (Shown.CURVE, Shown.TABLE) and has(results, measurement.column):
+            lines += [measurement.title, head]
+            for training, ours, papers in compared(results, published, measurement.column):
+                lines.append(_line(training.label, ours, width))
+                if np.isfinite(papers).any():
+                    lines.append(_line("  paper", papers, width))
+            lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def _line(name: str, cells: Sequence[Floats], width: int) -> str:
-    return f"{name:<{width}}" + "".join(f"{cell.mean():>10.3f}" if cell.size else f"{'-':>10}" for cell in cells)
+def _line(name: str, means: Floats, width: int) -> str:
+    return f"{name:<{width}}" + "".join(f"{mean:>10.3f}" if np.isfinite(mean) else f"{'-':>10}" for mean in means)

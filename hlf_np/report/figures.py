@@ -10,7 +10,7 @@ from hlf_np.experiments.catalogue import Catalogue
 from hlf_np.experiments.claims import FEWEST_CELLS, factors_by_size
 from hlf_np.experiments.claims.existence import RARE
 from hlf_np.experiments.measurements import CLEAN, SUBSPACE, TRUE, YARDSTICKS, Shown
-from hlf_np.experiments.results import CellResult, of_training, trainings_of
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.report.curves import has
 from hlf_np.report.gallery import gallery_figure
 from hlf_np.report.pictures import STYLE, Picture, Section, drawing
@@ -92,16 +92,14 @@ def _existence(results: Sequence[CellResult], classes: Sequence[str], declared: 
 def _success_against_error(results: Sequence[CellResult], declared: Catalogue) -> Iterator[Picture]:
     """For claims 3 and 4, and for spaces that they say nothing of."""
     for space in declared.measured:
-        if not (space is ImageBall or has(results, f"{space.name}_success")):
-            continue
-        section, expected = Section.CURVES, ""
         if space is ImageBall:
-            section, expected = (
-                Section.CLAIM_4,
-                " Claim 4 expects flat lines, except with regular attacks.",
-            )
+            section, expected = Section.CLAIM_4, " Claim 4 expects flat lines, except with regular attacks."
+        elif not has(results, f"{space.name}_success"):
+            continue
         elif space.needs:
             section, expected = Section.CLAIM_3, " Claim 3 expects rising lines."
+        else:
+            section, expected = Section.CURVES, ""
         yield drawing(
             section,
             f"{space.name}_success_against_error",
@@ -141,10 +139,8 @@ def _curves(results: Sequence[CellResult], declared: Catalogue, published: Seque
                 " reach from the lowest to the highest."
             )
         elif column in rates:
-            what = (
-                f"How often {rates[column].called()} succeed on correctly classified test images (mean over restarts)."
-            )
-            label = "success rate"
+            attacks, label = rates[column].called(), "success rate"
+            what = f"How often {attacks} succeed on correctly classified test images (mean over restarts)."
         yield drawing(
             Section.CURVES,
             column,
@@ -156,8 +152,8 @@ def _curves(results: Sequence[CellResult], declared: Catalogue, published: Seque
 
 def _galleries(results: Sequence[CellResult], classes: Sequence[str], declared: Catalogue) -> Iterator[Picture]:
     """One for each training: of its last model that was fooled."""
-    for training in trainings_of(results):
-        shown = [r for r in of_training(results, training) if any(len(e.labels) for e in r.examples.values())]
+    for training, cells in by_training(results).items():
+        shown = [r for r in cells if any(len(e.labels) for e in r.examples.values())]
         if shown:
             examples = {s: shown[-1].examples[s.name] for s in declared.measured if s.name in shown[-1].examples}
             yield drawing(

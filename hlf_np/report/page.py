@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from hlf_np.arrays import Floats
 from hlf_np.experiments.claims import Claim, data_factor
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.measurements import Shown
-from hlf_np.experiments.results import CellResult, failures, trainings_of
-from hlf_np.report.curves import has, mean, values
+from hlf_np.experiments.results import CellResult, failures
+from hlf_np.report.curves import compared, sizes_of
 from hlf_np.report.pictures import Picture, Section
 from hlf_np.report.published import DISTANCES, beside, differences, published, published_name
 from hlf_np.spaces import Norm
@@ -36,7 +37,7 @@ def page(
     """The whole page as a string."""
     template = Template(resources.files("hlf_np.report").joinpath("template.html").read_text(encoding="utf-8"))
     paper = published(config)
-    compared = beside(paper, results)
+    same_sizes = beside(paper, results)
     curves = {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
@@ -46,9 +47,9 @@ def page(
             _claim(claim, _figures(pictures, Section(f"claim {claim.number}")), _beside(claim, config, results, paper))
             for claim in claims
         ),
-        differences=f"<p>{html.escape(_COMPARED + differences(config))}</p>" if compared else "",
+        differences=f"<p>{html.escape(_COMPARED + differences(config))}</p>" if same_sizes else "",
         curves="\n".join(
-            curves.pop(m.column, "") + _table(results, m.column, m.title, compared)
+            curves.pop(m.column, "") + _table(results, m.column, m.title, same_sizes)
             for m in config.measurements
             if m.shown in (Shown.CURVE, Shown.TABLE)
         )
@@ -111,41 +112,26 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(
-    results: Sequence[CellResult],
-    measurement: str,
-    title: str,
-    published: Sequence[CellResult] = (),
-    digits: int = 3,
+    results: Sequence[CellResult], measurement: str, title: str, published: Sequence[CellResult] = (), digits: int = 3
 ) -> str:
     """Means by training and N; below each training, what was published for the same N and how far ours is from it."""
-    if not has(results, measurement):
-        return ""
-    sizes = sorted({r.cell.n_train for r in results})
-    head = "".join(f'<th scope="col">{size}</th>' for size in sizes)
-    bodies = []
-    for training in trainings_of(results):
-        ours, papers = (
-            [mean(values(cells, training, measurement, size)) for size in sizes] for cells in (results, published)
-        )
-        if np.isfinite(ours).any():
-            rows = _row(training.label, [_number(value, digits) for value in ours])
-            differences = np.subtract(ours, papers)
-            if np.isfinite(differences).any():
-                rows += _row("paper", [_number(value, digits) for value in papers], "beside")
-                rows += _row("difference", [_number(value, digits, "+") for value in differences], "beside")
-            bodies.append(f"<tbody>{rows}</tbody>")
-    return (
+    bodies = ""
+    for training, ours, papers in compared(results, published, measurement):
+        rows = _row(training.label, ours, f".{digits}f")
+        if np.isfinite(ours - papers).any():
+            rows += _row("paper", papers, f".{digits}f", "beside")
+            rows += _row("difference", ours - papers, f"+.{digits}f", "beside")
+        bodies += f"<tbody>{rows}</tbody>"
+    head = "".join(f'<th scope="col">{size}</th>' for size in sizes_of(results))
+    return bodies and (
         f'<div class="scroll"><table><caption>{title} by number of training images</caption>'
-        f'<thead><tr><th scope="col">Training</th>{head}</tr></thead>{"".join(bodies)}</table></div>'
+        f'<thead><tr><th scope="col">Training</th>{head}</tr></thead>{bodies}</table></div>'
     )
 
 
-def _row(name: str, cells: Sequence[str], kind: str = "own") -> str:
-    return f'<tr class="{kind}"><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _number(value: float, digits: int, sign: str = "-") -> str:
-    return f"{value:{sign}.{digits}f}" if np.isfinite(value) else "\u2013"
+def _row(name: str, numbers: Floats, form: str, kind: str = "own") -> str:
+    cells = "".join(f"<td>{number:{form}}</td>" if np.isfinite(number) else "<td>\u2013</td>" for number in numbers)
+    return f'<tr class="{kind}"><th scope="row">{name}</th>{cells}</tr>'
 
 
 def _badge(verdict: str) -> str:

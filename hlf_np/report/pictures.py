@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -58,8 +58,9 @@ class Picture:
     pdf: bytes | None = None
 
 
-def look(training: Training, trainings: Sequence[Training]) -> dict[str, str]:
+def look(training: Training, trainings: Iterable[Training]) -> dict[str, str]:
     """Colour and marker of a training among those of a run: its own colour, or one that no other has."""
+    trainings = list(trainings)
     free = [color for color in FREE if all(color != other.color for other in trainings)]
     number = [other for other in trainings if not other.color].index(training) if not training.color else 0
     marker = MARKERS[trainings.index(training) % len(MARKERS)]

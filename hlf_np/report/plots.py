@@ -13,9 +13,9 @@ from matplotlib.ticker import NullLocator
 from hlf_np.experiments.claims import FEWEST_CELLS
 from hlf_np.experiments.claims.existence import RARE
 from hlf_np.experiments.measurements import CLEAN, Yardstick
-from hlf_np.experiments.results import CellResult, of_training, trainings_of
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.statistics import slope
-from hlf_np.report.curves import curves
+from hlf_np.report.curves import curves, sizes_of
 from hlf_np.report.pictures import look
 from hlf_np.report.published import beside
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
@@ -30,8 +30,6 @@ DISTANCE_COLORS = {
 WIDTH = 5.4  # inches; narrow enough to be read on a phone
 SHOWN = 0.99  # of all distances; where the descent failed, they would leave no room for the others
 DASHED: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}  # of the published curves
-SHARES = (0.001, 0.01, 0.1, 1)  # ticks
-FACTORS = (0.25, 0.5, 1, 2, 4, 8)  # ticks
 
 
 def where(space: type[Space]) -> str:
@@ -42,6 +40,12 @@ def where(space: type[Space]) -> str:
 def rate_label(space: type[Space]) -> str:
     """Of an axis."""
     return "success rate" if space is ImageBall else f"success rate {where(space)}"
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    """A new one, so many inches high, and its axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="tight")
+    return figure, figure.subplots()
 
 
 def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -57,11 +61,19 @@ def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_xlabel("training images N")
 
 
-def _legend(figure: Figure) -> None:
-    """Below the axes, where seven trainings hide nothing."""
+def _logarithmic(axes: Axes, form: str, *ticks: float) -> None:
+    """Make the vertical axis one, with these ticks."""
+    axes.set_yscale("log")
+    axes.set_yticks(ticks, [form.format(tick) for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _with_legend(figure: Figure) -> Figure:
+    """The same, with a legend below the axes, where seven trainings hide nothing."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:  # nothing may have been measured
         figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=2, fontsize=9)
+    return figure
 
 
 def curve_figure(
@@ -75,9 +87,8 @@ def curve_figure(
 
     share : whether all values lie between 0 and 1.
     """
-    figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
-    axes = figure.subplots()
-    trainings = trainings_of(results)
+    figure, axes = _figure(3.5)
+    trainings = by_training(results)
     for curve in curves(results, measurement):
         style = look(curve.training, trainings)
         axes.plot(curve.sizes, curve.mean, label=curve.training.label, **style)  # type: ignore[arg-type]
@@ -87,21 +98,19 @@ def curve_figure(
         axes.plot(curve.sizes, curve.mean, **(DASHED | look(curve.training, trainings)))
     if papers:
         axes.plot([], [], color="#555555", label="paper", **DASHED)
-    _size_axis(axes, sorted({r.cell.n_train for r in results}))
+    _size_axis(axes, sizes_of(results))
     if share:
         axes.set_ylim(0, 1.03)
     axes.set_ylabel(label)
-    _legend(figure)
-    return figure
+    return _with_legend(figure)
 
 
 def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     """Success of attacks in a space against test error, with the line whose slope the claims are about."""
-    figure = Figure(figsize=(WIDTH, 3.5), layout="tight")
-    axes = figure.subplots()
-    trainings = trainings_of(results)
-    for training in trainings:
-        cells, style = of_training(results, training), look(training, trainings)
+    figure, axes = _figure(3.5)
+    trainings = by_training(results)
+    for training, cells in trainings.items():
+        style = look(training, trainings)
         points = np.array([(r.value("test_error"), r.value(f"{space.name}_success")) for r in cells]).reshape(-1, 2)
         x, y = points[np.isfinite(points).all(axis=1)].T
         if not len(x):
@@ -114,14 +123,12 @@ def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     axes.set_ylabel(rate_label(space))
     axes.set_xlim(0, 1.03 * axes.get_xlim()[1])
     axes.set_ylim(0, 1.03)
-    _legend(figure)
-    return figure
+    return _with_legend(figure)
 
 
 def distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figure:
     """Histograms over all images of these cells."""
-    figure = Figure(figsize=(WIDTH, 3.1), layout="tight")
-    axes = figure.subplots()
+    figure, axes = _figure(3.1)
     spaces = (ImageBall, yardstick.on_manifold)
     labels = {space.name: where(space) for space in spaces} | {CLEAN: "clean test images"}
     found = {kind: [r.distances.get(yardstick.key(kind), np.empty(0)) for r in results] for kind in yardstick.kinds}
@@ -130,35 +137,21 @@ def distance_figure(results: Sequence[CellResult], yardstick: Yardstick) -> Figu
     bins: list[float] = np.linspace(0, farthest, 41).tolist()
     for kind, distances in pooled.items():
         if len(distances):
-            weights = np.full(len(distances), 1 / len(distances))
-            axes.hist(
-                np.minimum(distances, farthest),
-                bins,
-                weights=weights,
-                color=DISTANCE_COLORS[kind],
-                alpha=0.6,
-                label=labels[kind],
-            )
+            shown, weights = np.minimum(distances, farthest), np.full(len(distances), 1 / len(distances))
+            axes.hist(shown, bins, weights=weights, color=DISTANCE_COLORS[kind], alpha=0.6, label=labels[kind])
     axes.set_xlabel(f"L2 distance to {yardstick.words}")
-    axes.set_yscale("log")  # clean images fill one bar
-    axes.set_yticks(SHARES, [f"{share:g}" for share in SHARES])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(SHARES[0] / 2, 1.3)
+    _logarithmic(axes, "{:g}", 0.001, 0.01, 0.1, 1)  # clean images fill one bar
+    axes.set_ylim(0.0005, 1.3)
     axes.set_ylabel("share of images")
-    _legend(figure)
-    return figure
+    return _with_legend(figure)
 
 
 def existence_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     """A row for each training with the success rates of its models."""
-    trainings = trainings_of(results)
-    found = [
-        (training, [r.value(f"{space.name}_success") for r in of_training(results, training)])
-        for training in reversed(trainings)
-    ]
-    rows = [(training, rates) for training, rates in found if np.isfinite(rates).any()]
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * len(rows)), layout="tight")
-    axes = figure.subplots()
+    trainings = by_training(results)
+    found = {training: [r.value(f"{space.name}_success") for r in cells] for training, cells in trainings.items()}
+    rows = [(training, rates) for training, rates in reversed(found.items()) if np.isfinite(rates).any()]
+    figure, axes = _figure(0.8 + 0.36 * len(rows))
     for row, (training, rates) in enumerate(rows):
         axes.scatter(rates, [row] * len(rates), alpha=0.6, **look(training, trainings))  # type: ignore[arg-type]
     axes.axvline(RARE, color="#555555", linestyle=":")
@@ -171,19 +164,15 @@ def existence_figure(results: Sequence[CellResult], space: type[Space]) -> Figur
 
 def factor_figure(ours: Sequence[tuple[int, float]], papers: Sequence[tuple[int, float]]) -> Figure:
     """What adversarial training costs at each N, by the paper's numbers too."""
-    figure = Figure(figsize=(WIDTH, 2.9), layout="tight")
-    axes = figure.subplots()
+    figure, axes = _figure(2.9)
     style: dict[str, Any] = {"color": ADVERSARIAL.color, "marker": "s"}
     axes.plot(*zip(*ours, strict=True), label="this run", **style)
     if papers:
         axes.plot(*zip(*papers, strict=True), label="paper", **style, **DASHED)
     axes.axhline(1, color="#555555", linestyle=":")
     _size_axis(axes, sorted({size for size, _ in (*ours, *papers)}))
-    axes.set_yscale("log")
-    axes.set_yticks(FACTORS, [f"{factor:g}x" for factor in FACTORS])
-    axes.yaxis.set_minor_locator(NullLocator())
+    _logarithmic(axes, "{:g}x", 0.25, 0.5, 1, 2, 4, 8)
     values = [factor for _, factor in (*ours, *papers)]
     axes.set_ylim(min(0.45, *values) / 1.1, max(2.2, *values) * 1.1)
     axes.set_ylabel("images needed")
-    _legend(figure)
-    return figure
+    return _with_legend(figure)

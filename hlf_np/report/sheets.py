@@ -4,24 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+GreyImages = NDArray[np.uint8] | NDArray[np.floating]
 _LABEL_WIDTH = 30  # pixels for an index of up to four digits
 
 
-def grid(
-    images: NDArray[np.uint8] | NDArray[np.floating], *, gap: int = 2, background: int = 96, scale: int = 1
-) -> Image.Image:
+def grid(images: GreyImages, *, gap: int = 2, background: int = 96, scale: int = 1) -> Image.Image:
     """Lay grey images out in rows and columns.
 
-    Parameters
-    ----------
-    images
-        (R, C, H, W): bytes, or numbers that are clipped to [0, 1].
-    gap
-        Pixels between neighbours and around the sheet.
-    background
-        Grey value of the gaps.
-    scale
-        Enlargement of every pixel.
+    images : (R, C, H, W): bytes, or numbers that are clipped to [0, 1].
+    gap : pixels between neighbours and around the sheet, of the grey value `background`.
+    scale : enlargement of every pixel.
     """
     rows, columns, height, width = images.shape
     sheet = np.full((rows, height * scale + gap, columns, width * scale + gap), background, np.uint8)
@@ -33,27 +25,14 @@ def grid(
 
 
 def contact_sheet(
-    images: NDArray[np.uint8] | NDArray[np.floating],
-    rows_per_column: int,
-    *,
-    first_index: int = 0,
-    gap: int = 1,
-    scale: int = 1,
+    images: GreyImages, rows_per_column: int, *, first_index: int = 0, gap: int = 1, scale: int = 1
 ) -> Image.Image:
     """Show every face of a prototype set in one row of its letters, behind its index.
 
-    Parameters
-    ----------
-    images
-        (F, L, H, W): F faces of L letters each.
-    rows_per_column
-        Faces below each other before a new column starts.
-    first_index
-        Label of the first face.
-    gap
-        Pixels between the letters.
-    scale
-        Enlargement of every pixel.
+    images : (F, L, H, W): F faces of L letters each.
+    rows_per_column : faces below each other before a new column starts.
+    first_index : label of the first face.
+    gap : pixels between the letters; scale : enlargement of every pixel.
     """
     blocks = [
         _labelled(images[start : start + rows_per_column], first_index + start, gap, scale)
@@ -67,7 +46,7 @@ def contact_sheet(
     return sheet
 
 
-def _labelled(images: NDArray[np.uint8] | NDArray[np.floating], first_index: int, gap: int, scale: int) -> Image.Image:
+def _labelled(images: GreyImages, first_index: int, gap: int, scale: int) -> Image.Image:
     """Put the running index before every row of a grid."""
     letters = grid(images, gap=gap, scale=scale)
     block = Image.new("L", (letters.width + _LABEL_WIDTH, letters.height))
@@ -81,7 +60,7 @@ def _labelled(images: NDArray[np.uint8] | NDArray[np.floating], first_index: int
     return block
 
 
-def _to_bytes(images: NDArray[np.uint8] | NDArray[np.floating]) -> NDArray[np.uint8]:
+def _to_bytes(images: GreyImages) -> NDArray[np.uint8]:
     if images.dtype == np.uint8:
-        return images.astype(np.uint8, copy=False)
-    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+        return np.asarray(images, np.uint8)
+    return np.asarray(np.rint(np.clip(images, 0, 1) * 255), np.uint8)

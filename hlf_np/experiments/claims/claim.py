@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.experiments.results import CellResult
-from hlf_np.experiments.statistics import Interval
+from hlf_np.experiments.statistics import Interval, mean_interval
 
 FEWEST_CELLS = 6  # fewer points say nothing certain
 SUPPORTED, REFUTED = "supported", "refuted"
@@ -61,6 +61,24 @@ class Claim:
 def too_few(found: int, what: str) -> str:
     """The verdict where there is too little data."""
     return f"undecided: too few cells ({found} {what}, {FEWEST_CELLS} needed)"
+
+
+def judged_by_mean(
+    claim: Claim, values: Floats, threshold: float, what: str, why: str, refutable: bool = True
+) -> Claim:
+    """A claim about the mean of one value of each model, (n,): its interval must lie above the threshold, or below.
+
+    what : the values are of; why : nothing is decided otherwise.
+    """
+    if len(values) < FEWEST_CELLS:
+        return replace(claim, verdict=too_few(len(values), what))
+    low, high = mean_interval(values)
+    verdict = f"undecided: the interval {why}"
+    if low > threshold:
+        verdict = SUPPORTED
+    elif high < threshold and refutable:
+        verdict = REFUTED
+    return replace(claim, verdict=verdict, statistic=float(values.mean()), interval=(low, high))
 
 
 def measured(results: Sequence[CellResult], *names: str) -> tuple[list[CellResult], list[Floats]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hlf_np.arrays import Floats
 from hlf_np.experiments.claims.claim import FEWEST_CELLS
-from hlf_np.experiments.results import CellResult, of_training
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.statistics import interval, slopes
 from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
@@ -59,7 +59,7 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
 
 def _points(results: Sequence[CellResult], training: Training) -> Floats:
     """(n, 2): log N and log error of its models."""
-    cells = of_training(results, training)
+    cells = by_training(results).get(training, [])
     found = [(r.cell.n_train, r.value("test_error")) for r in cells if r.value("test_error") > 0]
     return np.log(np.array(found, np.float64).reshape(-1, 2))
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
+from hlf_np.experiments.claims.claim import Claim, judged_by_mean, measured
 from hlf_np.experiments.measurements import SUBSPACE, TRUE, YARDSTICKS, Yardstick
 from hlf_np.experiments.results import CellResult
-from hlf_np.experiments.statistics import mean_interval, superiority
+from hlf_np.experiments.statistics import superiority
 from hlf_np.spaces import LearnedManifold, TrueManifold
 
 FEWEST_IMAGES = 5  # of each kind, for a cell to count
@@ -64,15 +64,9 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     data = {"cells": [r.cell.name for r in cells], "chance": effects.tolist(), "mean_distance": means}
     name = f"chance that a regular adversarial example is farther from {yardstick.words} than {yardstick.others}"
     claim = replace(LEAVING, statistic_name=name, data=data)
-    if len(cells) < FEWEST_CELLS:
-        return replace(claim, verdict=too_few(len(cells), "models with distances"))
-    low, high = mean_interval(effects)
-    if low > FARTHER:
-        verdict = SUPPORTED
-    elif high < FARTHER:
-        verdict = REFUTED
-    else:
-        verdict = f"undecided: the interval holds {FARTHER}"
+    claim = judged_by_mean(claim, effects, FARTHER, "models with distances", f"holds {FARTHER}")
+    if claim.statistic is None:
+        return claim
     regular, on_manifold, clean = (np.mean(means[key]) for key in keys)
     details: tuple[str, ...] = (
         f"Mean L2 distances to the manifold: regular adversarial examples {regular:.2f}, on-manifold ones"
@@ -83,7 +77,7 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
             "The subspace goes through the image that an attack starts from: clean images are at distance 0 by"
             " construction, and examples on the learned manifold start from reconstructions, however good those are.",
         )
-    return replace(claim, verdict=verdict, statistic=float(effects.mean()), interval=(low, high), details=details)
+    return replace(claim, details=details)
 
 
 def _measured_by(yardstick: Yardstick, results: Sequence[CellResult]) -> list[CellResult]:
@@ -123,14 +117,6 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
     if not by_construction:
         name = "least share of images with an adversarial example of unchanged label"
         claim = replace(claim, statistic_name=name, refuted_if=UNREFUTABLE)
-        cells, rates = learned, bounds
-    if len(cells) < FEWEST_CELLS:
-        return replace(claim, verdict=too_few(len(cells), "models attacked on the manifold"))
-    low, high = mean_interval(rates)
-    if low > RARE:
-        verdict = SUPPORTED
-    elif high < RARE and by_construction:
-        verdict = REFUTED
-    else:
-        verdict = f"undecided: the interval is not wholly above {RARE}"
-    return replace(claim, verdict=verdict, statistic=float(rates.mean()), interval=(low, high))
+        rates = bounds
+    why = f"is not wholly above {RARE}"
+    return judged_by_mean(claim, rates, RARE, "models attacked on the manifold", why, refutable=by_construction)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hlf_np.experiments.claims.claim import FEWEST_CELLS, REFUTED, SUPPORTED, Claim, measured, too_few
 from hlf_np.experiments.claims.data_factor import data_factor
-from hlf_np.experiments.results import CellResult, of_training, trainings_of
+from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.statistics import LEVEL, rank_correlation, slope, slope_interval
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.trainings import Training
@@ -52,32 +52,19 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     by_column = {column: _by_training(results, column) for column in columns}
     column = next((column for column in columns if by_column[column]), columns[0])
     found = by_column[column]
-    labels = {training.name: training.label for training in trainings_of(results)}
+    labels = {training.name: training.label for training in by_training(results)}
     claim = replace(FOLLOWING, data={"success": column} | by_column)
     decided = [entry for entry in found.values() if entry["interval"] is not None]
     if not decided:
-        return replace(claim, verdict=too_few(_most(found), "models of one training"))
+        most = max((len(entry["cells"]) for entry in found.values()), default=0)
+        return replace(claim, verdict=too_few(most, "models of one training"))
     smallest = min(decided, key=lambda entry: float(entry["slope"]))
-    lacking = [training for training, entry in found.items() if entry["interval"] is None]
-    if any(entry["interval"][1] < WEAK for entry in decided):
-        verdict = REFUTED
-    elif any(entry["interval"][0] <= 0 for entry in decided):
-        verdict = "undecided: an interval holds 0"
-    elif lacking:
-        verdict = too_few(len(found[lacking[0]]["cells"]), f"models of training {lacking[0]}")
-    else:
-        verdict = SUPPORTED
-    return replace(
-        claim,
-        verdict=verdict,
-        statistic=smallest["slope"],
-        interval=smallest["interval"],
-        details=tuple(
-            f"{labels[training]}: slope {_slope(entry)}."
-            for training, entry in found.items()
-            if entry["interval"] is not None
-        ),
-    )
+    lacking = [_lacks(training, entry) for training, entry in found.items() if entry["interval"] is None]
+    refuted = any(entry["interval"][1] < WEAK for entry in decided)
+    verdict = _verdict(refuted, any(entry["interval"][0] <= 0 for entry in decided), "an interval holds 0", lacking)
+    told = [f"{labels[training]}: slope {_slope(entry)}." for training, entry in found.items() if entry["interval"]]
+    claim = replace(claim, details=tuple(told))
+    return replace(claim, verdict=verdict, statistic=smallest["slope"], interval=smallest["interval"])
 
 
 def regular_robustness(results: Sequence[CellResult]) -> Claim:
@@ -91,7 +78,7 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     """
     column = f"{ImageBall.name}_success"
     found = {training: entry | _change(entry) for training, entry in _by_training(results, column).items()}
-    factor, known = data_factor(results), {training.name: training for training in trainings_of(results)}
+    factor, known = data_factor(results), {training.name: training for training in by_training(results)}
     moved = (_moved(known[training], entry) for training, entry in found.items() if entry["change"] is not None)
     claim = replace(FLATNESS, details=(*_price(factor), *moved), data={column: found, "data_factor": factor})
     judged = {training: entry for training, entry in found.items() if not _attacks_regularly(known[training])}
@@ -100,14 +87,9 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     if not decided:
         return replace(claim, verdict=(lacking or [too_few(0, "models trained without regular attacks")])[0])
     intervals = [entry["change_interval"] for entry in decided]
-    if any(low > FLAT or high < -FLAT for low, high in intervals):
-        verdict = REFUTED
-    elif any(max(-low, high) >= FLAT for low, high in intervals):
-        verdict = f"undecided: an interval reaches beyond ±{FLAT}"
-    elif lacking:
-        verdict = lacking[0]
-    else:
-        verdict = SUPPORTED
+    refuted = any(low > FLAT or high < -FLAT for low, high in intervals)
+    beyond = any(max(-low, high) >= FLAT for low, high in intervals)
+    verdict = _verdict(refuted, beyond, f"an interval reaches beyond ±{FLAT}", lacking)
     largest = max(decided, key=lambda entry: abs(float(entry["change"])))
     return replace(claim, verdict=verdict, statistic=largest["change"], interval=largest["change_interval"])
 
@@ -115,10 +97,10 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
 def _by_training(results: Sequence[CellResult], column: str) -> dict[str, dict[str, Any]]:
     """Slope, interval and rank correlation for each training that has the measurement; None if there are too few."""
     found: dict[str, dict[str, Any]] = {}
-    present = trainings_of(results)
+    present = by_training(results)
     level = 1 - (1 - LEVEL) / max(len(present), 1)
-    for training in present:
-        cells, (errors, successes) = measured(of_training(results, training), "test_error", column)
+    for training, trained in present.items():
+        cells, (errors, successes) = measured(trained, "test_error", column)
         if not cells:
             continue
         enough = len(cells) >= FEWEST_CELLS and np.ptp(errors) > 0
@@ -133,8 +115,13 @@ def _by_training(results: Sequence[CellResult], column: str) -> dict[str, dict[s
     return found
 
 
-def _most(found: dict[str, dict[str, Any]]) -> int:
-    return max((len(entry["cells"]) for entry in found.values()), default=0)
+def _verdict(refuted: bool, undecided: bool, why: str, lacking: Sequence[str]) -> str:
+    """Any training may refute a claim; all must support it, also those that lack something, in these words."""
+    if refuted:
+        return REFUTED
+    if undecided:
+        return f"undecided: {why}"
+    return lacking[0] if lacking else SUPPORTED
 
 
 def _change(entry: dict[str, Any]) -> dict[str, Any]:
