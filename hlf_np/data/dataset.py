@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_images, check_labels
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Split:
     def take(self, rows: Integers | slice) -> Split:
         """Some of the images, by index or slice."""
         return Split(self.images[rows], self.labels[rows], self.codes.take(rows) if self.codes else None)
+
+    def checked(self, classes: int, image_shape: tuple[int, int, int] | None = None) -> Split:
+        """The same as this package computes with it; UserError for bad images or labels, see `checks`."""
+        images = check_images(self.images, image_shape)
+        return replace(self, images=images, labels=check_labels(self.labels, classes, len(images)))
 
 
 @dataclass(frozen=True)

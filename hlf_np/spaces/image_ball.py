@@ -27,9 +27,6 @@ class _ImageChart(Chart):
         groups, sources = np.zeros(count, np.int64), np.zeros((count, 0), np.float32)
         return Compiled(program, groups, sources) if program else None
 
-    def take(self, rows: Integers) -> _ImageChart:
-        return _ImageChart(self.start[rows], self.lower, self.upper)
-
 
 @dataclass(frozen=True)
 class ImageBall(Space):

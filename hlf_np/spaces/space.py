@@ -9,9 +9,9 @@ is all that an attack needs to know.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -96,12 +96,14 @@ class Chart(ABC):
     start : the codes of the images, (N, ...) float32.
     lower, upper : the box that codes must stay in; they broadcast against `start`, and the start lies inside.
     codes_are_images : whether decoding changes nothing.
+    of_images : the fields that have an entry for each image.
     """
 
     start: Floats
     lower: Floats
     upper: Floats
     codes_are_images: ClassVar[bool] = False
+    of_images: ClassVar[tuple[str, ...]] = ("start",)
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -115,9 +117,9 @@ class Chart(ABC):
         """How to attack a model here in a compiled program; None if only the autodiff can."""
         return None
 
-    @abstractmethod
-    def take(self, rows: Integers) -> Chart:
+    def take(self, rows: Integers) -> Self:
         """The chart of some of the images."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.of_images})
 
 
 class Need(StrEnum):
