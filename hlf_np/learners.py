@@ -1,7 +1,5 @@
 """One step of training a classifier: compiled, or by autodiff. They agree to rounding."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

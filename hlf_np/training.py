@@ -7,8 +7,6 @@ the model in evaluation mode (frozen batch-norm statistics), takes all its steps
 the update sees the whole batch in training mode.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

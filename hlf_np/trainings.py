@@ -4,8 +4,6 @@
 everything else from it. With several spaces each batch has equal shares in them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -28,6 +26,27 @@ class Variant(StrEnum):
     HALF = "half"
     FULL = "full"
     WEAK = "weak"
+
+
+TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A share of every batch that is perturbed.
+
+    space : where.
+    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
+    fraction : of the batch, from 0 to 1.
+    """
+
+    space: Space
+    attack: Attack = TRAINING_ATTACK
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
 
 
 @dataclass(frozen=True)
@@ -105,27 +124,6 @@ class Training:
         if kind is ImageBall:
             return ImageBall()
         raise UserError(f"training {self} needs to know its space: give space={kind.__name__}(...)")
-
-
-TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """A share of every batch that is perturbed.
-
-    space : where.
-    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
-    fraction : of the batch, from 0 to 1.
-    """
-
-    space: Space
-    attack: Attack = TRAINING_ATTACK
-    fraction: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1:
-            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
 
 
 NORMAL = Training("normal", color="#3b6fb6")

@@ -6,8 +6,6 @@ from a random start, and projecting back into the space after each step. The pap
 `rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Attacks that need no gradient of the model they attack: examples made on another model, and random search."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 

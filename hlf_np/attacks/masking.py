@@ -13,8 +13,6 @@ None of them proves that gradients are masked, and a model without them may stil
 warning should not trust the success rates before it is explained.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise

@@ -4,8 +4,6 @@ The cross-entropy is the paper's. It flattens where a model is very sure, and th
 in rounding; the margin does not, because it is piecewise linear in the logits. The divergence asks for no label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -18,6 +16,8 @@ from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, kl_divergence
 from hlf_np.operations.losses import log_softmax
+
+Targets = Integers | Floats
 
 
 def margin(logits: Tensor, labels: Integers) -> Tensor:
@@ -116,7 +116,6 @@ class Objective(StrEnum):
         return _FUNCTIONS[self](logits, targets)
 
 
-Targets = Integers | Floats
 _FUNCTIONS: dict[Objective, Callable[[Tensor, Any], Tensor]] = {
     Objective.CROSS_ENTROPY: cross_entropy,
     Objective.MARGIN: margin,

@@ -9,8 +9,6 @@ needs no projection, because the code is written as lower + (upper - lower) (tan
 free. The original searches for the best lambda of each image; the paper reproduced here takes lambda = 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

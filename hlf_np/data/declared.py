@@ -1,7 +1,5 @@
 """The images that `--dataset` means: FONTS, those that a plugin declares, or files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -7,8 +7,6 @@ than its class. Because the header says how much is to come, no more than that a
 much an archive could be made to yield.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -1,7 +1,5 @@
 """Where the images of a run come from: FONTS, files, or arrays."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, Protocol

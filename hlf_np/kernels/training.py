@@ -42,37 +42,19 @@ from hlf_np.kernels.normalization import (
 from hlf_np.kernels.parallel import Addresses, Parallel
 from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import PANEL
-from hlf_np.kernels.training_instructions import (
-    BiasSums,
-    Moments,
-    Normalize,
-    NormGradient,
-    NormSums,
-    NormTotals,
-    Reparameterize,
-    ReparameterizeGradient,
-    SoftmaxLoss,
-    Statistics,
-    Task,
-    Totals,
-    TradesLoss,
-    VaeLoss,
-    WeightSums,
-)
+from hlf_np.kernels.training_instructions import CLOSING, OF_PARTS, Task
 from hlf_np.kernels.winograd_filters import all_filters
 
-BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, REPARAMETERIZE, VAE_LOSS, WEIGHT_SUMS = (
-    KIND[kind]
-    for kind in (
-        BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, VaeLoss, WeightSums
-    )
-)  # fmt: skip
-STATISTICS, NORM_TOTALS, TRADES_LOSS = KIND[Statistics], KIND[NormTotals], KIND[TradesLoss]
-
-_weight_sums_of, _softmax_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _totals_of = (
-    decoder(kind) for kind in (WeightSums, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss, Totals)
-)
-_task_of, _trades_loss_of = decoder(Task), decoder(TradesLoss)
+# In the order of `OF_PARTS` and of `CLOSING`.
+(
+    BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, TRADES_LOSS, REPARAMETERIZE, _, VAE_LOSS,
+    WEIGHT_SUMS,
+) = (KIND[instruction] for instruction in OF_PARTS)  # fmt: skip
+STATISTICS, NORM_TOTALS, _ = (KIND[instruction] for instruction in CLOSING)
+(
+    _softmax_loss_of, _trades_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _weight_sums_of
+) = (decoder(instruction) for instruction in OF_PARTS[5:])  # fmt: skip
+_totals_of, _task_of = decoder(CLOSING[-1]), decoder(Task)
 
 _run_instructions, _outer_products = INSTRUCTIONS.call, OUTER_PRODUCTS.call
 

@@ -6,8 +6,6 @@ ReLU's input is 0 up to rounding, or two maxima of a window are nearly the same,
 different sides, which changes a gradient a little.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any

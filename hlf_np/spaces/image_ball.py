@@ -1,7 +1,5 @@
 """Perturbations of the image itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -23,10 +23,8 @@ A trap in the paper's released code: it draws them so, but around 0 instead of a
 scale always ends up at the lower end of its range.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -73,7 +71,7 @@ class Transformations(Space):
             raise UserError("the box of transformations must hold the identity: use Box.around_identity(...)")
 
     @classmethod
-    def of_run(cls, given: Given) -> Transformations:
+    def of_run(cls, given: Given) -> Self:
         return cls(given.source.box, epsilon=given.latent_epsilon)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:

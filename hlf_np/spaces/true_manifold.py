@@ -28,10 +28,8 @@ The attack starts from the image's own code, which the dataset stores with every
 projection onto the manifold is needed. Gradients flow through the bilinear interpolation of the warp.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -72,7 +70,7 @@ class TrueManifold(Space):
     norm: Norm = Norm.LINF
 
     @classmethod
-    def of_run(cls, given: Given) -> TrueManifold:
+    def of_run(cls, given: Given) -> Self:
         manifold = given.source.manifold
         assert manifold is not None
         return cls(manifold, epsilon=given.latent_epsilon, norm=given.norm)

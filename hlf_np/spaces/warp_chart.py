@@ -1,7 +1,5 @@
 """What the spaces of affine maps have in common: codes are six parameters, images are warps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
