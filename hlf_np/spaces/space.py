@@ -1,9 +1,8 @@
 """What a perturbation space is.
 
-Every attack and every training of this package differs only in this. A *space* encodes a batch of images
-to start codes, decodes codes to images differentiably, and says which codes are allowed: those within
-`epsilon` of the start, in a norm, and within a box. For a given batch a space draws up a `Chart`, which
-is all that an attack needs to know.
+Every attack and every training of this package differs only in this. A *space* encodes a batch of images to start
+codes, decodes codes to images differentiably, and says which codes are allowed: those within `epsilon` of the start, in
+a norm, and within a box. For a given batch a space draws up a `Chart`, which is all that an attack needs to know.
 """
 
 from __future__ import annotations
@@ -214,11 +213,9 @@ class Space(ABC):
         return np.clip(moved, chart.lower, chart.upper)
 
     def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0,
-        1) epsilon.
+        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0, 1) epsilon.
 
-        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its
-        border.)
+        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its border.)
         """
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
