@@ -58,9 +58,7 @@ class AutodiffLearner:
 def learner(model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY, engine: Engine = Engine.PROGRAM) -> Learner:
     """A learner for a model; the readable one for layers or losses that cannot be compiled.
 
-    Raises
-    ------
-    UserError : for layers that do not fit together, or have no parameters.
+    UserError for layers that do not fit together, or have no parameters.
     """
     model.check_shapes()
     if not model.parameters():

@@ -89,18 +89,12 @@ class Training:
     def perturbations(
         self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
     ) -> tuple[Perturbation, ...]:
-        """Its perturbed shares.
+        """Its perturbed shares; UserError for an unknown variant, or if a space is missing.
 
-        Parameters
-        ----------
         spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
         attack : the inner maximisation, the paper's if not given; one of projected gradients stops early if the
             variant is weak.
         variant : see `Variant`.
-
-        Raises
-        ------
-        UserError : for an unknown variant, or if a space is missing.
 
         Examples
         --------
@@ -158,12 +152,7 @@ TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in BETAS
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:
-    """A training by its name; one that is already one stays.
-
-    Raises
-    ------
-    UserError : for an unknown name.
-    """
+    """A training by its name, UserError for one that is unknown; one that is already one stays."""
     if isinstance(name, Training):
         return name
     known = tuple(known)

@@ -25,13 +25,7 @@ def margin(logits: Tensor, labels: Integers) -> Tensor:
 
     The gradient is +1 for the strongest other class and -1 for the label.
 
-    Parameters
-    ----------
-    logits : (N, classes), at least two classes; labels : (N,) int64.
-
-    Returns
-    -------
-    (N,) margins.
+    logits : (N, classes), at least two classes; labels : (N,) int64. Returns (N,) margins.
     """
     rows = np.arange(len(labels))
     others = logits.data.copy()
@@ -55,17 +49,8 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
 
         (e_k - e_y) / v - u (e_1 - e_3) / v^2
 
-    Parameters
-    ----------
-    logits : (N, classes); labels : (N,) int64.
-
-    Returns
-    -------
-    (N,) ratios, positive exactly where the predicted label is not y.
-
-    Raises
-    ------
-    UserError : for fewer classes.
+    logits : (N, classes); labels : (N,) int64. UserError for fewer than three classes.
+    Returns (N,) ratios, positive exactly where the predicted label is not y.
 
     Source: Croce and Hein, 2020.
     """

@@ -115,12 +115,7 @@ class StoredSource:
 
 
 def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: int | None = None) -> StoredSource:
-    """A source of the images in files, see `hlf_np.data.load`.
-
-    Raises
-    ------
-    UserError : as `load` does; a missing dataset comes with the place where to get it.
-    """
+    """A source of the images in files, see `hlf_np.data.load`; UserErrors of missing ones say where to get them."""
     if not os.path.exists(path):
         hint = origin(str(path))
         raise UserError(f"unknown dataset {str(path)!r}: use fonts, or a folder of images or files: {hint}")
@@ -128,11 +123,7 @@ def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: i
 
 
 def array_source(dataset: Dataset, seed: int = 0) -> StoredSource:
-    """A source of images that are in memory.
-
-    Raises
-    ------
-    UserError : for images and labels that are not as those of a `Dataset`, or none to train or to test on.
+    """A source of images in memory; UserError where they are not as those of a `Dataset`, or one part has none.
 
     Examples
     --------

@@ -59,11 +59,7 @@ class Compiler:
     ) -> Program | None:
         """The program of a network as it is now, see `Program`; None if autodiff has to compute.
 
-        check_shapes : called for every new structure, before it is compiled.
-
-        Raises
-        ------
-        UserError : for a network that does not fit together.
+        check_shapes : called for every new structure, before it is compiled; UserError if it does not fit together.
         """
         layers = (network, *fronts)
         place = (*map(id, layers), input_shape, warped)
