@@ -186,7 +186,7 @@ class ClassifierTraining(TrainingProgram):
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch; see `learners.Learner`. With a single face only the perturbed one is seen."""
+        """One step of Adam on a batch, see `AutodiffLearner`; with a single face only the perturbed one is seen."""
         images = perturbed if self.faces == 1 else np.stack((clean, perturbed), axis=1)
         inputs = images.reshape(self.faces * len(labels), -1)
         results = self.gradients(inputs, np.repeat(labels, self.faces).astype(np.float32)[:, None])
