@@ -1,6 +1,7 @@
 """Names for the array types that annotations use."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ Bytes = NDArray[np.uint8]
 def flat_rows(array: Floats) -> Floats:
     """(N, ...) as (N, D), a view where possible; N may be 0."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def batches(count: int, size: int) -> Iterator[Integers]:
+    """The numbers from 0 to before `count` in order, up to `size` of them at a time."""
+    for first in range(0, count, size):
+        yield np.arange(first, min(first + size, count))
 
 
 def plain(array: Array) -> Array:

@@ -88,12 +88,9 @@ def digest(settings: Any, *arrays: NDArray[Any]) -> str:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an `.npz` file of plain numbers and texts.
 
-    Nothing is trusted: sizes are checked before memory is taken, and nothing is ever unpickled.
-
-    Raises
-    ------
-    FileNotFoundError, PermissionError : if there is none, or none to be read.
-    ValueError : if it is damaged, larger than `LARGEST_ARCHIVE` bytes, or something else.
+    Nothing is trusted: sizes are checked before memory is taken, and nothing is ever unpickled. FileNotFoundError or
+    PermissionError if there is none, or none to be read; ValueError if it is damaged, larger than `LARGEST_ARCHIVE`
+    bytes, or something else.
     """
     try:
         if not path.is_file():  # a pipe or a device might never end

@@ -1,9 +1,5 @@
 """One step of training a classifier: compiled, or by autodiff. They agree to rounding."""
 
-from __future__ import annotations
-
-from typing import Protocol
-
 import numpy as np
 
 from hlf_np.arrays import Floats, Integers
@@ -13,10 +9,15 @@ from hlf_np.errors import UserError, place_of
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
+from hlf_np.programs.training import ClassifierTraining
 
 
-class Learner(Protocol):
-    """Trains a model with Adam on the mean of a loss."""
+class AutodiffLearner:
+    """Trains a model with Adam on the mean of a loss, to read: forward, backward, Adam."""
+
+    def __init__(self, model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY) -> None:
+        self.model, self.loss = model, loss
+        self.optimiser = Adam(model.parameters(), config)
 
     def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
         """One step on a batch, clean and perturbed images (N, H, W, C).
@@ -24,19 +25,6 @@ class Learner(Protocol):
         Returns the loss of each image before the step, (N,), and the class that was predicted in each evaluation of the
         model, (K N,) for K evaluations of the batch, one after the other.
         """
-
-    def store(self) -> None:
-        """Make the model what it has become; until then it may be that of an earlier step."""
-
-
-class AutodiffLearner:
-    """The readable one: forward, backward, Adam."""
-
-    def __init__(self, model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY) -> None:
-        self.model, self.loss = model, loss
-        self.optimiser = Adam(model.parameters(), config)
-
-    def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
         seen: list[Integers] = []
 
         def forward(images: Tensor) -> Tensor:
@@ -54,15 +42,16 @@ class AutodiffLearner:
         return losses.data, np.concatenate([np.empty(0, np.int64), *seen])
 
     def store(self) -> None:
-        pass  # every step changes the model itself
+        """Make the model what it has become: nothing to do here, as every step changes the model itself."""
+
+
+Learner = ClassifierTraining | AutodiffLearner
 
 
 def learner(model: Model, config: AdamConfig, loss: Loss = CROSS_ENTROPY, engine: Engine = Engine.PROGRAM) -> Learner:
     """A learner for a model; the readable one for layers or losses that cannot be compiled.
 
-    Raises
-    ------
-    UserError : for layers that do not fit together, or have no parameters.
+    UserError for layers that do not fit together, or have no parameters.
     """
     model.check_shapes()
     if not model.parameters():

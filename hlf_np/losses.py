@@ -4,8 +4,6 @@ A loss sees both faces of every batch: the *clean* images, and the *perturbed* o
 perturbs nothing. It calls the model itself, as often as it likes; batch norm uses the statistics of each call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

@@ -7,19 +7,17 @@ the model in evaluation mode (frozen batch-norm statistics), takes all its steps
 the update sees the whole batch in training mode.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.arrays import Floats, Integers, batches
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_batches, check_choice, check_count, check_images, check_labels
+from hlf_np.checks import check_batches, check_choice, check_count
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
 from hlf_np.errors import UserError
@@ -131,11 +129,10 @@ def train(
         spaces, chosen = (space,) if isinstance(space, Space) else space, training_of(training)
         shares = chosen.perturbations(spaces, variant=variant)
         config = TrainingConfig(shares, epochs, batch_size, loss=chosen.loss)
-    images = check_images(split.images, model.image_shape)
-    split = replace(split, images=images, labels=check_labels(split.labels, model.classes, len(images)))
+    split = split.checked(model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
-    check_batches(model.network, images, config.batch_size)
+    check_batches(model.network, split.images, config.batch_size)
     learns = learner(model, config.adam, config.loss, config.engine)
     log = []
     for epoch in range(config.epochs):
@@ -158,8 +155,8 @@ def _epoch(model: Model, split: Split, config: TrainingConfig, learns: Learner, 
     learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))
     total_loss, wrong = 0.0, 0.0
-    for step, first in enumerate(range(0, len(split), config.batch_size)):
-        batch = split.take(order[first : first + config.batch_size])
+    for step, rows in enumerate(batches(len(split), config.batch_size)):
+        batch = split.take(order[rows])
         random = generator(seed, "training attack", epoch, step)
         if config.perturbations:
             learns.store()  # the attacks see the present model
@@ -168,9 +165,8 @@ def _epoch(model: Model, split: Split, config: TrainingConfig, learns: Learner, 
         total_loss += float(losses.sum())
         wrong += _errors(predictions, batch.labels)
     learns.store()
-    return EpochLog(
-        epoch + 1, total_loss / len(split), wrong / len(split), learning_rate, time.perf_counter() - started
-    )
+    seconds = time.perf_counter() - started
+    return EpochLog(epoch + 1, total_loss / len(split), wrong / len(split), learning_rate, seconds)
 
 
 def _errors(predictions: Integers, labels: Integers) -> float:

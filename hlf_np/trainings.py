@@ -4,8 +4,6 @@
 everything else from it. With several spaces each batch has equal shares in them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -28,6 +26,27 @@ class Variant(StrEnum):
     HALF = "half"
     FULL = "full"
     WEAK = "weak"
+
+
+TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A share of every batch that is perturbed.
+
+    space : where.
+    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
+    fraction : of the batch, from 0 to 1.
+    """
+
+    space: Space
+    attack: Attack = TRAINING_ATTACK
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
 
 
 @dataclass(frozen=True)
@@ -70,18 +89,12 @@ class Training:
     def perturbations(
         self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
     ) -> tuple[Perturbation, ...]:
-        """Its perturbed shares.
+        """Its perturbed shares; UserError for an unknown variant, or if a space is missing.
 
-        Parameters
-        ----------
         spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
         attack : the inner maximisation, the paper's if not given; one of projected gradients stops early if the
             variant is weak.
         variant : see `Variant`.
-
-        Raises
-        ------
-        UserError : for an unknown variant, or if a space is missing.
 
         Examples
         --------
@@ -105,27 +118,6 @@ class Training:
         if kind is ImageBall:
             return ImageBall()
         raise UserError(f"training {self} needs to know its space: give space={kind.__name__}(...)")
-
-
-TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """A share of every batch that is perturbed.
-
-    space : where.
-    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
-    fraction : of the batch, from 0 to 1.
-    """
-
-    space: Space
-    attack: Attack = TRAINING_ATTACK
-    fraction: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.fraction <= 1:
-            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
 
 
 NORMAL = Training("normal", color="#3b6fb6")
@@ -160,12 +152,7 @@ TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in BETAS
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:
-    """A training by its name; one that is already one stays.
-
-    Raises
-    ------
-    UserError : for an unknown name.
-    """
+    """A training by its name, UserError for one that is unknown; one that is already one stays."""
     if isinstance(name, Training):
         return name
     known = tuple(known)

@@ -168,8 +168,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         if y.ndim == 2 and y.shape[1] not in (1, self.nb_classes):
             raise UserError(f"one-hot labels must have {self.nb_classes} columns, one for each class, not {y.shape[1]}")
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
-        check_labels(labels.astype(np.int64), self.nb_classes, count)
-        return labels.astype(np.int64)
+        return check_labels(labels.astype(np.int64), self.nb_classes, count)
 
 
 def _objective(name: str) -> Objective:

@@ -6,8 +6,6 @@ from a random start, and projecting back into the space after each step. The pap
 `rule="sign"` steps along the steepest direction of the norm, as Madry et al. (2018).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,11 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers, flat_rows
+from hlf_np.arrays import Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import Objective, Targets
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_count, check_images, check_labels, check_positive
+from hlf_np.checks import check_choice, check_count, check_positive
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.engine import Engine
 from hlf_np.kernels import attack as kernels
@@ -78,15 +76,13 @@ class PGD:
         check_count("steps", self.steps, least=0)
         check_count("restarts", self.restarts)
         check_positive("step_size", self.step_size)
-        choices = {"rule": Rule, "start": Start, "objective": Objective, "engine": Engine}
-        for name, kind in choices.items():
+        for name, kind in (("rule", Rule), ("start", Start), ("objective", Objective), ("engine", Engine)):
             object.__setattr__(self, name, check_choice(name, getattr(self, name), kind))
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """See `Attack.find` and `pgd`."""
+        split = split.checked(model.classes, model.image_shape)
         images, labels = split.images, split.labels
-        images = check_images(images, model.image_shape)
-        labels = check_labels(labels, model.classes, len(images))
         model.check_shapes()
         chart = space.chart(images, labels, split.codes)
         best = _Kept(chart.start, prefer_success=self.stop_early)
@@ -160,40 +156,29 @@ class _Steps:
         return scale * self.first / (np.sqrt(self.second) * correction + 1e-8)
 
 
-def _ascend(
-    model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
-) -> _Kept:
-    """One restart for one batch, from given codes (N, ...)."""
-    kept = _Kept(codes, prefer_success=attack.stop_early)
-    rows = np.arange(len(labels))  # the images still under attack
-    steps = _Steps(attack, space, codes)
-    for iteration in range(attack.steps + 1):
-        variable = Tensor(codes, requires_grad=True)
-        logits = model.forward(chart.decode(variable))
-        losses, changed = attack.objective.of(logits, targets[rows]), logits.data.argmax(axis=1) != labels[rows]
-        kept.offer(rows, codes, changed, np.full(len(rows), iteration), losses.data)
-        if iteration == attack.steps or (attack.stop_early and changed.all()):
-            break
-        losses.backward()
-        assert variable.gradient is not None
-        gradients = variable.gradient
-        if attack.stop_early and changed.any():
-            going = np.flatnonzero(~changed)
-            rows, codes, gradients, chart = rows[going], codes[going], gradients[going], chart.take(going)
-            steps.take(going)
-        codes = space.project(chart, codes + steps.next(gradients))
-    return kept
-
-
 def _ascent(
-    model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
+    model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, start: Floats
 ) -> _Kept:
-    """One restart for all images, in batches."""
-    kept = _Kept(codes, prefer_success=attack.stop_early)
-    for first in range(0, len(labels), IMAGES_PER_BATCH):
-        rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
-        batch = _ascend(model, chart.take(rows), labels[rows], targets[rows], space, attack, codes[rows])
-        kept.offer(rows, batch.codes, batch.success, batch.iterations, batch.loss)
+    """One restart for all images, from given codes (N, ...)."""
+    kept = _Kept(start, prefer_success=attack.stop_early)
+    for rows in batches(len(labels), IMAGES_PER_BATCH):  # the images still under attack
+        codes, part = start[rows], chart.take(rows)
+        steps = _Steps(attack, space, codes)
+        for iteration in range(attack.steps + 1):
+            variable = Tensor(codes, requires_grad=True)
+            logits = model.forward(part.decode(variable))
+            losses, changed = attack.objective.of(logits, targets[rows]), logits.data.argmax(axis=1) != labels[rows]
+            kept.offer(rows, codes, changed, np.full(len(rows), iteration), losses.data)
+            if iteration == attack.steps or (attack.stop_early and changed.all()):
+                break
+            losses.backward()
+            assert variable.gradient is not None
+            gradients = variable.gradient
+            if attack.stop_early and changed.any():
+                going = np.flatnonzero(~changed)
+                rows, codes, gradients, part = rows[going], codes[going], gradients[going], part.take(going)
+                steps.take(going)
+            codes = space.project(part, codes + steps.next(gradients))
     return kept
 
 
@@ -262,16 +247,7 @@ def pgd(
     >>> result.restart_success.shape, bool(abs(result.perturbations).max() <= 0.3)
     ((2, 20), True)
     """
-    attack = PGD(
-        steps,
-        step_size,
-        check_choice("rule", rule, Rule),
-        check_choice("start", start, Start),
-        restarts,
-        stop_early,
-        check_choice("objective", objective, Objective),
-        check_choice("engine", engine, Engine),
-    )
+    attack = PGD(steps, step_size, rule, start, restarts, stop_early, objective, engine)  # type: ignore[arg-type]
     return attack.find(model, Split(images, labels, codes), space, seed)
 
 

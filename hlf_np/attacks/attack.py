@@ -1,33 +1,13 @@
 """What an attack is: whatever finds, for every image of a split, an adversarial example within a space."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.data.dataset import Split
 from hlf_np.models import Model
 from hlf_np.spaces import Space
-
-
-class Attack(Protocol):
-    """One call attacks a whole split. `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks."""
-
-    @property
-    def name(self) -> str:
-        """On the command line and, where a run measures it, at the beginning of its columns."""
-
-    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Adversarial examples of all images of a split.
-
-        model : attacked in evaluation mode.
-        split : images, labels and, for spaces that need them, codes. An image that is misclassified from the start
-            counts as a success.
-        space : the allowed perturbations.
-        seed : of all that is random.
-        """
 
 
 @dataclass(frozen=True)
@@ -51,6 +31,24 @@ class AttackResult:
     restart_success: Booleans
 
 
+class Attack(Protocol):
+    """One call attacks a whole split. `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks."""
+
+    @property
+    def name(self) -> str:
+        """On the command line and, where a run measures it, at the beginning of its columns."""
+
+    def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
+        """Adversarial examples of all images of a split.
+
+        model : attacked in evaluation mode.
+        split : images, labels and, for spaces that need them, codes. An image that is misclassified from the start
+            counts as a success.
+        space : the allowed perturbations.
+        seed : of all that is random.
+        """
+
+
 @dataclass(frozen=True)
 class SuccessRate:
     """Successful attacks as a fraction of the images that are classified correctly without one.
@@ -72,7 +70,7 @@ class SuccessRate:
     worst: float
 
     @classmethod
-    def of(cls, result: AttackResult) -> SuccessRate:
+    def of(cls, result: AttackResult) -> Self:
         """The rates of an attack on correctly classified images; NaN if there were none."""
         if not len(result.success):
             return cls(math.nan, math.nan)

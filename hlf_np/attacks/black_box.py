@@ -1,7 +1,5 @@
 """Attacks that need no gradient of the model they attack: examples made on another model, and random search."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -12,7 +10,7 @@ from hlf_np.attacks.ascent import PGD
 from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import margin
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_count, check_images, check_labels
+from hlf_np.checks import check_count
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.random import generator
@@ -41,8 +39,7 @@ class Transfer:
         `restart_success` counts every restart that fooled the model, `images` are of the first such restart (of the
         first restart, where none did).
         """
-        images = check_images(split.images, self.source.image_shape)
-        attacked = replace(split, images=images, labels=check_labels(split.labels, self.source.classes, len(images)))
+        attacked = split.checked(self.source.classes, self.source.image_shape)
         once = replace(self.attack, restarts=1)
         seeds = (int(generator(seed, "transfer", each).integers(2**31)) for each in range(self.attack.restarts))
         results = [once.find(self.source, attacked, space, each) for each in seeds]
@@ -80,8 +77,7 @@ def transfer(
     >>> len(rows) == len(shown.success) <= 50
     True
     """
-    images = check_images(split.images, source.image_shape)
-    split = replace(split, images=images, labels=check_labels(split.labels, source.classes, len(images)))
+    split = split.checked(source.classes, source.image_shape)
     correct = [model.predict(split.images) == split.labels for model in (source, target)]
     rows = np.flatnonzero(correct[0] & correct[1])
     return rows, Transfer(source, attack or PGD()).find(target, split.take(rows), space, seed)
@@ -116,19 +112,13 @@ def random_search(
 
     Parameters
     ----------
-    model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) floating-point in [0, 1] and (N,) whole numbers.
-    space : where to perturb; codes : for spaces that need them.
+    model, images, labels, space, codes : as for `pgd`, and the same errors.
     queries : of the model, for each image; one that is fooled is left alone.
     seed : of the blocks.
 
     Returns
     -------
     As for `pgd`, with one restart; `iterations` counts queries, `loss` is the margin.
-
-    Raises
-    ------
-    UserError : for bad images, labels or settings.
 
     Source: the idea of square-shaped trials that shrink is Andriushchenko et al.'s, 2020.
 
@@ -140,10 +130,10 @@ def random_search(
     >>> bool((result.loss > 0).all() == result.success.all())
     True
     """
-    images = check_images(images, model.image_shape)
-    labels = check_labels(labels, model.classes, len(images))
+    split = Split(images, labels, codes).checked(model.classes, model.image_shape)
     check_count("queries", queries, least=0)
-    chart, random = space.chart(images, labels, codes), generator(seed, "random search")
+    labels, chart = split.labels, space.chart(split.images, split.labels, codes)
+    random = generator(seed, "random search")
 
     def judged(codes: Floats, rows: Integers) -> tuple[Floats, Booleans]:
         logits = model.logits(np.clip(chart.take(rows).decoded(codes), 0, 1))

@@ -13,20 +13,16 @@ None of them proves that gradients are masked, and a model without them may stil
 warning should not trust the success rates before it is explained.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from hlf_np.arrays import Booleans
+from hlf_np.arrays import Booleans, batches
 from hlf_np.attacks.ascent import IMAGES_PER_BATCH, PGD, Rule
 from hlf_np.attacks.black_box import random_search, transfer
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.models import Model
@@ -60,30 +56,22 @@ class Signs:
 
     def warnings(self) -> list[str]:
         """A sentence for each sign of masked gradients; none for an ordinary model."""
-        return list(self._warnings())
-
-    def _warnings(self) -> Iterator[str]:
-        luck = max(LUCK, 2 / max(1, self.count))  # of a few images, two may be luck
+        luck, found = max(LUCK, 2 / max(1, self.count)), []  # of a few images, two may be luck
         if self.vanished > SOME:
-            yield f"the loss has no gradient at {self.vanished:.1%} of the images"
+            found.append(f"the loss has no gradient at {self.vanished:.1%} of the images")
         for name, rate in (("random search", self.searched), ("another model's examples", self.transferred)):
             if rate > self.white_box + luck:
-                yield f"success is {rate:.1%} for {name} and only {self.white_box:.1%} along gradients"
+                found.append(f"success is {rate:.1%} for {name} and only {self.white_box:.1%} along gradients")
         for (smaller, before), (larger, after) in pairwise(self.growth):
             if after < before - luck:
-                yield f"success falls from {before:.1%} at epsilon {smaller:.2g} to {after:.1%} at {larger:.2g}"
+                found.append(f"success falls from {before:.1%} at epsilon {smaller:.2g} to {after:.1%} at {larger:.2g}")
         epsilon, rate = self.growth[-1]
         if epsilon >= LARGEST and rate < NEARLY_ALL - luck:
-            yield f"success is only {rate:.1%} at epsilon {epsilon:.2g}, where every image is allowed"
+            found.append(f"success is only {rate:.1%} at epsilon {epsilon:.2g}, where every image is allowed")
+        return found
 
 
-def look_for(
-    model: Model,
-    split: Split,
-    epsilon: float = 0.3,
-    source: Model | None = None,
-    seed: int = 0,
-) -> Signs:
+def look_for(model: Model, split: Split, epsilon: float = 0.3, source: Model | None = None, seed: int = 0) -> Signs:
     """Measure signs of masked gradients.
 
     Parameters
@@ -109,8 +97,7 @@ def look_for(
     """
     if not len(split):
         raise UserError("there are no images to look for masked gradients on: give some that are classified correctly")
-    images = check_images(split.images, model.image_shape)
-    split = replace(split, images=images, labels=check_labels(split.labels, model.classes, len(images)))
+    split = split.checked(model.classes, model.image_shape)
     space, transferred = ImageBall(epsilon), math.nan
     if source is not None:
         _, shown = transfer(source, model, split, space, thorough(epsilon), seed)
@@ -143,8 +130,8 @@ def _rate(which: Booleans) -> float:
 def _without_gradient(model: Model, split: Split) -> Booleans:
     """Where the loss gradient is negligible in every pixel, (N,)."""
     vanished: list[Booleans] = []
-    for first in range(0, len(split), IMAGES_PER_BATCH):
-        part = split.take(slice(first, first + IMAGES_PER_BATCH))
+    for rows in batches(len(split), IMAGES_PER_BATCH):
+        part = split.take(rows)
         images = Tensor(part.images, requires_grad=True)
         cross_entropy(model.forward(images), part.labels).backward()
         assert images.gradient is not None

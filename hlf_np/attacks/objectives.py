@@ -4,8 +4,6 @@ The cross-entropy is the paper's. It flattens where a model is very sure, and th
 in rounding; the margin does not, because it is piecewise linear in the logits. The divergence asks for no label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -19,19 +17,15 @@ from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, kl_divergence
 from hlf_np.operations.losses import log_softmax
 
+Targets = Integers | Floats
+
 
 def margin(logits: Tensor, labels: Integers) -> Tensor:
     """max_{k != y} f_k - f_y for each row: positive exactly where the predicted label is not y.
 
     The gradient is +1 for the strongest other class and -1 for the label.
 
-    Parameters
-    ----------
-    logits : (N, classes), at least two classes; labels : (N,) int64.
-
-    Returns
-    -------
-    (N,) margins.
+    logits : (N, classes), at least two classes; labels : (N,) int64. Returns (N,) margins.
     """
     rows = np.arange(len(labels))
     others = logits.data.copy()
@@ -55,17 +49,8 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
 
         (e_k - e_y) / v - u (e_1 - e_3) / v^2
 
-    Parameters
-    ----------
-    logits : (N, classes); labels : (N,) int64.
-
-    Returns
-    -------
-    (N,) ratios, positive exactly where the predicted label is not y.
-
-    Raises
-    ------
-    UserError : for fewer classes.
+    logits : (N, classes); labels : (N,) int64. UserError for fewer than three classes.
+    Returns (N,) ratios, positive exactly where the predicted label is not y.
 
     Source: Croce and Hein, 2020.
     """
@@ -116,7 +101,6 @@ class Objective(StrEnum):
         return _FUNCTIONS[self](logits, targets)
 
 
-Targets = Integers | Floats
 _FUNCTIONS: dict[Objective, Callable[[Tensor, Any], Tensor]] = {
     Objective.CROSS_ENTROPY: cross_entropy,
     Objective.MARGIN: margin,

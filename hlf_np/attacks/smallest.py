@@ -9,20 +9,18 @@ needs no projection, because the code is written as lower + (upper - lower) (tan
 free. The original searches for the best lambda of each image; the paper reproduced here takes lambda = 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
+from hlf_np.arrays import Booleans, Floats, Integers, batches
 from hlf_np.attacks.ascent import IMAGES_PER_BATCH
 from hlf_np.attacks.attack import AttackResult
 from hlf_np.attacks.objectives import Objective, margin
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_count, check_images, check_labels, check_positive
+from hlf_np.checks import check_count, check_positive
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.errors import UserError
 from hlf_np.models import Model
@@ -36,7 +34,7 @@ _BORDER = 0.999
 
 @dataclass(frozen=True)
 class CarliniWagner:
-    """The attack with its settings, an `Attack`; the first three defaults are the paper's.
+    """The attack with its settings, an `Attack`; the first three defaults are the paper's. Nothing is random.
 
     iterations : steps of Adam.
     confidence : kappa, by how much the other class is to lead.
@@ -60,13 +58,11 @@ class CarliniWagner:
             raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """See `Attack.find` and `carlini_wagner`; nothing is random."""
-        images = check_images(split.images, model.image_shape)
-        labels = check_labels(split.labels, model.classes, len(images))
-        chart = space.chart(images, labels, split.codes)
+        """See `Attack.find` and `carlini_wagner`."""
+        split = split.checked(model.classes, model.image_shape)
+        labels, chart = split.labels, space.chart(split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
-        for first in range(0, len(labels), IMAGES_PER_BATCH):
-            rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(labels)))
+        for rows in batches(len(labels), IMAGES_PER_BATCH):
             found = _minimise(model, chart.take(rows), labels[rows], space, self)
             best[rows], iterations[rows] = found.codes, found.iterations
         best = space.project(chart, best)  # moves failures only
@@ -111,19 +107,12 @@ def carlini_wagner(
 
     Parameters
     ----------
-    model : the classifier, attacked in evaluation mode.
-    images, labels : (N, H, W, C) floating-point in [0, 1] and (N,) whole numbers.
-    space : where to perturb.
-    codes : places of the images on the true manifold, for spaces that need them.
+    model, images, labels, space, codes : as for `pgd`, and the same errors.
     settings : the paper's, if not given.
 
     Returns
     -------
-    As for `pgd`, with one restart; `loss` is the cross-entropy. Nothing is random.
-
-    Raises
-    ------
-    UserError : for bad images, labels or settings.
+    As for `pgd`, with one restart; `loss` is the cross-entropy.
 
     Examples
     --------

@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 in their binary version: records of one or two labels and the planes of a 32x32 image."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

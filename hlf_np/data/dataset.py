@@ -1,10 +1,10 @@
 """Labelled images, and where on the manifold they come from."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from hlf_np.arrays import Floats, Integers
+from hlf_np.checks import check_images, check_labels
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Codes:
     font: Integers
     parameters: Floats
 
-    def take(self, rows: Integers | slice) -> Codes:
-        return Codes(self.font[rows], self.parameters[rows])
+    def take(self, rows: Integers | slice) -> Self:
+        return replace(self, font=self.font[rows], parameters=self.parameters[rows])
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: Integers | slice) -> Split:
+    def take(self, rows: Integers | slice) -> Self:
         """Some of the images, by index or slice."""
-        return Split(self.images[rows], self.labels[rows], self.codes.take(rows) if self.codes else None)
+        codes = self.codes.take(rows) if self.codes else None
+        return replace(self, images=self.images[rows], labels=self.labels[rows], codes=codes)
+
+    def checked(self, classes: int, image_shape: tuple[int, int, int] | None = None) -> Self:
+        """The same as this package computes with it; UserError for bad images or labels, see `checks`."""
+        images = check_images(self.images, image_shape)
+        return replace(self, images=images, labels=check_labels(self.labels, classes, len(images)))
 
 
 @dataclass(frozen=True)

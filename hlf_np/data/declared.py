@@ -1,7 +1,5 @@
 """The images that `--dataset` means: FONTS, those that a plugin declares, or files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,15 +34,10 @@ def open_source(
 ) -> Source:
     """The source of images that a user asks for.
 
-    Parameters
-    ----------
-    dataset : "fonts", the name of a declared source, or the path of files.
+    dataset : "fonts", the name of a declared source, or the path of files; UserError for one that is missing or
+        damaged, and for settings that it does not have.
     name : of files, which dataset of several; difficulty : of FONTS; image_size : of files, to which images are scaled.
     seed : of FONTS' parameters, or of the order of images.
-
-    Raises
-    ------
-    UserError : for a dataset that is missing or damaged, and for settings that it does not have.
     """
     chosen = [source for source in declared if source.name == dataset]
     if dataset == FONTS or chosen:

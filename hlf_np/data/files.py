@@ -1,7 +1,5 @@
 """One door to all formats of datasets: a reader for each finds what it knows."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -42,17 +42,13 @@ def build(
 ) -> tuple[list[Face], list[Rejection]]:
     """Turn the font files below some directories into a prototype set.
 
-    Parameters
-    ----------
     directories : searched recursively, links to folders included, for TrueType and OpenType files and collections.
     faces : how many to keep; all usable ones if None.
     per_family : most faces of one family (see `family_key`).
     excluded : names of files to leave out.
     known : faces whose letters are known, (F, 10, 28, 28); without them, those that are found must read each other.
 
-    Returns
-    -------
-    The faces, in an order that depends on their files' contents alone, and the rejected ones.
+    Returns the faces, in an order that depends on their files' contents alone, and the rejected ones.
     """
     if per_family < 1 or (faces is not None and faces < 1):
         raise UserError("the number of faces and the limit per family must be at least 1")
@@ -75,9 +71,9 @@ def build(
 
 def summary(rejected: Sequence[Rejection], most: int = 3) -> list[str]:
     """Why faces were left out, the commonest reasons first: "2: too faint"."""
-    counts = Counter(rejection.reason for rejection in rejected)
-    told = [f"{count}: {reason}" for reason, count in counts.most_common(most)]
-    rest = len(rejected) - sum(count for _, count in counts.most_common(most))
+    commonest = Counter(rejection.reason for rejection in rejected).most_common(most)
+    told = [f"{count}: {reason}" for reason, count in commonest]
+    rest = len(rejected) - sum(count for _, count in commonest)
     return [*told, f"{rest}: for other reasons"] if rest else told
 
 
@@ -200,19 +196,13 @@ def write(
 ) -> None:
     """Write a prototype set, and on demand a table that says where each face comes from.
 
-    Parameters
-    ----------
     faces : as `build` returns them.
     path : archive of `images` (F, 10, 28, 28) uint8, `classes` (10,) and `names` (F,).
     manifest : CSV file with one row per face; extra : further columns of it.
     """
+    images, names = np.stack([face.images for face in faces]), np.array([face.name for face in faces])
     with replace_file(path) as stream:
-        np.savez_compressed(
-            stream,
-            images=np.stack([face.images for face in faces]),
-            classes=np.array(list(LETTERS)),
-            names=np.array([face.name for face in faces]),
-        )
+        np.savez_compressed(stream, images=images, classes=np.array(list(LETTERS)), names=names)
     if manifest is not None:
         rows = [
             {"index": str(i), "family": face.family, "style": face.style}

@@ -10,15 +10,13 @@ Images are generated on demand. The parameters of image i are numbers 6 i to 6 i
 random numbers, which can be entered anywhere, so image i is the same whatever else is generated with it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -52,7 +50,7 @@ class Box:
     upper: tuple[float, ...]
 
     @classmethod
-    def around_identity(cls, translation: float, shear: float, scale: tuple[float, float], rotation: float) -> Box:
+    def around_identity(cls, translation: float, shear: float, scale: tuple[float, float], rotation: float) -> Self:
         """Translation, shear and rotation to both sides of 0; scale between two numbers around 1."""
         return cls(
             (-translation, -translation, -shear, -shear, scale[0], -rotation),
@@ -71,27 +69,22 @@ BOXES = {
     Difficulty.MODERATE: Box.around_identity(0.2, 0.4, (0.85, 1.15), np.pi / 3),
     Difficulty.HARD: Box.around_identity(0.2, 0.5, (0.75, 1.15), np.pi / 2),
 }
-
-
 # What the paper allows on EMNIST and Fashion-MNIST; on FONTS it is the box of the difficulty.
 EMNIST_BOX = Box.around_identity(0.15, 0.2, (0.85, 1.15), np.pi / 10)
 
 
 @dataclass(frozen=True)
 class Fonts:
-    """The generator of FONTS images.
+    """The generator of FONTS images, a `data.source.Source`.
 
-    prototypes : (fonts, classes, 28, 28) uint8; difficulty : the box of the parameters; seed : of their
-        stream.
+    prototypes : (fonts, classes, 28, 28) uint8; difficulty : the box of the parameters; seed : of their stream.
     """
+
+    name: ClassVar[str] = "fonts"
 
     prototypes: Bytes
     difficulty: Difficulty = Difficulty.HARD
     seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return "fonts"
 
     @property
     def classes(self) -> int:
@@ -110,13 +103,11 @@ class Fonts:
         return BOXES[self.difficulty]
 
     @property
-    def manifold(self) -> Fonts:
-        """The generator that knows the true manifold: itself."""
+    def manifold(self) -> Self:
         return self
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a run's configuration keeps, to find the same images again."""
         return {"difficulty": self.difficulty, "prototypes": prototypes_digest()}
 
     @property
@@ -130,7 +121,6 @@ class Fonts:
 
     @property
     def class_size(self) -> int:
-        """How many training images each class has."""
         return TRAIN_REPEATS * len(self.prototypes)
 
     def labels(self, indices: Integers) -> Integers:
@@ -180,7 +170,6 @@ class Fonts:
         return Split(self.decode(codes, labels), labels, codes)
 
     def dataset(self, n_train: int, n_test: int) -> Dataset:
-        """The first `n_train` training and the first `n_test` test images."""
         for name, count, most in (("n_train", n_train, self.train_size), ("n_test", n_test, self.test_size)):
             check_count(name, count, least=0, most=most)
         train = self.split(np.arange(n_train))
@@ -188,7 +177,6 @@ class Fonts:
         return Dataset(self.name, self.class_names, train, test)
 
     def of_each_class(self, count: int) -> Split:
-        """The first `count` training images of each class."""
         return self.split(np.arange(count * self.classes))  # every tenth image is of the same class
 
 
@@ -267,6 +255,5 @@ def load_fonts(
     >>> data.train.codes.parameters.shape  # where on the manifold they are
     (20, 6)
     """
-    return Fonts(load_prototypes(prototypes), check_choice("difficulty", difficulty, Difficulty), seed).dataset(
-        n_train, n_test
-    )
+    fonts = Fonts(load_prototypes(prototypes), check_choice("difficulty", difficulty, Difficulty), seed)
+    return fonts.dataset(n_train, n_test)

@@ -7,12 +7,11 @@ than its class. Because the header says how much is to come, no more than that a
 much an archive could be made to yield.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re
 import struct
+from dataclasses import replace
 from functools import partial
 from gzip import GzipFile
 from typing import IO
@@ -88,10 +87,7 @@ def _read_dataset(files: dict[str, dict[str, File]], request: stored.Request) ->
         name = next((known for (known, _), (*_, own) in CHECKSUMS.items() if own in checksums), name)
     _verify(name, parts)
     if name.startswith(EMNIST):
-        parts = {
-            part: (stored.Content(images.name, images.array.swapaxes(1, 2), images.checksum), labels)
-            for part, (images, labels) in parts.items()
-        }
+        parts = {part: (replace(x, array=x.array.swapaxes(1, 2)), labels) for part, (x, labels) in parts.items()}
     return stored.assemble(request.path, name, parts, first=FIRST_LABEL.get(name, 0))
 
 

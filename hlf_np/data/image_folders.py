@@ -1,7 +1,5 @@
 """Images in a folder for each class, with or without folders `train` and `test` (or `val`) above these."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from functools import partial

@@ -9,8 +9,6 @@ EMNIST has one structure: dataset.train.images (N, 784), dataset.train.labels (N
 image are those of the IDX files: columns first, too. Here only what leads to these arrays is looked at.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

@@ -5,8 +5,6 @@ uses; `letters`, whose labels start from 1, with upper and lower case together; 
 `bymerge` and `balanced`, 47 classes without those lower case letters that look like their capitals; and `mnist`.
 """
 
-from __future__ import annotations
-
 import re
 import string
 

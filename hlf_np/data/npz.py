@@ -1,7 +1,5 @@
 """Archives of NumPy's arrays, named as by Keras, MedMNIST and KMNIST, or plainly `images` and `labels`."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Mapping

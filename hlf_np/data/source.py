@@ -1,15 +1,11 @@
 """Where the images of a run come from: FONTS, files, or arrays."""
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from hlf_np.arrays import Integers
 from hlf_np.checks import check_count, check_images, check_labels
 from hlf_np.data.dataset import Dataset, Split
 from hlf_np.data.files import read_files
@@ -67,7 +63,6 @@ class Source(Protocol):
         """The first `count` training images of each class, or all of it if it is smaller."""
 
 
-@dataclass(frozen=True)
 class StoredSource:
     """The images of a stored dataset, in an order that the seed decides: files may be sorted by class.
 
@@ -77,73 +72,42 @@ class StoredSource:
     path : of its files, None for arrays; image_size : the side that its images were resized to, None if they were not.
     """
 
-    stored: StoredDataset
-    path: Path | None = None
-    seed: int = 0
-    image_size: int | None = None
-    present: Integers = field(init=False)  # the labels that occur, ascending
-    train_rows: Integers = field(init=False)  # in the source's order
-    test_rows: Integers = field(init=False)
+    box = EMNIST_BOX
+    manifold = None
 
-    def __post_init__(self) -> None:
-        train, test = self.stored.train, self.stored.test
-        known = np.unique(train.labels)
-        order = generator(self.seed, "idx", "test").permutation(len(test))
-        for name, value in {
-            "present": known,
-            "train_rows": generator(self.seed, "idx", "train").permutation(len(train)),
-            "test_rows": order[np.isin(test.labels[order], known)],
-        }.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def name(self) -> str:
-        return self.stored.name.replace("-", "_")
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(self.stored.classes[label] for label in self.present)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        _, height, width, channels = self.stored.train.images.shape
-        return (height, width, channels)
-
-    @property
-    def box(self) -> Box:
-        return EMNIST_BOX
-
-    @property
-    def manifold(self) -> None:
-        return None
-
-    @property
-    def description(self) -> dict[str, Any]:
-        path = "" if self.path is None else str(self.path)
-        return {"path": path, "digest": self.stored.digest, "prototypes": "", "image_size": int(self.image_size or 0)}
-
-    @property
-    def train_size(self) -> int:
-        return len(self.train_rows)
-
-    @property
-    def test_size(self) -> int:
-        return len(self.test_rows)
-
-    @property
-    def class_size(self) -> int:
-        return int(np.bincount(self.stored.train.labels).max())
+    def __init__(
+        self, stored: StoredDataset, path: Path | None = None, seed: int = 0, image_size: int | None = None
+    ) -> None:
+        self.stored, self.seed = stored, seed
+        self.name = stored.name.replace("-", "_")
+        self.description: dict[str, Any] = {
+            "path": str(path or ""),
+            "digest": stored.digest,
+            "prototypes": "",
+            "image_size": int(image_size or 0),
+        }
+        train, test = stored.train, stored.test
+        self.present = np.unique(train.labels)  # ascending
+        self.class_names = tuple(stored.classes[label] for label in self.present)
+        self.class_size = int(np.bincount(train.labels).max())
+        _, height, width, channels = train.images.shape
+        self.image_shape = (height, width, channels)
+        self._train_rows = generator(seed, "idx", "train").permutation(len(train))
+        order = generator(seed, "idx", "test").permutation(len(test))
+        self._test_rows = order[np.isin(test.labels[order], self.present)]
+        self.train_size, self.test_size = len(self._train_rows), len(self._test_rows)
 
     def dataset(self, n_train: int, n_test: int) -> Dataset:
         for name, count, most in (("n_train", n_train, self.train_size), ("n_test", n_test, self.test_size)):
             check_count(name, count, least=0, most=most)
-        train = self._known(self.stored.train.split(self.train_rows[:n_train]))
-        return Dataset(self.name, self.class_names, train, self._known(self.stored.test.split(self.test_rows[:n_test])))
+        train = self._known(self.stored.train.split(self._train_rows[:n_train]))
+        test = self._known(self.stored.test.split(self._test_rows[:n_test]))
+        return Dataset(self.name, self.class_names, train, test)
 
     def of_each_class(self, count: int) -> Split:
-        labels = self.stored.train.labels[self.train_rows]
+        labels = self.stored.train.labels[self._train_rows]
         places = np.concatenate([np.flatnonzero(labels == label)[:count] for label in self.present])
-        return self._known(self.stored.train.split(self.train_rows[np.sort(places)]))
+        return self._known(self.stored.train.split(self._train_rows[np.sort(places)]))
 
     def _known(self, split: Split) -> Split:
         """With labels that count the present classes."""
@@ -151,12 +115,7 @@ class StoredSource:
 
 
 def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: int | None = None) -> StoredSource:
-    """A source of the images in files, see `hlf_np.data.load`.
-
-    Raises
-    ------
-    UserError : as `load` does; a missing dataset comes with the place where to get it.
-    """
+    """A source of the images in files, see `hlf_np.data.load`; UserErrors of missing ones say where to get them."""
     if not os.path.exists(path):
         hint = origin(str(path))
         raise UserError(f"unknown dataset {str(path)!r}: use fonts, or a folder of images or files: {hint}")
@@ -164,11 +123,7 @@ def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: i
 
 
 def array_source(dataset: Dataset, seed: int = 0) -> StoredSource:
-    """A source of images that are in memory.
-
-    Raises
-    ------
-    UserError : for images and labels that are not as those of a `Dataset`, or none to train or to test on.
+    """A source of images in memory; UserError where they are not as those of a `Dataset`, or one part has none.
 
     Examples
     --------

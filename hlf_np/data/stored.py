@@ -1,11 +1,9 @@
 """Datasets as their files have them, whatever the format; whose images stay bytes until they are needed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -33,8 +31,8 @@ class Stored:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: Integers) -> Stored:
-        return Stored(self.images[rows], self.labels[rows], self.white)
+    def take(self, rows: Integers) -> Self:
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def split(self, rows: Integers | slice = slice(None)) -> Split:
         """Some of them, as numbers from 0 to 1."""

@@ -15,6 +15,7 @@ of batch norm, and constants. The gradients are arranged like the parameters.
 
 import numpy as np
 
+from hlf_np.kernels import losses, normalization
 from hlf_np.kernels.adam import adam_update
 from hlf_np.kernels.cache import kernel
 from hlf_np.kernels.compiling import inner, pasted
@@ -22,57 +23,22 @@ from hlf_np.kernels.convolution import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.executor import INSTRUCTIONS, fetch, load
 from hlf_np.kernels.instructions import KIND, decoder
 from hlf_np.kernels.linking import Linked, floats, integer, matrix, rows, single, table, together
-from hlf_np.kernels.losses import (
-    absolute_error,
-    divergence,
-    reparameterize,
-    reparameterize_gradient,
-    softmax_loss,
-    trades_loss,
-)
-from hlf_np.kernels.normalization import (
-    bias_sums,
-    moments,
-    norm_gradient,
-    norm_sums,
-    norm_totals,
-    normalize,
-    statistics,
-)
 from hlf_np.kernels.parallel import Addresses, Parallel
 from hlf_np.kernels.sharing import claim, shares
 from hlf_np.kernels.tile import PANEL
-from hlf_np.kernels.training_instructions import (
-    BiasSums,
-    Moments,
-    Normalize,
-    NormGradient,
-    NormSums,
-    NormTotals,
-    Reparameterize,
-    ReparameterizeGradient,
-    SoftmaxLoss,
-    Statistics,
-    Task,
-    Totals,
-    TradesLoss,
-    VaeLoss,
-    WeightSums,
-)
+from hlf_np.kernels.training_instructions import CLOSING, OF_PARTS, Task
 from hlf_np.kernels.winograd_filters import all_filters
 
-BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, REPARAMETERIZE, VAE_LOSS, WEIGHT_SUMS = (
-    KIND[kind]
-    for kind in (
-        BiasSums, Moments, Normalize, NormSums, NormGradient, SoftmaxLoss, Reparameterize, VaeLoss, WeightSums
-    )
-)  # fmt: skip
-STATISTICS, NORM_TOTALS, TRADES_LOSS = KIND[Statistics], KIND[NormTotals], KIND[TradesLoss]
-
-_weight_sums_of, _softmax_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _totals_of = (
-    decoder(kind) for kind in (WeightSums, SoftmaxLoss, Reparameterize, ReparameterizeGradient, VaeLoss, Totals)
-)
-_task_of, _trades_loss_of = decoder(Task), decoder(TradesLoss)
+# In the order of `OF_PARTS` and of `CLOSING`.
+(
+    BIAS_SUMS, MOMENTS, NORMALIZE, NORM_SUMS, NORM_GRADIENT, SOFTMAX_LOSS, TRADES_LOSS, REPARAMETERIZE, _, VAE_LOSS,
+    WEIGHT_SUMS,
+) = (KIND[instruction] for instruction in OF_PARTS)  # fmt: skip
+STATISTICS, NORM_TOTALS, _ = (KIND[instruction] for instruction in CLOSING)
+(
+    _softmax_loss_of, _trades_loss_of, _reparameterize_of, _reparameterize_gradient_of, _vae_loss_of, _weight_sums_of
+) = (decoder(instruction) for instruction in OF_PARTS[5:])  # fmt: skip
+_totals_of, _task_of = decoder(CLOSING[-1]), decoder(Task)
 
 _run_instructions, _outer_products = INSTRUCTIONS.call, OUTER_PRODUCTS.call
 
@@ -96,7 +62,7 @@ def _softmax_loss(row, work, images, share):  # type: ignore[no-untyped-def]
     op = _softmax_loss_of(row)
     for image in range(images):
         to, label = op.gradient + image * op.gradient_step, np.int64(work[op.labels + image * op.labels_step])
-        loss, predicted = softmax_loss(work, op.logits + image * op.logits_step, to, op.classes, label)
+        loss, predicted = losses.softmax_loss(work, op.logits + image * op.logits_step, to, op.classes, label)
         for c in range(op.classes):
             work[to + c] *= share
         results = work[op.results + image * op.results_step :]
@@ -109,7 +75,7 @@ def _trades_loss(row, weights, work, images, share):  # type: ignore[no-untyped-
     for image in range(0, images, 2):
         at, to = op.logits + image * op.logits_step, op.gradient + image * op.gradient_step
         label = np.int64(work[op.labels + image * op.labels_step])
-        loss, predicted, other_predicted = trades_loss(
+        loss, predicted, other_predicted = losses.trades_loss(
             work, at, to, at + op.logits_step, to + op.gradient_step, op.classes, label, weights[op.beta], pair
         )
         results = work[op.results + image * op.results_step :]
@@ -122,7 +88,7 @@ def _reparameterize(row, work, images):  # type: ignore[no-untyped-def]
     op = _reparameterize_of(row)
     for image in range(images):
         posterior, noise = work[op.posterior + image * op.posterior_step :], work[op.noise + image * op.noise_step :]
-        reparameterize(posterior, noise, work[op.codes + image * op.codes_step :], op.latents)
+        losses.reparameterize(posterior, noise, work[op.codes + image * op.codes_step :], op.latents)
 
 
 @pasted
@@ -132,7 +98,7 @@ def _reparameterize_gradient(row, work, images, share):  # type: ignore[no-untyp
         posterior, noise = work[op.posterior + image * op.posterior_step :], work[op.noise + image * op.noise_step :]
         d_posterior = work[op.d_posterior + image * op.d_posterior_step :]
         d_codes = work[op.d_codes + image * op.d_codes_step :]
-        reparameterize_gradient(posterior, noise, d_codes, d_posterior, op.latents, share)
+        losses.reparameterize_gradient(posterior, noise, d_codes, d_posterior, op.latents, share)
 
 
 @pasted
@@ -146,9 +112,9 @@ def _vae_loss(row, weights, work, images, share):  # type: ignore[no-untyped-def
                 work[op.y + i * op.y_row_step + image * op.y_step :],
                 work[op.x + i * op.x_row_step + image * op.x_step :],
             )
-            total += absolute_error(y, x, work[op.g + i * op.g_row_step + image * op.g_step :], op.row, scale)
+            total += losses.absolute_error(y, x, work[op.g + i * op.g_row_step + image * op.g_step :], op.row, scale)
         results = work[op.results + image * op.results_step :]
-        results[0], results[1] = total, divergence(work[op.posterior + image * op.posterior_step :], op.latents)
+        results[0], results[1] = total, losses.divergence(work[op.posterior + image * op.posterior_step :], op.latents)
 
 
 @inner
@@ -161,15 +127,15 @@ def run_stage(run, run_products, rows, tables, weights, work, room, images, shar
         if kind < BIAS_SUMS:
             _run_instructions(run, rows[index : index + 1], tables, weights, work, room, 0, images)
         elif kind == BIAS_SUMS:
-            bias_sums(row, tables, work, images)
+            normalization.bias_sums(row, tables, work, images)
         elif kind == MOMENTS:
-            moments(row, tables, work, images)
+            normalization.moments(row, tables, work, images)
         elif kind == NORMALIZE:
-            normalize(row, tables, weights, work, images)
+            normalization.normalize(row, tables, weights, work, images)
         elif kind == NORM_SUMS:
-            norm_sums(row, tables, weights, work, images)
+            normalization.norm_sums(row, tables, weights, work, images)
         elif kind == NORM_GRADIENT:
-            norm_gradient(row, tables, weights, work, images)
+            normalization.norm_gradient(row, tables, weights, work, images)
         elif kind == SOFTMAX_LOSS:
             _softmax_loss(row, work, images, share)
         elif kind == TRADES_LOSS:
@@ -190,9 +156,9 @@ def close(rows, weights, work, parts, count, images, gradients):  # type: ignore
     for index in range(rows.shape[0]):
         row = rows[index]
         if row[0] == STATISTICS:
-            statistics(row, weights, work, parts, count, images)
+            normalization.statistics(row, weights, work, parts, count, images)
         elif row[0] == NORM_TOTALS:
-            norm_totals(row, weights, work, parts, count, gradients)
+            normalization.norm_totals(row, weights, work, parts, count, gradients)
         else:
             op = _totals_of(row)
             total = gradients[op.gradient : op.gradient + op.size]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows
+from hlf_np.arrays import Floats, Integers, batches, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count
 from hlf_np.errors import UserError
@@ -83,8 +83,7 @@ def project(
         raise UserError(f"{len(images)} images to project, but a chart of {len(chart.start)}: give one for each")
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
     nearest = Projection(chart.start.copy(), np.empty_like(images), np.full(len(images), np.inf, np.float32))
-    for first in range(0, len(images), IMAGES_PER_BATCH):
-        rows = np.arange(first, min(first + IMAGES_PER_BATCH, len(images)))
+    for rows in batches(len(images), IMAGES_PER_BATCH):
         for config in configs:
             _descend(images[rows], chart.take(rows), steps, config, nearest, rows)
     return nearest
@@ -114,8 +113,7 @@ def nearest_neighbours(images: Floats, among: Floats, count: int = 50) -> Intege
     points, others = flat_rows(_single(images)), flat_rows(_single(among))
     squares = np.square(others).sum(axis=1)
     found = np.empty((len(points), count), np.int64)
-    for first in range(0, len(points), IMAGES_PER_BATCH):
-        batch = slice(first, first + IMAGES_PER_BATCH)
+    for batch in batches(len(points), IMAGES_PER_BATCH):
         # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, and ||a||^2 is the same for every b
         distances = squares - 2 * (points[batch] @ others.T)
         found[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
@@ -155,8 +153,7 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
     centres, pool = flat_rows(originals).astype(np.float64), flat_rows(training_images)
     moved = flat_rows(images) - centres  # (N, D)
     distances = np.empty(len(images))
-    for first in range(0, len(images), IMAGES_PER_BATCH):
-        batch = slice(first, first + IMAGES_PER_BATCH)
+    for batch in batches(len(images), IMAGES_PER_BATCH):
         spanning = pool[found[batch]] - centres[batch, None]  # (n, neighbours, D): A^T
         spread, directions = np.linalg.eigh(spanning @ spanning.transpose(0, 2, 1))
         small = spread < SMALLEST_SPREAD * spread[:, -1:]

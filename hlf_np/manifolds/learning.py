@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hlf_np.arrays import Floats
+from hlf_np.arrays import Floats, batches
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_batches, check_images, check_labels
+from hlf_np.checks import check_batches, check_images
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError
 from hlf_np.files import digest
@@ -18,7 +18,6 @@ from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
 from hlf_np.operations import absolute_error, exponential, gaussian_divergence
 from hlf_np.optim import Adam
 from hlf_np.programs.compiler import vae_training
-from hlf_np.programs.training import VaeTraining
 from hlf_np.random import generator
 
 
@@ -83,17 +82,25 @@ def train_vae(
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
     check_batches(vae, images, config.batch_size)
-    learner = vae_training(vae, _reference) or _AutodiffLearner(vae)
+    program = vae_training(vae, _reference)
+    step = program.step if program else _autodiff_step(vae)
     for epoch in range(config.epochs):
-        started = time.perf_counter()
+        started, rate = time.perf_counter(), config.adam.rate(epoch)
+        order = generator(seed, "vae order", epoch).permutation(len(images))
+        random = generator(seed, "vae noise", epoch)
+        totals = np.zeros(2)
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below
-            error, divergence = _epoch(learner, config, images, seed, epoch)
+            for rows in batches(len(images), config.batch_size):
+                noise = random.standard_normal((len(rows), config.latent_dimensions), np.float32)
+                errors, divergences = step(images[order[rows]], noise, rate)
+                totals += errors.sum(), divergences.sum()
+        error, divergence = (totals / len(images)).tolist()
         if not math.isfinite(error + divergence):
             raise UserError(f"the VAE's loss is no longer finite in epoch {epoch + 1}: lower the learning rate")
         if progress:
-            seconds = time.perf_counter() - started
-            progress(VaeLog(name, epoch + 1, error, divergence, config.adam.rate(epoch), seconds))
-    learner.store()
+            progress(VaeLog(name, epoch + 1, error, divergence, rate, time.perf_counter() - started))
+    if program:
+        program.store()
     return vae
 
 
@@ -103,36 +110,17 @@ def _reference(vae: Vae, images: Tensor, noise: Floats) -> tuple[tuple[Tensor, T
     return (error, divergence), (error * vae.config.reconstruction_weight + divergence).mean()
 
 
-class _AutodiffLearner:
-    """What `VaeTraining` does, to read, and for what it does not know: images of many channels."""
+def _autodiff_step(vae: Vae) -> Callable[[Floats, Floats, float], tuple[Floats, Floats]]:
+    """What `VaeTraining.step` does, to read, and for what it does not know: images of many channels."""
+    optimiser = Adam([parameter for _, parameter in vae.named_parameters()], vae.config.adam)
 
-    def __init__(self, vae: Vae) -> None:
-        self._vae = vae
-        self._optimiser = Adam([parameter for _, parameter in vae.named_parameters()], vae.config.adam)
-
-    def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
-        (error, divergence), loss = _reference(self._vae, Tensor(images), noise)
+    def step(images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
+        (error, divergence), loss = _reference(vae, Tensor(images), noise)
         loss.backward()
-        self._optimiser.step(learning_rate)
+        optimiser.step(learning_rate)
         return error.data, divergence.data
 
-    def store(self) -> None:
-        pass  # every step changes the VAE itself
-
-
-def _epoch(
-    learner: VaeTraining | _AutodiffLearner, config: VaeConfig, images: Floats, seed: int, epoch: int
-) -> tuple[float, float]:
-    """One pass over the images; the means of both terms of the loss."""
-    order = generator(seed, "vae order", epoch).permutation(len(images))
-    random = generator(seed, "vae noise", epoch)
-    totals = np.zeros(2)
-    for first in range(0, len(images), config.batch_size):
-        batch = images[order[first : first + config.batch_size]]
-        noise = random.standard_normal((len(batch), config.latent_dimensions), np.float32)
-        errors, divergences = learner.step(batch, noise, config.adam.rate(epoch))
-        totals += errors.sum(), divergences.sum()
-    return float(totals[0] / len(images)), float(totals[1] / len(images))
+    return step
 
 
 def class_vaes(
@@ -156,9 +144,8 @@ def class_vaes(
     ------
     UserError : for bad images or labels, a class without images, or a damaged file in the folder.
     """
-    images = check_images(split.images, config.image_shape if config else None)
-    split = replace(split, images=images, labels=check_labels(split.labels, classes, len(images)))
-    config = config or VaeConfig(image_shape=images.shape[1:])
+    split = split.checked(classes, config.image_shape if config else None)
+    config = config or VaeConfig(image_shape=split.images.shape[1:])
     vaes = []
     for label in range(classes):
         images = split.images[split.labels == label]

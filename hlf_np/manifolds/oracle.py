@@ -46,17 +46,11 @@ def train_oracle(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """A classifier to judge others by.
+    """A classifier to judge others by; UserError for bad images or labels, or a damaged file in the folder.
 
-    Parameters
-    ----------
     split : many images, none of them from the test set.
     folder : where the oracle is kept; as with `class_vaes`, its file's name tells what it was made from.
     progress : called after each epoch.
-
-    Raises
-    ------
-    UserError : for bad images or labels, or a damaged file in the folder.
     """
     return train_once("oracle", config or OracleConfig(), split, seed, folder, progress)
 
@@ -77,8 +71,8 @@ def train_once(
 
 def stored_oracle(folder: Path) -> Model | None:
     """The oracle that `train_oracle` left in a folder, if any."""
-    paths = list(folder.glob("oracle-*.npz"))
-    return load(paths[0]) if paths else None
+    path = next(folder.glob("oracle-*.npz"), None)
+    return load(path) if path else None
 
 
 def has_oracle(folder: Path) -> bool:

@@ -39,12 +39,10 @@ How to tell a good one
 Sources: Kingma and Welling, 2014; Higgins et al., 2017 (the weight).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -103,7 +101,7 @@ class VaeConfig:
             )
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> VaeConfig:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """The config that `dataclasses.asdict` and JSON described; TypeError or ValueError for anything else."""
         adam = AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])})
         tuples = {name: tuple(values[name]) for name in ("channels", "image_shape")}

@@ -6,8 +6,6 @@ ReLU's input is 0 up to rounding, or two maxima of a window are nearly the same,
 different sides, which changes a gradient a little.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,10 +15,10 @@ import numpy as np
 from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels import executor
-from hlf_np.kernels.layout import Layout
 from hlf_np.layers import Layer
 from hlf_np.operations import warp
 from hlf_np.programs.affine import Affine
+from hlf_np.programs.builder import slot
 from hlf_np.programs.evaluation import Program
 from hlf_np.programs.training import TrainingProgram
 from hlf_np.random import generator
@@ -66,11 +64,10 @@ def evaluation(program: Program, layers: Sequence[Layer]) -> bool:
         if sources.size:
             images = warp(Tensor(sources[k].reshape(1, *program.input_shape).astype(np.float64)), x)
         y = network(fronts[group](images))
-        for_outputs.append(_close(outputs[k], y.data.ravel()))
+        for_outputs.append(_close(outputs[k], y.data))
         if y.requires_grad:
             y.backward(cotangents[k : k + 1])
-            right = np.zeros(0) if x.gradient is None else x.gradient.ravel()
-            for_gradients.append(_close(gradients[k], right))
+            for_gradients.append(_close(gradients[k], np.zeros(0) if x.gradient is None else x.gradient))
     decoded = isinstance(program.output.writer, Affine) and program.output.writer.sigmoid
     return all(for_outputs) and (decoded or sum(for_gradients) >= count - 1)
 
@@ -93,17 +90,13 @@ def training(program: TrainingProgram, layers: Sequence[Layer], reference: Refer
     right = {id(parameter.data): parameter.gradient for _, parameter in network.named_parameters()}
     lengths = [float(np.linalg.norm(gradient)) for gradient in right.values() if gradient is not None]
     agreeing = [_close(column, report.data) for column, report in zip(found.T, reports, strict=False)]
-    for (_, theirs), gradient, (_, ours) in zip(
-        network.named_arrays(), program.gradient(), layers[0].named_arrays(), strict=True
-    ):
-        if id(theirs) in right:
+    arrays, own_arrays = network.named_arrays(), layers[0].named_arrays()
+    for (_, theirs), gradient, (_, ours) in zip(arrays, program.gradient(), own_arrays, strict=True):
+        if id(theirs) not in right:
+            agreeing.append(_close(ours, theirs))
+        elif (wanted := right[id(theirs)]) is not None:
             # that of a bias in front of a batch norm is nothing but rounding
-            wanted = right[id(theirs)]
-            agreeing.append(
-                wanted is None or _close(gradient.ravel(), wanted.ravel(), least=max(lengths, default=0) / 20)
-            )
-        else:
-            agreeing.append(_close(ours.ravel(), theirs.ravel()))
+            agreeing.append(_close(gradient, wanted, least=max(lengths, default=0) / 20))
     return all(agreeing)
 
 
@@ -119,7 +112,7 @@ def _in_double(layer: Layer) -> Layer:
 
 
 def _close(found: Floats, right: Floats, least: float = 0.0) -> bool:
-    difference, length = np.linalg.norm(found - right), np.linalg.norm(right)
+    difference, length = np.linalg.norm(found.ravel() - right.ravel()), np.linalg.norm(right)
     return bool(difference <= TOLERANCE * max(float(length), least, 1e-30))
 
 
@@ -131,7 +124,8 @@ def _run(
     cotangents : (N, E), the gradients with respect to the outputs.
     """
     work, room = (np.zeros(size, np.float32) for size in program.sizes)
-    weights, lanes, output = program.pack(), range(len(inputs)), program.output
+    weights, lanes, gradient = program.pack(), range(len(inputs)), program.output.gradient
+    to = *program.output.shape, gradient.origin, gradient.row, gradient.channels, gradient.image
 
     def run(instructions: Integers) -> None:
         executor.run_instructions(instructions, program.tables, weights[0], work, room, 0, len(inputs))
@@ -141,14 +135,12 @@ def _run(
             executor.run_instructions(instructions, program.tables, weights[group], work, room, lane, lane + 1)
 
     for lane in lanes:
-        for slot, values in zip(program.slots, (inputs[lane], sources[lane]), strict=True):
-            rows, runs, length, origin, *steps = slot
-            row, run_step, number = np.ogrid[:rows, :runs, :length]
-            work[(origin + row * steps[0] + run_step * steps[1] + number + lane * steps[2]).ravel()] = values.ravel()
-        work[_places(output.gradient, output.channels, lane)] = cotangents[lane].ravel()
+        for place, values in zip(program.slots, (inputs[lane], sources[lane]), strict=True):
+            work[_numbers(place, lane)] = values.ravel()
+        work[_numbers(to, lane)] = cotangents[lane].ravel()
     run_front(program.front)
     run(program.forward)
-    outputs = np.stack([work[_places(output.buffer, output.channels, lane)] for lane in lanes])
+    outputs = np.stack([work[_numbers(slot(program.output), lane)] for lane in lanes])
     run(program.backward)
     run_front(program.front_backward)
     order = program.gradient_order if program.gradient_order.size else np.arange(inputs[0].size)
@@ -157,9 +149,8 @@ def _run(
     return outputs, gradients
 
 
-def _places(layout: Layout, channels: int, lane: int) -> Integers:
-    """Where the numbers of a lane's value are."""
-    row, column, channel = np.ogrid[: layout.height, : layout.width, :channels]
-    return np.asarray(
-        layout.origin + lane * layout.image + row * layout.row + column * layout.channels + channel
-    ).ravel()
+def _numbers(place: Integers | tuple[int, ...], lane: int) -> Integers:
+    """Where the numbers of a lane's value are; place : as of `builder.slot`."""
+    rows, runs, length, origin, row_step, run_step, lane_step = place
+    row, run, number = np.ogrid[:rows, :runs, :length]
+    return np.asarray(origin + lane * lane_step + row * row_step + run * run_step + number).ravel()

@@ -15,7 +15,7 @@ import copy
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -59,11 +59,7 @@ class Compiler:
     ) -> Program | None:
         """The program of a network as it is now, see `Program`; None if autodiff has to compute.
 
-        check_shapes : called for every new structure, before it is compiled.
-
-        Raises
-        ------
-        UserError : for a network that does not fit together.
+        check_shapes : called for every new structure, before it is compiled; UserError if it does not fit together.
         """
         layers = (network, *fronts)
         place = (*map(id, layers), input_shape, warped)
@@ -71,11 +67,10 @@ class Compiler:
         kept = self._kept.get(place)
         if kept is None or kept[1] != now or any(a is not b for a, b in zip(kept[0], layers, strict=True)):
             check_shapes()
-
-            def compiled(layers: Sequence[Layer]) -> Program:
-                return Program(layers[0], input_shape, warped, layers[1:])
-
-            kept = layers, now, _checked(now, layers, compiled, check.evaluation)
+            program = _checked(
+                now, layers, lambda layers: Program(layers[0], input_shape, warped, layers[1:]), check.evaluation
+            )
+            kept = layers, now, program
             self._kept[place] = kept
         return kept[2]
 
@@ -104,38 +99,30 @@ def classifier_training(
         return None
     faces = kind.faces
 
-    def compiled(layers: Sequence[Layer]) -> ClassifierTraining:
-        return kind(layers[0], image_shape, config, loss=loss)
-
     def reference(network: Layer, images: Tensor, labels: Floats) -> tuple[Sequence[Tensor], Tensor]:
         clean, perturbed = Tensor(images.data[::faces]), Tensor(images.data[faces - 1 :: faces])
         losses = loss(partial(network, training=True), clean, perturbed, labels[::faces, 0].astype(np.int64))
         return [Tensor(np.repeat(losses.data, faces))], losses.mean()
 
-    key = ("classifier", structure(network), image_shape, loss)
-    program: ClassifierTraining | None = _checked(
-        key, (network,), compiled, partial(check.training, reference=reference)
-    )
-    return program
+    key, compare = ("classifier", structure(network), image_shape, loss), partial(check.training, reference=reference)
+    return _checked(key, (network,), lambda layers: kind(layers[0], image_shape, config, loss=loss), compare)
 
 
 def vae_training(vae: Vae, reference: check.Reference) -> VaeTraining | None:
     """A compiled training of a VAE; None if autodiff has to compute."""
     key = ("vae", structure(vae), vae.config.image_shape, vae.config.batch_size, vae.config.reconstruction_weight)
+    return _checked(key, (vae,), lambda layers: VaeTraining(*layers), partial(check.training, reference=reference))
 
-    def compiled(layers: Sequence[Layer]) -> VaeTraining:
-        return VaeTraining(layers[0])  # type: ignore[arg-type]
 
-    program: VaeTraining | None = _checked(key, (vae,), compiled, partial(check.training, reference=reference))
-    return program
+Compiled = TypeVar("Compiled")
 
 
 def _checked(
     key: Hashable,
-    layers: Sequence[Layer],
-    compiled: Callable[[Sequence[Layer]], Any],
+    layers: Sequence[Any],
+    compiled: Callable[[Sequence[Any]], Compiled],
     compare: Callable[[Any, Sequence[Layer]], bool],
-) -> Any:
+) -> Compiled | None:
     """What `compiled` makes of layers, if programs of this key are right."""
     try:
         if key not in _verdicts:

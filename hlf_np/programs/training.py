@@ -37,22 +37,13 @@ if TYPE_CHECKING:
 
 
 class TrainingProgram(ABC):
-    """A network compiled for training, and Adam's state.
+    """A network compiled for training, and Adam's state; NotCompiledError for a network that cannot be compiled.
 
-    Parameters
-    ----------
     network : whose arrays are trained.
     graph : of the network, in training mode; targets : what comes with every image besides it; config : of Adam.
     batch_size : of most batches; others work too.
-
-    Attributes
-    ----------
     faces : how many images the network sees of each in a batch, one behind the other: 2 for a loss of clean and
         perturbed ones together. All of an image are in the same part.
-
-    Raises
-    ------
-    NotCompiledError : for a network that cannot be compiled.
     """
 
     faces: ClassVar[int] = 1
@@ -195,7 +186,7 @@ class ClassifierTraining(TrainingProgram):
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch; see `learners.Learner`. With a single face only the perturbed one is seen."""
+        """One step of Adam on a batch, see `AutodiffLearner`; with a single face only the perturbed one is seen."""
         images = perturbed if self.faces == 1 else np.stack((clean, perturbed), axis=1)
         inputs = images.reshape(self.faces * len(labels), -1)
         results = self.gradients(inputs, np.repeat(labels, self.faces).astype(np.float32)[:, None])
@@ -246,15 +237,9 @@ class VaeTraining(TrainingProgram):
         super().__init__(vae, graph, noise, config.adam, config.batch_size)
 
     def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
-        """One step of Adam on a batch.
+        """One step of Adam on a batch; summed absolute error and KL of each image before the step, (N,) each.
 
-        Parameters
-        ----------
         images : (N, H, W, C) float32; noise : (N, L) float32, from N(0, I).
-
-        Returns
-        -------
-        Summed absolute error and KL of each image before the step, (N,) each.
         """
         results = self.gradients(flat_rows(images), noise)
         self.update(learning_rate)
@@ -287,9 +272,7 @@ def _arrays(network: Layer) -> list[Floats]:
 def _numbering(network: Layer) -> Callable[[Array], Integers]:
     """The numbers of the entries of each of the network's arrays, by its identity.
 
-    Raises
-    ------
-    NotCompiledError : where different parameters have memory in common: a step would move it twice.
+    NotCompiledError where different parameters have memory in common: a step would move it twice.
     """
     arrays = _arrays(network)
     parameters = {id(parameter): parameter.data for _, parameter in network.named_parameters()}.values()

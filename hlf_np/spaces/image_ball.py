@@ -1,7 +1,5 @@
 """Perturbations of the image itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,9 +24,6 @@ class _ImageChart(Chart):
         count, program = len(self.start), model.program
         groups, sources = np.zeros(count, np.int64), np.zeros((count, 0), np.float32)
         return Compiled(program, groups, sources) if program else None
-
-    def take(self, rows: Integers) -> _ImageChart:
-        return _ImageChart(self.start[rows], self.lower, self.upper)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ class LearnedChart(Chart):
     space : whose VAEs they are, one per class; labels : (N,), the class of each code.
     """
 
+    of_images: ClassVar[tuple[str, ...]] = ("start", "labels")
+
     space: LearnedManifold
     labels: Integers
 
@@ -81,9 +83,6 @@ class LearnedChart(Chart):
         program = model.program_behind(decoders, self.space.code_shape)
         sources = np.zeros((len(self.labels), 0), np.float32)
         return Compiled(program, self.labels, sources) if program else None
-
-    def take(self, rows: Integers) -> LearnedChart:
-        return LearnedChart(self.start[rows], self.lower, self.upper, self.space, self.labels[rows])
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
 """What a perturbation space is.
 
-Every attack and every training of this package differs only in this. A *space* encodes a batch of images
-to start codes, decodes codes to images differentiably, and says which codes are allowed: those within
-`epsilon` of the start, in a norm, and within a box. For a given batch a space draws up a `Chart`, which
-is all that an attack needs to know.
+Every attack and every training of this package differs only in this. A *space* encodes a batch of images to start
+codes, decodes codes to images differentiably, and says which codes are allowed: those within `epsilon` of the start, in
+a norm, and within a box. For a given batch a space draws up a `Chart`, which is all that an attack needs to know.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -96,12 +95,14 @@ class Chart(ABC):
     start : the codes of the images, (N, ...) float32.
     lower, upper : the box that codes must stay in; they broadcast against `start`, and the start lies inside.
     codes_are_images : whether decoding changes nothing.
+    of_images : the fields that have an entry for each image.
     """
 
     start: Floats
     lower: Floats
     upper: Floats
     codes_are_images: ClassVar[bool] = False
+    of_images: ClassVar[tuple[str, ...]] = ("start",)
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -115,9 +116,9 @@ class Chart(ABC):
         """How to attack a model here in a compiled program; None if only the autodiff can."""
         return None
 
-    @abstractmethod
-    def take(self, rows: Integers) -> Chart:
+    def take(self, rows: Integers) -> Self:
         """The chart of some of the images."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.of_images})
 
 
 class Need(StrEnum):
@@ -212,11 +213,9 @@ class Space(ABC):
         return np.clip(moved, chart.lower, chart.upper)
 
     def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0,
-        1) epsilon.
+        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0, 1) epsilon.
 
-        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its
-        border.)
+        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its border.)
         """
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)

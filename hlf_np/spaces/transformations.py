@@ -6,11 +6,10 @@ knowledge and nothing more. Its codes are the six parameters of `operations.affi
 decoded by warping the *original image*, not a prototype; and the code of the original is the identity,
 (0, 0, 0, 0, 1, 0): no translation, no shear, scale 1, no rotation.
 
-The adversary (section 3.4 of the paper: adversarial transformations) may change each parameter by at most
-epsilon from the identity, and within a box of what a dataset regards as the same class: a digit 6 that is
-turned by half is a 9. It may not change pixels one by one. With epsilon 0.3, as in the paper, the box is
-what binds most of the time: translations end at 0.15 or 0.2, scales at 0.85 or 0.75; rotations may go up to
-0.3, or 17 degrees.
+The adversary (section 3.4 of the paper: adversarial transformations) may change each parameter by at most epsilon from
+the identity, and within a box of what a dataset regards as the same class: a digit 6 that is turned by half is a 9. It
+may not change pixels one by one. With epsilon 0.3, as in the paper, the box is what binds most of the time:
+translations end at 0.15 or 0.2, scales at 0.85 or 0.75; rotations may go up to 0.3, or 17 degrees.
 
 How it differs from `TrueManifold`: on FONTS both warp, but there the perturbation is added to the
 parameters that the image was made with, and stays in the data's box; here it comes on top of them, so a
@@ -23,10 +22,8 @@ A trap in the paper's released code: it draws them so, but around 0 instead of a
 scale always ends up at the lower end of its range.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -73,7 +70,7 @@ class Transformations(Space):
             raise UserError("the box of transformations must hold the identity: use Box.around_identity(...)")
 
     @classmethod
-    def of_run(cls, given: Given) -> Transformations:
+    def of_run(cls, given: Given) -> Self:
         return cls(given.source.box, epsilon=given.latent_epsilon)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:

@@ -9,14 +9,13 @@ pixels. Usually nobody knows that surface. FONTS is made so that we do: an image
 and `warp` is the *decoder*, from the latent code t (translation, shear, scale, rotation) to 784 pixels. All
 values of t in the box, for all fonts, make up the manifold of A.
 
-An *on-manifold adversarial example* (section 3.3 of the paper) is another point of the same manifold, near
-the original, that the classifier gets wrong. The adversary may change t by at most epsilon in each of its
-six entries, and t must stay inside the box from which the data was drawn. It may not change the font, the
-class, or any pixel by itself. So whatever it finds is an image that the dataset could have contained, of
-the same letter as before: an ordinary mistake of the classifier, sought out on purpose. That is why the
-paper can say that on-manifold robustness *is* generalization: an attack only looks for test errors in the
-neighbourhood of a test image, and training on what it finds is data augmentation with the augmentations
-that hurt most.
+An *on-manifold adversarial example* (section 3.3 of the paper) is another point of the same manifold, near the
+original, that the classifier gets wrong. The adversary may change t by at most epsilon in each of its six entries, and
+t must stay inside the box from which the data was drawn. It may not change the font, the class, or any pixel by itself.
+So whatever it finds is an image that the dataset could have contained, of the same letter as before: an ordinary
+mistake of the classifier, sought out on purpose. That is why the paper can say that on-manifold robustness *is*
+generalization: an attack only looks for test errors in the neighbourhood of a test image, and training on what it finds
+is data augmentation with the augmentations that hurt most.
 
 Epsilon is 0.3 in L_inf, and also in the L2 variant, as in the paper. For a translation that is 0.3 half
 widths, about 4 of 28 pixels; for a rotation 0.3 radians, 17 degrees. On hard FONTS the box spans 0.4 for
@@ -28,10 +27,8 @@ The attack starts from the image's own code, which the dataset stores with every
 projection onto the manifold is needed. Gradients flow through the bilinear interpolation of the warp.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -72,7 +69,7 @@ class TrueManifold(Space):
     norm: Norm = Norm.LINF
 
     @classmethod
-    def of_run(cls, given: Given) -> TrueManifold:
+    def of_run(cls, given: Given) -> Self:
         manifold = given.source.manifold
         assert manifold is not None
         return cls(manifold, epsilon=given.latent_epsilon, norm=given.norm)

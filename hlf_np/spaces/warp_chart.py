@@ -1,12 +1,11 @@
 """What the spaces of affine maps have in common: codes are six parameters, images are warps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows
+from hlf_np.arrays import Floats, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.models import Model
 from hlf_np.operations import warp
@@ -20,6 +19,8 @@ class WarpChart(Chart):
     images : (N, H, W, C), what is warped for each row.
     """
 
+    of_images: ClassVar[tuple[str, ...]] = ("start", "images")
+
     images: Floats
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -31,6 +32,3 @@ class WarpChart(Chart):
         program = model.warp_program
         groups = np.zeros(len(self.start), np.int64)
         return Compiled(program, groups, flat_rows(self.images)) if program else None
-
-    def take(self, rows: Integers) -> WarpChart:
-        return WarpChart(self.start[rows], self.lower, self.upper, self.images[rows])
