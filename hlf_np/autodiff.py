@@ -136,12 +136,11 @@ class Tensor:
         return order
 
     def _operand(self, other: Operand) -> Tensor:
-        """The other side of an operator; numbers, and arrays of whole numbers or truth values, take this one's type."""
+        """The other side of an operator; numbers and arrays of numbers take this one's type."""
         if isinstance(other, Tensor):
             return other
         array = np.asarray(other)
-        of_this_type = array.dtype.kind in "biu" or (array.dtype.kind == "f" and array.ndim == 0)
-        return Tensor(array.astype(self.data.dtype) if of_this_type else array)
+        return Tensor(array.astype(self.data.dtype) if array.dtype.kind in "biuf" else array)
 
     def __add__(self, other: Operand) -> Tensor:
         return add(self, self._operand(other))

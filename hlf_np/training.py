@@ -186,5 +186,8 @@ def perturbed_batch(model: Model, batch: Split, shares: Sequence[Perturbation], 
         if first < last:
             part = batch.take(slice(first, last))
             seed = int(random.integers(2**31))
-            images[first:last] = share.attack.find(model, part, share.space, seed).images
+            found = share.attack.find(model, part, share.space, seed).images
+            if found.shape != images[first:last].shape or not (found.min() >= 0 and found.max() <= 1):
+                raise UserError(f"attack {share.attack.name} must give an image in [0, 1] for each, in their order")
+            images[first:last] = found
     return images

@@ -4,6 +4,7 @@
 everything else from it. With several spaces each batch has equal shares in them.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -29,6 +30,11 @@ class Variant(StrEnum):
 
 
 TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
+
+
+def in_units_of(space: Space, attack: Attack) -> Attack:
+    """An attack of projected gradients with the step size of a space that has one of its own."""
+    return replace(attack, step_size=space.step_size) if isinstance(attack, PGD) and space.step_size else attack
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Training:
     loss : what it minimises, the cross-entropy or any `losses.Loss`.
     random : whether perturbations are drawn as an attack draws its start, and stay there: what adversarial ones begin
         with, so that the two differ by the adversary alone.
-    attack : what finds the perturbations instead of the run's inner maximisation.
-    objective : what it ascends where it is one of projected gradients, instead of its own objective.
+    attack : what finds the perturbations, just as it is, instead of the run's inner maximisation.
+    objective : what the run's inner maximisation ascends, instead of its own objective.
     fraction : of each batch that is perturbed; by the `Variant` if not given.
     color : of its curves, "#rrggbb"; one that is free if not given.
     """
@@ -73,13 +79,27 @@ class Training:
     fraction: float | None = field(default=None, compare=False)
     color: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        known = isinstance(self.spaces, tuple) and all(isinstance(kind, type) for kind in self.spaces)
+        if not known or not all(issubclass(kind, Space) for kind in self.spaces):
+            raise UserError(f"the spaces of training {self.name} must be a tuple of classes, as (ImageBall,)")
+        if not callable(self.loss) or (self.attack is not None and not hasattr(self.attack, "find")):
+            raise UserError(f"training {self.name} needs a loss that can be called, and an attack with `find`")
+        if self.attack is not None and (self.random or self.objective):
+            raise UserError(f"training {self.name} has an attack of its own: leave `random` and `objective` out")
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
+            raise UserError(f"the fraction of training {self.name} must lie between 0 and 1, not {self.fraction}")
+        if self.color and not re.fullmatch("#[0-9a-f]{6}", self.color):
+            raise UserError(f"the color of training {self.name} must be of the form #rrggbb, not {self.color!r}")
+
     def __str__(self) -> str:
         return self.name
 
     @property
     def label(self) -> str:
         """As a person would write it."""
-        return self.name.replace("_", " ").capitalize()
+        label = self.name.replace("_", " ").replace("trades", "TRADES")
+        return label[:1].upper() + label[1:]
 
     @property
     def needs(self) -> set[Need]:
@@ -102,14 +122,17 @@ class Training:
         ((), ImageBall(epsilon=0.3, norm=<Norm.LINF: 'linf'>))
         """
         variant = check_choice("variant", variant, Variant)
-        attack = self.attack or attack or TRAINING_ATTACK
+        attack = attack or TRAINING_ATTACK
         if isinstance(attack, PGD):
             objective = self.objective or attack.objective
             attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
             if self.random:
                 attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
+        found = [self._space(kind, spaces) for kind in self.spaces]
         whole = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
-        return tuple(Perturbation(self._space(kind, spaces), attack, whole / len(self.spaces)) for kind in self.spaces)
+        return tuple(
+            Perturbation(space, self.attack or in_units_of(space, attack), whole / len(found)) for space in found
+        )
 
     def _space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
         for space in spaces:

@@ -3,18 +3,26 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import small_cnn
 from helpers import TINY, command, main, numbers, rows, tree
 
 from hlf_np import UserError, models
+from hlf_np.attacks import PGD, Engine
+from hlf_np.cli.options import plugins_at
 from hlf_np.experiments.catalogue import Catalogue, catalogue
 from hlf_np.experiments.folder import stored_config
+from hlf_np.experiments.groundwork import source_of, training_config
+from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.plugins import Plugin, PluginError, read_plugin
-from hlf_np.spaces import Need, Space
+from hlf_np.operations import cross_entropy
+from hlf_np.spaces import Chart, ImageBall, Need, Space
+from hlf_np.training import train
+from hlf_np.trainings import Training
 
 PLUGINS = Path(__file__).parent / "plugins"
 FIVE = ("label_smoothing", "noise", "brightness", "stripes", "confidence")
@@ -67,8 +75,6 @@ def test_what_is_measured_is_what_the_functions_compute(finished):
     found = catalogue(tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE))
     (source,) = found.sources
     config = stored_config(folder, tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE))
-    from hlf_np.experiments.groundwork import source_of
-
     test = source_of(config).dataset(0, config.n_test).test
     assert set(map(bytes, test.images)) <= set(map(bytes, source.open().test.images))
     logits = model.logits(test.images).astype(np.float64)
@@ -171,7 +177,10 @@ TRAINING = "from hlf_np.trainings import Training\n"
         ("import nothing_like_it\n", r"the plugin fails at .*mine\.py:1: ModuleNotFoundError"),
         ("x = 1\n", "declares nothing: put a Space with a name"),
         ("\0", r"the plugin fails at .*mine\.py:1: source code"),
-        (TRAINING + 't = Training("Normal Two")\n', "trainings cannot be named 'Normal Two': use lower-case letters"),
+        (
+            TRAINING + 't = Training("Normal Two")\n',
+            "trainings cannot be named 'Normal Two': use up to 64",
+        ),
         (TRAINING + 't = Training("../up")\n', "trainings cannot be named '../up'"),
         (MEASUREMENT + 'm = Measurement("test_error", "x", len)\n', "two measurements named 'test_error'"),
         (MEASUREMENT + 'm = Measurement("m", "x", lambda s: s.nothing)\n', r"mine\.py:2: AttributeError"),
@@ -224,3 +233,227 @@ def test_needs_are_those_of_the_spaces():
         replace(TINY, trainings=Catalogue().trainings, true_manifold=False)
     assert {space.needs for space in Catalogue().spaces} == {None, *Need}
     assert all(issubclass(space, Space) for space in Catalogue().spaces)
+
+
+# --- never silently wrong -------------------------------------------------------------------------------------
+
+
+def of_text(text, name="mine.py"):
+    """What a plugin of this text declares, besides what the package does."""
+    return catalogue((Plugin(name, text),))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TRAINING + "t = Training('normal')\nu = Training('other')\n", "two trainings named 'normal'"),
+        (MEASUREMENT + "m = Measurement('seed', 'x', len)\n", "two measurements named 'seed'"),
+        (MEASUREMENT + "m = Measurement('m', 'x', len, 'learned')\n", "must have a title, a function, a Need or None"),
+        (MEASUREMENT + "m = Measurement('m', 5, len)\n", "must have a title"),
+        (
+            TRAINING + "from hlf_np.spaces import ImageBall\nt = Training('t', ImageBall)\n",
+            "must be a tuple of classes",
+        ),
+        (TRAINING + "t = Training('t', color='notacolor')\n", "must be of the form #rrggbb"),
+        (TRAINING + "t = Training('t', fraction=7)\n", "must lie between 0 and 1"),
+        (TRAINING + f"t = Training('{'t' * 240}')\n", "use up to 64 lower-case letters"),
+        ("from hlf_np.attacks import PGD\npgd100 = PGD(steps=100)\n", "an attack of a class of yours"),
+        (
+            "from hlf_np.spaces import ImageBall\nclass Big(ImageBall):\n    name, option = 'big', 'image'\n",
+            "two options named 'image'",
+        ),
+    ],
+)
+def test_declarations_that_cannot_be_meant_are_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        of_text(text)
+
+
+def test_a_space_that_inherits_from_another_has_a_title_of_its_own():
+    found = of_text("from hlf_np.spaces import ImageBall\nclass Big(ImageBall):\n    name = 'big_ball'\n")
+    assert "Success rate of big ball attacks" in [measurement.title for measurement in found.measurements]
+
+
+def test_two_plugins_of_one_name_are_refused_and_one_given_twice_is_one(tmp_path):
+    text = (PLUGINS / "confidence.py").read_text()
+    with pytest.raises(PluginError, match=r"there are 2 plugins named x\.py"):
+        catalogue((Plugin("x.py", text), Plugin("x.py", text + "\n")))
+    assert len(plugins_at([str(PLUGINS / "confidence.py")] * 2)) == 1
+
+
+def test_where_a_plugin_goes_is_no_matter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_text("import os\nos.chdir('/')\n" + TRAINING + "t = Training('t')\n")
+    assert Path.cwd() == tmp_path
+
+
+FAULTY = {  # what an attack gives, and what is said of it
+    "split.images, 0, np.ones(n, bool)": "exactly where model.predict",
+    "split.images * 7, 0, wrong": "gave no images: images hold values outside",
+    "split.images * np.nan, 0, wrong": "gave no images: images hold NaN",
+    "split.images[:3], 0, wrong": "gave 3 images for",
+    "split.images[:, 3:], 0, wrong": "gave no images: images must have shape",
+    "split.images * 0, 0, model.predict(split.images * 0) != split.labels": "far, but epsilon",
+}
+
+
+@pytest.mark.parametrize("found", FAULTY)
+def test_what_an_attack_claims_is_checked(trained, split, found):
+    text = f"""
+import numpy as np
+from hlf_np.attacks import AttackResult
+class Faulty:
+    name = "faulty"
+    def find(self, model, split, space, seed=0):
+        n, wrong = len(split), model.predict(split.images) != split.labels
+        images, moved, success = {found}
+        return AttackResult(images, np.zeros_like(images), success, np.zeros(n, int), np.zeros(n), success[None])
+faulty = Faulty()
+"""
+    (measurement,) = (m for m in of_text(text).measurements if m.column == "faulty_success")
+    right = split.take(trained.predict(split.images) == split.labels)
+    with pytest.raises(UserError, match=f"attack faulty .*{FAULTY[found]}"):
+        measurement.compute(Subject(trained, right, replace(TINY, n_attacked=60), [ImageBall(0.1)]))
+
+
+def test_classes_that_inherit_from_spaces_and_charts_are_not_compiled_as_those(trained, split):
+    class Patch(ImageBall):
+        def project(self, chart, codes):
+            inside = np.zeros(codes.shape[1:], bool)
+            inside[:3, :3] = True
+            return np.where(inside, super().project(chart, codes), chart.start)
+
+    few = split.take(slice(30))
+    found = PGD(steps=4, step_size=0.05).find(trained, few, Patch(0.2))
+    assert not found.perturbations[:, 3:].any()
+    np.testing.assert_array_equal(
+        found.success, PGD(steps=4, step_size=0.05, engine="autodiff").find(trained, few, Patch(0.2)).success
+    )
+
+    class Dimmed(type(ImageBall(0.1).chart(few.images, few.labels, None))):
+        def decode(self, codes):
+            return codes * 0.5
+
+    class Dim(ImageBall):
+        def chart(self, images, labels, codes):
+            return Dimmed(**vars(super().chart(images, labels, codes)))
+
+    engines = [PGD(steps=4, step_size=0.05, engine=engine).find(trained, few, Dim(0.2)) for engine in Engine]
+    np.testing.assert_allclose(engines[0].images, engines[1].images, atol=1e-5)
+    assert found.images.max() > 0.5 >= engines[0].images.max()
+
+
+def test_charts_that_are_none_are_refused(trained, split):
+    class Outside(ImageBall):
+        def chart(self, images, labels, codes):
+            return replace(super().chart(images, labels, codes), lower=np.float32([0.9]))
+
+    with pytest.raises(UserError, match=r"Outside\.chart must start at a float32 code of each image: not codes"):
+        PGD(steps=1).find(trained, split, Outside(0.1))
+
+    @dataclass(frozen=True)
+    class Forgetful(Chart):
+        images: np.ndarray
+
+        def decode(self, codes):
+            return codes
+
+    chart = Forgetful(split.images, np.zeros(1, np.float32), np.ones(1, np.float32), split.images)
+    with pytest.raises(UserError, match="Forgetful must say which of its fields are of images"):
+        chart.take(np.arange(3))
+
+
+def test_fonts_of_other_prototypes_are_those_that_are_used(tmp_path):
+    text = """
+from hlf_np.data import DataSource, Fonts
+from hlf_np.data.fonts import Difficulty, load_prototypes
+inverted = DataSource("inverted", lambda: Fonts(255 - load_prototypes()[:20, :5], Difficulty.EASY, 3))
+"""
+    (tmp_path / "mine.py").write_text(text)
+    plugin, out = ("--dataset", "inverted", "--plugin", tmp_path / "mine.py"), tmp_path / "results"
+    code, _, errors = main(*GRID, "--trainings", "normal,on_true_manifold_adversarial", *plugin, "--out", out)
+    assert (code, errors) == (0, "")
+    config = stored_config(out, (read_plugin(str(tmp_path / "mine.py")),))
+    assert (config.dataset, config.classes, config.true_manifold) == ("inverted", tuple("ABCDE"), True)
+    test = source_of(config).dataset(0, config.n_test).test
+    assert test.images.mean() > 0.5  # dark letters on white
+    for row in rows(out):
+        model = models.load(out / "models" / f"{row['training']}-60-0.npz")
+        assert float(row["test_error"]) == pytest.approx((model.predict(test.images) != test.labels).mean(), abs=1e-6)
+    assert "1000 fonts" not in (out / "report.html").read_text()
+
+
+def test_what_keeps_a_state_begins_anew_with_each_model():
+    text = """
+from hlf_np.operations import cross_entropy
+from hlf_np.trainings import Training
+class Counting:
+    calls = 0
+    def __call__(self, model, clean, perturbed, labels):
+        self.calls += 1
+        return cross_entropy(model(perturbed), labels) * (1 / self.calls)
+counting = Training("counting", loss=Counting())
+"""
+    config = replace(TINY, plugins=(Plugin("mine.py", text),))
+    (training,) = config.catalogue.added
+    losses = [training_config(config, training, [ImageBall()]).loss for _ in range(2)]
+    assert losses[0] is not losses[1]
+    assert training.loss not in losses
+
+
+def test_a_measurement_cannot_spoil_models_or_images(tmp_path):
+    text = (
+        MEASUREMENT
+        + """
+def spoil(subject):
+    for parameter in subject.model.parameters():
+        parameter.data[...] = 0
+    try:
+        subject.test.images[...] = 0
+    except ValueError:
+        return 1
+    return 0
+m = Measurement("spoiled", "Spoiled", spoil)
+"""
+    )
+    (tmp_path / "mine.py").write_text(text)
+    out = tmp_path / "results"
+    assert main(*GRID, "--trainings", "normal", "--plugin", tmp_path / "mine.py", "--out", out)[0] == 0
+    assert float(rows(out)[0]["spoiled"]) == 1
+    assert models.load(out / "models" / "normal-60-0.npz").state_dict()["0.weight"].any()
+
+
+def test_a_training_that_diverges_is_a_failed_model_of_a_run_that_goes_on(tmp_path):
+    text = TRAINING + "t = Training('nan', loss=lambda m, c, p, y: m(p).sum(axis=1) * float('nan'))\n"
+    (tmp_path / "mine.py").write_text(text)
+    out = tmp_path / "results"
+    code, output, _ = main(*GRID, "--trainings", "normal,nan", "--plugin", tmp_path / "mine.py", "--out", out)
+    assert code == 0
+    assert "1 of 2 models failed" in output
+
+
+def test_a_plugin_may_be_mended_until_a_model_is_finished(tmp_path):
+    plugin, out = tmp_path / "mine.py", tmp_path / "results"
+    plugin.write_text(MEASUREMENT + "m = Measurement('m', 'A', lambda s: None)\n")
+    arguments = (*GRID, "--trainings", "normal", "--plugin", plugin, "--out", out)
+    assert main(*arguments)[0] == 2
+    plugin.write_text(MEASUREMENT + "m = Measurement('m', '<b>$A & B', lambda s: 1234.5, share=False)\n")
+    assert main(*arguments)[0] == 0
+    assert "<caption>&lt;b&gt;$A &amp; B" in (out / "report.html").read_text()
+    plugin.write_text(MEASUREMENT + "m = Measurement('m', 'A', lambda s: 1)\n")
+    code, _, errors = main(*arguments)
+    assert code == 2
+    assert "another version of the plugin mine.py" in errors
+
+
+def test_class_weights_in_double_precision_are_taken(split):
+    weights = np.linspace(1, 2, 10)
+    model = small_cnn()
+    log = train(
+        model,
+        split,
+        training=Training("t", loss=lambda m, c, p, y: cross_entropy(m(p), y) * weights[y]),
+        epochs=2,
+        batch_size=20,
+    )
+    assert np.isfinite(log[-1].loss)

@@ -1,7 +1,7 @@
 """Attacks: projected gradient ascent in any perturbation space, and what goes beyond it; one file each."""
 
 from hlf_np.attacks.ascent import FGSM, PGD, Rule, Start, fgsm, pgd
-from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate
+from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate, checked_result
 from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
 from hlf_np.attacks.objectives import Objective
 from hlf_np.attacks.smallest import CarliniWagner, carlini_wagner
@@ -25,6 +25,7 @@ __all__ = [
     "SuccessRate",
     "Transfer",
     "carlini_wagner",
+    "checked_result",
     "fgsm",
     "pgd",
     "random_search",

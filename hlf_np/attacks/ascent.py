@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, batches, flat_rows
-from hlf_np.attacks.attack import AttackResult
+from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import Objective, Targets
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count, check_positive
@@ -84,12 +84,12 @@ class PGD:
         split = split.checked(model.classes, model.image_shape)
         images, labels = split.images, split.labels
         model.check_shapes()
-        chart = space.chart(images, labels, split.codes)
+        chart = checked_chart(space, images, labels, split.codes)
         best = _Kept(chart.start, prefer_success=self.stop_early)
         restart_success = np.zeros((self.restarts, len(labels)), bool)
         targets = self.objective.targets(model, images, labels)
         wanted = self.engine is Engine.PROGRAM and self.objective in COMPILED and len(labels) > 0
-        compiled = chart.compiled(model) if wanted else None
+        compiled = chart.compiled(model) if wanted and _known(space, chart) else None
         for restart in range(self.restarts):
             codes = chart.start
             if self.start is Start.RANDOM:
@@ -110,6 +110,13 @@ class PGD:
         success = logits.argmax(axis=1) != labels
         losses = self.objective.of(Tensor(logits), targets).data
         return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
+
+
+def _known(space: Space, chart: Chart) -> bool:
+    """Whether compiled code projects and decodes as these do: classes that inherit from them may do it otherwise."""
+    decoding = next(cls for cls in type(chart).__mro__ if "decode" in vars(cls))
+    compiling = next(cls for cls in type(chart).__mro__ if "compiled" in vars(cls))
+    return type(space).project is Space.project and decoding is compiling
 
 
 class _Kept:

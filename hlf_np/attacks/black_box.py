@@ -7,7 +7,7 @@ import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers
 from hlf_np.attacks.ascent import PGD
-from hlf_np.attacks.attack import AttackResult
+from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import margin
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count
@@ -132,7 +132,7 @@ def random_search(
     """
     split = Split(images, labels, codes).checked(model.classes, model.image_shape)
     check_count("queries", queries, least=0)
-    labels, chart = split.labels, space.chart(split.images, split.labels, codes)
+    labels, chart = split.labels, checked_chart(space, split.images, split.labels, codes)
     random = generator(seed, "random search")
 
     def judged(codes: Floats, rows: Integers) -> tuple[Floats, Booleans]:

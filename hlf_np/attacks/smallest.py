@@ -17,7 +17,7 @@ import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers, batches
 from hlf_np.attacks.ascent import IMAGES_PER_BATCH
-from hlf_np.attacks.attack import AttackResult
+from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import Objective, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_positive
@@ -60,7 +60,7 @@ class CarliniWagner:
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """See `Attack.find` and `carlini_wagner`."""
         split = split.checked(model.classes, model.image_shape)
-        labels, chart = split.labels, space.chart(split.images, split.labels, split.codes)
+        labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         for rows in batches(len(labels), IMAGES_PER_BATCH):
             found = _minimise(model, chart.take(rows), labels[rows], space, self)

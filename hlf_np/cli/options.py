@@ -156,7 +156,7 @@ def plugins_at(paths: Iterable[str]) -> tuple[Plugin, ...]:
     """The plugins in these files."""
     from hlf_np.experiments.plugins import read_plugin
 
-    return tuple(read_plugin(path) for path in paths)
+    return tuple(dict.fromkeys(read_plugin(path) for path in paths))  # given twice, it is still one
 
 
 def refuse_unused(names: Collection[str], what: str) -> None:

@@ -174,7 +174,7 @@ def evaluate(
 @option(
     "--space",
     cls=NamesOption,
-    names=lambda declared: [each.option or each.name for each in declared.spaces],
+    names=lambda declared: [each.choice() for each in declared.spaces],
     default="image",
     help="Where: NAMES.",
 )
@@ -223,7 +223,7 @@ def attack(
         refuse_unused(settings.keys(), f"attack {method}")
         if not getattr(found, "random", True):
             refuse_unused(["seed"], f"attack {method}")
-    kind = named("space", space, {each.option or each.name: each for each in data.catalogue.spaces})
+    kind = named("space", space, {each.choice(): each for each in data.catalogue.spaces})
     source = data.source
     classifier = _model(model, source)
     vaes = needed_vaes(f"space {space}", [kind.needs], source, manifolds)

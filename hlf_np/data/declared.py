@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hlf_np.data.dataset import Dataset
-from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
+from hlf_np.data.fonts import FONTS, Difficulty, Fonts, load_prototypes
 from hlf_np.data.source import Source, array_source, open_files
 from hlf_np.errors import UserError
-
-FONTS = "fonts"
 
 
 @dataclass(frozen=True)
@@ -51,4 +49,9 @@ def open_source(
     if not chosen:
         return open_files(Path(dataset), name, seed, image_size)
     found = chosen[0].open()
-    return array_source(replace(found, name=dataset), seed) if isinstance(found, Dataset) else found
+    if isinstance(found, Dataset):
+        return array_source(replace(found, name=dataset), seed)
+    found = replace(found, name=dataset) if isinstance(found, Fonts) else found
+    if getattr(found, "name", None) != dataset:
+        raise UserError(f"dataset {dataset} must open a Dataset, or a Source of the same name, not {found!r:.60}")
+    return found

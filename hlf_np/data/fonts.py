@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_count
 from hlf_np.data.dataset import Codes, Dataset, Split
 from hlf_np.errors import UserError
-from hlf_np.files import read_arrays
+from hlf_np.files import digest, read_arrays
 from hlf_np.kernels.warp import warp_images
 from hlf_np.operations import affine_matrix
 from hlf_np.random import generator
 
 TRAIN_REPEATS, TEST_REPEATS = 96, 16
 LETTERS = tuple("ABCDEFGHIJ")
+FONTS = "fonts"  # the name of the dataset with the shipped prototypes
 
 
 class Difficulty(StrEnum):
@@ -78,13 +79,13 @@ class Fonts:
     """The generator of FONTS images, a `data.source.Source`.
 
     prototypes : (fonts, classes, 28, 28) uint8; difficulty : the box of the parameters; seed : of their stream.
+    name : another one for other prototypes than the shipped.
     """
-
-    name: ClassVar[str] = "fonts"
 
     prototypes: Bytes
     difficulty: Difficulty = Difficulty.HARD
     seed: int = 0
+    name: str = FONTS
 
     @property
     def classes(self) -> int:
@@ -108,7 +109,9 @@ class Fonts:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {"difficulty": self.difficulty, "prototypes": prototypes_digest()}
+        if self.name == FONTS:
+            return {"difficulty": self.difficulty, "prototypes": prototypes_digest()}
+        return {"difficulty": self.difficulty, "digest": digest([self.difficulty, self.seed], self.prototypes)}
 
     @property
     def train_size(self) -> int:

@@ -95,6 +95,8 @@ class StoredSource:
         self._train_rows = generator(seed, "idx", "train").permutation(len(train))
         order = generator(seed, "idx", "test").permutation(len(test))
         self._test_rows = order[np.isin(test.labels[order], self.present)]
+        if not len(self._test_rows):
+            raise UserError(f"no test image of {stored.name!r} is of a class that the training images have: add some")
         self.train_size, self.test_size = len(self._train_rows), len(self._test_rows)
 
     def dataset(self, n_train: int, n_test: int) -> Dataset:

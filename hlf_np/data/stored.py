@@ -164,8 +164,10 @@ def assemble(
 
 
 def _white(parts: Mapping[str, Pair]) -> dict[str, int]:
-    """What a white pixel is in each part: 255, or 1 where floating-point numbers go no further in any part."""
+    """What a white pixel is in each part: 255, or 1 where numbers go no further in any part, floats or whole ones."""
     floats = {part for part, (images, _) in parts.items() if images.array.dtype.kind in "bf"}
+    if all(images.array.max() <= 1 for images, _ in parts.values()):  # whole numbers are silhouettes then
+        floats = set(parts)
     highest = 0.0
     for part, (images, _) in parts.items():
         low, high = images.array.min(), images.array.max()

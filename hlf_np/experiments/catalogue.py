@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any
 
 from hlf_np.attacks import ATTACKS, Attack
-from hlf_np.data.declared import FONTS, DataSource
+from hlf_np.data.declared import DataSource
+from hlf_np.data.fonts import FONTS
 from hlf_np.errors import UserError
-from hlf_np.experiments.measurements import MEASUREMENTS, Measurement, of_attack, of_space
-from hlf_np.experiments.plugins import Plugin, load_plugin
+from hlf_np.experiments.measurements import KEYS, MEASUREMENTS, Measurement, of_attack, of_space
+from hlf_np.experiments.plugins import Plugin, PluginError, load_plugin
 from hlf_np.spaces import SPACES, Space
 from hlf_np.trainings import TRAININGS, Training
 
@@ -51,14 +52,20 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
     """
     package = Catalogue()
     added: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+    for name, count in Counter(plugin.name for plugin in plugins).items():
+        if count > 1:
+            raise PluginError(f"there are {count} plugins named {name}: rename one of the files")
     for plugin in plugins:
         found = list({id(thing): thing for thing in load_plugin(plugin)}.values())
         known = {kind: getattr(package, kind) for kind in _KINDS}
-        own = {kind: [t for t in found if belongs(t) and t not in known[kind]] for kind, belongs in _KINDS.items()}
+        own = {
+            kind: [thing for thing in found if belongs(thing) and all(thing is not other for other in known[kind])]
+            for kind, belongs in _KINDS.items()
+        }
         if not any(own.values()):
             raise UserError(
                 f"the plugin {plugin.path or plugin.name!r} declares nothing: put a Space with a name, a Training, an"
-                " attack, a Measurement or a DataSource at its top level"
+                " attack of a class of yours, a Measurement or a DataSource at its top level"
             )
         for kind, things in own.items():
             added[kind] += things
@@ -73,7 +80,8 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
     whole = Catalogue(**everything, added=tuple(added["trainings"]))
     for kind in ("spaces", "trainings", "attacks"):
         _check_names(kind, [each.name for each in getattr(whole, kind)])
-    _check_names("measurements", [measurement.column for measurement in whole.measurements])
+    _check_names("options", [space.choice().replace("-", "_") for space in whole.spaces])
+    _check_names("measurements", [*KEYS, *(measurement.column for measurement in whole.measurements)])
     _check_names("datasets", [FONTS, *(source.name for source in whole.sources)])
     return whole
 
@@ -101,7 +109,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 def _check_names(what: str, names: Iterable[str]) -> None:
     for name, count in Counter(names).items():
-        if not re.fullmatch("[a-z][a-z0-9_.]*", name):
-            raise UserError(f"{what} cannot be named {name!r}: use lower-case letters, digits and underscores")
+        if not re.fullmatch("[a-z][a-z0-9_.]{0,63}", name):
+            raise UserError(f"{what} cannot be named {name!r}: use up to 64 lower-case letters, digits and underscores")
         if count > 1:
             raise UserError(f"there are two {what} named {name!r}: give yours another name")

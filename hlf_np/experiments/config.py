@@ -178,10 +178,6 @@ class RunConfig:
         config: RunConfig = from_plain(cls, plain, {Training: lambda name: training_of(name, known)})
         return replace(config, plugins=used)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """By names: what plugins declare cannot be pickled itself."""
-        return RunConfig.from_json, (self.as_json(), self.plugins)
-
 
 LACKING = {
     Need.TRUE_MANIFOLD: "which nobody knows for this dataset: leave it out",

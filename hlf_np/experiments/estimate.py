@@ -17,7 +17,7 @@ from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
-from hlf_np.training import TrainingConfig, train
+from hlf_np.training import DivergedError, TrainingConfig, train
 from hlf_np.trainings import NORMAL
 
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
@@ -83,12 +83,17 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     model = Model(config.architecture)
 
     def whole(settings: TrainingConfig, model: Model, images: int) -> float:
-        """Of a training on so many images."""
-        second = train(model, split, config=replace(settings, epochs=2))[-1].seconds
+        """Of a training on so many images; nothing of one that diverges, which the run will tell."""
+        try:
+            second = train(model, split, config=replace(settings, epochs=2))[-1].seconds
+        except DivergedError:
+            return 0.0
         return second / len(split) * images * settings.epochs
 
     largest = max(config.sizes)
-    training = {t: whole(training_config(config, t, spaces), model, largest) for t in config.trainings}
+    training = {
+        t: whole(training_config(config, t, spaces), Model(config.architecture), largest) for t in config.trainings
+    }
     few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
     attack = replace(config.attack, restarts=1, stop_early=False)
     _try_additions(config, model, few, spaces)

@@ -65,7 +65,7 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             with suppress(OSError):
                 leftover.unlink()
-        if settings.exists():
+        if settings.exists() and not _is_only_mended(folder, config):
             found = stored_config(folder, config.plugins)
             names = [each.name for each in fields(config) if getattr(found, each.name) != getattr(config, each.name)]
             if names:
@@ -92,6 +92,16 @@ def _names_in(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise UserError(f"cannot use {str(folder)!r} ({error.strerror}): give another folder") from None
+
+
+def _is_only_mended(folder: Path, config: RunConfig) -> bool:
+    """Whether the run of a folder has finished no model, and differs in the text of its plugins alone."""
+    if any(folder.glob("cells/*.npz")):
+        return False
+    with suppress(*DAMAGED):
+        begun, now = json.loads((folder / "config.json").read_text())["run"], json.loads(json.dumps(config.as_json()))
+        return bool(begun.pop("plugins") != now.pop("plugins") and begun == now)
+    return False
 
 
 def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:

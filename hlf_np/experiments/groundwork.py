@@ -9,6 +9,7 @@ known nor learned: those among which nearest neighbours are sought.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -159,6 +160,8 @@ def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groun
         epoch_done = _epochs_of("surrogate", recipe.training, progress)
         surrogate = train_once("surrogate", recipe, split, seed, store.models, epoch_done)
     dataset = source.dataset(max(config.sizes), config.n_test)
+    for images in (dataset.train.images, dataset.test.images):
+        images.flags.writeable = False  # measurements and attacks of plugins see them, too
     return Groundwork(dataset, spaces_of(config, source, vaes), oracle, neighbours, surrogate)
 
 
@@ -178,4 +181,6 @@ def oracle_config(config: RunConfig) -> OracleConfig:
 def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:
     """How the models of a training are trained."""
     shares = training.perturbations(spaces, config.training_attack, config.variant)
-    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=training.loss)
+    # copies: what keeps a state begins anew with each model, in whatever process
+    shares = tuple(replace(share, attack=copy.deepcopy(share.attack)) for share in shares)
+    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=copy.deepcopy(training.loss))

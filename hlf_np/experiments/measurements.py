@@ -6,6 +6,7 @@ under examination; what several measurements need of it, such as an attack, it d
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hlf_np.arrays import Booleans, Floats, Integers
-from hlf_np.attacks import Attack, AttackResult, SuccessRate, Transfer
+from hlf_np.attacks import Attack, AttackResult, SuccessRate, Transfer, checked_result
 from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
 from hlf_np.errors import UserError, place_of
@@ -26,11 +27,13 @@ from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.models import Model
 from hlf_np.spaces import PAPER_EPSILONS, SPACES, ImageBall, LearnedManifold, Need, Norm, Space, TrueManifold
 from hlf_np.training import EpochLog
+from hlf_np.trainings import in_units_of
 
 if TYPE_CHECKING:
     from hlf_np.experiments.config import RunConfig
 
 NEIGHBOURS = 50  # that span the subspace
+KEYS = ("dataset", "training", "n_train", "seed")  # the first columns of results.csv
 CLEAN = "clean"
 
 
@@ -59,6 +62,14 @@ class Measurement:
     needs: Need | None = None
     shown: Shown = Shown.CURVE
     share: bool = True
+
+    def __post_init__(self) -> None:
+        texts = isinstance(self.column, str) and isinstance(self.title, str) and callable(self.compute)
+        if not texts or not isinstance(self.shown, Shown) or not isinstance(self.needs, Need | None):
+            raise UserError(
+                f"measurement {self.column!r} must have a title, a function, a Need or None, and a Shown:"
+                " Measurement(column, title, compute, needs, shown)"
+            )
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,12 @@ class Subject:
         """The run's attack on these images in a space that the run has."""
         if kind not in self._attacks:
             space, config = self.space(kind), self.config
-            assert space is not None
-            self._attacks[kind] = config.attack.find(self.model, self.attacked(kind), space, config.attack_seed)
+            if space is None:
+                raise UserError(
+                    f"this run does not attack in {kind.__name__}: ask subject.space({kind.__name__}) first"
+                )
+            attack = in_units_of(space, config.attack)
+            self._attacks[kind] = attack.find(self.model, self.attacked(kind), space, config.attack_seed)
         return self._attacks[kind]
 
     def rate(self, kind: type[Space]) -> SuccessRate:
@@ -223,7 +238,8 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
             found[measurement.column] = float(value)
         except (TypeError, ValueError):
             what = f"measurement {measurement.column}{place_of(measurement.compute)}"
-            raise UserError(f"{what} gave {value!r}: its function must return a number") from None
+            given = f"{value!r:.40}" if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
+            raise UserError(f"{what} gave {given}: its function must return a number") from None
     return found
 
 
@@ -244,10 +260,10 @@ def of_attack(attack: Attack) -> Measurement:
     def compute(subject: Subject) -> float:
         space = subject.space(ImageBall)
         assert space is not None
-        found = attack.find(subject.model, subject.attacked(ImageBall), space, subject.config.attack_seed)
-        if not isinstance(found, AttackResult):
-            raise UserError(f"attack {attack.name} gave {type(found).__name__}: `find` must return an AttackResult")
-        return SuccessRate.of(found).average
+        model, attacked = subject.model, subject.attacked(ImageBall)
+        # a copy: one that keeps a state begins anew with each model, in whatever process
+        found = copy.deepcopy(attack).find(model, subject.attacked(ImageBall), space, subject.config.attack_seed)
+        return SuccessRate.of(checked_result(attack, found, model, attacked, space)).average
 
     return Measurement(f"{attack.name}_success", f"Success rate of attack {attack.name}", compute)
 

@@ -12,7 +12,7 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -63,7 +63,7 @@ def read_plugin(given: str) -> Plugin:
                 path = Path(str(find_spec(entry.module).origin))  # type: ignore[union-attr]
         if not path.is_file() or path.stat().st_size > LARGEST:
             raise ValueError("not a file of reasonable size" if path.exists() else "there is no such file")
-        return Plugin(f"{path.stem}.py", path.read_text("utf-8"), str(path))
+        return Plugin(f"{path.stem}.py", path.read_text("utf-8-sig"), str(path))
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise PluginError(f"cannot read the plugin {given!r} ({error}): give a Python file") from None
 
@@ -83,7 +83,7 @@ def load_plugin(plugin: Plugin) -> list[Any]:
     except (SyntaxError, ValueError) as error:
         raise PluginError(f"the plugin fails at {file}:{getattr(error, 'lineno', None) or 1}: {error}") from None
     sys.modules[module.__name__] = module  # where dataclasses look up the names in their annotations
-    with plugin_errors():
+    with plugin_errors(), chdir(Path.cwd()):  # whatever it does, the paths of the command line stay what they were
         exec(code, module.__dict__)
     return [thing for name, thing in module.__dict__.items() if not name.startswith("__")]
 

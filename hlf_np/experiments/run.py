@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -16,7 +17,7 @@ from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, training_config
 from hlf_np.experiments.jobs import Progress, work_through
 from hlf_np.experiments.measurements import collect, measure
-from hlf_np.experiments.plugins import plugin_errors
+from hlf_np.experiments.plugins import Plugin, plugin_errors
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.experiments.store import Store
 from hlf_np.models import Model
@@ -56,7 +57,12 @@ def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1)
         lay_groundwork(config, store, progress)
         missing.sort(key=lambda number: cells[number].n_train, reverse=True)  # the largest first
         threads = max(1, numba.get_num_threads() // jobs)
-        work_through(missing, partial(_computing_elsewhere, config, store.folder, threads), jobs, progress)
+        work_through(
+            missing,
+            partial(_computing_elsewhere, config.as_json(), config.plugins, store.folder, threads),
+            jobs,
+            progress,
+        )
     return store.results()
 
 
@@ -71,10 +77,13 @@ def _computing(config: RunConfig, store: Store, progress: Progress) -> Callable[
     return compute
 
 
-def _computing_elsewhere(config: RunConfig, folder: Path, threads: int) -> Callable[[int, Progress], None]:
+def _computing_elsewhere(
+    settings: dict[str, Any], plugins: tuple[Plugin, ...], folder: Path, threads: int
+) -> Callable[[int, Progress], None]:
     """The same in a process of its own, beside the one that holds the folder's lock and has laid the groundwork."""
     use_threads(threads)
     with plugin_errors():
+        config = RunConfig.from_json(settings, plugins)
         return _computing(config, Store(folder, config), lambda *said: None)
 
 
@@ -101,8 +110,9 @@ def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progre
         reach(1, "failed")
         return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
     reach(TRAINED, "attack")
-    subject = ground.subject(model, config, log)
+    subject, trained = ground.subject(model, config, log), model.state_dict()
     measurements = measure(subject, config.measurements)
+    model.load_state_dict(trained)  # whatever a measurement has done to it
     examples, distances = collect(subject)
     reach(1, "done")
     measurements["seconds"] = time.perf_counter() - started

@@ -16,11 +16,10 @@ import numpy as np
 from hlf_np.checks import check_images, check_labels
 from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.measurements import KEYS
 from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.files import DAMAGED, json_text, read_arrays, replace_file, write_text
 from hlf_np.models import Model
-
-KEYS = ("dataset", "training", "n_train", "seed")  # the first columns of results.csv
 
 
 class Store:

@@ -52,4 +52,4 @@ def _block(axes: Axes, examples: Examples, classes: Sequence[str], columns: int)
     for column, (label, prediction) in enumerate(zip(examples.labels, examples.predictions, strict=True)):
         centre = column * width + found.shape[3] / 2
         for row, words in enumerate((classes[int(label)], f"\u2192 {classes[int(prediction)]}")):
-            axes.text(centre, row * height + HEAD - 2, words, ha="center", va="bottom", fontsize=size)
+            axes.text(centre, row * height + HEAD - 2, words, ha="center", va="bottom", fontsize=size, parse_math=False)

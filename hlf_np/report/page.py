@@ -124,7 +124,7 @@ def _table(
         bodies += f"<tbody>{rows}</tbody>"
     head = "".join(f'<th scope="col">{size}</th>' for size in sizes_of(results))
     return bodies and (
-        f'<div class="scroll"><table><caption>{title} by number of training images</caption>'
+        f'<div class="scroll"><table><caption>{html.escape(title)} by number of training images</caption>'
         f'<thead><tr><th scope="col">Training</th>{head}</tr></thead>{bodies}</table></div>'
     )
 

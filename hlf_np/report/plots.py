@@ -100,8 +100,8 @@ def curve_figure(
         axes.plot([], [], color="#555555", label="paper", **DASHED)
     _size_axis(axes, sizes_of(results))
     if share:
-        axes.set_ylim(0, 1.03)
-    axes.set_ylabel(label)
+        axes.set_ylim(0, max(1.03, axes.get_ylim()[1]))
+    axes.set_ylabel(label, parse_math=False)
     return _with_legend(figure)
 
 

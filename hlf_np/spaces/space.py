@@ -8,7 +8,7 @@ a norm, and within a box. For a given batch a space draws up a `Chart`, which is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -18,6 +18,7 @@ from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_choice, check_positive
 from hlf_np.data.dataset import Codes
+from hlf_np.errors import UserError
 from hlf_np.programs.evaluation import Program
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ class Chart(ABC):
 
     def take(self, rows: Integers) -> Self:
         """The chart of some of the images."""
+        more = {each.name for each in fields(self)} - {"start", "lower", "upper"}
+        if more and type(self).of_images is Chart.of_images:  # a field that is forgotten would fit to other images
+            raise UserError(f"{type(self).__name__} must say which of its fields are of images: set of_images = (...)")
         return replace(self, **{name: getattr(self, name)[rows] for name in self.of_images})
 
 
@@ -160,6 +164,7 @@ class Space(ABC):
     option : its name on the command line, if not `name`.
     needs : what a run must have for it, if anything.
     measured : whether runs attack in it, or only train.
+    step_size : of the projected gradients of runs here, in the units of its codes; 0 for that of the run.
     """
 
     name: ClassVar[str] = ""
@@ -167,6 +172,7 @@ class Space(ABC):
     option: ClassVar[str] = ""
     needs: ClassVar[Need | None] = None
     measured: ClassVar[bool] = True
+    step_size: ClassVar[float] = 0.0
 
     epsilon: float
     norm: Norm = Norm.LINF
@@ -181,8 +187,13 @@ class Space(ABC):
 
     @classmethod
     def called(cls) -> str:
-        """Attacks in this space, in words."""
-        return cls.attacks or f"{cls.name.replace('_', ' ')} attacks"
+        """Attacks in this space, in words; a class that inherits from another space is another one."""
+        return vars(cls).get("attacks") or f"{cls.name.replace('_', ' ')} attacks"
+
+    @classmethod
+    def choice(cls) -> str:
+        """Its name on the command line."""
+        return vars(cls).get("option") or cls.name
 
     @classmethod
     def of_run(cls, given: Given) -> Space:

@@ -9,17 +9,16 @@ from hlf_np.spaces import Chart, Space
 
 @dataclass(frozen=True)
 class BrightnessChart(Chart):
+    of_images = ("start", "images")  # have an entry for each image
+
     images: np.ndarray  # (N, H, W, C)
 
     def decode(self, codes):  # (N, 1, 1, 1), factors
         return self.images * codes
 
-    def take(self, rows):
-        return BrightnessChart(self.start[rows], self.lower, self.upper, self.images[rows])
-
 
 class Brightness(Space):
-    name, attacks = "brightness", "attacks by brightness"
+    name, attacks, step_size = "brightness", "attacks by brightness", 0.05
 
     def chart(self, images, labels, codes):
         ones = np.ones((len(images), 1, 1, 1), np.float32)
