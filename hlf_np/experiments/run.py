@@ -15,7 +15,7 @@ from hlf_np.data.source import Source
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, training_config
 from hlf_np.experiments.jobs import Progress, work_through
-from hlf_np.experiments.measurements import collect, measure
+from hlf_np.experiments.measurements import Subject, collect, measure
 from hlf_np.experiments.plugins import plugin_errors
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.experiments.store import Store
@@ -101,7 +101,8 @@ def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progre
         reach(1, "failed")
         return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
     reach(TRAINED, "attack")
-    subject = ground.subject(model, config, log)
+    shared = (ground.spaces, ground.oracle, ground.neighbours, ground.surrogate)
+    subject = Subject(model, ground.dataset.test, config, *shared, log)
     measurements = measure(subject, config.measurements)
     examples, distances = collect(subject)
     reach(1, "done")
