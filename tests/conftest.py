@@ -14,7 +14,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from helpers import compute
+from helpers import EIGHT_CELLS, command, compute, numbers
 from hypothesis import settings
 
 import hlf_np
@@ -84,6 +84,27 @@ def run_python():
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """The folder of a finished smoke run, not to be changed, and the process."""
+    folder = tmp_path_factory.mktemp("smoke") / "results"
+    return folder, command("run", "--preset", "smoke", "--out", folder)
+
+
+@pytest.fixture(scope="session")
+def smoke(smoke_run):
+    """The folder of a finished smoke run; not to be changed."""
+    return smoke_run[0]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """The rows of a run of eight cells that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "results"
+    assert command(*EIGHT_CELLS, "--out", folder).returncode == 0
+    return numbers(folder)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 import io
 import os
 import signal
@@ -50,6 +49,10 @@ TINY = RunConfig(
     n_vae=10,
     n_oracle=0,
 )
+EIGHT_CELLS = (
+    *("run", "--preset", "smoke", "--sizes", "20,40", "--seeds", "2"),
+    *("--trainings", "normal,on_true_manifold_adversarial"),
+)
 KINDS = ("regular", "on_true_manifold", "on_learned_manifold")  # of attacks that are measured
 
 
@@ -91,11 +94,10 @@ def main(*arguments: object) -> tuple[int | str | None, str, str]:
     return code, output.getvalue(), errors.getvalue()
 
 
-@functools.cache
-def smoke_run(place: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of a finished smoke run, not to be changed, and the process; made once per place."""
-    folder = place / "smoke" / "results"
-    return folder, command("run", "--preset", "smoke", "--out", folder)
+def listen() -> None:
+    """Whoever ignores an interruption hands that down: what a new process calls before it begins."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

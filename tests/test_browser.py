@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from helpers import made_up_grid, report, smoke_run
+from helpers import made_up_grid, report
 
 from hlf_np.experiments.config import PRESETS, Preset
 
@@ -46,9 +46,9 @@ def look(source, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", [Preset.SMOKE, Preset.PAPER])
-def test_browsers_show_the_page_at_any_width_and_ask_nobody(tmp_path_factory, tmp_path, preset):
+def test_browsers_show_the_page_at_any_width_and_ask_nobody(smoke, tmp_path, preset):
     if preset is Preset.SMOKE:
-        text = (smoke_run(tmp_path_factory.getbasetemp())[0] / "report.html").read_text()
+        text = (smoke / "report.html").read_text()
     else:
         text = report(made_up_grid(PRESETS[preset].sizes, examples=10), PRESETS[preset])
     frames, said = look(text, tmp_path)

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import command, main, numbers, rows, smoke_run, start, tree
+from helpers import command, main, numbers, rows, start, tree
 from PIL import Image
 
 from hlf_np import cli, models
@@ -31,12 +31,6 @@ HEADER = [  # the contract's columns
     *("on_true_manifold_success_worst", "on_learned_manifold_success_worst", "learned_labels_kept"),
     *("regular_distance", "on_true_manifold_distance", "clean_distance"),
 ]
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The folder of a finished smoke run, not to be changed, and the process."""
-    return smoke_run(tmp_path_factory.getbasetemp())
 
 
 # --- help -----------------------------------------------------------------------------------------------------
@@ -89,8 +83,8 @@ def test_module_runs_the_command_line(monkeypatch, capsys):
 # --- run ------------------------------------------------------------------------------------------------------
 
 
-def test_smoke_run_leaves_what_the_contract_promises(smoke):
-    folder, done = smoke
+def test_smoke_run_leaves_what_the_contract_promises(smoke_run):
+    folder, done = smoke_run
     assert (done.returncode, done.stderr) == (0, "")
 
     names = (folder / "results.csv").read_text().split("\n")[0].split(",")
@@ -132,8 +126,8 @@ def claims_of(folder):
         )
 
 
-def test_smoke_run_prints_its_table_and_the_claims(smoke):
-    folder, done = smoke
+def test_smoke_run_prints_its_table_and_the_claims(smoke_run):
+    folder, done = smoke_run
     announced, *lines = done.stdout.split("\n")
     assert re.fullmatch(
         r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?, a guess from a short trial\.", announced
@@ -148,13 +142,13 @@ def test_smoke_run_prints_its_table_and_the_claims(smoke):
 
 
 @pytest.mark.slow
-def test_the_same_command_again_computes_nothing_and_says_the_same(smoke, tmp_path):
-    folder = shutil.copytree(smoke[0], tmp_path / "results")
+def test_the_same_command_again_computes_nothing_and_says_the_same(smoke_run, tmp_path):
+    folder = shutil.copytree(smoke_run[0], tmp_path / "results")
     before, times = tree(folder), {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")}
     assert len(times) == 2 * len(rows(folder)) + 10  # cells, models and VAEs
     done = command("run", "--preset", "smoke", "--out", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    announced, table = smoke[1].stdout.split("Report")[0].split("\n", 1)
+    announced, table = smoke_run[1].stdout.split("Report")[0].split("\n", 1)
     assert announced.startswith("14 models")
     assert done.stdout.split("Report")[0] == table
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")} == times
@@ -200,14 +194,14 @@ def test_a_terminal_shows_what_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
-    folder = shutil.copytree(smoke[0], tmp_path / "results")
+    folder = shutil.copytree(smoke, tmp_path / "results")
     for name in ("results.csv", "claims.json", "report.html"):
         (folder / name).unlink()
     shutil.rmtree(folder / "figures")
     code, output, errors = main("report", folder)
     expected = [*claims_of(folder), f"Report: {folder / 'report.html'}", ""]
     assert (code, output.split("\n"), errors) == (0, expected, "")
-    assert tree(folder) == tree(smoke[0])
+    assert tree(folder) == tree(smoke)
 
 
 @pytest.mark.slow
@@ -223,12 +217,17 @@ def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkey
 
 @pytest.mark.slow
 def test_report_of_an_unfinished_run_shows_what_there_is(smoke, tmp_path):
-    folder = shutil.copytree(smoke[0], tmp_path / "results")
+    folder = shutil.copytree(smoke, tmp_path / "results")
     for path in list((folder / "cells").iterdir())[1:]:
         path.unlink()
     assert main("report", folder)[0] == 0
     (only,) = numbers(folder)
-    assert only in numbers(smoke[0])
+    assert only in numbers(smoke)
+
+
+def printed(output):
+    """The numbers that `evaluate` has printed, by their titles."""
+    return {title: float(value) for value, title in (line.split("  ") for line in output.splitlines()[1:])}
 
 
 @pytest.mark.slow
@@ -246,7 +245,7 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     model = models.load(tmp_path / "new" / "model.npz")
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
-    values = {title: float(value) for value, title in (line.split("  ") for line in found.splitlines()[1:])}
+    values = printed(found)
     assert found.startswith("Of 80 test images of fonts; regular attacks within 0.3:\n")
     assert values["Test error"] == pytest.approx(1 - right.mean(), abs=6e-5)
     assert "learned" not in found
@@ -268,7 +267,7 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
 
 
 def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
-    model, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "l2.npz"
+    model, out = smoke / "models" / "normal-200-0.npz", tmp_path / "l2.npz"
     settings = ("--images", 20, "--steps", 3, "--norm", "l2", "--rule", "sign", "--epsilon", 0.7, "--step-size", 0.5)
     assert main("attack", model, *settings, "--out", out)[0] == 0
     with np.load(out) as stored:
@@ -279,12 +278,12 @@ def test_an_attack_of_norm_l2_stays_in_its_ball(smoke, tmp_path):
 @pytest.mark.parametrize("method", ["pgd", "fgsm", "cw", "random"])
 @pytest.mark.parametrize("space", ["image", "true-manifold", "learned-manifold", "transformations"])
 def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
-    path, out = smoke[0] / "models" / "normal-200-0.npz", tmp_path / "found.npz"
+    path, out = smoke / "models" / "normal-200-0.npz", tmp_path / "found.npz"
     settings = ("--images", 25, "--norm", "l2")
     if method == "pgd":
         settings += ("--steps", 5, "--step-size", 0.05, "--objective", "margin")
     if space == "learned-manifold":
-        settings += ("--manifolds", smoke[0] / "manifolds")
+        settings += ("--manifolds", smoke / "manifolds")
     code, output, errors = main("attack", path, "--attack", method, "--space", space, *settings, "--out", out)
     assert (code, errors) == (0, "")
     model, test = models.load(path), load_fonts(0, 25).test
@@ -318,17 +317,17 @@ def test_train_knows_trainings_and_variants(tmp_path, training):
 
 def test_train_knows_the_learned_manifold_of_a_run(smoke, tmp_path):
     given = ("--training", "on_learned_manifold_adversarial", "--n-train", 20, "--epochs", 1)
-    code, _, errors = main("train", *given, "--manifolds", smoke[0] / "manifolds", "--out", tmp_path / "m.npz")
+    code, _, errors = main("train", *given, "--manifolds", smoke / "manifolds", "--out", tmp_path / "m.npz")
     assert (code, errors) == (0, "")
     expected = models.cnn(seed=0)
-    space = LearnedManifold(stored_vaes(smoke[0] / "manifolds", 10))
+    space = LearnedManifold(stored_vaes(smoke / "manifolds", 10))
     train(expected, load_fonts(20, 0).train, given[1], epochs=1, space=space)
     for name, array in models.load(tmp_path / "m.npz").state_dict().items():
         np.testing.assert_array_equal(array, expected.state_dict()[name])
 
 
 def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_path):
-    folder = smoke[0]
+    folder = smoke
     settings = stored_config(folder)
     row = rows(folder)[-1]
     model = folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz"
@@ -338,21 +337,18 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     counts = ("--n-test", settings.n_test, "--n-attacked", settings.n_attacked, "--n-attacked-on-manifold", 50)
     code, output, errors = main("evaluate", model, *counts, "--restarts", 2, "--manifolds", manifolds)
     assert (code, errors) == (0, "")
-    found = {title: float(value) for value, title in (line.split("  ") for line in output.splitlines()[1:])}
-
+    found = printed(output)
     classifier, test = models.load(model), load_fonts(0, 50).test
     attacked = test.take(np.flatnonzero(classifier.predict(test.images) == test.labels))
     result = PGD(restarts=2).find(classifier, attacked, LearnedManifold(stored_vaes(manifolds, 10)))
-    assert found["Success rate of attacks on the learned manifold"] == pytest.approx(
-        result.restart_success.mean(), abs=6e-5
-    )
-    assert found["Success rate of attacks on the learned manifold, any restart"] == pytest.approx(
-        result.success.mean(), abs=6e-5
-    )
-    kept = labels_kept(oracle, result.images, attacked.labels)
-    assert found[
-        "Share of images attacked on the learned manifold that keep their label, by the oracle"
-    ] == pytest.approx(kept, abs=6e-5)
+    expected = {
+        "Success rate of attacks on the learned manifold": result.restart_success.mean(),
+        "Success rate of attacks on the learned manifold, any restart": result.success.mean(),
+        "Share of images attacked on the learned manifold that keep their label, by the oracle": labels_kept(
+            oracle, result.images, attacked.labels
+        ),
+    }
+    assert {title: found[title] for title in expected} == pytest.approx(expected, abs=6e-5)
 
 
 @pytest.mark.slow

@@ -30,12 +30,12 @@ def test_times_are_said_in_the_unit_that_fits(seconds, words):
     assert duration(seconds) == words
 
 
-def after(folder, *results):
+def after(folder, *results, attempt=lambda config, source: CELLS | SHARED):
     """What is estimated where these results are finished."""
     with open_store(folder, CONFIG) as store:
         for result in results:
             store.save(result, models.Model(CONFIG.architecture))
-        return estimate(CONFIG, store, source_of(CONFIG), lambda config, source: CELLS | SHARED)
+        return estimate(CONFIG, store, source_of(CONFIG), attempt)
 
 
 def test_a_run_that_begins_takes_what_the_trial_says(tmp_path):
@@ -64,10 +64,7 @@ def test_a_failed_model_says_nothing_of_the_others(tmp_path):
 
 def test_nothing_is_tried_where_nothing_is_left(tmp_path):
     done = [made_up(cell.training, cell.n_train, cell.seed) for cell in CONFIG.cells()]
-    with open_store(tmp_path, CONFIG) as store:
-        for result in done:
-            store.save(result, models.Model(CONFIG.architecture))
-        assert estimate(CONFIG, store, source_of(CONFIG), None) == Estimate({}, finished=4)
+    assert after(tmp_path, *done, attempt=None) == Estimate({}, finished=4)
 
 
 def test_a_trial_measures_everything_that_takes_time():

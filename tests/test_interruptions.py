@@ -12,32 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import TINY, Killed, command, compute, numbers, start, tree, wait_until
+from helpers import EIGHT_CELLS, TINY, Killed, command, compute, listen, numbers, start, tree, wait_until
+from test_jobs import alive, workers_of
 
 from hlf_np import UserError
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.results import Cell
 from hlf_np.trainings import NORMAL, training_of
 
-TRAININGS = ("--trainings", "normal,on_true_manifold_adversarial")
 ONE_TRAINING = RunConfig(**vars(TINY) | {"trainings": (training_of("on_learned_manifold_adversarial"),)})
 WRITES = 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
-GRID = ("run", "--preset", "smoke", *TRAININGS, "--sizes", "20,40", "--seeds", "2")  # eight cells
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The rows of a run of GRID that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    assert command(*GRID, "--out", folder / "results").returncode == 0
-    return numbers(folder / "results")
 
 
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory, uninterrupted):
     """How long such a run takes, now that its kernels have been compiled."""
     started = time.monotonic()
-    assert command(*GRID, "--out", tmp_path_factory.mktemp("timed") / "results").returncode == 0
+    assert command(*EIGHT_CELLS, "--out", tmp_path_factory.mktemp("timed") / "results").returncode == 0
     return time.monotonic() - started
 
 
@@ -123,44 +114,28 @@ def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finis
         assert tree(folder).keys() == tree(finished).keys()
 
 
-@pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_in_the_same_results(tmp_path, uninterrupted):
-    folder = tmp_path / "results"
-    random = np.random.default_rng(0)
-    kept: dict[str, bytes] = {}
-    for finished in (0, 1, 3, 5):
-        process = start(*GRID, "--out", folder)
-        wait_until(lambda least=finished: len(list(folder.glob("cells/*.npz"))) >= least, process)
-        time.sleep(random.uniform(0, 0.2))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        for path in folder.glob("cells/*.npz"):
-            kept.setdefault(path.name, path.read_bytes())
-    assert kept
-    done = command(*GRID, "--out", folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert numbers(folder) == uninterrupted
-    assert {name: (folder / "cells" / name).read_bytes() for name in kept} == kept  # even their seconds
-    assert not [name for name in tree(folder) if name.endswith(".tmp")]
-
-
 def killed_again_and_again(parent, random, kills, seconds):
     """Folders of runs that were killed at random instants and repeated until they ended, the last by an undisturbed
     one."""
-    folders = [parent / "0"]
+    folders, kept = [parent / "0"], {}
     while kills:
-        process = start(*GRID, "--threads", 1, "--out", folders[-1])
+        process = start(*EIGHT_CELLS, "--threads", 1, "--out", folders[-1])
         try:
             _, errors = process.communicate(timeout=random.uniform(0, seconds))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+            assert process.returncode == -signal.SIGKILL
+            for path in folders[-1].glob("cells/*.npz"):
+                kept.setdefault(path, path.read_bytes())
             kills -= 1
         else:
             assert (process.returncode, errors) == (0, "")
             folders.append(parent / str(len(folders)))
-    assert command(*GRID, "--out", folders[-1]).returncode == 0
+    done = command(*EIGHT_CELLS, "--out", folders[-1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert kept
+    assert {path: path.read_bytes() for path in kept} == kept  # even their seconds
     return folders
 
 
@@ -174,25 +149,40 @@ def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path,
         folders = [folder for future in several for folder in future.result()]
     for folder in folders:
         assert numbers(folder) == uninterrupted
+        assert not [name for name in tree(folder) if name.endswith(".tmp")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_so_in_one_line_and_goes_on(tmp_path, uninterrupted, number):
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [*((number, jobs) for number in (signal.SIGINT, signal.SIGTERM) for jobs in (1, 2)), (signal.SIGKILL, 2)],
+)
+def test_a_stopped_run_says_so_in_one_line_leaves_no_process_and_goes_on(tmp_path, uninterrupted, number, jobs):
     folder = tmp_path / "results"
-    # whoever ignores an interruption hands that down
-    process = start(*GRID, "--out", folder, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
-    wait_until(lambda: len(list(folder.glob("cells/*.npz"))) >= 2, process)
-    process.send_signal(number)
+    process = start(*EIGHT_CELLS, "--out", folder, "--jobs", jobs, start_new_session=True, preexec_fn=listen)
+    wait_until(lambda: len(list(folder.glob("cells/*.npz"))) >= 2 // jobs, process)
+    workers = workers_of(process.pid)
+    assert len(workers) == (jobs if jobs > 1 else 0)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it
+    else:
+        process.send_signal(number)
     output, errors = process.communicate()
-    assert process.returncode == 130
+    for _ in range(1000):
+        if not any(map(alive, workers)):
+            break
+        time.sleep(0.01)
+    assert not any(map(alive, workers))
     assert output.startswith("8 models to train and attack: ")
     assert output.count("\n") == 1
-    assert errors.split("\n") == [
-        "",
-        "Interrupted: what is finished is stored; the same command goes on from there.",
-        "",
-    ]
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 130
+        said = "Interrupted: what is finished is stored; the same command goes on from there."
+        assert errors.split("\n") == ["", said, ""]
     assert not (folder / "results.csv").exists()
-    assert command(*GRID, "--out", folder).returncode == 0
+    done = command(*EIGHT_CELLS, "--out", folder)
+    assert (done.returncode, done.stderr) == (0, "")
     assert numbers(folder) == uninterrupted
+    assert not [name for name in tree(folder) if name.endswith(".tmp")]

@@ -8,15 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import TINY, command, compute, numbers, quiet, start, tree, wait_until
+from helpers import EIGHT_CELLS, TINY, command, compute, numbers, quiet, start, tree, wait_until
 
 from hlf_np import UserError
 from hlf_np.experiments.folder import open_store
 from hlf_np.experiments.jobs import work_through
 from hlf_np.experiments.run import run_grid
-
-GRID = ("run", "--preset", "smoke", "--trainings", "normal,adversarial", "--sizes", "20,40", "--seeds", "2")
-
 
 # --- what the processes do; they import it from here ---------------------------------------------------------
 
@@ -123,65 +120,19 @@ def test_the_largest_cells_are_begun_first(tmp_path, monkeypatch):
     assert sorted(begun) == list(range(len(cells)))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "results"
-    assert command(*GRID, "--out", folder).returncode == 0
-    return numbers(folder)
-
-
 def workers_of(process):
     """The processes of a run, without Python's own tracker of resources."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def listen():
-    """Whoever ignores an interruption hands that down."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_outlives_the_run_and_the_same_command_goes_on(tmp_path, undisturbed, number):
+def test_a_dead_process_ends_the_run_in_one_line(tmp_path, uninterrupted):
     folder = tmp_path / "results"
-    process = start(*GRID, "--out", folder, "--jobs", 2, start_new_session=True, preexec_fn=listen)
-    wait_until(lambda: len(list(folder.glob("cells/*.npz"))) >= 1, process)
-    workers = workers_of(process.pid)
-    assert len(workers) == 2
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does it
-    else:
-        process.send_signal(number)
-    _, errors = process.communicate()
-    for _ in range(1000):
-        if not any(map(alive, workers)):
-            break
-        time.sleep(0.01)
-    assert not any(map(alive, workers))
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 130
-        assert errors.split("\n")[-2:] == [
-            "Interrupted: what is finished is stored; the same command goes on from there.",
-            "",
-        ]
-        assert "Traceback" not in errors
-    done = command(*GRID, "--out", folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert numbers(folder) == undisturbed
-    assert not [name for name in tree(folder) if name.endswith(".tmp")]
-
-
-@pytest.mark.slow
-def test_a_dead_process_ends_the_run_in_one_line(tmp_path, undisturbed):
-    folder = tmp_path / "results"
-    process = start(*GRID, "--out", folder, "--jobs", 2)
+    process = start(*EIGHT_CELLS, "--out", folder, "--jobs", 2)
     wait_until(lambda: (folder / "cells").exists(), process)
     process.send_signal(signal.SIGSTOP)  # so that it is still there when the second run has been refused
-    second = command(*GRID, "--out", folder, "--jobs", 2)
+    second = command(*EIGHT_CELLS, "--out", folder, "--jobs", 2)
     assert (second.returncode, second.stdout) == (2, "")
     assert "another run is writing to" in second.stderr
     process.send_signal(signal.SIGCONT)
@@ -190,5 +141,5 @@ def test_a_dead_process_ends_the_run_in_one_line(tmp_path, undisturbed):
     assert process.returncode == 2
     assert errors.startswith("hlf_np: one of the processes was stopped by SIGKILL")
     assert errors.count("\n") == 1
-    assert command(*GRID, "--out", folder).returncode == 0
-    assert numbers(folder) == undisturbed
+    assert command(*EIGHT_CELLS, "--out", folder).returncode == 0
+    assert numbers(folder) == uninterrupted

@@ -6,25 +6,24 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import command, main, smoke_run, tree
+from helpers import command, main, tree
 
 from hlf_np import models
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory, smoke):
     """A folder with a finished run, a model, and things that are neither."""
-    finished, _ = smoke_run(tmp_path_factory.getbasetemp())
     place = tmp_path_factory.mktemp("workplace")
-    shutil.copytree(finished, place / "done")
-    shutil.copytree(finished, place / "damaged")
+    shutil.copytree(smoke, place / "done")
+    shutil.copytree(smoke, place / "damaged")
     damaged = place / "damaged" / "cells" / "normal-100-0.npz"
     damaged.write_bytes(damaged.read_bytes()[:-50])
     (vae,) = (place / "damaged" / "manifolds").glob("vae-4-*.npz")
     vae.write_bytes(vae.read_bytes()[:-50])
     (place / "unstarted").mkdir()
-    shutil.copy(finished / "config.json", place / "unstarted")
-    content = json.loads((finished / "config.json").read_text())
+    shutil.copy(smoke / "config.json", place / "unstarted")
+    content = json.loads((smoke / "config.json").read_text())
     content["run"]["architecture"] = ["cnn"]
     (place / "odd").mkdir()
     (place / "odd" / "config.json").write_text(json.dumps(content))

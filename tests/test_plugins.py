@@ -27,6 +27,7 @@ from hlf_np.trainings import Training
 PLUGINS = Path(__file__).parent / "plugins"
 FIVE = ("label_smoothing", "noise", "brightness", "stripes", "confidence")
 GRID = ("run", "--preset", "smoke", "--sizes", "60", "--vae-images", 0)
+STRIPES = ("--dataset", "stripes", "--trainings", "normal,label_smoothing,brightness_adversarial")
 
 
 def given(*names):
@@ -37,8 +38,7 @@ def given(*names):
 def finished(tmp_path_factory):
     """The folder of a run with all five, on the dataset of one of them; not to be changed."""
     out = tmp_path_factory.mktemp("plugins") / "results"
-    chosen = ("--dataset", "stripes", "--trainings", "normal,label_smoothing,brightness_adversarial")
-    code, output, errors = main(*GRID, *chosen, *given(*FIVE), "--out", out)
+    code, output, errors = main(*GRID, *STRIPES, *given(*FIVE), "--out", out)
     assert (code, errors) == (0, "")
     return out, output
 
@@ -72,9 +72,8 @@ def test_a_run_measures_trains_and_shows_what_plugins_declare(finished):
 def test_what_is_measured_is_what_the_functions_compute(finished):
     folder = finished[0]
     model = models.load(folder / "models" / "normal-60-0.npz")
-    found = catalogue(tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE))
-    (source,) = found.sources
-    config = stored_config(folder, tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE))
+    plugins = tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE)
+    (source,), config = catalogue(plugins).sources, stored_config(folder, plugins)
     test = source_of(config).dataset(0, config.n_test).test
     assert set(map(bytes, test.images)) <= set(map(bytes, source.open().test.images))
     logits = model.logits(test.images).astype(np.float64)
@@ -117,8 +116,7 @@ def test_another_version_of_a_plugin_is_refused(finished, tmp_path):
 
 @pytest.mark.slow
 def test_jobs_load_plugins_too(finished, tmp_path):
-    chosen = ("--dataset", "stripes", "--trainings", "normal,label_smoothing,brightness_adversarial")
-    done = command(*GRID, *chosen, *given(*FIVE), "--jobs", 2, "--out", tmp_path / "jobs")
+    done = command(*GRID, *STRIPES, *given(*FIVE), "--jobs", 2, "--out", tmp_path / "jobs")
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(tmp_path / "jobs") == numbers(finished[0])
 

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers import made_up, made_up_grid, report, rows, smoke_run
+from helpers import made_up, made_up_grid, report, rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -81,12 +81,6 @@ class Page(HTMLParser):
             self.cells[-1].append(data)
         elif self.open and self.open[-1] == "caption":
             self.caption = data.split(" by number of training images")[0]
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The folder of a finished smoke run; not to be changed."""
-    return smoke_run(tmp_path_factory.getbasetemp())[0]
 
 
 @pytest.fixture(scope="module")
@@ -306,21 +300,14 @@ def test_legends_of_all_trainings_lie_outside_of_the_axes():
 
 
 def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
-    examples = made_up(examples=3).examples
-    none = made_up(examples=0).examples
-    figure = gallery_figure(
-        {
-            ImageBall: examples["regular"],
-            TrueManifold: none["on_true_manifold"],
-            LearnedManifold: examples["on_learned_manifold"],
-        },
-        LETTERS,
-    )
+    examples = {kind: made_up(examples=3).examples[kind.name] for kind in (ImageBall, TrueManifold, LearnedManifold)}
+    examples[TrueManifold] = made_up(examples=0).examples[TrueManifold.name]
+    figure = gallery_figure(examples, LETTERS)
     assert [axes.get_title("left") for axes in figure.axes] == ["Regular attacks", "Attacks on the learned manifold"]
-    for axes, kind in zip(figure.axes, ("regular", "on_learned_manifold"), strict=True):
+    for axes, space in zip(figure.axes, (ImageBall, LearnedManifold), strict=True):
         words = [text.get_text() for text in axes.texts]
         assert words == ["original", "adversarial", "difference", "A", "\u2192 B", "B", "\u2192 C", "C", "\u2192 D"]
-        sheet, found = axes.images[0].get_array(), examples[kind]
+        sheet, found = axes.images[0].get_array(), examples[space]
         differences = found.adversarial - found.originals
         for column in range(3):
             rows = [sheet[top : top + 28, 31 * column :][:, :28] for top in (10, 48, 86)]

@@ -12,7 +12,7 @@ from helpers import TINY, examined, main, quiet, rows, tree
 from hlf_np import attacks, models
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.attacks import PGD, CarliniWagner
-from hlf_np.experiments.config import PRESETS, Preset, RunConfig
+from hlf_np.experiments.config import PRESETS, Preset
 from hlf_np.experiments.folder import open_store, stored_config
 from hlf_np.experiments.groundwork import lay_groundwork, source_of, spaces_of
 from hlf_np.experiments.run import training_config
@@ -107,16 +107,8 @@ def test_the_variant_is_that_of_every_adversarial_training(variant, fraction, st
 
 @pytest.fixture(scope="module")
 def config():
-    return RunConfig(
-        **vars(TINY)
-        | {
-            "attack": PGD(3, 0.02, restarts=2),
-            "n_test": 150,
-            "n_attacked": 120,
-            "n_attacked_on_manifold": 100,
-            "carlini_wagner": CarliniWagner(iterations=4),
-        }
-    )
+    counts = {"n_test": 150, "n_attacked": 120, "n_attacked_on_manifold": 100}
+    return replace(TINY, attack=PGD(3, 0.02, restarts=2), carlini_wagner=CarliniWagner(iterations=4), **counts)
 
 
 @pytest.fixture(scope="module")

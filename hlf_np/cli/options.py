@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from hlf_np.manifolds import Vae
     from hlf_np.spaces import Need
 
-
 # Larger numbers are typing errors; kernels and arrays could not hold some of them.
 COUNT, SIZE = click.IntRange(max=10**6), click.FloatRange(max=10**6)
+PATH = click.Path(path_type=Path)
 
 
 class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
@@ -55,9 +55,6 @@ class NamesOption(click.Option):
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
     """An option whose help tells its default."""
     return click.option(*names, show_default=True, **settings)
-
-
-PATH = click.Path(path_type=Path)
 
 
 def path_option(name: str, default: str, help: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 from hlf_np.architectures import DEFAULTS, Architecture, Kind
@@ -129,8 +130,7 @@ class RunConfig:
     @property
     def has(self) -> set[Need]:
         """What the run has of all that trainings, spaces and measurements may need."""
-        known = {Need.TRUE_MANIFOLD} if self.true_manifold else set()
-        return known | ({Need.LEARNED_MANIFOLD} if self.n_vae else set())
+        return needs_met(self.true_manifold, bool(self.n_vae))
 
     @property
     def catalogue(self) -> Catalogue:
@@ -144,10 +144,8 @@ class RunConfig:
 
     def cells(self) -> Iterator[Cell]:
         """The grid, small models first, so that a broken setting shows early."""
-        for size in sorted(self.sizes):
-            for seed in range(self.seeds):
-                for training in self.trainings:
-                    yield Cell(training, size, seed)
+        for size, seed, training in product(sorted(self.sizes), range(self.seeds), self.trainings):
+            yield Cell(training, size, seed)
 
     def as_json(self) -> dict[str, Any]:
         """Plain types only; of plugins their names and digests."""
@@ -177,6 +175,12 @@ class RunConfig:
         plain = older | values | {"plugins": []}
         config: RunConfig = from_plain(cls, plain, {Training: lambda name: training_of(name, known)})
         return replace(config, plugins=used)
+
+
+def needs_met(true_manifold: bool, learned_manifold: bool) -> set[Need]:
+    """The needs of trainings, spaces and measurements that are met where these manifolds are known, or not."""
+    known = {Need.TRUE_MANIFOLD: true_manifold, Need.LEARNED_MANIFOLD: learned_manifold}
+    return {need for need, is_known in known.items() if is_known}
 
 
 LACKING = {

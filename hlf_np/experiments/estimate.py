@@ -94,7 +94,7 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     training = {
         t: whole(training_config(config, t, spaces), Model(config.architecture), largest) for t in config.trainings
     }
-    few = Split(split.images, split.labels, split.codes).take(slice(TRIAL_IMAGES))
+    few = split.take(slice(TRIAL_IMAGES))
     attack = replace(config.attack, restarts=1, stop_early=False)
     _try_additions(config, model, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)

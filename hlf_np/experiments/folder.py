@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
+import numba
 import numpy as np
 
 from hlf_np import __version__
@@ -36,8 +37,6 @@ LARGEST_SETTINGS = 2**20  # bytes of config.json
 
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
-    import numba
-
     return {
         "hlf_np": __version__,
         "python": platform.python_version(),
@@ -74,11 +73,8 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
                     " repeat that command, or give another folder"
                 )
         else:
-            content = {
-                "run": config.as_json(),
-                "command": f"python -m hlf_np {shlex.join(sys.argv[1:])}",
-                "versions": versions(),
-            }
+            command = f"python -m hlf_np {shlex.join(sys.argv[1:])}"
+            content = {"run": config.as_json(), "command": command, "versions": versions()}
             write_text(settings, json_text(content))
         for plugin in config.plugins:
             write_text(folder / "plugins" / plugin.name, plugin.text)

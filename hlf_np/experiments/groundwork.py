@@ -20,9 +20,8 @@ from hlf_np.data.dataset import Dataset
 from hlf_np.data.declared import open_source
 from hlf_np.data.source import Source
 from hlf_np.errors import UserError
-from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.config import RunConfig, needs_met
 from hlf_np.experiments.jobs import Progress
-from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.store import Store
 from hlf_np.manifolds import Vae, VaeConfig, VaeLog, class_vaes
 from hlf_np.manifolds.oracle import OracleConfig, Recipe, train_once, train_oracle
@@ -48,10 +47,6 @@ class Groundwork:
     oracle: Model | None = None
     neighbours: Floats | None = None
     surrogate: Model | None = None
-
-    def subject(self, model: Model, config: RunConfig, log: list[EpochLog]) -> Subject:
-        """A trained model, to be examined."""
-        return Subject(model, self.dataset.test, config, self.spaces, self.oracle, self.neighbours, self.surrogate, log)
 
 
 def source_of(config: RunConfig) -> Source:
@@ -96,12 +91,9 @@ def fit(
     most = {"n_vae": source.class_size, "n_oracle": judged * source.train_size, "n_neighbours": source.train_size}
     most |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
     described |= {name: min(getattr(config, name), bound) for name, bound in most.items()}
-    known = source.manifold is not None
-    missing = set() if known else {Need.TRUE_MANIFOLD}
-    if chosen.get("n_vae", described["n_vae"]):
+    has = needs_met(source.manifold is not None, bool(chosen.get("n_vae", described["n_vae"])))
+    if Need.LEARNED_MANIFOLD in has:
         described["vae"] = _vae_config(config.vae, vae_channels, source)
-    else:
-        missing.add(Need.LEARNED_MANIFOLD)
     shape: dict[str, Any] = {"classes": len(source.class_names), "image_shape": source.image_shape}
     wanted: Architecture = chosen.get("architecture", config.architecture)
     fitting = wanted.with_widths(channels, **shape) if channels else replace(wanted, **shape)
@@ -110,9 +102,9 @@ def fit(
         "dataset": source.name,
         "data_seed": source.seed,
         "classes": source.class_names,
-        "true_manifold": known,
+        "true_manifold": Need.TRUE_MANIFOLD in has,
         "sizes": tuple(size for size in config.sizes if size <= source.train_size) or (source.train_size,),
-        "trainings": tuple(t for t in (*config.trainings, *added) if not t.needs & missing),
+        "trainings": tuple(t for t in (*config.trainings, *added) if t.needs <= has),
     }
     return replace(config, **described | chosen | {"architecture": fitting})
 
@@ -127,8 +119,8 @@ def _vae_config(vae: VaeConfig, channels: tuple[int, ...] | None, source: Source
 def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
     """The spaces that models are trained and attacked in: all that are declared and have what they need."""
     given = Given(source, vaes, config.epsilon, config.latent_epsilon, config.norm)
-    missing = (set() if source.manifold else {Need.TRUE_MANIFOLD}) | (set() if vaes else {Need.LEARNED_MANIFOLD})
-    return tuple(space.of_run(given) for space in config.catalogue.spaces if space.needs not in missing)
+    has = needs_met(source.manifold is not None, bool(vaes))
+    return tuple(space.of_run(given) for space in config.catalogue.spaces if space.needs is None or space.needs in has)
 
 
 def lay_groundwork(config: RunConfig, store: Store, progress: Progress) -> Groundwork:

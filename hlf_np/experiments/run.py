@@ -16,7 +16,7 @@ from hlf_np.data.source import Source
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, training_config
 from hlf_np.experiments.jobs import Progress, work_through
-from hlf_np.experiments.measurements import collect, measure
+from hlf_np.experiments.measurements import Subject, collect, measure
 from hlf_np.experiments.plugins import Plugin, plugin_errors
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.experiments.store import Store
@@ -110,7 +110,8 @@ def run_cell(config: RunConfig, cell: Cell, ground: Groundwork, progress: Progre
         reach(1, "failed")
         return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
     reach(TRAINED, "attack")
-    subject, trained = ground.subject(model, config, log), model.state_dict()
+    shared = (ground.spaces, ground.oracle, ground.neighbours, ground.surrogate)
+    subject, trained = Subject(model, ground.dataset.test, config, *shared, log), model.state_dict()
     measurements = measure(subject, config.measurements)
     model.load_state_dict(trained)  # whatever a measurement has done to it
     examples, distances = collect(subject)

@@ -18,25 +18,19 @@ from hlf_np.errors import UserError
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.measurements import KEYS
 from hlf_np.experiments.results import Cell, CellResult, Examples
-from hlf_np.files import DAMAGED, json_text, read_arrays, replace_file, write_text
+from hlf_np.files import DAMAGED, read_arrays, replace_file, write_text
 from hlf_np.models import Model
 
 
 class Store:
-    """A results folder. Open it with `open_store`."""
+    """A results folder. Open it with `open_store`.
+
+    manifolds : the folder of the VAEs and the oracle; models : that of the trained models and of the surrogate.
+    """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder, self.config = folder, config
-
-    @property
-    def manifolds(self) -> Path:
-        """The folder of the VAEs and the oracle."""
-        return self.folder / "manifolds"
-
-    @property
-    def models(self) -> Path:
-        """The folder of the trained models and of the surrogate of transfer attacks."""
-        return self.folder / "models"
+        self.manifolds, self.models = folder / "manifolds", folder / "models"
 
     def model_path(self, cell: Cell) -> Path:
         return self.models / f"{cell.name}.npz"
@@ -99,12 +93,9 @@ class Store:
         writer.writerow([*KEYS, *columns])
         for result in results:
             keys = [self.config.dataset, result.cell.training, result.cell.n_train, result.cell.seed]
-            writer.writerow([*keys, *(_csv_value(result.value(column)) for column in columns)])
+            values = map(result.value, columns)
+            writer.writerow([*keys, *("" if math.isnan(value) else f"{value:.6f}" for value in values)])
         write_text(self.folder / "results.csv", text.getvalue())
-
-    def write_json(self, name: str, content: Any) -> None:
-        """A JSON file that people can read."""
-        write_text(self.folder / name, json_text(content))
 
 
 def _checked(examples: Examples) -> Examples:
@@ -116,7 +107,3 @@ def _checked(examples: Examples) -> Examples:
     if examples.adversarial.shape != examples.originals.shape:
         raise ValueError("images before and after are of different shapes")
     return examples
-
-
-def _csv_value(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"

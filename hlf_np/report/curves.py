@@ -62,10 +62,11 @@ def compared(
     sizes = sizes_of(results)
 
     def means(cells: Sequence[CellResult]) -> dict[Training, Floats]:
-        found = {
-            curve.training: dict(zip(curve.sizes, curve.mean, strict=True)) for curve in curves(cells, measurement)
-        }
-        return {training: np.array([row.get(size, math.nan) for size in sizes]) for training, row in found.items()}
+        found = {}
+        for curve in curves(cells, measurement):
+            by_size = dict(zip(curve.sizes, curve.mean, strict=True))
+            found[curve.training] = np.array([by_size.get(size, math.nan) for size in sizes])
+        return found
 
     papers, nothing = means(published), np.full(len(sizes), math.nan)
     return [(training, ours, papers.get(training, nothing)) for training, ours in means(results).items()]

@@ -38,7 +38,7 @@ def page(
     template = Template(resources.files("hlf_np.report").joinpath("template.html").read_text(encoding="utf-8"))
     paper = published(config)
     same_sizes = beside(paper, results)
-    curves = {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
+    measured, curves = config.measurements, {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
         summary="\n".join(_summary(claim) for claim in claims),
@@ -50,13 +50,11 @@ def page(
         differences=f"<p>{html.escape(_COMPARED + differences(config))}</p>" if same_sizes else "",
         curves="\n".join(
             curves.pop(m.column, "") + _table(results, m.column, m.title, same_sizes)
-            for m in config.measurements
+            for m in measured
             if m.shown in (Shown.CURVE, Shown.TABLE)
         )
         + "\n".join(curves.values()),
-        any_restart="\n".join(
-            _table(results, m.column, m.title) for m in config.measurements if m.shown is Shown.ASIDE
-        ),
+        any_restart="\n".join(_table(results, m.column, m.title) for m in measured if m.shown is Shown.ASIDE),
         manifold=_figures(pictures, Section.MANIFOLD) or "<p>This run learned no manifold.</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         duration=_duration(sum(r.value("seconds") for r in results)),

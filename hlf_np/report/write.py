@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hlf_np.experiments.claims import Claim, evaluate_claims
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.store import Store
-from hlf_np.files import write_text
+from hlf_np.files import json_text, write_text
 from hlf_np.report.figures import draw
 from hlf_np.report.manifolds import draw_manifolds
 from hlf_np.report.page import page
@@ -21,7 +21,7 @@ def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
     paper = published(store.config)
     claims = evaluate_claims(results, paper)
     store.write_csv(results)
-    store.write_json("claims.json", [claim.as_json() for claim in claims])
+    write_text(store.folder / "claims.json", json_text([claim.as_json() for claim in claims]))
     pictures = [*draw(results, store.config.classes, paper, store.config.catalogue), *draw_manifolds(store)]
     write_pictures(pictures, store.folder)
     record = json.loads((store.folder / "config.json").read_text())

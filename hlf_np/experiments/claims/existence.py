@@ -57,9 +57,8 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     yardstick = next((y for y in YARDSTICKS if _measured_by(y, results)), TRUE)
     keys = [yardstick.key(kind) for kind in yardstick.kinds]
     cells = _measured_by(yardstick, results)
-    effects = np.array(
-        [min(superiority(r.distances[keys[0]], r.distances[other]) for other in keys[1:]) for r in cells]
-    )
+    regular, *others = keys
+    effects = np.array([min(superiority(r.distances[regular], r.distances[key]) for key in others) for r in cells])
     means = {key: [float(np.mean(r.distances[key])) for r in cells] for key in keys}
     data = {"cells": [r.cell.name for r in cells], "chance": effects.tolist(), "mean_distance": means}
     name = f"chance that a regular adversarial example is farther from {yardstick.words} than {yardstick.others}"
@@ -67,9 +66,9 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     claim = judged_by_mean(claim, effects, FARTHER, "models with distances", f"holds {FARTHER}")
     if claim.statistic is None:
         return claim
-    regular, on_manifold, clean = (np.mean(means[key]) for key in keys)
+    far, on_manifold, clean = (np.mean(means[key]) for key in keys)
     details: tuple[str, ...] = (
-        f"Mean L2 distances to the manifold: regular adversarial examples {regular:.2f}, on-manifold ones"
+        f"Mean L2 distances to the manifold: regular adversarial examples {far:.2f}, on-manifold ones"
         f" {on_manifold:.2f}, clean images {clean:.2f}.",
     )
     if yardstick is SUBSPACE:
