@@ -26,11 +26,11 @@ PICKLED = ({"data_batch_1", "test_batch"}, {"train", "test", "meta"})  # files o
 def find(folder: Folder) -> dict[str, Found]:
     """The datasets in a folder by their names, of which CIFAR-100 has two; UserError for the version for Python."""
     for names, patterns in FILES.items():
-        several = {
-            part: [file for name, file in folder.files.items() if re.fullmatch(pattern, name)]
-            for part, pattern in patterns.items()
-        }
-        if parts := {part: files for part, files in several.items() if files}:
+        parts: dict[str, list[File]] = {}
+        for part, pattern in patterns.items():
+            if files := [file for name, file in folder.files.items() if re.fullmatch(pattern, name)]:
+                parts[part] = files
+        if parts:
             return {name: Found(partial(_read, folder, parts)) for name in names}
     if any(names <= folder.files.keys() for names in PICKLED):
         raise UserError(

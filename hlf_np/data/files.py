@@ -137,9 +137,9 @@ def _datasets(folder: Folder, readers: tuple[Find, ...]) -> dict[str, Found]:
 
 def _archive(path: Path, root: Folder, readers: tuple[Find, ...]) -> Path:
     """An archive in a folder without anything else."""
-    for folder in (root, *root.folders.values()) if root.archive is None else ():
+    for folder in (root, *root.folders.values()):
         for name in ARCHIVES:
-            if name in folder.files:
+            if name in folder.files and not folder.files[name].archive:
                 return folder.files[name].path
     if readers is READERS:
         hint = (

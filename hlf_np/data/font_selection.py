@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from hlf_np.arrays import flat_rows
+
 LETTERS = "ABCDEFGHIJ"
 SIDE = 28  # pixels of a prototype
 
@@ -117,8 +119,8 @@ def faint(faces: Sequence[Face]) -> Reasons:
 def repeating(faces: Sequence[Face]) -> Reasons:
     """Reject faces that draw two letters alike."""
     reasons: Reasons = []
-    for letters in _stack(faces).reshape(-1, len(LETTERS), SIDE * SIDE):
-        sizes = np.sqrt((letters**2).mean(axis=1))
+    for letters in _stack(faces):
+        sizes = np.sqrt((flat_rows(letters) ** 2).mean(axis=1))
         relative = _distances(letters) / np.maximum(sizes[:, None], sizes)  # (10, 10)
         np.fill_diagonal(relative, np.inf)
         first, second = np.unravel_index(relative.argmin(), relative.shape)
@@ -129,7 +131,7 @@ def repeating(faces: Sequence[Face]) -> Reasons:
 
 def duplicate(faces: Sequence[Face]) -> Reasons:
     """Reject faces that are close to an earlier one that stays."""
-    close = _distances(_flat(faces)) < DUPLICATE  # (F, F)
+    close = _distances(_stack(faces)) < DUPLICATE  # (F, F)
     stays = np.zeros(len(faces), bool)
     reasons: Reasons = []
     for i in range(len(faces)):
@@ -177,7 +179,7 @@ def crowded(faces: Sequence[Face], per_family: int) -> Reasons:
         groups.setdefault(family_key(face.family), []).append(i)
     reasons: Reasons = [f"more than {per_family} faces of its family"] * len(faces)
     for members in groups.values():
-        distances = _distances(_flat([faces[i] for i in members]))
+        distances = _distances(_stack([faces[i] for i in members]))
         nearest = np.full(len(members), np.inf)
         for _ in range(min(per_family, len(members))):
             farthest = int(nearest.argmax())  # from those chosen; at first, the plainest
@@ -197,13 +199,9 @@ def _stack(faces: Sequence[Face]) -> NDArray[np.float32]:
     return images.reshape(-1, len(LETTERS), SIDE, SIDE) / np.float32(255)
 
 
-def _flat(faces: Sequence[Face]) -> NDArray[np.float32]:
-    """Collect the letters of each face in one row: (F, 7840)."""
-    return _stack(faces).reshape(-1, len(LETTERS) * SIDE * SIDE)
-
-
-def _distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Root mean squared difference between every two rows: (R, N) to (R, R)."""
+def _distances(things: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Root mean squared difference between every two things, letters or faces: (R, ...) to (R, R)."""
+    rows = flat_rows(things)
     norms = np.einsum("ij,ij->i", rows, rows)
     squared = norms[:, None] + norms - 2 * rows @ rows.T
     distances: NDArray[np.float32] = np.sqrt(np.maximum(squared, 0) / rows.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from hlf_np.arrays import Array
 from hlf_np.data.names import may_be_named, normalised
-from hlf_np.data.places import Folder, reading
+from hlf_np.data.places import File, Folder, reading
 from hlf_np.data.stored import MOST_CHANNELS, PARTS, Found, Request, StoredDataset, assemble, pair_of, with_test
 from hlf_np.errors import UserError
 from hlf_np.files import read_arrays
@@ -26,18 +26,20 @@ CLASSES = {  # in the Latin alphabet, as not every font has kana
 }
 
 
-def companions(path: Path) -> tuple[str, ...]:
-    """The names of the files that belong to an `.npz` file, itself included."""
+def companions(path: Path) -> dict[str, File]:
+    """The files that belong to an `.npz` file, itself included, by their names."""
     match = KMNIST.fullmatch(path.name)
     beside = path.parent.glob(f"{match['dataset']}-*.npz") if match else [path]
-    return tuple(file.name for file in beside if not match or KMNIST.fullmatch(file.name))
+    return {file.name: File(file) for file in beside if not match or KMNIST.fullmatch(file.name)}
 
 
 def find(folder: Folder) -> dict[str, Found]:
     """The datasets in a folder on disk, by the names of their files."""
     found: dict[str, Found] = {}
     published: dict[str, list[Path]] = {}
-    for name, file in folder.files.items() if folder.archive is None else ():
+    for name, file in folder.files.items():
+        if file.archive:
+            continue
         if match := KMNIST.fullmatch(name):
             published.setdefault(match["dataset"], []).append(file.path)
         elif name.endswith(".npz") and (folder.members or _may_be_dataset(file.path)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,38 +61,29 @@ class File:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder.
-
-    members : the names of all files below it, None for what is on disk; archive, prefix : where these members are.
-    """
+    """A folder. members : all files below it, by their names relative to it; None for what is on disk."""
 
     path: Path
-    members: tuple[str, ...] | None = None
-    archive: zipfile.ZipFile | None = None
-    prefix: str = ""
+    members: Mapping[str, File] | None = None
 
     @cached_property
     def files(self) -> dict[str, File]:
         """The files directly in it, by their names, in order."""
         if self.members is None:
             return {path.name: File(path) for path in self._on_disk() if path.is_file()}
-        names = sorted(name for name in self.members if "/" not in name and _visible(name))
-        return {name: File(self.path / name, self.archive, self.prefix + name) for name in names}
+        return {name: self.members[name] for name in sorted(self.members) if "/" not in name and _visible(name)}
 
     @cached_property
     def folders(self) -> dict[str, Folder]:
         """The folders directly in it, by their names, in order."""
         if self.members is None:
             return {path.name: Folder(path) for path in self._on_disk() if path.is_dir()}
-        below: dict[str, list[str]] = {}
+        below: dict[str, dict[str, File]] = {}
         for member in sorted(self.members):
             name, slash, rest = member.partition("/")
             if slash and rest and _visible(name):
-                below.setdefault(name, []).append(rest)
-        return {
-            name: Folder(self.path / name, tuple(members), self.archive, f"{self.prefix}{name}/")
-            for name, members in below.items()
-        }
+                below.setdefault(name, {})[rest] = self.members[member]
+        return {name: Folder(self.path / name, members) for name, members in below.items()}
 
     def _on_disk(self) -> list[Path]:
         try:
@@ -124,4 +115,5 @@ def open_folder(path: Path) -> Iterator[Folder]:
     except Exception:  # as above
         raise UserError(f"{str(path)!r} is neither a folder nor a zip archive, or damaged: get it again") from None
     with archive:
-        yield Folder(path, tuple({name: None for name in archive.namelist() if not name.endswith("/")}), archive)
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        yield Folder(path, {name: File(path.joinpath(*name.split("/")), archive, name) for name in names})

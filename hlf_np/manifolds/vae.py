@@ -89,9 +89,8 @@ class VaeConfig:
     def __post_init__(self) -> None:
         for size in (*self.channels, *self.image_shape):
             check_count("a VAE's channels and image sizes", size)
-        check_count("latent_dimensions", self.latent_dimensions)
-        check_count("epochs", self.epochs, least=0)
-        check_count("batch_size", self.batch_size)
+        for name, least in (("latent_dimensions", 1), ("epochs", 0), ("batch_size", 1)):
+            check_count(name, getattr(self, name), least)
         check_positive("reconstruction_weight", self.reconstruction_weight)
         height, width, _ = self.image_shape
         if not self.channels or height != width or height < 2 ** len(self.channels):
