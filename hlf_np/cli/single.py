@@ -181,7 +181,7 @@ def evaluate(
 @option("--images", default=100, help="How many test images to attack.")
 @option("--epsilon", type=SIZE, default=0.3, help="Size of the perturbations.")
 @option("--norm", default="linf", help="linf or l2.")
-@option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin or dlr.")
+@option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin, dlr or kl.")
 @option("--steps", type=COUNT, default=40, help="Of pgd.")
 @option("--step-size", type=SIZE, default=0.005, help="Of pgd.")
 @option("--rule", default="adam", help="Of pgd: adam or sign.")

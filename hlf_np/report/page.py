@@ -67,10 +67,12 @@ def page(
 
 def _setting(config: RunConfig, cells: int) -> str:
     attack = config.attack
-    data, most = f"{config.dataset}, {len(config.classes)} classes, whose true manifold nobody knows", "up to "
+    known = "is known" if config.true_manifold else "nobody knows"
+    data, most = f"{config.dataset}, {len(config.classes)} classes, whose true manifold {known}", "up to "
     on_manifold = ""
-    if config.true_manifold:
+    if config.prototypes:
         data, most = f"letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty})", ""
+    if config.true_manifold:
         on_manifold = (
             f"; on the true manifold, within {config.latent_epsilon} of the affine parameters, among"
             f" {config.n_attacked_on_manifold}"

@@ -18,7 +18,7 @@ from hlf_np.architectures import DEFAULTS
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.config import RunConfig
 from hlf_np.experiments.results import Cell, CellResult
-from hlf_np.trainings import PAPER, training_of
+from hlf_np.trainings import training_of
 
 # Of regular adversarial examples in the poster's histograms: the mean, and the quantiles 0.05 and 0.95. On FONTS to the
 # true manifold, on EMNIST to the subspace of 50 neighbours.
@@ -37,8 +37,7 @@ def published(config: RunConfig) -> list[CellResult]:
     if not same or (config.true_manifold and config.difficulty is not Difficulty.HARD):
         return []
     text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
-    order = {training: place for place, training in enumerate(PAPER)}
-    found = [
+    return [
         CellResult(
             Cell(training_of(row["training"]), int(row["n_train"]), seed=0),
             {column: float(row[column] or "nan") for column in MEASURED},
@@ -48,7 +47,6 @@ def published(config: RunConfig) -> list[CellResult]:
         for row in csv.DictReader(text.splitlines())
         if (row["dataset"], row["architecture"]) == (published_name(config), config.architecture.kind)
     ]
-    return sorted(found, key=lambda result: order[result.cell.training])
 
 
 def published_name(config: RunConfig) -> str:
@@ -66,7 +64,7 @@ def beside(published: Sequence[CellResult], results: Iterable[CellResult]) -> li
 
 def differences(config: RunConfig) -> str:
     """Why a run's numbers are not the paper's."""
-    fonts = " its letters came from other font files," if config.true_manifold else ""
+    fonts = " its letters came from other font files," if config.prototypes else ""
     return (
         f"Expect the paper's shapes and orders, not its digits:{fonts} its manifold was learned by VAE-GANs instead of"
         " VAEs, and its random transformations were drawn around 0, here around the identity."
