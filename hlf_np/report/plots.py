@@ -93,7 +93,9 @@ def curve_figure(
         style = look(curve.training, trainings)
         axes.plot(curve.sizes, curve.mean, label=curve.training.label, **style)  # type: ignore[arg-type]
         axes.fill_between(curve.sizes, curve.low, curve.high, color=style["color"], alpha=0.15, linewidth=0)
-    papers = sorted(curves(beside(published, results), measurement), key=lambda c: trainings.index(c.training))
+    papers = sorted(
+        curves(beside(published, results), measurement), key=lambda curve: list(trainings).index(curve.training)
+    )
     for curve in papers:
         axes.plot(curve.sizes, curve.mean, **(DASHED | look(curve.training, trainings)))
     if papers:
