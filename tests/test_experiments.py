@@ -177,7 +177,7 @@ def test_a_larger_grid_has_the_same_numbers_in_the_cells_of_a_smaller_one(tmp_pa
         compute(tmp_path / name, config)
         results[name] = numbers(tmp_path / name)
         assert [(row["training"], int(row["n_train"]), int(row["seed"])) for row in results[name]] == [
-            (cell.training, cell.n_train, cell.seed) for cell in config.cells()
+            (cell.training.name, cell.n_train, cell.seed) for cell in config.cells()
         ]
     assert [row for row in results["large"] if row in results["small"]] == results["small"]
     assert len({tuple(row.values()) for row in results["large"]}) == 16
