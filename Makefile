@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest $(WORKERS)
 COVERED := $(BIN)/coverage run -m pytest $(WORKERS)
 KERNEL_TESTS := $(addprefix tests/test_, kernels.py parallel.py program.py sharing.py training_program.py winograd.py)
 
-.PHONY: run test test-fast fuzz parity coverage art bench lint format wheel clean
+.PHONY: run test test-fast fuzz fuzz-readers parity coverage art bench lint format wheel clean
 
 run: $(VENV)/installed-run
 	$(BIN)/python -m hlf_np run $(ARGS)
@@ -23,6 +23,10 @@ test-fast: $(VENV)/installed-test
 # Random networks, computed in every way and compared: make fuzz ARGS="--count 10000 --first 0 --workers 2 --reduce"
 fuzz: $(VENV)/installed-test
 	$(BIN)/python tests/fuzz.py $(ARGS)
+
+# Damaged files of every format of datasets: make fuzz-readers ARGS="--count 3000"
+fuzz-readers: $(VENV)/installed-test
+	$(BIN)/python tests/fuzz_readers.py $(ARGS)
 
 # Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
 parity: $(VENV)/installed-parity

@@ -692,3 +692,18 @@ def test_idx_files_of_every_type_go_through_the_same_door(tmp_path):
         files = {f"{part}-{name}": content for part in ("train", "t10k") for name, content in names.items()}
         data = hlf.data.load(write_files(tmp_path / kind, files))
         assert_holds(data, {part: (images, np.arange(20) % 4) for part in ("train", "test")}, "0123")
+
+
+def test_test_images_of_other_classes_alone_are_no_test():
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    train, test = (Split(images, np.array(labels)) for labels in ([0, 0, 1, 1], [2, 2, 2, 2]))
+    with pytest.raises(UserError, match="no test image of 'apart' is of a class that the training images have"):
+        array_source(Dataset("apart", ("a", "b", "c"), train, test))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_pixels_that_are_0_or_1_are_black_or_white(tmp_path, dtype):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 2, (40, 8, 8)).astype(dtype), random.integers(0, 3, 40)
+    np.savez(tmp_path / "silhouettes.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert set(np.unique(hlf.data.load(tmp_path / "silhouettes.npz").train.images)) == {0, 1}
