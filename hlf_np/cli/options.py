@@ -63,9 +63,10 @@ def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
 
 
 def _use_threads(context: click.Context, option: click.Parameter, count: int | None) -> None:
-    from hlf_np.threads import use_threads
+    if not context.resilient_parsing:  # a shell that completes words waits for nothing heavy
+        from hlf_np.threads import use_threads
 
-    use_threads(count)
+        use_threads(count)
 
 
 # Not a parameter of commands: what they import later finds the number set.

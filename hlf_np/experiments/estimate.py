@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hlf_np.data.dataset import Split
@@ -17,7 +18,7 @@ from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
-from hlf_np.training import DivergedError, TrainingConfig, train
+from hlf_np.training import DivergedError, EpochLog, TrainingConfig, train
 from hlf_np.trainings import NORMAL
 
 UNITS = {"day": 86_400, "hour": 3600, "minute": 60}
@@ -83,12 +84,11 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     model = Model(config.architecture)
 
     def whole(settings: TrainingConfig, model: Model, images: int) -> float:
-        """Of a training on so many images; nothing of one that diverges, which the run will tell."""
-        try:
-            second = train(model, split, config=replace(settings, epochs=2))[-1].seconds
-        except DivergedError:
-            return 0.0
-        return second / len(split) * images * settings.epochs
+        """Of a training on so many images."""
+        epochs: list[EpochLog] = []
+        with suppress(DivergedError):  # which the run will tell of each model
+            train(model, split, config=replace(settings, epochs=2), progress=epochs.append)
+        return epochs[-1].seconds / len(split) * images * settings.epochs if epochs else 0.0
 
     largest = max(config.sizes)
     training = {
@@ -105,9 +105,9 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     found = {cell.name: evaluation + training[cell.training] * cell.n_train / largest for cell in config.cells()}
     if config.n_vae:
         letters = split.images[: 2 * config.vae.batch_size]
-        epochs: list[VaeLog] = []
-        train_vae(letters, replace(config.vae, epochs=2), progress=epochs.append)
-        vae = epochs[-1].seconds * config.n_vae / len(letters) * config.vae.epochs
+        log: list[VaeLog] = []
+        train_vae(letters, replace(config.vae, epochs=2), progress=log.append)
+        vae = log[-1].seconds * config.n_vae / len(letters) * config.vae.epochs
         found |= {f"class {label}": vae for label in range(len(config.classes))}
     if config.n_vae and config.n_oracle:
         recipe = oracle_config(config)
