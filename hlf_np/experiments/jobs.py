@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
@@ -72,6 +73,7 @@ def _check_end(process: BaseProcess) -> None:
 def _started(jobs: int, prepare: Prepare[Task]) -> Iterator[dict[Connection, BaseProcess]]:
     """Workers by the connections to them; those that are left at the end are stopped."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # or the first process starts it, and that unblocks what is blocked below
     workers: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(jobs):
