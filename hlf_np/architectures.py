@@ -48,14 +48,6 @@ class Architecture:
                 f" give it fewer layers, or images of at least {self.smallest_image} pixels a side"
             )
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Architecture:
-        """The architecture that `dataclasses.asdict` and JSON described; TypeError or ValueError for anything else."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**fields | {"kind": Kind(values["kind"])})
-
     def with_widths(self, widths: Sizes, **changes: Any) -> Architecture:
         """The same with other widths, and more changes; each stage of a ResNet has as many blocks as its first."""
         return replace(self, widths=widths, blocks=self.blocks[:1] * len(widths), **changes)

@@ -23,6 +23,7 @@ from hlf_np.errors import UserError
 from hlf_np.layers import Draws, Layer, MisfitError
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.optim import AdamConfig
+from hlf_np.plain import from_plain
 from hlf_np.programs.compiler import IMAGES_PER_BATCH, NO_FRONT, Compiler, classifier_training
 from hlf_np.programs.evaluation import Program
 from hlf_np.programs.training import ClassifierTraining
@@ -194,7 +195,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
 
     def blank(description: Any, draws: Draws) -> Model:
-        architecture = Architecture.from_json(description)
+        architecture: Architecture = from_plain(Architecture, description)
         return Model.of(build(architecture, draws), architecture.classes, architecture.image_shape, architecture)
 
     hint = "give a file that Model.save or `hlf_np train` wrote"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def examined(*subject: Any, **others: Any) -> tuple[dict[str, float], Mapping[st
     """All measurements of a model, examples and distances; takes what `Subject` takes."""
     examination = Subject(*subject, **others)
     return measure(examination, examination.config.measurements), *collect(examination)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The most memory that was held on the way, in bytes."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import struct
-import tracemalloc
 import zipfile
 import zlib
 
@@ -11,6 +10,7 @@ import format_makers as make
 import fuzz_readers
 import numpy as np
 import pytest
+from helpers import peak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from idx_makers import TYPES, idx_bytes, write_files
@@ -314,16 +314,6 @@ def test_bombs_for_matlab_are_not_unpacked(tmp_path):
         header = b"MATLAB 5.0".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(inner))
         path = write_files(tmp_path / str(size), {"emnist-digits.mat": header + inner})
         assert peak(lambda path=path, said=said: refused(path, said)) < (160 if size == 2**29 else 8) * 2**20
-
-
-def peak(work):
-    """The most memory that was held on the way, in bytes."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # --- folders of images ----------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ import gzip
 import hashlib
 import os
 import struct
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import peak
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from idx_makers import TYPES, idx_bytes, part_files, random_part, write_files, write_zip
@@ -303,16 +303,6 @@ def test_arbitrary_content_is_refused_in_little_memory(tmp_path_factory, name, h
     files[name + suffix] = pack(header + rest)
     path = write_files(tmp_path_factory.mktemp("data"), files)
     assert peak(lambda: refused(path, name)) < 8 * 2**20
-
-
-def peak(work):
-    """The most memory that was held on the way, in bytes."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("archive", [False, True])

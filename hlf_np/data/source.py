@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hlf_np.checks import check_count, check_images, check_labels
+from hlf_np.checks import check_count
 from hlf_np.data.dataset import Dataset, Split
 from hlf_np.data.files import read_files
 from hlf_np.data.fonts import EMNIST_BOX, Box, Fonts
@@ -136,7 +136,8 @@ def array_source(dataset: Dataset, seed: int = 0) -> StoredSource:
     name, classes = dataset.name, dataset.classes
     if not len(dataset.train) or not len(dataset.test):
         raise UserError(f"{name!r} needs images to train and to test on: add some")
-    images = check_images(dataset.train.images), check_images(dataset.test.images, dataset.train.images.shape[1:])
-    labels = [check_labels(split.labels, len(classes), len(split)) for split in (dataset.train, dataset.test)]
-    train, test = (Stored(*pair, white=1) for pair in zip(images, labels, strict=True))
-    return StoredSource(StoredDataset(name, classes, train, test, digest([name, classes], *images, *labels)), seed=seed)
+    first = dataset.train.checked(len(classes))
+    splits = (first, dataset.test.checked(len(classes), first.images.shape[1:]))
+    train, test = (Stored(split.images, split.labels, white=1) for split in splits)
+    arrays = (train.images, test.images, train.labels, test.labels)
+    return StoredSource(StoredDataset(name, classes, train, test, digest([name, classes], *arrays)), seed=seed)

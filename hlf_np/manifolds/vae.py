@@ -42,7 +42,7 @@ Sources: Kingma and Welling, 2014; Higgins et al., 2017 (the weight).
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +53,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.checks import check_count, check_images, check_positive
 from hlf_np.errors import UserError
 from hlf_np.optim import AdamConfig
+from hlf_np.plain import from_plain
 from hlf_np.programs.compiler import Compiler
 from hlf_np.random import generator
 
@@ -98,13 +99,6 @@ class VaeConfig:
                 f"a VAE of {len(self.channels)} convolutions needs square images of at least"
                 f" {2 ** len(self.channels)} pixels a side, not {height}x{width}"
             )
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """The config that `dataclasses.asdict` and JSON described; TypeError or ValueError for anything else."""
-        adam = AdamConfig(**values["adam"] | {"betas": tuple(values["adam"]["betas"])})
-        tuples = {name: tuple(values[name]) for name in ("channels", "image_shape")}
-        return cls(**values | tuples | {"adam": adam})
 
     @property
     def sides(self) -> list[int]:
@@ -208,6 +202,6 @@ def load_vae(path: str | os.PathLike[str]) -> Vae:
     """
 
     def blank(description: Any, draws: nn.Draws) -> Vae:
-        return Vae(VaeConfig.from_json(description), draws=draws)
+        return Vae(from_plain(VaeConfig, description), draws=draws)
 
     return weights.load(path, "vae", blank, "VAE", "delete it to train it anew")
