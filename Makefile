@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# A worker for each core; one that has finished takes tests from the others.
+# One worker per core; idle workers take over tests of the others.
 WORKERS := -n auto --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 COVERED := $(BIN)/coverage run -m pytest $(WORKERS)
@@ -20,20 +20,20 @@ test: $(VENV)/installed-test
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -m "not slow" $(ARGS)
 
-# Random networks, computed in every way and compared: make fuzz ARGS="--count 10000 --first 0 --workers 2 --reduce"
+# Compare all implementations on random networks: make fuzz ARGS="--count 10000 --first 0 --workers 2 --reduce"
 fuzz: $(VENV)/installed-test
 	$(BIN)/python tests/fuzz.py $(ARGS)
 
-# Damaged files of every format of datasets: make fuzz-readers ARGS="--count 3000"
+# Read damaged dataset files of every format: make fuzz-readers ARGS="--count 3000"
 fuzz-readers: $(VENV)/installed-test
 	$(BIN)/python tests/fuzz_readers.py $(ARGS)
 
-# Comparisons with PyTorch; with other package indexes than the default, install its CPU build beforehand.
+# Compare with PyTorch. Install its CPU build beforehand if it is not on the default package index.
 parity: $(VENV)/installed-parity
 	$(PYTEST) -m parity $(ARGS)
 
-# Lines and branches that tests run; those of kernels without compilation, as nobody sees into compiled code. There the
-# two large networks would take minutes; their small relatives have to do.
+# Measure line and branch coverage. The kernels run without compilation, since compiled code cannot be traced; the large
+# ResNet and VGG would take minutes this way and are left out.
 coverage: $(VENV)/installed-test $(VENV)/installed-art $(VENV)/installed-coverage
 	$(BIN)/coverage erase
 	NUMBA_DISABLE_JIT=1 $(COVERED) -m "not slow and not parity" -k "not resnet] and not vgg]" $(KERNEL_TESTS)
@@ -41,7 +41,7 @@ coverage: $(VENV)/installed-test $(VENV)/installed-art $(VENV)/installed-coverag
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The models as estimators of the Adversarial Robustness Toolbox.
+# Test the models as estimators of the Adversarial Robustness Toolbox.
 art: $(VENV)/installed-test $(VENV)/installed-art
 	$(BIN)/python -m pytest tests/test_art.py $(ARGS)
 
@@ -57,7 +57,7 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The wheel, installed in an environment of its own and run outside of the checkout.
+# Build the wheel, install it into a separate environment and run it outside the source tree.
 wheel: $(VENV)/installed-run
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

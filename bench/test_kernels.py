@@ -1,13 +1,13 @@
-"""The kernels under training, at the sizes of the paper's CNN and a batch of 100."""
+"""The kernels of a training step, at the sizes of the paper's CNN and a batch of 100."""
 
 import numpy as np
 import pytest
 
-from hlf_np.kernels.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
-from hlf_np.kernels.warp import warp_images, warp_matrix_gradient, warp_with_slopes
+from hlf_np.kernels.operations.warp import warp_images, warp_matrix_gradient, warp_with_slopes
+from hlf_np.kernels.products.convolution import convolve, convolve_input_gradient, convolve_weight_gradient
 
 RANDOM = np.random.default_rng(0)
-SIZES = {"28": (28, 1, 16), "14": (14, 16, 32), "7": (7, 32, 64)}  # side, channels in, channels out
+SIZES = {"28": (28, 1, 16), "14": (14, 16, 32), "7": (7, 32, 64)}  # side in pixels, input and output channels
 each_size = pytest.mark.parametrize("size", SIZES)
 
 
@@ -22,14 +22,14 @@ def test_convolution(benchmark, size):
 
 
 @each_size
-def test_gradient_to_the_input(benchmark, size):
+def test_gradient_with_respect_to_the_input(benchmark, size):
     side, channels, out_channels = SIZES[size]
     gradient = normal(100, side // 2, side // 2, out_channels)
     benchmark(convolve_input_gradient, gradient, normal(out_channels, channels, 4, 4), None, 2, 1, (side, side))
 
 
 @each_size
-def test_gradient_to_the_weights(benchmark, size):
+def test_gradient_with_respect_to_the_weights(benchmark, size):
     side, channels, out_channels = SIZES[size]
     gradient = normal(100, side // 2, side // 2, out_channels)
     benchmark(convolve_weight_gradient, normal(100, side, side, channels), gradient, (4, 4), 2, 1)

@@ -2,8 +2,8 @@
 
     python fonts/build.py SCRATCH [--download]
 
-SCRATCH receives the unpacked packages (about 3 GB). With --download they are fetched by `apt-get download`
-first, which needs a Debian system with its package lists; otherwise they must be there.
+SCRATCH receives the unpacked packages (about 3 GB). With --download, `apt-get download` fetches the packages to
+SCRATCH/debs first, which needs a Debian system with its package lists; otherwise they must already be there.
 """
 
 import argparse
@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 from fontTools.ttLib import TTFont
 
-from hlf_np.data.font_files import build, write
-from hlf_np.data.font_selection import Face, family_key
-from hlf_np.report.sheets import contact_sheet
+from hlf_np.data.fonts.rendering import build_prototypes, write_prototypes
+from hlf_np.data.fonts.selection import Face, family_key
+from hlf_np.report.figures.sheets import contact_sheet
 
 HERE = Path(__file__).parent
 FACES = 1000
-PER_FAMILY = 8
+MAX_FACES_PER_FAMILY = 8
 SHEET_ROWS = 100  # faces per column of the contact sheet
 
 TEX = "texlive-fonts-extra"
 SKIPPED_TEX_FONTS = {
     "atkinson": "its licence forbids changes",
     "countriesofeurope": "maps, not letters",
-    "drm": "one design under some twenty family names, so the limit per family would not hold",
+    "drm": "one design under about twenty family names, which the limit per family would not catch",
     "fontawesome5": "icons",
     "ocr-b-outline": "its licence is unclear",
 }
@@ -81,7 +81,7 @@ PACKAGES = re.findall(
     """,
 )
 
-# The first pattern that occurs names the licence.
+# The first pattern that occurs in a text determines its licence.
 LICENCES = {
     r"open.font.licen[cs]e|\bOFL\b": "OFL-1.1",
     r"apache": "Apache-2.0",
@@ -102,42 +102,54 @@ LICENCES = {
 }
 
 
-def named_licence(text: str) -> str | None:
-    """Find the short name of the licence that a text speaks of."""
+def licence_in_text(text: str) -> str | None:
+    """Return the short name of the licence that a text mentions."""
     for pattern, name in LICENCES.items():
         if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
             return name
     return None
 
 
-def licence(face: Face, package: str, root: Path, tex_licences: dict[str, str]) -> str:
-    """Say what a face may be used under: its own words first, then its package's."""
+def licence_of_face(face: Face, package: str, root: Path, tex_licences: dict[str, str]) -> str:
+    """Return the licence of a face as stated in the font's name table, else in its package.
+
+    Parameters
+    ----------
+    face : Face
+        The face.
+    package : str
+        Name of its Debian package.
+    root : Path
+        Folder of the unpacked package.
+    tex_licences : dict of str to str
+        Licence tags of TeX Live, see `read_tex_licences`.
+    """
     table = TTFont(face.path, fontNumber=face.index, lazy=True)["name"]
-    words = [table.getDebugName(number) or "" for number in (13, 14, 0)]  # licence, its address, copyright
-    found = named_licence(" ".join(words[:2])) or named_licence(words[2])
-    if found:
-        return found
+    licence, address, copyright_notice = (table.getDebugName(number) or "" for number in (13, 14, 0))
+    stated = licence_in_text(f"{licence} {address}") or licence_in_text(copyright_notice)
+    if stated:
+        return stated
     if package == TEX:
         tex_package = face.path.parent.name
         tag = tex_licences[tex_package]
-        return named_licence(tag) or f"other free (TeX package {tex_package})"
+        return licence_in_text(tag) or f"other free (TeX package {tex_package})"
     text = (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
     tag_line = re.search(r"^Files:\s*\*.*?^License:\s*(\S.*?)\s*$", text, re.MULTILINE | re.DOTALL)
     if tag_line:
-        return named_licence(tag_line[1]) or tag_line[1]
-    return named_licence(text) or "see the package's copyright file"
+        return licence_in_text(tag_line[1]) or tag_line[1]
+    return licence_in_text(text) or "see the package's copyright file"
 
 
-def tex_licences(root: Path) -> dict[str, str]:
-    """Read the licence tags of TeX Live: the name of a font directory to the tags of its package."""
-    tags, found = "", {}
+def read_tex_licences(root: Path) -> dict[str, str]:
+    """Read the licence tags of TeX Live's packages, by font directory."""
+    tags, licences = "", {}
     with gzip.open(root / f"usr/share/doc/{TEX}/Licenses.gz", "rt") as lines:
         for line in lines:
             if header := re.match(r"\S+: (.*)", line):
                 tags = header[1]
             elif entry := re.search(r"/fonts/(?:opentype|truetype)/[^/]+/([^/]+)/", line):
-                found[entry[1]] = tags
-    return found
+                licences[entry[1]] = tags
+    return licences
 
 
 def unpack(scratch: Path) -> dict[str, str]:
@@ -153,7 +165,7 @@ def unpack(scratch: Path) -> dict[str, str]:
 
 
 def font_directories(scratch: Path) -> list[Path]:
-    """List the directories to search: whole packages, but TeX Live's font by font."""
+    """List the directories to search: the packages, and the font directories of TeX Live."""
     tex = [
         directory
         for kind in ("opentype", "truetype")
@@ -175,23 +187,25 @@ def main() -> None:
     versions = unpack(scratch)
     with (HERE / "EXCLUDED.csv").open() as table:
         excluded = {row["file"] for row in csv.DictReader(table)}
-    faces, rejected = build(font_directories(scratch), faces=FACES, per_family=PER_FAMILY, excluded=excluded)
-    tags = tex_licences(scratch / TEX)
+    faces, rejected = build_prototypes(
+        font_directories(scratch), faces=FACES, per_family=MAX_FACES_PER_FAMILY, excluded=excluded
+    )
+    tex_licences = read_tex_licences(scratch / TEX)
 
     def origin(face: Face) -> dict[str, str]:
         package = face.path.relative_to(scratch).parts[0]
-        words = licence(face, package, scratch / package, tags)
-        return {"licence": words, "package": package, "version": versions[package]}
+        licence = licence_of_face(face, package, scratch / package, tex_licences)
+        return {"licence": licence, "package": package, "version": versions[package]}
 
-    write(faces, HERE / "prototypes.npz", manifest=HERE / "MANIFEST.csv", extra=origin)
+    write_prototypes(faces, HERE / "prototypes.npz", manifest=HERE / "MANIFEST.csv", extra_columns=origin)
     images = np.stack([face.images for face in faces])
     contact_sheet(images, SHEET_ROWS).save(HERE / "contact_sheet.png", optimize=True)
     families = len({family_key(face.family) for face in faces})
     print(f"{len(faces)} faces of {families} families; {len(rejected)} faces rejected:")
-    particulars = re.compile(r"\(.*\)|like .*|letter \w |^\w and \w |^\d+ of 10 ")
-    kinds = Counter(particulars.sub("", rejection.reason) for rejection in rejected)
-    for kind, count in kinds.most_common():
-        print(f"{count:6d} {kind}")
+    details = re.compile(r"\(.*\)|like .*|letter \w |^\w and \w |^\d+ of 10 ")
+    reasons = Counter(details.sub("", rejection.reason) for rejection in rejected)
+    for reason, count in reasons.most_common():
+        print(f"{count:6d} {reason}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Disentangling adversarial robustness and generalization, from scratch in NumPy and Numba.
 
+hlf stands for *hold the label fixed*, which every adversarial example must do: it changes an image, but not what the
+image shows.
+
 >>> import hlf_np as hlf
 >>> data = hlf.data.load_fonts(n_train=100, n_test=100)
 >>> model = hlf.models.cnn(classes=10, seed=0)
@@ -13,7 +16,7 @@ True
 import importlib
 from types import ModuleType
 
-from hlf_np.errors import UserError
+from hlf_np.support.errors import UserError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import submodules when they are first used, so that the command line answers at once."""
+    """Import submodules on first use, so that the command line starts quickly."""
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

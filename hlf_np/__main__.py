@@ -1,4 +1,4 @@
-"""`python -m hlf_np`."""
+"""Run the command line: `python -m hlf_np`."""
 
 from hlf_np.cli import main
 

@@ -1,10 +1,10 @@
-"""What computes: the compiled programs, or the readable autodiff."""
+"""The two ways to compute a network: compiled programs, and the readable autodiff."""
 
 from enum import StrEnum
 
 
 class Engine(StrEnum):
-    """Compiled or readable; they agree to rounding."""
+    """How gradients are computed; the results agree up to rounding."""
 
     PROGRAM = "program"
     AUTODIFF = "autodiff"

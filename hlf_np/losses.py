@@ -1,7 +1,8 @@
-"""What a training minimises.
+"""Training losses: the cross-entropy, TRADES, and the interface of others.
 
-A loss sees both faces of every batch: the *clean* images, and the *perturbed* ones, which are the same where a training
-perturbs nothing. It calls the model itself, as often as it likes; batch norm uses the statistics of each call.
+A loss receives the *clean* and the *perturbed* images of a batch; where the training perturbs nothing, the two are
+equal. It evaluates the model itself, any number of times; in each evaluation, batch norm uses the statistics of the
+images evaluated.
 """
 
 from collections.abc import Callable
@@ -10,45 +11,73 @@ from typing import Protocol
 
 import numpy as np
 
-from hlf_np.arrays import Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_positive
 from hlf_np.operations import concatenate, cross_entropy, kl_divergence, take
+from hlf_np.support.arrays import Integers
+from hlf_np.support.checks import check_positive
 
 
 class Loss(Protocol):
-    """The loss of each image of a batch; a training minimises the mean.
+    """The interface of losses: any function with these four parameters.
 
-    model : takes images (N, H, W, C) to logits (N, classes), in training mode.
-    clean, perturbed : (N, H, W, C); labels : (N,) int64.
-    Returns (N,). Any function of these four will do: it is computed by autodiff. `programs.training` has those that are
-    compiled.
+    Training minimises the mean over the batch. Losses in `programs.training` are compiled, all others computed by
+    autodiff.
     """
 
-    def __call__(
-        self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers
-    ) -> Tensor: ...
+    def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:
+        """Compute the loss of each image.
+
+        Parameters
+        ----------
+        model : callable
+            Maps images (N, H, W, C) to logits (N, classes), in training mode.
+        clean : Tensor, shape (N, H, W, C)
+            The original images.
+        perturbed : Tensor, shape (N, H, W, C)
+            The same images, some or all of them perturbed.
+        labels : ndarray of int64, shape (N,)
+            Their classes.
+
+        Returns
+        -------
+        Tensor, shape (N,)
+            The losses.
+        """
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """-log p_y of the perturbed images, the unperturbed ones among them: Madry et al. (2018), and the paper."""
+    """The cross-entropy -log p_y of the `perturbed` images, some of which may be clean.
+
+    This is the loss of adversarial training (Madry et al., 2018) and of the paper.
+    """
 
     def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:
+        """Compute the loss of each image, see `Loss`."""
         return cross_entropy(model(perturbed), labels)
 
 
 @dataclass(frozen=True)
 class Trades:
-    """CE(f(x), y) + beta KL(p(x) || p(x~)) of clean images x and perturbed ones x~, with p = softmax(f(.)): TRADES.
+    """TRADES: CE(f(x), y) + beta KL(p(x) || p(x~)) for clean images x and perturbed images x~, with p = softmax(f(.)).
 
-    The first term asks for accuracy, the second for predictions that perturbations do not move; the gradient goes
-    through both of its arguments. Clean and perturbed images go through the network together, so batch norm uses their
-    common statistics, as everywhere in this package; the authors' code makes a pass for each.
+    The first term rewards accuracy, the second predictions that perturbations do not change; the gradient flows through
+    both of its arguments. Clean and perturbed images pass through the network together, so batch norm uses their common
+    statistics, as everywhere in this package; the authors' code makes a separate pass for each.
 
-    beta : the weight of robustness, positive.
+    Parameters
+    ----------
+    beta : float
+        The weight of robustness, positive.
 
-    Source: Zhang et al., 2019, and the code released with it.
+    Raises
+    ------
+    UserError
+        If beta is not positive.
+
+    References
+    ----------
+    Zhang et al., 2019, and the code released with it.
 
     Examples
     --------
@@ -64,9 +93,10 @@ class Trades:
         check_positive("beta", self.beta)
 
     def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:
-        logits, rows = model(concatenate([clean, perturbed])), np.arange(len(labels))
-        of_clean, of_perturbed = take(logits, rows), take(logits, rows + len(rows))
-        return cross_entropy(of_clean, labels) + self.beta * kl_divergence(of_clean, of_perturbed)
+        """Compute the loss of each image, see `Loss`."""
+        logits, rows = model(concatenate([clean, perturbed])), np.arange(len(labels))  # (2 N, classes), (N,)
+        clean_logits, perturbed_logits = take(logits, rows), take(logits, rows + len(rows))
+        return cross_entropy(clean_logits, labels) + self.beta * kl_divergence(clean_logits, perturbed_logits)
 
 
 CROSS_ENTROPY = CrossEntropy()

@@ -1,4 +1,4 @@
-"""Adam, and the decay of its learning rate."""
+"""The optimiser Adam, and the decay of its learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats, plain
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_positive
-from hlf_np.errors import UserError
-from hlf_np.kernels.adam import adam_update
+from hlf_np.kernels.operations.adam import adam_update
+from hlf_np.support.arrays import Floats, as_contiguous
+from hlf_np.support.checks import check_positive
+from hlf_np.support.errors import UserError
 
 
 @dataclass(frozen=True)
 class AdamConfig:
-    """The protocol's settings. The learning rate is multiplied by `decay` after each epoch."""
+    """Settings of Adam; the defaults are the paper's.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Learning rate in the first epoch.
+    betas : tuple of float
+        Decay rates of the moving averages of the gradient and of its square, each at least 0 and below 1.
+    epsilon : float
+        Added to the denominator.
+    weight_decay : float
+        Added to the gradient, times the weight; at least 0.
+    decay : float
+        The learning rate is multiplied by this after each epoch.
+
+    Raises
+    ------
+    UserError
+        If a setting is out of its range.
+    """
 
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
@@ -27,14 +46,14 @@ class AdamConfig:
         for name in ("learning_rate", "epsilon", "decay"):
             check_positive(name, getattr(self, name))
         if not all(0 <= beta < 1 for beta in self.betas) or not self.weight_decay >= 0:
-            raise UserError(f"Adam needs betas from 0 to below 1 and no negative weight decay, not {self}")
+            raise UserError(f"Adam needs betas of at least 0 and below 1, and a weight decay of at least 0, not {self}")
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+        """Return the learning rate of an epoch, counted from 0."""
         return self.learning_rate * self.decay**epoch
 
     def settings(self, step: int, learning_rate: float) -> Floats:
-        """What the kernels need for step number `step`, counted from 1."""
+        """Return the coefficients of a step, counted from 1, in the order in which the kernels read them."""
         beta1, beta2 = self.betas
         rate, correction = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
         return np.array([self.weight_decay, beta1, beta2, rate, correction, self.epsilon])
@@ -48,11 +67,19 @@ class Adam:
         m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
         w -= learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
 
-    The divisions correct m and v for starting at 0. (AdamW would subtract the decay outside of the fraction.)
+    The divisions by 1 - b^t correct the bias of m and v, which start at 0. (AdamW would subtract the decay outside of
+    the fraction.)
+
+    Parameters
+    ----------
+    parameters : sequence of Tensor
+        The weights w.
+    config : AdamConfig, optional
+        Settings.
 
     Examples
     --------
-    Minimise (w - 3)^2.
+    Minimize (w - 3)^2:
 
     >>> w = Tensor(np.zeros(1), requires_grad=True)
     >>> adam = Adam([w], AdamConfig(weight_decay=0.0))
@@ -67,20 +94,21 @@ class Adam:
         self.parameters = list(parameters)
         self.config = config or AdamConfig()
         self.steps = 0
-        self._first, self._second = ([np.zeros(p.data.size, p.data.dtype) for p in self.parameters] for _ in range(2))
+        self._first_moments = [np.zeros(p.data.size, p.data.dtype) for p in self.parameters]  # m
+        self._second_moments = [np.zeros(p.data.size, p.data.dtype) for p in self.parameters]  # v
 
     def step(self, learning_rate: float) -> None:
-        """Update every parameter from its `gradient`, and forget the gradient.
+        """Update every parameter in place from its `gradient`, and set the gradient to None.
 
-        In place, whatever the array's layout in memory; only an array that is read-only is replaced.
+        Parameters without a gradient are skipped. Only a read-only array is replaced by a new one.
         """
         self.steps += 1
         settings = self.config.settings(self.steps, learning_rate)
-        for parameter, m, v in zip(self.parameters, self._first, self._second, strict=True):
+        for parameter, m, v in zip(self.parameters, self._first_moments, self._second_moments, strict=True):
             if parameter.gradient is None:
                 continue
-            values = plain(parameter.data)  # the array itself or, if the kernel cannot take it, a copy
-            gradient = plain(parameter.gradient).reshape(-1)
+            values = as_contiguous(parameter.data)  # the array itself, or a copy if its layout is not supported
+            gradient = as_contiguous(parameter.gradient).reshape(-1)
             adam_update(values.reshape(-1), gradient, m, v, settings.astype(values.dtype))
             if not parameter.data.flags.writeable:
                 parameter.data = values

@@ -1,10 +1,13 @@
-"""Training: normal, or on perturbed images found anew for every batch.
+"""The training loop, `train`. Kinds of training are declared in `trainings`; `train_step` has a single step.
 
-A training (`trainings` has those with names) is a loss and a list of *perturbed shares*: each replaces a part of every
-batch by images from some space, the worst that an attack finds there or random ones. Normal training has none.
-Adversarial training (Madry et al., 2018), by the paper's recipe, has one that takes half of the batch. The attack sees
-the model in evaluation mode (frozen batch-norm statistics), takes all its steps, and keeps the code of highest loss;
-the update sees the whole batch in training mode.
+A training is a loss and a list of *perturbations* (`trainings.Perturbation`). Each replaces a share of every batch by
+images from some space: adversarial examples, computed anew for every batch, or random ones. Normal training has none;
+adversarial training (Madry et al., 2018), by the paper's recipe, has one that replaces half of the batch. For a batch::
+
+    images = perturbed_batch(model, batch, perturbations)     # attacks, model in evaluation mode
+    losses = train_step.step(batch.images, images, labels)    # update, model in training mode
+
+The attack sees frozen batch-norm statistics, takes all its steps, and keeps the code of highest loss.
 """
 
 import math
@@ -15,31 +18,45 @@ from itertools import pairwise
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, batches
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_batches, check_choice, check_count
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
-from hlf_np.errors import UserError
-from hlf_np.learners import Learner, learner
+from hlf_np.layers.layer import check_batch_size
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Space
+from hlf_np.support.arrays import Floats, Integers, batches
+from hlf_np.support.checks import check_choice, check_count
+from hlf_np.support.errors import UserError
+from hlf_np.train_step import TrainStep, make_train_step
 from hlf_np.trainings import Perturbation, Training, training_of
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a training; the defaults are the paper's.
+    """The settings of a training. The defaults are the paper's.
 
-    perturbations : the shares of each batch that are perturbed, together at most the whole batch; see
-        `Training.perturbations`.
-    loss : what is minimised.
-    epochs, batch_size : passes over the data, images per update.
-    adam : the optimiser.
-    engine : what computes the steps.
+    Parameters
+    ----------
+    perturbations : tuple of Perturbation
+        The perturbed shares of each batch, together at most the whole batch; see `Training.perturbations`.
+    epochs : int
+        Number of passes over the data.
+    batch_size : int
+        Images per update.
+    adam : AdamConfig
+        The settings of the optimiser.
+    engine : {"program", "autodiff"}
+        The implementation of the training step.
+    loss : Loss
+        The loss to minimise.
+
+    Raises
+    ------
+    UserError
+        If a setting is out of range.
     """
 
     perturbations: tuple[Perturbation, ...] = ()
@@ -50,16 +67,30 @@ class TrainingConfig:
     loss: Loss = CROSS_ENTROPY
 
     def __post_init__(self) -> None:
-        check_count("epochs", self.epochs, least=0)
+        check_count("epochs", self.epochs, minimum=0)
         check_count("batch_size", self.batch_size)
         object.__setattr__(self, "engine", check_choice("engine", self.engine, Engine))
         if math.fsum(share.fraction for share in self.perturbations) > 1:
-            raise UserError("the fractions of all perturbations add up to more than the whole batch: lower them")
+            raise UserError("the fractions of the perturbations add up to more than the whole batch: lower them")
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """One epoch: its number from 1, mean loss and error of the batches as trained on, learning rate, seconds."""
+    """The log entry of one epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        The number of the epoch, from 1.
+    loss : float
+        Mean loss of the batches, as trained on.
+    error : float
+        Fraction of misclassified images in the batches, as trained on.
+    learning_rate : float
+        Learning rate of the epoch.
+    seconds : float
+        Duration of the epoch.
+    """
 
     epoch: int
     loss: float
@@ -72,7 +103,7 @@ Progress = Callable[[EpochLog], None]
 
 
 class DivergedError(UserError):
-    """A training that ended in numbers which are none."""
+    """The training diverged: the loss or the outputs are not finite."""
 
     def __init__(self, problem: str, epoch: int) -> None:
         super().__init__(f"{problem} in epoch {epoch}: lower the learning rate")
@@ -94,27 +125,40 @@ def train(
 
     Parameters
     ----------
-    model : changed in place.
-    split : the training data.
-    training : "normal", "adversarial" or another name in `trainings.TRAININGS`, or a `Training` of your own.
-    epochs, batch_size : see `TrainingConfig`. The last batch of an epoch may be smaller. One of a single image is
-        refused if batch norm follows a linear layer: it would normalise each value by itself, and nothing be learned.
-    seed : of the order of the images, and of random starts and perturbations.
-    config : all settings at once; then no other setting is used.
-    progress : called after each epoch.
-    space : where to perturb, if the training needs more than an image: a `TrueManifold`, `LearnedManifold` or
-        `Transformations`.
-        Also an `ImageBall` of another size than the paper's. Several, for trainings in several spaces.
-    variant : "half", "full" or "weak", see `Variant`.
+    model : Model
+        The classifier, changed in place.
+    split : Split
+        The training data.
+    training : str or Training
+        "normal", "adversarial" or another name in `trainings.TRAININGS`, or a `Training` of your own.
+    epochs : int
+        Number of passes over the data.
+    batch_size : int
+        Images per update; the last batch of an epoch may be smaller. A batch of one image is an error if batch norm
+        follows a linear layer: every value would be normalised to 0.
+    seed : int
+        Seed of the order of the images, and of random starts and perturbations.
+    config : TrainingConfig, optional
+        All settings at once; `training`, `epochs`, `batch_size`, `space` and `variant` are then ignored.
+    progress : callable, optional
+        Called with the `EpochLog` of each epoch.
+    space : Space or sequence of Space
+        The spaces of the training: a `TrueManifold`, `LearnedManifold` or `Transformations` if it perturbs in one, an
+        `ImageBall` to change the paper's epsilon.
+    variant : {"half", "full", "weak"}
+        How much of each batch is perturbed, and how thoroughly; see `Variant`.
 
     Returns
     -------
-    One log entry per epoch.
+    list of EpochLog
+        One entry per epoch.
 
     Raises
     ------
-    UserError : for bad data or settings, a missing space, or a batch too small for batch norm.
-    DivergedError : when the loss or, in the end, the outputs are no longer finite.
+    UserError
+        If data or settings are invalid, a space is missing, or a batch is too small for batch norm.
+    DivergedError
+        If the loss of an epoch or the final outputs are not finite.
 
     Examples
     --------
@@ -126,18 +170,18 @@ def train(
     ([1, 2, 3], True)
     """
     if config is None:
-        spaces, chosen = (space,) if isinstance(space, Space) else space, training_of(training)
-        shares = chosen.perturbations(spaces, variant=variant)
-        config = TrainingConfig(shares, epochs, batch_size, loss=chosen.loss)
+        spaces, declared = (space,) if isinstance(space, Space) else space, training_of(training)
+        perturbations = declared.perturbations(spaces, variant=variant)
+        config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss)
     split = split.checked(model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
-    check_batches(model.network, split.images, config.batch_size)
-    learns = learner(model, config.adam, config.loss, config.engine)
+    check_batch_size(model.network, split.images, config.batch_size)
+    train_step = make_train_step(model, config.adam, config.loss, config.engine)
     log = []
     for epoch in range(config.epochs):
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells, below
-            entry = _epoch(model, split, config, learns, seed, epoch)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a non-finite loss is reported below
+            entry = _train_epoch(model, split, config, train_step, seed, epoch)
         if not math.isfinite(entry.loss):
             raise DivergedError(f"the loss became {entry.loss}", entry.epoch)
         log.append(entry)
@@ -145,49 +189,77 @@ def train(
             progress(entry)
     with np.errstate(over="ignore", invalid="ignore"):
         logits = model.forward(Tensor(split.images[: config.batch_size])).data
-    if not np.isfinite(logits).all():  # since the last loss was seen
+    if not np.isfinite(logits).all():  # after the last step, which no loss has seen
         raise DivergedError("the outputs are no longer finite", config.epochs)
     return log
 
 
-def _epoch(model: Model, split: Split, config: TrainingConfig, learns: Learner, seed: int, epoch: int) -> EpochLog:
+def _train_epoch(
+    model: Model, split: Split, config: TrainingConfig, train_step: TrainStep, seed: int, epoch: int
+) -> EpochLog:
+    """Train for one epoch, counted from 0."""
     started = time.perf_counter()
     learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))
-    total_loss, wrong = 0.0, 0.0
+    total_loss, errors = 0.0, 0.0
     for step, rows in enumerate(batches(len(split), config.batch_size)):
         batch = split.take(order[rows])
         random = generator(seed, "training attack", epoch, step)
         if config.perturbations:
-            learns.store()  # the attacks see the present model
+            train_step.store()  # the attacks need the current weights
         images = perturbed_batch(model, batch, config.perturbations, random)
-        losses, predictions = learns.step(batch.images, images, batch.labels, learning_rate)
+        losses, predictions = train_step.step(batch.images, images, batch.labels, learning_rate)
         total_loss += float(losses.sum())
-        wrong += _errors(predictions, batch.labels)
-    learns.store()
+        errors += _errors(predictions, batch.labels)
+    train_step.store()
     seconds = time.perf_counter() - started
-    return EpochLog(epoch + 1, total_loss / len(split), wrong / len(split), learning_rate, seconds)
+    return EpochLog(epoch + 1, total_loss / len(split), errors / len(split), learning_rate, seconds)
 
 
 def _errors(predictions: Integers, labels: Integers) -> float:
-    """How many of a batch's images (N,) are misclassified, on average over K evaluations, (K N,)."""
-    evaluations, rest = divmod(len(predictions), len(labels))
-    if rest or not evaluations:  # a loss that evaluates the model on other images
+    """Return the number of misclassified images, averaged over the K evaluations in `predictions` (K N,)."""
+    evaluations, remainder = divmod(len(predictions), len(labels))
+    if remainder or not evaluations:  # the loss evaluates the model on other images
         return math.nan
     return float((predictions.reshape(evaluations, -1) != labels).sum()) / evaluations
 
 
-def perturbed_batch(model: Model, batch: Split, shares: Sequence[Perturbation], random: np.random.Generator) -> Floats:
-    """The images to train on, (N, H, W, C): the batch itself, its last part replaced, share after share."""
+def perturbed_batch(
+    model: Model, batch: Split, perturbations: Sequence[Perturbation], random: np.random.Generator
+) -> Floats:
+    """Return the images to train on: the batch, with its last part replaced by perturbed images.
+
+    Parameters
+    ----------
+    model : Model
+        The classifier, attacked in evaluation mode.
+    batch : Split
+        The N original images of the batch.
+    perturbations : sequence of Perturbation
+        The shares to replace, one after the other; the last one ends at the end of the batch.
+    random : Generator
+        Source of the attacks' seeds.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, H, W, C)
+        The images.
+
+    Raises
+    ------
+    UserError
+        If an attack does not return one image in [0, 1] for each.
+    """
     images = batch.images.copy()
-    left = [math.fsum(share.fraction for share in shares[i:]) for i in range(len(shares) + 1)]
-    bounds = [len(batch) - round(fraction * len(batch)) for fraction in left]
-    for share, (first, last) in zip(shares, pairwise(bounds), strict=True):
+    fractions = [share.fraction for share in perturbations]
+    remaining = [math.fsum(fractions[i:]) for i in range(len(fractions) + 1)]  # fraction of the batch after each bound
+    bounds = [len(batch) - round(fraction * len(batch)) for fraction in remaining]
+    for share, (first, last) in zip(perturbations, pairwise(bounds), strict=True):
         if first < last:
             part = batch.take(slice(first, last))
             seed = int(random.integers(2**31))
-            found = share.attack.find(model, part, share.space, seed).images
-            if found.shape != images[first:last].shape or not (found.min() >= 0 and found.max() <= 1):
-                raise UserError(f"attack {share.attack.name} must give an image in [0, 1] for each, in their order")
-            images[first:last] = found
+            result = share.attack.find(model, part, share.space, seed).images
+            if result.shape != images[first:last].shape or not (result.min() >= 0 and result.max() <= 1):
+                raise UserError(f"attack {share.attack.name} must return one image in [0, 1] for each, in their order")
+            images[first:last] = result
     return images

@@ -1,7 +1,8 @@
-"""The trainings that are known by name, and what one is: where it perturbs, how, and what it minimises.
+"""Declarations of the named trainings: where each perturbs images, how, and which loss it minimises.
 
-`Training("adversarial", (ImageBall,))` is a whole declaration: command line, results, tables and figures take
-everything else from it. With several spaces each batch has equal shares in them.
+The loop that runs them is `training.train`. `Training("adversarial", (ImageBall,))` is a complete declaration: command
+line, results, tables and figures derive everything else from it. A training in several spaces perturbs equal shares of
+each batch in them.
 """
 
 import re
@@ -10,18 +11,23 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from hlf_np.attacks import PGD, Attack, Objective, Start
-from hlf_np.checks import check_choice
-from hlf_np.errors import UserError
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
 from hlf_np.spaces import SPACES, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
+from hlf_np.support.checks import check_choice
+from hlf_np.support.errors import UserError
 
 
 class Variant(StrEnum):
-    """How much of a batch is perturbed, and how thoroughly.
+    """How much of each batch is perturbed, and how thoroughly.
 
-    HALF : half of it, by the full attack; the paper's main recipe.
-    FULL : all of it.
-    WEAK : half of it, by an attack that stops at the first label change.
+    Attributes
+    ----------
+    HALF
+        Half of it, by the full attack; the paper's main recipe.
+    FULL
+        All of it, by the full attack.
+    WEAK
+        Half of it, by an attack that stops at the first label change.
     """
 
     HALF = "half"
@@ -32,18 +38,28 @@ class Variant(StrEnum):
 TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
 
 
-def in_units_of(space: Space, attack: Attack) -> Attack:
-    """An attack of projected gradients with the step size of a space that has one of its own."""
+def with_step_size_of(space: Space, attack: Attack) -> Attack:
+    """Return the attack with the step size that the space defines, if it defines one and the attack is a `PGD`."""
     return replace(attack, step_size=space.step_size) if isinstance(attack, PGD) and space.step_size else attack
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A share of every batch that is perturbed.
+    """A share of every batch that is replaced by perturbed images.
 
-    space : where.
-    attack : what finds the perturbations; one of no steps leaves them where it starts, at random.
-    fraction : of the batch, from 0 to 1.
+    Parameters
+    ----------
+    space : Space
+        The space of the perturbations.
+    attack : Attack
+        The attack that computes them; `PGD(steps=0)` draws them at random.
+    fraction : float
+        Fraction of the batch, from 0 to 1.
+
+    Raises
+    ------
+    UserError
+        If the fraction is out of range.
     """
 
     space: Space
@@ -57,17 +73,32 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Training:
-    """A way to train. Two are equal if their names are.
+    """A kind of training. Two trainings are equal if their names are.
 
-    name : in the results, in lower case with underscores.
-    spaces : where it perturbs, equal shares of each batch; none for normal training.
-    loss : what it minimises, the cross-entropy or any `losses.Loss`.
-    random : whether perturbations are drawn as an attack draws its start, and stay there: what adversarial ones begin
-        with, so that the two differ by the adversary alone.
-    attack : what finds the perturbations, just as it is, instead of the run's inner maximisation.
-    objective : what the run's inner maximisation ascends, instead of its own objective.
-    fraction : of each batch that is perturbed; by the `Variant` if not given.
-    color : of its curves, "#rrggbb"; one that is free if not given.
+    Parameters
+    ----------
+    name : str
+        Name in the results, in lower case with underscores.
+    spaces : tuple of Space classes
+        The spaces to perturb in, with equal shares of each batch; empty for normal training.
+    loss : Loss
+        The loss to minimise: the cross-entropy, or any function that is a `losses.Loss`.
+    random : bool
+        If true, perturbations are the attack's random starts, without any steps. Random and adversarial training then
+        differ by the adversary alone.
+    attack : Attack, optional
+        An attack used unchanged instead of the run's inner maximisation.
+    objective : Objective, optional
+        The objective of the run's inner maximisation, instead of the run's own.
+    fraction : float, optional
+        Fraction of each batch to perturb; determined by the `Variant` if not given.
+    color : str
+        Color of its curves, "#rrggbb"; an unused one is chosen if empty.
+
+    Raises
+    ------
+    UserError
+        If a field is invalid, or `attack` is combined with `random` or `objective`.
     """
 
     name: str
@@ -80,11 +111,11 @@ class Training:
     color: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        known = isinstance(self.spaces, tuple) and all(isinstance(kind, type) for kind in self.spaces)
-        if not known or not all(issubclass(kind, Space) for kind in self.spaces):
-            raise UserError(f"the spaces of training {self.name} must be a tuple of classes, as (ImageBall,)")
+        are_classes = isinstance(self.spaces, tuple) and all(isinstance(kind, type) for kind in self.spaces)
+        if not are_classes or not all(issubclass(kind, Space) for kind in self.spaces):
+            raise UserError(f"the spaces of training {self.name} must be a tuple of classes such as (ImageBall,)")
         if not callable(self.loss) or (self.attack is not None and not hasattr(self.attack, "find")):
-            raise UserError(f"training {self.name} needs a loss that can be called, and an attack with `find`")
+            raise UserError(f"training {self.name} needs a callable loss, and an attack with a method `find`")
         if self.attack is not None and (self.random or self.objective):
             raise UserError(f"training {self.name} has an attack of its own: leave `random` and `objective` out")
         if self.fraction is not None and not 0 <= self.fraction <= 1:
@@ -97,24 +128,38 @@ class Training:
 
     @property
     def label(self) -> str:
-        """As a person would write it."""
+        """The name as figures and tables show it."""
         label = self.name.replace("_", " ").replace("trades", "TRADES")
         return label[:1].upper() + label[1:]
 
     @property
     def needs(self) -> set[Need]:
-        """What a run must have for it."""
+        """The requirements of its spaces on a run."""
         return {space.needs for space in self.spaces if space.needs}
 
     def perturbations(
         self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
     ) -> tuple[Perturbation, ...]:
-        """Its perturbed shares; UserError for an unknown variant, or if a space is missing.
+        """Return the perturbed shares of each batch.
 
-        spaces : at least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
-        attack : the inner maximisation, the paper's if not given; one of projected gradients stops early if the
-            variant is weak.
-        variant : see `Variant`.
+        Parameters
+        ----------
+        spaces : sequence of Space
+            At least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
+        attack : Attack, optional
+            The inner maximisation; the paper's by default. A `PGD` stops early if the variant is "weak".
+        variant : {"half", "full", "weak"}
+            See `Variant`.
+
+        Returns
+        -------
+        tuple of Perturbation
+            One share for each space of the training, in their order.
+
+        Raises
+        ------
+        UserError
+            If the variant is unknown or a space is missing.
 
         Examples
         --------
@@ -128,24 +173,25 @@ class Training:
             attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
             if self.random:
                 attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
-        found = [self._space(kind, spaces) for kind in self.spaces]
-        whole = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
+        used = [self._space(kind, spaces) for kind in self.spaces]
+        fraction = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
         return tuple(
-            Perturbation(space, self.attack or in_units_of(space, attack), whole / len(found)) for space in found
+            Perturbation(space, self.attack or with_step_size_of(space, attack), fraction / len(used)) for space in used
         )
 
     def _space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
+        """Return the space of a class."""
         for space in spaces:
             if isinstance(space, kind):
                 return space
         if kind is ImageBall:
             return ImageBall()
-        raise UserError(f"training {self} needs to know its space: give space={kind.__name__}(...)")
+        raise UserError(f"training {self} needs its space: pass space={kind.__name__}(...)")
 
 
 NORMAL = Training("normal", color="#3b6fb6")
 ADVERSARIAL = Training("adversarial", (ImageBall,), color="#c8452f")
-# Those of the paper's main figures.
+# The trainings in the paper's main figures.
 MAIN = (
     NORMAL,
     ADVERSARIAL,
@@ -155,11 +201,25 @@ MAIN = (
     Training("random_transformations", (Transformations,), random=True, color="#7a7a7a"),
 )
 PAPER = (*MAIN, Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"))
-BETAS = (1, 3, 6)  # of TRADES, from accuracy to robustness
+TRADES_BETAS = (1, 3, 6)  # from accuracy to robustness
 
 
 def trades(space: type[Space], beta: float) -> Training:
-    """TRADES (Zhang et al., 2019) in a space: all images are perturbed, to where the model's predictions differ most.
+    """Return TRADES (Zhang et al., 2019) in a space.
+
+    All images are perturbed, by maximising the divergence of the model's predictions.
+
+    Parameters
+    ----------
+    space : Space class
+        The space of the perturbations.
+    beta : float
+        The weight of robustness, see `losses.Trades`.
+
+    Returns
+    -------
+    Training
+        The training.
 
     Examples
     --------
@@ -171,11 +231,29 @@ def trades(space: type[Space], beta: float) -> Training:
     return Training(name, (space,), Trades(beta), objective=Objective.DIVERGENCE, fraction=1.0)
 
 
-TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in BETAS))
+TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in TRADES_BETAS))
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:
-    """A training by its name, UserError for one that is unknown; one that is already one stays."""
+    """Return the training with the given name.
+
+    Parameters
+    ----------
+    name : str or Training
+        The name; a `Training` is returned unchanged.
+    known : iterable of Training
+        The trainings to choose from.
+
+    Returns
+    -------
+    Training
+        The training.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown.
+    """
     if isinstance(name, Training):
         return name
     known = tuple(known)

@@ -1,4 +1,4 @@
-"""What comparisons of networks have in common: how they fail, and the double precision that they are made with."""
+"""Helpers for comparing ways of computing a network: the failure, copies in double precision, distances."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from networks import Case
 from hlf_np.layers import Layer
 from hlf_np.models import Model
 
-BLUNT = 10  # times the autodiff's own error is no evidence
+ERROR_FACTOR = 10  # a program may be wrong by so many times the autodiff's own error in single precision
 
 
-class Difference(AssertionError):  # noqa: N818, what is found is no error of the search
-    """Two ways that disagree; `kind` is the same for all disagreements of one kind."""
+class Difference(AssertionError):  # noqa: N818, a finding, not an error of the test
+    """Two ways of computing disagree; `kind` is the same for all disagreements of one kind."""
 
     def __init__(self, kind: str, case: Case, what: str) -> None:
         super().__init__(f"{kind}: {what}\n    in {case.description}")
         self.kind = kind
 
 
-def place(error: BaseException) -> str:
-    """Where an exception was raised."""
+def location(error: BaseException) -> str:
+    """Return where an exception was raised."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "an unknown place"
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "an unknown line"
 
 
 def doubled(network: Layer) -> Any:
-    """The same in double precision; shared layers and tensors stay shared."""
+    """Return a copy in double precision; shared layers and tensors stay shared."""
     network = copy.deepcopy(network)
     for layer in network.every_layer():
         for tensor in layer.parameters.values():
@@ -41,8 +41,8 @@ def doubled(network: Layer) -> Any:
 
 
 def model_of(case: Case) -> Model:
-    """A model of a copy of the network that nothing has used yet."""
-    return Model.of(copy.deepcopy(case.network), case.classes, case.image_shape)
+    """Return a model of an unused copy of the network."""
+    return Model(copy.deepcopy(case.network), case.classes, case.image_shape)
 
 
 def drawn_images(case: Case, random: np.random.Generator, count: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def drawn_images(case: Case, random: np.random.Generator, count: int) -> np.ndar
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference, in units of the largest number of b; infinite for numbers that are none."""
+    """Return the largest difference, relative to the largest entry of b; infinite if a is not finite."""
     if a.shape != b.shape or not np.isfinite(a).all():
         return np.inf
     return float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))

@@ -1,9 +1,9 @@
-"""One network computed in every way that there is, and compared: programs, autodiff, double precision, PyTorch.
+"""Differential testing: one network computed by programs, autodiff, in double precision, and by PyTorch.
 
-The yardstick is the autodiff in double precision, which PyTorch must confirm. Programs and autodiff in single precision
-then differ from it by rounding alone. What rounding can do depends on the network: a pre-activation within rounding of
-zero, or two pixels of equal size in a pooling window, may send a gradient elsewhere. So where the yardstick is not
-sharp, the *autodiff's own error* says how blunt it is, and a program may be wrong by several times as much.
+The reference is the autodiff in double precision, which PyTorch must confirm. Programs and autodiff in single precision
+differ from it by rounding alone. The effect of rounding depends on the network: a pre-activation near zero, or two
+nearly equal pixels in a pooling window, may change a gradient. So the *autodiff's own error* in single precision sets
+the scale, and a program may be wrong by several times as much.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
-from comparisons import BLUNT, Difference, distance, doubled, drawn_images, model_of, place
+from comparisons import ERROR_FACTOR, Difference, distance, doubled, drawn_images, location, model_of
 from networks import Case
 from steps import gradients, spaces
 
@@ -24,27 +24,27 @@ from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
-from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import ImageBall
+from hlf_np.support.errors import UserError
 from hlf_np.training import TrainingConfig, train
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-# Of the largest logit, whatever that is. Each of about ten layers adds an error of a few 6e-8, and a sum may cancel to
-# a hundredth of its terms: 1e-4. Wrong weights or pixels give 1e-2 and more.
-LOGITS = 2e-4
-# Relative to the loss, and to how far a parameter has moved. Adam with an epsilon above nearly all gradients is
-# gradient descent with momentum, which passes errors on without making them larger, as its usual first steps, nearly
-# the signs of the gradients, would.
-LOSS, MOVED = 1e-3, 1e-2
+# Relative to the largest logit. Each of about ten layers adds an error of a few 6e-8, and a sum may cancel to a
+# hundredth of its terms: 1e-4. Wrong weights or pixels give 1e-2 and more.
+LOGITS_TOLERANCE = 2e-4
+# Relative to the loss, and to the distance that a parameter has moved. Adam with an epsilon above nearly all gradients
+# is gradient descent with momentum, which does not amplify errors; its usual first steps, nearly the signs of the
+# gradients, would.
+LOSS_TOLERANCE, PARAMETER_TOLERANCE = 1e-3, 1e-2
 ADAM = AdamConfig(learning_rate=0.003, epsilon=0.1, weight_decay=0.01)
 
 
 class Outcome(StrEnum):
-    """What computed, where nothing was wrong."""
+    """What computed a network without a failure."""
 
     COMPILED = "compiled"
     AUTODIFF = "autodiff"
@@ -52,13 +52,14 @@ class Outcome(StrEnum):
 
 
 def check(case: Case, seed: int = 0) -> Outcome:
-    """Compare everything about a network that fits.
+    """Compare all ways of computing a network whose layers fit together.
 
     Raises
     ------
-    Difference : for the first thing that is wrong, exceptions included; its text says how to see it again.
+    Difference
+        For the first failure, exceptions included; its text says how to reproduce it.
     """
-    case = replace(case, network=copy.deepcopy(case.network))  # as it was drawn, for who asks again
+    case = replace(case, network=copy.deepcopy(case.network))  # the caller's network stays as it was drawn
     for part in (_logits, gradients, spaces, _training, _copies):
         try:
             part(case, np.random.default_rng([1, seed]))
@@ -68,7 +69,7 @@ def check(case: Case, seed: int = 0) -> Outcome:
             raise Difference(f"{part.__name__.removeprefix('_')} refused", case, str(error)) from error
         except Exception as error:
             kind = f"{part.__name__.removeprefix('_')} {type(error).__name__}"
-            raise Difference(kind, case, f"{str(error)[:300]} at {place(error)}") from error
+            raise Difference(kind, case, f"{str(error)[:300]} at {location(error)}") from error
     return Outcome.COMPILED if model_of(case).compiles else Outcome.AUTODIFF
 
 
@@ -84,7 +85,7 @@ def _logits(case: Case, random: np.random.Generator) -> None:
         if (error := distance(exact, torch_logits(case.network, images))) > 1e-9:
             raise Difference("autodiff", case, f"its logits differ from PyTorch's by {error:.1e} in double precision")
     own = distance(case.network(Tensor(images)).data, exact)
-    if own > LOGITS:
+    if own > LOGITS_TOLERANCE:
         raise Difference("autodiff", case, f"logits in single and in double precision differ by {own:.1e}")
     wide = np.zeros((7, *case.image_shape[:2], 2 * case.image_shape[2]), np.float32)
     wide[..., ::2] = images[:7]
@@ -92,7 +93,7 @@ def _logits(case: Case, random: np.random.Generator) -> None:
     together = model.logits(images)
     for name, batch in batches.items():
         found = model.logits(batch)
-        if found.dtype != np.float32 or (error := distance(found, exact[: len(batch)])) > LOGITS:
+        if found.dtype != np.float32 or (error := distance(found, exact[: len(batch)])) > LOGITS_TOLERANCE:
             raise Difference("logits", case, f"of {name} are wrong by {error:.1e} of the largest ({found.dtype})")
         if not np.array_equal(found, together[: len(batch)]):
             raise Difference("batches", case, f"the logits of {name} are other bits than in a batch of 50")
@@ -102,22 +103,22 @@ def _logits(case: Case, random: np.random.Generator) -> None:
 
 
 def _training(case: Case, random: np.random.Generator) -> None:
-    """Wrong is what three trainings in a row find, on other images each.
+    """Fail if three trainings in a row fail, each with other images.
 
-    In one of 300 networks a single training is no evidence: one of few images flips a ReLU, or several batch norms of
-    two or three images multiply rounding, in single precision by any engine.
+    For one of 300 networks the failure of a single training proves nothing: one of few images flips a ReLU, or several
+    batch norms of two or three images amplify rounding, in single precision and with either engine.
     """
-    found: list[Difference] = []
-    while len(found) < 3:
+    failures: list[Difference] = []
+    while len(failures) < 3:
         try:
             return _compare_training(case, random)
         except Difference as difference:
-            found.append(difference)
+            failures.append(difference)
         except UserError:
             if any(case.network.named_parameters()):
                 raise
             return None  # there is nothing to train
-    raise found[0]
+    raise failures[0]
 
 
 def _compare_training(case: Case, random: np.random.Generator) -> None:
@@ -133,24 +134,25 @@ def _compare_training(case: Case, random: np.random.Generator) -> None:
         # with a batch norm of two or three images, whose gradients cancel, single precision is far from double
         by_program = engine is Engine.PROGRAM
         error, own_error = (np.abs(a - exact_losses) / (1e-3 + exact_losses) for a in (losses, own_losses))
-        if (~(error <= (np.maximum(LOSS, BLUNT * own_error) if by_program else BLUNT * LOSS))).any():
+        of_own = np.maximum(LOSS_TOLERANCE, ERROR_FACTOR * own_error)
+        if not (error <= (of_own if by_program else ERROR_FACTOR * LOSS_TOLERANCE)).all():
             what = f"the losses of {count} images are {losses.round(5)} by {engine} instead of {exact_losses.round(5)}"
             raise Difference(f"training by {engine}", case, what)
         for name, target in exact.items():
-            way = np.abs(target - before[name]).max(initial=0)
+            distance_moved = np.abs(target - before[name]).max(initial=0)
             error, own_error = (float(np.abs(a[name] - target).max(initial=0)) for a in (state, own))
-            small = MOVED * way + 2e-6 * np.abs(target).max(initial=0)
-            if not error <= (max(small, BLUNT * own_error) if by_program else BLUNT * small):
-                what = f"{name} is {error:.1e} beside where it should be, {way:.1e} from its start, with {count} images"
+            small = PARAMETER_TOLERANCE * distance_moved + 2e-6 * np.abs(target).max(initial=0)
+            if not error <= (max(small, ERROR_FACTOR * own_error) if by_program else ERROR_FACTOR * small):
+                what = f"{name} is wrong by {error:.1e} after moving by {distance_moved:.1e}, with {count} images"
                 raise Difference(f"trained weights by {engine}", case, what)
 
 
-Trained = tuple[np.ndarray, dict[str, np.ndarray]]  # the losses of five epochs, and what they end with
+Trained = tuple[np.ndarray, dict[str, np.ndarray]]  # the losses of five epochs, and the final state
 
 
 def _trained(case: Case, split: Split, batch_size: int, engine: Engine) -> Trained:
     model, config = model_of(case), TrainingConfig(epochs=5, batch_size=batch_size, adam=ADAM, engine=engine)
-    model.logits(split.images)  # so that there is something to forget
+    model.logits(split.images)  # so that programs and caches exist
     losses = np.array([entry.loss for entry in train(model, split, config=config)])
     _expect_fresh(case, model, split.images, f"training by {engine}")
     return losses, model.state_dict()
@@ -164,7 +166,7 @@ def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
         for first in range(0, len(split), batch_size):
             batch = split.take(order[first : first + batch_size])
             each = cross_entropy(network(Tensor(batch.images.astype(np.float64)), training=True), batch.labels)
-            if each.requires_grad:  # not without any parameter
+            if each.requires_grad:  # unless there are no parameters
                 each.mean().backward()
             optimiser.step(ADAM.rate(epoch))
             total += each.data.sum()
@@ -178,12 +180,12 @@ def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
 def _copies(case: Case, random: np.random.Generator) -> None:
     model, images = model_of(case), drawn_images(case, random, 5)
     before, state = model.logits(images), model.state_dict()
-    pgd(model, images, np.zeros(5, np.int64), ImageBall(0.1), steps=1)  # so that it has a past
+    pgd(model, images, np.zeros(5, np.int64), ImageBall(0.1), steps=1)  # so that programs and caches exist
     ways: dict[str, Callable[[Model], Model]] = {
         "copy.deepcopy": copy.deepcopy,
         "pickle": lambda m: pickle.loads(pickle.dumps(m)),
-        "copy.copy": copy.copy,  # from here on with the same network
-        "Model.of": lambda m: Model.of(m.network, m.classes, m.image_shape),
+        "copy.copy": copy.copy,  # these share the network
+        "Model": lambda m: Model(m.network, m.classes, m.image_shape),
     }
 
     def expect(changed: Model, what: str) -> None:
@@ -213,7 +215,7 @@ def _copies(case: Case, random: np.random.Generator) -> None:
 
 
 def _expect_fresh(case: Case, changed: Model, images: np.ndarray, what: str) -> None:
-    """Whatever a model has been through, it is what a new one with its weights is, bit for bit."""
+    """Fail unless a model computes the same bits as a new model with its weights."""
     fresh = model_of(case)
     fresh.load_state_dict(changed.state_dict())
     if not np.array_equal(changed.logits(images), fresh.logits(images)):
@@ -221,5 +223,5 @@ def _expect_fresh(case: Case, changed: Model, images: np.ndarray, what: str) -> 
 
 
 def _other(name: str, array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Somewhat other numbers; variances stay positive."""
+    """Return values that differ somewhat; variances stay positive."""
     return array * random.uniform(0.7, 1.4, array.shape).astype(array.dtype)

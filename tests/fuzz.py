@@ -1,6 +1,6 @@
 """Thousands of random networks: `python tests/fuzz.py --count 10000 --first 0 --workers 2`, or `make fuzz ARGS=...`.
 
-Every network is examined in a worker process, so that one that crashes or hangs is reported like any other mistake.
+Networks are checked in worker processes, so that a crash or a hang is reported like any other failure.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from misfits import check_misfit, misfit
 from networks import random_network
 from reduction import reduced
 
-SECONDS = 120  # after which a network counts as hanging; the first ones of a worker load compiled kernels
+TIMEOUT_SECONDS = 120  # for one network; the first ones of a worker also load compiled kernels
 
 
 def examine(seed: int, misfits: bool, shrink: bool) -> tuple[str, str, str]:
-    """The outcome of one network, and the kind and text of what is wrong with it."""
+    """Check one network; return the outcome, and the kind and description of the failure, if any."""
     try:
         return (check_misfit(misfit(seed)) if misfits else check(random_network(seed), seed)), "", ""
     except Difference as difference:
@@ -39,16 +39,16 @@ def examine(seed: int, misfits: bool, shrink: bool) -> tuple[str, str, str]:
 
 
 def work(connection: Connection, threads: int) -> None:
-    """Examine what is asked for, until nothing more is."""
+    """Answer requests until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    while (question := connection.recv()) is not None:
-        connection.send(examine(*question))
+    while (request := connection.recv()) is not None:
+        connection.send(examine(*request))
 
 
 @dataclass
 class Worker:
-    """A process, and the question that it is at."""
+    """A process, and the seed that it is working on."""
 
     threads: int
     process: BaseProcess = field(init=False)
@@ -60,7 +60,7 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
+        context = multiprocessing.get_context("spawn")  # a forked process would lack the threads that OpenMP expects
         self.connection, other = context.Pipe()
         self.process = context.Process(target=work, args=(other, self.threads), daemon=True)
         self.process.start()
@@ -71,7 +71,7 @@ class Worker:
         self.connection.send((seed, misfits, shrink))
 
     def answer(self) -> tuple[str, str, str]:
-        """What came of it; a process that has died is replaced."""
+        """Return the result; restart the process if it has died."""
         try:
             return self.connection.recv()
         except EOFError:
@@ -89,7 +89,7 @@ class Worker:
 def answers(
     first: int, count: int, workers: int, threads: int, misfits: bool, shrink: bool
 ) -> Iterator[tuple[int, str, str, str]]:
-    """Seed, outcome, kind and text of each network, in the order in which they are done."""
+    """Yield seed, outcome, kind and description of each network, in the order of completion."""
     team = [Worker(threads) for _ in range(min(workers, count))]
     seeds = iter(range(first, first + count))
     draw = misfit if misfits else random_network
@@ -99,13 +99,13 @@ def answers(
         while busy := [worker for worker in team if worker.seed is not None]:
             ready = wait([worker.connection for worker in busy], timeout=1)
             for worker in busy:
-                late = time.monotonic() - worker.since > SECONDS
+                late = time.monotonic() - worker.since > TIMEOUT_SECONDS
                 if worker.connection in ready:
                     outcome, kind, text = worker.answer()
                 elif late:
                     worker.stop()
                     worker.start()
-                    outcome, kind, text = "wrong", "hang", f"hang: not done after {SECONDS} seconds"
+                    outcome, kind, text = "wrong", "hang", f"hang: not done after {TIMEOUT_SECONDS} seconds"
                 else:
                     continue
                 if kind in ("crash", "hang"):
@@ -121,32 +121,34 @@ def answers(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="how many networks")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--misfits", action="store_true", help="networks that do not fit instead")
+    parser.add_argument("--count", type=int, default=1000, help="number of networks")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of processes")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument(
-        "--reduce", action="store_true", dest="shrink", help="look for a smaller network of the same failure"
+        "--misfits", action="store_true", help="check that networks that do not fit together are refused"
     )
-    given = parser.parse_args()
-    for library in ("OMP", "OPENBLAS", "MKL"):  # threads of theirs would only be in the way of the other workers
+    parser.add_argument(
+        "--reduce", action="store_true", dest="shrink", help="look for a smaller network with the same failure"
+    )
+    options = parser.parse_args()
+    for library in ("OMP", "OPENBLAS", "MKL"):  # their threads would compete with the other workers
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     started = shown = time.monotonic()
-    for seed, outcome, kind, text in answers(**vars(given)):
+    for seed, outcome, kind, text in answers(**vars(options)):
         outcomes[outcome] += 1
         if outcome == "wrong":
             kinds[kind] += 1
             print(f"[{seed}] {text}", flush=True)
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
-            print(f"{outcomes.total()} of {given.count}: {summary(outcomes)}", file=sys.stderr, flush=True)
+            print(f"{outcomes.total()} of {options.count}: {summary(outcomes)}", file=sys.stderr, flush=True)
     seconds = time.monotonic() - started
     print(f"{outcomes.total()} networks in {seconds:.0f} seconds: {summary(outcomes)}")
-    for kind, number in kinds.most_common():
-        print(f"{number:6} {kind}")
+    for kind, count in kinds.most_common():
+        print(f"{count:6} {kind}")
     return 1 if outcomes["wrong"] else 0
 
 

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, what it stores, and results made up by hand."""
+"""Helpers that run the command line, read what it stores, and make up results."""
 
 import contextlib
 import csv
@@ -19,22 +19,22 @@ import numpy as np
 
 import hlf_np
 from hlf_np import cli
-from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
 from hlf_np.data.fonts import LETTERS
-from hlf_np.experiments.claims import evaluate_claims
-from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.folder import open_store, versions
+from hlf_np.experiments.analysis.claims import evaluate_claims
+from hlf_np.experiments.configuration.config import RunConfig
+from hlf_np.experiments.grid.run import run_grid
 from hlf_np.experiments.measurements import Subject, collect, measure
 from hlf_np.experiments.results import Cell, CellResult, Examples
-from hlf_np.experiments.run import run_grid
+from hlf_np.experiments.storage.folder import open_store, versions
 from hlf_np.manifolds import VaeConfig
-from hlf_np.report.figures import draw
+from hlf_np.models.architectures import Architecture, Kind
+from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.page import page
 from hlf_np.report.published import published
 from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
-# A grid that takes a moment: two trainings, two sizes, one seed.
+# A grid that takes a second: two trainings, two sizes, one seed.
 TINY = RunConfig(
     trainings=(NORMAL, ADVERSARIAL),
     sizes=(10, 20),
@@ -58,10 +58,10 @@ KINDS = ("regular", "on_true_manifold", "on_learned_manifold")  # of attacks tha
 
 
 def start(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
-    """Start `python -m hlf_np` with the package of this checkout."""
+    """Start `python -m hlf_np` with the package of this checkout, and return the process."""
     places = [str(Path(hlf_np.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
-    variables.pop("NUMBA_NUM_THREADS", None)  # of this process; the command decides anew
+    variables.pop("NUMBA_NUM_THREADS", None)  # set for this process; the command chooses its own
     return subprocess.Popen(
         [sys.executable, "-m", "hlf_np", *map(str, arguments)],
         **{"env": variables, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings,
@@ -69,14 +69,14 @@ def start(*arguments: object, **settings: Any) -> subprocess.Popen[str]:
 
 
 def command(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m hlf_np` to its end."""
+    """Run `python -m hlf_np`, and return its exit code, output and errors."""
     process = start(*arguments, **settings)
     output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def main(*arguments: object) -> tuple[int | str | None, str, str]:
-    """Run the command line in this process; exit code, output and errors."""
+    """Run the command line in this process, and return its exit code, output and errors."""
     output, errors = io.StringIO(), io.StringIO()
     terminate, threads = signal.getsignal(signal.SIGTERM), numba.get_num_threads()
     try:
@@ -96,36 +96,36 @@ def main(*arguments: object) -> tuple[int | str | None, str, str]:
 
 
 def listen() -> None:
-    """Whoever ignores an interruption hands that down: what a new process calls before it begins."""
+    """Restore the default handling of signals in a new process, which inherits ignored signals."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for something that a process does."""
+    """Wait until a process has done something."""
     while not condition():
-        assert process.poll() is None, "the process ended before what it was to do"
+        assert process.poll() is None, "the process ended too early"
         time.sleep(0.005)
 
 
 def quiet(what: str, task: str, done: float) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 def compute(folder: Path, config: RunConfig = TINY) -> None:
-    """Store what `run` does, without the report."""
+    """Store the results that `run` stores, without a report."""
     with open_store(folder, config) as store:
         store.write_csv(run_grid(config, store, quiet))
 
 
 def examined(*subject: Any, **others: Any) -> tuple[dict[str, float], Mapping[str, Examples], Mapping[str, Any]]:
-    """All measurements of a model, examples and distances; takes what `Subject` takes."""
+    """Return all measurements, examples and distances of a model; parameters are those of `Subject`."""
     examination = Subject(*subject, **others)
     return measure(examination, examination.config.measurements), *collect(examination)
 
 
 def peak(work: Callable[[], object]) -> int:
-    """The most memory that was held on the way, in bytes."""
+    """Run a function and return the peak of allocated memory, in bytes."""
     tracemalloc.start()
     try:
         work()
@@ -135,18 +135,18 @@ def peak(work: Callable[[], object]) -> int:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of results.csv."""
+    """Return the rows of results.csv."""
     with (folder / "results.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def numbers(folder: Path) -> list[dict[str, str]]:
-    """The rows of results.csv without the seconds, the only column that may differ between runs."""
+    """Return the rows of results.csv without the seconds, the only column that may differ between runs."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows(folder)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The content of every file below a folder; the lock is no content."""
+    """Return the content of every file in a folder, recursively, except for lock files."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
@@ -158,7 +158,7 @@ def made_up(
     distances: Mapping[str, Any] | None = None,
     **measured: float,
 ) -> CellResult:
-    """A cell's result with given measurements and distances, and random pictures."""
+    """Return the result of a cell with given measurements and distances, and random images."""
     random = np.random.default_rng([n_train, seed])
     images = random.random((2, examples, 28, 28, 1), np.float32)
     labels = np.arange(examples)
@@ -166,19 +166,19 @@ def made_up(
         Cell(training, n_train, seed),
         {"test_error": 0.5, "seconds": 1.0} | measured,
         {kind: Examples(images[0], images[1], labels, (labels + 1) % 10) for kind in KINDS},
-        {kind: np.asarray(found, np.float32) for kind, found in (distances or {}).items()},
+        {kind: np.asarray(values, np.float32) for kind, values in (distances or {}).items()},
     )
 
 
 def report(results: list[CellResult], config: RunConfig = TINY, command: str = "python -m hlf_np run") -> str:
-    """The page of results, beside the paper's where the configuration is the paper's."""
+    """Return the HTML report of results, with the paper's results if the configuration is comparable."""
     paper = published(config)
-    claims, pictures = evaluate_claims(results, paper), draw(results, LETTERS, paper)
+    claims, pictures = evaluate_claims(results, paper), draw_figures(results, LETTERS, paper)
     return page(config, command, versions(), results, claims, pictures)
 
 
 def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[CellResult]:
-    """Made-up results in which every number is another."""
+    """Return made-up results with a different random value for every measurement."""
     random = np.random.default_rng(0)
     columns = ["test_error", *(f"{kind}_success{which}" for kind in KINDS for which in ("", "_worst"))]
     return [
@@ -190,11 +190,11 @@ def made_up_grid(sizes: Iterable[int], seeds: int = 2, **settings: Any) -> list[
 
 
 class Killed(BaseException):
-    """As sudden as a signal."""
+    """Ends a test like a signal would."""
 
 
 def with_and_without_compilation(run_python, folder, code):
-    """The arrays that `code`, which saves them as {out!r}, finds with compiled kernels and with plain Python."""
+    """Run code that saves arrays to a path, with compiled and with interpreted kernels; return both results."""
     results = []
     for disabled in ("0", "1"):
         out = str(folder / f"{disabled}.npz")

@@ -1,6 +1,6 @@
-"""Networks that do not fit together: each must be refused with a `UserError`, whoever meets it first.
+"""Networks whose layers do not fit together: every first use must refuse them with a `UserError`.
 
-And oddities, of which that is not certain: they must be refused, or else be the same in every way of computing them.
+Oddities are networks that might be accepted: they must be refused, or all ways of computing them must agree.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from comparisons import Difference, drawn_images, place
+from comparisons import Difference, drawn_images, location
 from differential import Outcome, check
 from networks import Case, enliven
 
 from hlf_np.attacks import pgd
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
-from hlf_np.errors import UserError
 from hlf_np.layers import (
     BatchNorm,
     Convolution,
@@ -33,12 +32,13 @@ from hlf_np.layers import (
 )
 from hlf_np.models import Model
 from hlf_np.spaces import ImageBall
+from hlf_np.support.errors import UserError
 from hlf_np.training import TrainingConfig, train
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a network conv, batch norm, ReLU, flatten, linear; `off` is what a misfit is wrong by, positive."""
+    """Sizes of a network of convolution, batch norm, ReLU, flattening, linear layer; a misfit is wrong by `off` > 0."""
 
     side: int
     channels: int
@@ -52,7 +52,7 @@ class Sizes:
 
 
 def misfit(seed: int) -> Case:
-    """A network with one mistake."""
+    """Draw a network with one mistake."""
     random = np.random.default_rng([2, seed])
     low, high = (4, 1, 2, 2, 1), (12, 5, 17, 11, 4)
     n = Sizes(*(int(random.integers(least, most)) for least, most in zip(low, high, strict=True)))
@@ -117,7 +117,7 @@ def misfit(seed: int) -> Case:
         "images that are unflattened": (first, Unflatten(n.side, n.side), *rest),
         "one class": (first, ReLU(), Flatten(), linear(n.features, 1)),
     }
-    kind = list(kinds)[seed % len(kinds)]  # all of them, again and again
+    kind = list(kinds)[seed % len(kinds)]  # each in turn
     network = Sequential(*kinds[kind])
     enliven(network, random)
     classes = 1 if kind == "one class" else n.classes
@@ -125,7 +125,7 @@ def misfit(seed: int) -> Case:
 
 
 def oddity(seed: int) -> Case:
-    """A network that NumPy's or PyTorch's broadcasting, or mere leniency, might let pass."""
+    """Draw a network that broadcasting, or a missing check, might accept."""
     random = np.random.default_rng([3, seed])
     side, channels, width, classes = (int(random.integers(*bounds)) for bounds in ((3, 10), (1, 5), (2, 17), (2, 9)))
 
@@ -154,7 +154,7 @@ def oddity(seed: int) -> Case:
 
 
 def check_oddity(case: Case, seed: int) -> Outcome:
-    """All uses refuse it, or none does and all agree; see `check`."""
+    """Fail unless all uses refuse the network, or none does and all ways of computing it agree; see `check`."""
     try:
         return check_misfit(case)
     except Difference as difference:
@@ -164,11 +164,12 @@ def check_oddity(case: Case, seed: int) -> Outcome:
 
 
 def check_misfit(case: Case) -> Outcome:
-    """Every first use of a new model must refuse it; `Model.of` may have done so before.
+    """Fail unless every first use of a new model, or `Model` itself, refuses the network.
 
     Raises
     ------
-    Difference : for the first use that ends otherwise.
+    Difference
+        For the first use that does not.
     """
     images, labels = drawn_images(case, np.random.default_rng(0), 3), np.arange(3) % case.classes
 
@@ -183,11 +184,11 @@ def check_misfit(case: Case) -> Outcome:
         uses[f"training by {engine}"] = lambda model, engine=engine: learn(model, engine)
     for name, use in uses.items():
         try:
-            use(Model.of(copy.deepcopy(case.network), case.classes, case.image_shape))
+            use(Model(copy.deepcopy(case.network), case.classes, case.image_shape))
         except UserError:
             continue
         except Exception as error:
-            what = f"{name} ends in {type(error).__name__}: {str(error)[:200]} at {place(error)}"
+            what = f"{name} ends in {type(error).__name__}: {str(error)[:200]} at {location(error)}"
             raise Difference(f"misfit: {name} ends in {type(error).__name__}", case, what) from error
         raise Difference(f"misfit: {name} gives numbers", case, f"{name} gives numbers")
     return Outcome.REFUSED

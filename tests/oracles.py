@@ -1,6 +1,6 @@
-"""The operations once more, in float64, written from their definitions and without regard for speed.
+"""Reference implementations of the operations in float64, written from their definitions and without regard for speed.
 
-Nothing here uses the package. Images are (N, H, W, C), weights of convolutions (O, C, kh, kw).
+They do not use the package. Images are (N, H, W, C), weights of convolutions (O, C, kh, kw).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ def _double(*arrays):
 
 
 def _windows(padded, kernel, stride):
-    """Each output pixel (i, j), and the slices of the rows and columns that it sees."""
+    """Yield each output pixel (i, j) with the slices of its window."""
     (kh, kw), (height, width) = kernel, padded.shape[1:3]
     for i in range((height - kh) // stride + 1):
         for j in range((width - kw) // stride + 1):
@@ -23,7 +23,7 @@ def _zero_padded(x, padding):
 
 
 def convolution(x, weight, bias, stride, padding):
-    """y[n, i, j, o] = bias[o] + sum_{a, b, c} x[n, s i + a - p, s j + b - p, c] w[o, c, a, b]."""
+    """Compute y[n, i, j, o] = bias[o] + sum_{a, b, c} x[n, s i + a - p, s j + b - p, c] w[o, c, a, b]."""
     x, weight, bias = _double(x, weight, bias)
     padded, kernel = _zero_padded(x, padding), weight.shape[2:]
     height, width = ((n - k) // stride + 1 for n, k in zip(padded.shape[1:3], kernel, strict=True))
@@ -34,36 +34,36 @@ def convolution(x, weight, bias, stride, padding):
 
 
 def convolution_input_gradient(g, weight, stride, padding, size):
-    """Each output pixel's gradient goes back to its whole window."""
+    """Add the gradient of each output pixel to all pixels of its window."""
     g, weight = _double(g, weight)
-    total = np.zeros((len(g), size[0] + 2 * padding, size[1] + 2 * padding, weight.shape[1]))
-    for i, j, window in _windows(total, weight.shape[2:], stride):
-        total[window] += np.einsum("no,ocab->nabc", g[:, i, j], weight)
-    return total[:, padding : padding + size[0], padding : padding + size[1]]
+    gradient = np.zeros((len(g), size[0] + 2 * padding, size[1] + 2 * padding, weight.shape[1]))
+    for i, j, window in _windows(gradient, weight.shape[2:], stride):
+        gradient[window] += np.einsum("no,ocab->nabc", g[:, i, j], weight)
+    return gradient[:, padding : padding + size[0], padding : padding + size[1]]
 
 
 def convolution_weight_gradient(x, g, kernel, stride, padding):
-    """Each weight collects what it multiplied."""
+    """Sum, for each weight, over everything that it was multiplied by."""
     x, g = _double(x, g)
     padded = _zero_padded(x, padding)
-    total = np.zeros((g.shape[3], x.shape[3], *kernel))
+    gradient = np.zeros((g.shape[3], x.shape[3], *kernel))
     for i, j, window in _windows(padded, kernel, stride):
-        total += np.einsum("nabc,no->ocab", padded[window], g[:, i, j])
-    return total
+        gradient += np.einsum("nabc,no->ocab", padded[window], g[:, i, j])
+    return gradient
 
 
 def transposed_convolution(x, weight, bias, stride, padding, output_padding):
-    """Every pixel of x paints its multiple of the kernel (C, O, kh, kw); then the border is cut off."""
+    """Add a multiple of the kernel (C, O, kh, kw) for every pixel of x; then cut off the border."""
     x, weight, bias = _double(x, weight, bias)
     n, height, width, _ = x.shape
     _, out_channels, kh, kw = weight.shape
     rows, columns = (height - 1) * stride + kh + output_padding, (width - 1) * stride + kw + output_padding
-    canvas = np.zeros((n, rows, columns, out_channels))
+    padded = np.zeros((n, rows, columns, out_channels))
     for i in range(height):
         for j in range(width):
             stamp = np.einsum("nc,coab->nabo", x[:, i, j], weight)
-            canvas[:, i * stride : i * stride + kh, j * stride : j * stride + kw] += stamp
-    return canvas[:, padding : rows - padding, padding : columns - padding] + bias
+            padded[:, i * stride : i * stride + kh, j * stride : j * stride + kw] += stamp
+    return padded[:, padding : rows - padding, padding : columns - padding] + bias
 
 
 def max_pool(x, kernel, stride):
@@ -84,49 +84,49 @@ def _pool(x, kernel, stride, summary):
 
 
 def _hat(distance):
-    """Bilinear interpolation gives a pixel this weight at this distance along one axis, ..."""
+    """Return the weight of a pixel at this distance along one axis in bilinear interpolation."""
     return np.maximum(0, 1 - np.abs(distance))
 
 
 def _hat_slope(distance):
-    """... which changes by this much per pixel."""
+    """Return the derivative of `_hat`."""
     return np.where(np.abs(distance) < 1, -np.sign(distance), 0)
 
 
 def _positions(matrices, height, width):
-    """Where each output pixel looks, in pixels: rows and columns (N, H, W), and the normalised (x, y, 1)."""
+    """Return the rows and columns (N, H, W) that output pixels sample, and their own normalized (x, y, 1)."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    places = np.stack([x, y, np.ones_like(x)])  # (3, H, W)
-    at = np.einsum("nkm,mij->nkij", matrices, places)
-    return (at[:, 1] + 1) / 2 * (height - 1), (at[:, 0] + 1) / 2 * (width - 1), places
+    output = np.stack([x, y, np.ones_like(x)])  # (3, H, W)
+    sampled = np.einsum("nkm,mij->nkij", matrices, output)
+    return (sampled[:, 1] + 1) / 2 * (height - 1), (sampled[:, 0] + 1) / 2 * (width - 1), output
 
 
 def _distances(matrices, height, width):
-    rows, columns, places = _positions(matrices, height, width)
-    return rows[..., None] - np.arange(height), columns[..., None] - np.arange(width), places
+    rows, columns, output = _positions(matrices, height, width)
+    return rows[..., None] - np.arange(height), columns[..., None] - np.arange(width), output
 
 
 def warp(images, matrices):
-    """out[n, i, j] = sum_{r, c} hat(row - r) hat(column - c) image[n, r, c]; pixels outside count as 0."""
+    """Compute out[n, i, j] = sum_{r, c} hat(row - r) hat(column - c) image[n, r, c]; pixels outside count as 0."""
     images, matrices = _double(images, matrices)
     rows, columns, _ = _distances(matrices, *images.shape[1:3])
     return np.einsum("nijr,nijc,nrck->nijk", _hat(rows), _hat(columns), images, optimize=True)
 
 
 def warp_gradient(images, matrices, g):
-    """The derivative of that formula, to the images and to the matrices."""
+    """Differentiate that formula with respect to the images and to the matrices."""
     images, matrices, g = _double(images, matrices, g)
     height, width = images.shape[1:3]
-    rows, columns, places = _distances(matrices, height, width)
+    rows, columns, output = _distances(matrices, height, width)
     d_images = np.einsum("nijr,nijc,nijk->nrck", _hat(rows), _hat(columns), g, optimize=True)
     d_row = np.einsum("nijr,nijc,nrck,nijk->nij", _hat_slope(rows), _hat(columns), images, g, optimize=True)
     d_column = np.einsum("nijr,nijc,nrck,nijk->nij", _hat(rows), _hat_slope(columns), images, g, optimize=True)
     d_position = np.stack([d_column * (width - 1) / 2, d_row * (height - 1) / 2], axis=1)  # (N, 2, H, W)
-    return d_images, np.einsum("nkij,mij->nkm", d_position, places)
+    return d_images, np.einsum("nkij,mij->nkm", d_position, output)
 
 
 def affine_matrix(parameters):
-    """The protocol's sampling matrix of (u, v, hx, hy, s, r)."""
+    """Compute the protocol's sampling matrices of (u, v, hx, hy, s, r)."""
     matrices = []
     for u, v, hx, hy, s, r in np.asarray(parameters, np.float64):
         matrices.append(
@@ -139,7 +139,7 @@ def affine_matrix(parameters):
 
 
 def batch_norm(x, weight, bias, epsilon):
-    """(x - mean) / sqrt(variance + epsilon), channel by channel; also the mean and the biased variance."""
+    """Normalize channel by channel; also return the mean and the biased variance."""
     x, weight, bias = _double(x, weight, bias)
     y, axes = np.empty_like(x), tuple(range(x.ndim - 1))
     for c in range(x.shape[-1]):
@@ -155,12 +155,12 @@ def softmax(logits):
 
 
 def cross_entropy(logits, labels):
-    """-log of the probability of the label, row by row."""
+    """Compute -log of the probability of the label, row by row."""
     return np.array([-np.log(row[label]) for row, label in zip(softmax(logits), labels, strict=True)])
 
 
 def kl_divergence(p_logits, q_logits):
-    """sum_k p_k log(p_k / q_k), row by row."""
+    """Compute sum_k p_k log(p_k / q_k), row by row."""
     return np.array(
         [sum(p * np.log(p / q) for p, q in zip(*rows, strict=True))
          for rows in zip(softmax(p_logits), softmax(q_logits), strict=True)]
@@ -168,7 +168,7 @@ def kl_divergence(p_logits, q_logits):
 
 
 def absolute_error(x, target):
-    """The sum of |x - target|, row by row."""
+    """Compute the sum of |x - target|, row by row."""
     x, target = _double(x, target)
     return np.array(
         [sum(abs(a - b) for a, b in zip(p.ravel(), q.ravel(), strict=True)) for p, q in zip(x, target, strict=True)]
@@ -176,23 +176,23 @@ def absolute_error(x, target):
 
 
 def gaussian_divergence(mean, log_variance, points=20_001):
-    """The integral of q log(q / p) for q = N(mean, exp(log_variance)) and p = N(0, 1), by the trapezoidal rule.
+    """Integrate q log(q / p) for q = N(mean, exp(log_variance)) and p = N(0, 1), by the trapezoidal rule.
 
-    Within 12 standard deviations of q; at both ends, and beyond, there is less than 1e-30.
+    The integral is over 12 standard deviations of q to both sides, beyond which it is below 1e-30.
     """
-    total = np.zeros(len(mean))
-    for row, (averages, logarithms) in enumerate(zip(*_double(mean, log_variance), strict=True)):
-        for m, v in zip(averages, logarithms, strict=True):
+    divergences = np.zeros(len(mean))
+    for row, (means, log_variances) in enumerate(zip(*_double(mean, log_variance), strict=True)):
+        for m, v in zip(means, log_variances, strict=True):
             s = np.exp(v / 2)
             z = np.linspace(m - 12 * s, m + 12 * s, points)
             log_q = -((z - m) ** 2) / (2 * s * s) - np.log(s * np.sqrt(2 * np.pi))
             log_p = -(z**2) / 2 - np.log(np.sqrt(2 * np.pi))
-            total[row] += (np.exp(log_q) * (log_q - log_p)).sum() * (z[1] - z[0])
-    return total
+            divergences[row] += (np.exp(log_q) * (log_q - log_p)).sum() * (z[1] - z[0])
+    return divergences
 
 
 def adam(start, gradients, rates, betas, epsilon, weight_decay):
-    """The weights after one step per gradient: algorithm 1 of Kingma and Ba, L2 decay in the gradient."""
+    """Return the weights after one step per gradient: algorithm 1 of Kingma and Ba, weight decay in the gradient."""
     w, m, v = np.array(start, np.float64), 0.0, 0.0
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
         g = np.asarray(gradient, np.float64) + weight_decay * w

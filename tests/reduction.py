@@ -1,4 +1,4 @@
-"""A smaller network that fails in the same way."""
+"""Test case reduction: find a smaller network that fails in the same way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def reduced(case: Case, seed: int, kind: str) -> str:
-    """The description of what is left once every smaller network that was tried is fine or fails otherwise."""
+    """Reduce a network until no smaller candidate fails in the same way; return its description."""
     progress = True
     while progress:
         progress = False
@@ -39,19 +39,19 @@ def _kind(case: Case, seed: int) -> str:
 
 
 def candidates(case: Case) -> Iterator[Case]:
-    """Networks with fewer layers that fit, those with the fewest first."""
+    """Yield networks with fewer layers that fit together, those with the fewest first."""
     layers, shapes = _flat(case.network), []
     x = Tensor(np.zeros((2, *case.image_shape), np.float32))
     for layer in layers:
         shapes.append(x.shape[1:])
         x = layer(x)
     shapes.append(x.shape[1:])
-    for end in range(1, len(layers)):  # a new head behind the first few
+    for end in range(1, len(layers)):  # the first layers with a new head
         if len(layers) - end > 2 or not isinstance(layers[-1], Linear):
             head = _head(shapes[end], case.classes)
             if end + len(head) < len(layers):
                 yield from _case(case, [*layers[:end], *head])
-    for start in range(len(layers) - 1, 0, -1):  # what an inner layer sees as images
+    for start in range(len(layers) - 1, 0, -1):  # the last layers, for images of the shape that they receive
         if len(shapes[start]) == 3:
             yield from _case(case, layers[start:], shapes[start])
     for i, layer in enumerate(layers):
@@ -72,7 +72,7 @@ def _head(shape: Shape, classes: int) -> list[Layer]:
 
 
 def _case(case: Case, layers: list[Layer], image_shape: Shape | None = None) -> Iterator[Case]:
-    """The case of these layers, if they fit."""
+    """Yield the case of these layers if they fit together."""
     shape = image_shape or case.image_shape
     network = copy.deepcopy(Sequential(*layers))
     try:
@@ -80,7 +80,7 @@ def _case(case: Case, layers: list[Layer], image_shape: Shape | None = None) -> 
     except (ValueError, IndexError):
         return
     if fits:
-        yield replace(case, network=network, image_shape=shape, name=f"less of {case.name.removeprefix('less of ')}")
+        yield replace(case, network=network, image_shape=shape, name=f"reduced {case.name.removeprefix('reduced ')}")
 
 
 def _flat(layer: Layer) -> list[Layer]:

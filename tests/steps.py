@@ -6,14 +6,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from comparisons import BLUNT, Difference, doubled, drawn_images, model_of
+from comparisons import ERROR_FACTOR, Difference, doubled, drawn_images, model_of
 from networks import Case
 
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
-from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
+from hlf_np.models.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import EMNIST_BOX, Chart, ImageBall, LearnedManifold, Space, Transformations
 from hlf_np.spaces.learned_manifold import LearnedChart
@@ -106,7 +106,7 @@ def _compare_step(
 
 def _judge_step(case: Case, where: str, errors: np.ndarray, own: np.ndarray) -> None:
     """Half of the steps must be right to rounding, and nearly all but for the flip of a rare kink."""
-    bad = errors > np.maximum(STEP, BLUNT * own)
-    if np.median(errors) > max(MEDIAN_STEP, BLUNT * np.median(own)) or bad.sum() > max(1, OUTLIERS * len(bad)):
+    bad = errors > np.maximum(STEP, ERROR_FACTOR * own)
+    if np.median(errors) > max(MEDIAN_STEP, ERROR_FACTOR * np.median(own)) or bad.sum() > max(1, OUTLIERS * len(bad)):
         what = f"the steps of {where} are wrong by {np.median(errors):.1e} in the median, up to {errors.max():.1e}"
         raise Difference(f"step in {where}", case, what)

@@ -1,4 +1,4 @@
-"""Arrays as users have them: any layout in memory, any usual type; and clear lines for those that cannot be taken."""
+"""Arrays of any memory layout and type, and clear errors for those that are not supported."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ import pytest
 from hlf_np import UserError, attacks, models
 from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.engine import Engine
 from hlf_np.manifolds import VaeConfig, class_vaes, quality, train_vae
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Transformations, TrueManifold
+from hlf_np.support.checks import check_images, check_labels
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import Perturbation
 
@@ -28,14 +28,14 @@ LAYOUTS = {
     "not aligned": lambda a: np.frombuffer(b"x" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
     "another byte order": lambda a: a.astype(a.dtype.newbyteorder()),
 }
-TYPES = {  # of images and of labels
+TYPES = {  # of images, of labels
     "float64, int32": lambda a: a.astype(np.float64 if a.dtype.kind == "f" else np.int32),
     "longdouble, uint8": lambda a: a.astype(np.longdouble if a.dtype.kind == "f" else np.uint8),
     "float32, uint64": lambda a: a if a.dtype.kind == "f" else a.astype(np.uint64),
 }
 every_kind = pytest.mark.parametrize("kind", (LAYOUTS | TYPES).values(), ids=LAYOUTS | TYPES)
 SETTINGS = {"steps": 3, "step_size": 0.05, "restarts": 2}
-ATTACKS = {  # of two models, a split and a space
+ATTACKS = {  # functions of two models, a split and a space
     "pgd": lambda m, _, s, space: attacks.pgd(m, s.images, s.labels, space, s.codes, **SETTINGS),
     "pgd by autodiff": lambda m, _, s, space: attacks.pgd(
         m, s.images, s.labels, space, s.codes, engine="autodiff", rule="sign", **SETTINGS
@@ -62,14 +62,14 @@ def spaces(fonts, split):
 
 
 def arranged(split, kind):
-    """The same split, all its arrays of another kind."""
+    """Return the same split with another layout or type of all its arrays."""
     return Split(kind(split.images), kind(split.labels), Codes(kind(split.codes.font), kind(split.codes.parameters)))
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for name, value in vars(expected).items():
-        np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
-        assert getattr(found, name).dtype == value.dtype, name
+        np.testing.assert_array_equal(getattr(actual, name), value, err_msg=name)
+        assert getattr(actual, name).dtype == value.dtype, name
 
 
 @every_kind
@@ -103,9 +103,9 @@ def test_training_ends_in_the_same_bits(split, kind, engine):
     share = Perturbation(ImageBall(0.1), PGD(steps=1, stop_early=False))
     config = TrainingConfig((share,), epochs=1, batch_size=30, engine=engine)
     states = []
-    for each in (arranged(split, kind), split):
+    for data in (arranged(split, kind), split):
         model = models.cnn(widths=(2, 4), hidden_units=5)
-        train(model, each, config=config)
+        train(model, data, config=config)
         states.append(model.state_dict())
     for name, array in states[1].items():
         np.testing.assert_array_equal(states[0][name], array, err_msg=name)
@@ -114,13 +114,13 @@ def test_training_ends_in_the_same_bits(split, kind, engine):
 @every_kind
 def test_vaes_are_the_same_bits(split, kind):
     images = split.images[:20]
-    found, expected = (train_vae(each, TINY) for each in (kind(images), images))
+    actual, expected = (train_vae(data, TINY) for data in (kind(images), images))
     for name, array in expected.state_dict().items():
-        np.testing.assert_array_equal(found.state_dict()[name], array, err_msg=name)
-    np.testing.assert_array_equal(found.encode(kind(images)), expected.encode(images))
+        np.testing.assert_array_equal(actual.state_dict()[name], array, err_msg=name)
+    np.testing.assert_array_equal(actual.encode(kind(images)), expected.encode(images))
     codes = expected.encode(images)
-    np.testing.assert_array_equal(found.decode(kind(codes)), expected.decode(codes))
-    assert quality.measure(found, kind(images)) == quality.measure(expected, images)
+    np.testing.assert_array_equal(actual.decode(kind(codes)), expected.decode(codes))
+    assert quality.measure(actual, kind(images)) == quality.measure(expected, images)
 
 
 @every_kind
@@ -138,7 +138,7 @@ def test_distances_are_the_same_bits(fonts, split, kind):
     )
 
 
-def test_distances_of_whole_numbers_are_refused(split):
+def test_distances_of_integers_are_refused(split):
     whole = (split.images * 255).astype(np.uint8)
     with pytest.raises(UserError, match="floating-point images, not uint8"):
         nearest_neighbours(whole, split.images, 3)
@@ -148,7 +148,7 @@ def test_distances_of_whole_numbers_are_refused(split):
         project(whole, ImageBall().chart(split.images, split.labels, None))
 
 
-def test_no_array_is_written_to(trained, split, spaces):
+def test_arguments_are_not_changed(trained, split, spaces):
     part = split.take(slice(12))
     before = [array.copy() for array in (part.images, part.labels, part.codes.parameters)]
     for space in spaces.values():
@@ -158,7 +158,7 @@ def test_no_array_is_written_to(trained, split, spaces):
         np.testing.assert_array_equal(array, was)
 
 
-# --- what is taken, and what is not ---------------------------------------------------------------------------
+# --- supported and unsupported arrays -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
@@ -168,7 +168,7 @@ def test_images_of_any_floating_point_type_become_float32(dtype):
     np.testing.assert_array_equal(images, np.float32(0.75))
 
 
-def test_what_is_right_already_is_not_copied(split):
+def test_arrays_that_need_no_conversion_are_not_copied(split):
     assert check_images(split.images) is split.images
     assert check_labels(split.labels, 10, len(split)) is split.labels
 
@@ -218,11 +218,11 @@ def test_other_images_are_refused_in_one_line(images, message):
     ("labels", "message"),
     [
         ([0, 1, 2], "must be a NumPy array, not list: use numpy.array(labels)"),
-        (np.eye(10)[:3], "shape (3,), one class number per image, not (3, 10): use labels.argmax(axis=1)"),
+        (np.eye(10)[:3], "shape (3,), one label per image, not (3, 10): use labels.argmax(axis=1)"),
         (np.zeros((3, 1), np.int64), "not (3, 1): use labels[:, 0]"),
-        (np.zeros(4, np.int64), "shape (3,), one class number per image, not (4,)"),
-        (np.zeros(3), "whole numbers, not float64: use labels.astype(numpy.int64)"),
-        (np.zeros(3, bool), "whole numbers, not bool: use labels.astype(numpy.int64)"),
+        (np.zeros(4, np.int64), "shape (3,), one label per image, not (4,)"),
+        (np.zeros(3), "integers, not float64: use labels.astype(numpy.int64)"),
+        (np.zeros(3, bool), "integers, not bool: use labels.astype(numpy.int64)"),
         (np.array([0, 1, 10], np.uint8), "between 0 and 9, found 0 to 10"),
         (np.array([0, 1, -1], np.int8), "between 0 and 9, found -1 to 1"),
         (np.array([0, 1, 2**64 - 1], np.uint64), "between 0 and 9, found 0 to 18446744073709551615"),

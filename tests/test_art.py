@@ -89,7 +89,7 @@ def network(request, trained):
     if request.param == "compiled":
         return trained
     draws = generator(0, "own")
-    return Model.of(Sequential(Flatten(), Linear(784, 20, draws), Tanh(), Linear(20, 10, draws)), classes=10)
+    return Model(Sequential(Flatten(), Linear(784, 20, draws), Tanh(), Linear(20, 10, draws)), classes=10)
 
 
 def test_it_answers_for_any_finite_numbers(evasion, network, split):
@@ -140,11 +140,11 @@ def test_layers_are_counted_from_both_ends(classifier, split):
         for same in (number, number - len(names), np.int64(number)):
             np.testing.assert_array_equal(classifier.get_activations(images, same, batch_size=2), wanted)
     np.testing.assert_allclose(classifier.get_activations(images, -1), classifier.predict(images), atol=1e-4)
-    with pytest.warns(UserWarning, match="the last, is taken"):
+    with pytest.warns(UserWarning, match="the last, is used"):
         beyond = classifier.get_activations(images, len(names))
     np.testing.assert_array_equal(beyond, classifier.get_activations(images, -1))
     for missing in (-len(names) - 1, "softmax", 1.5):
-        with pytest.raises(UserError, match=r"no layer .*use a number from"):
+        with pytest.raises(UserError, match=r"no layer .*use an index from"):
             classifier.get_activations(images, missing)
 
 
@@ -157,7 +157,7 @@ def test_parameters_can_be_changed(evasion, trained, model, split):
     assert classifier.get_params()["objective"] == Objective.MARGIN
     with pytest.raises(UserError, match="unknown objective"):
         classifier.set_params(objective="hinge")
-    with pytest.raises(UserError, match="kl is not for ART"):
+    with pytest.raises(UserError, match="ART does not support the objective kl"):
         classifier.set_params(objective="kl")
     with pytest.raises(ValueError, match="preprocessing_defences"):  # which would have no effect
         classifier.set_params(preprocessing_defences=[])

@@ -1,4 +1,4 @@
-"""Gradients against numerical derivatives, the checker itself, and the graph."""
+"""Gradients compared with numerical derivatives; the gradient checker; the graph."""
 
 import inspect
 
@@ -17,18 +17,18 @@ def normal(*shape):
 
 
 def off_zero(*shape):
-    """Numbers at least 0.1 away from 0, where ReLU has its kink."""
+    """Draw values at least 0.1 away from 0, where ReLU is not differentiable."""
     x = normal(*shape)
     return x + 0.1 * np.sign(x)
 
 
 def affine(count):
-    """Affine parameters in general position: no output pixel looks exactly at an input pixel."""
+    """Draw affine parameters for which no output pixel samples exactly an input pixel, where slopes jump."""
     return np.array(operations.IDENTITY) + RANDOM.uniform(-0.2, 0.2, (count, 6))
 
 
 LABELS = np.array([0, 2, 1, 2])
-AVERAGE, VARIANCE = normal(3), RANDOM.random(3) + 0.5
+MEAN, VARIANCE = normal(3), RANDOM.random(3) + 0.5
 
 # (operation, case, function of tensors, arrays)
 GRADIENTS = [
@@ -48,10 +48,10 @@ GRADIENTS = [
     ("power", "square", lambda a: a**2, [normal(2, 3)]),
     ("power", "fraction", lambda a: autodiff.power(a, -1.5), [normal(4) ** 2 + 0.1]),
     ("power", "zero", lambda a: a**0, [normal(4)]),
-    ("total", "", autodiff.total, [normal(2, 3)]),
-    ("total", "axis", lambda a: autodiff.total(a, 1), [normal(2, 3, 4)]),
-    ("total", "last axis, method", lambda a: a.sum(axis=-1), [normal(2, 3)]),
-    ("total", "mean, axis, method", lambda a: a.mean(axis=0), [normal(2, 3)]),
+    ("reduce_sum", "", autodiff.reduce_sum, [normal(2, 3)]),
+    ("reduce_sum", "axis", lambda a: autodiff.reduce_sum(a, 1), [normal(2, 3, 4)]),
+    ("reduce_sum", "last axis, method", lambda a: a.sum(axis=-1), [normal(2, 3)]),
+    ("reduce_sum", "mean, axis, method", lambda a: a.mean(axis=0), [normal(2, 3)]),
     ("relu", "", operations.relu, [off_zero(4, 5)]),
     ("leaky_relu", "", lambda x: operations.leaky_relu(x, 0.2), [off_zero(4, 5)]),
     ("sigmoid", "", operations.sigmoid, [normal(4, 5)]),
@@ -63,7 +63,7 @@ GRADIENTS = [
     ("columns", "", lambda x: operations.columns(x, 1, 3), [normal(4, 5)]),
     ("take", "", lambda x: operations.take(x, np.array([3, 0, 2])), [normal(4, 2, 3)]),
     ("concatenate", "", lambda *parts: operations.concatenate(parts), [normal(2, 3), normal(1, 3), normal(4, 3)]),
-    ("total", "mean, method", lambda a: a.mean(), [normal(3, 4)]),
+    ("reduce_sum", "mean, method", lambda a: a.mean(), [normal(3, 4)]),
     ("linear", "", operations.linear, [normal(5, 7), normal(18, 7), normal(18)]),
     ("max_pool", "", operations.max_pool, [normal(2, 5, 6, 3)]),
     ("max_pool", "overlapping", lambda x: operations.max_pool(x, 3, 2), [normal(2, 7, 8, 3)]),
@@ -97,7 +97,7 @@ GRADIENTS = [
     (
         "normalize",
         "",
-        lambda x, w, b: operations.normalize(x, w, b, AVERAGE, VARIANCE),
+        lambda x, w, b: operations.normalize(x, w, b, MEAN, VARIANCE),
         [normal(2, 4, 5, 3), normal(3), normal(3)],
     ),
     *(
@@ -152,7 +152,7 @@ LAYOUTS = {
     [pytest.param(f, arrays, id=f"{name} {case}".strip()) for name, case, f, arrays in GRADIENTS],
 )
 def test_the_layout_in_memory_makes_no_difference(function, arrays, layout):
-    """Up to rounding: NumPy adds up in the order in which the numbers lie in memory."""
+    """Up to rounding, as NumPy sums in the order of the memory layout."""
     results = []
     for arrange in (np.copy, layout):
         leaves = [Tensor(arrange(array), requires_grad=True) for array in arrays]
@@ -160,8 +160,8 @@ def test_the_layout_in_memory_makes_no_difference(function, arrays, layout):
         gradient = np.cos(np.arange(output.data.size, dtype=float)).reshape(output.shape)
         output.backward(arrange(gradient) if gradient.ndim else gradient)
         results.append([output.data, *(leaf.gradient for leaf in leaves)])
-    for found, expected in zip(*reversed(results), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+    for actual, expected in zip(*reversed(results), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_the_table_holds_every_operation():
@@ -179,7 +179,7 @@ def test_the_table_holds_every_operation():
 
 
 def cube(wrong):
-    """x^3, whose gradient passes through `wrong` first."""
+    """Return x^3 as an operation whose gradient is changed by `wrong`."""
     return lambda x: Tensor.result(x.data**3, (x,), lambda g: (wrong(3 * g * x.data**2),))
 
 
@@ -217,7 +217,7 @@ def test_checker_looks_at_every_argument():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_checker_refuses_coarse_numbers(dtype):
+def test_checker_refuses_types_other_than_float64(dtype):
     with pytest.raises(ValueError, match="float64"):
         check_grads(operations.tanh, np.ones(3, dtype))
 
@@ -260,7 +260,7 @@ def test_two_backward_calls_add_up():
     np.testing.assert_allclose(x.gradient, 2 * once)
 
 
-def test_backward_starts_from_the_given_gradient_and_leaves_it_alone():
+def test_backward_starts_from_the_given_gradient_and_does_not_change_it():
     x = Tensor(normal(2, 3), requires_grad=True)
     y, given = x * x + x, normal(2, 3)
     before = given.copy()
@@ -283,7 +283,7 @@ def test_gradients_keep_the_shape_and_type_of_the_data():
         leaves = [Tensor(array.astype(np.float32), requires_grad=True) for array in arrays]
         if name == "normalize":  # with statistics of the same type
             function = lambda x, w, b: operations.normalize(  # noqa: E731
-                x, w, b, AVERAGE.astype(np.float32), VARIANCE.astype(np.float32)
+                x, w, b, MEAN.astype(np.float32), VARIANCE.astype(np.float32)
             )
         output = function(*leaves)
         output.backward()
@@ -303,7 +303,7 @@ def test_a_chain_of_5000_operations_is_not_too_deep():
 
 @pytest.mark.parametrize("data", [[1, 2], np.ones(2, bool), np.ones(2, np.float16), np.ones(2, np.longdouble), "text"])
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_a_tensor_of_other_numbers_is_refused(data, requires_grad):
+def test_a_tensor_of_another_type_is_refused(data, requires_grad):
     with pytest.raises(TypeError, match=r"float32 or float64, not .*: use numpy.asarray\(data, numpy.float32\)$"):
         Tensor(data, requires_grad)
 
@@ -320,9 +320,9 @@ def test_a_tensor_of_other_numbers_is_refused(data, requires_grad):
 )
 def test_operators_take_numbers_and_keep_the_type(name, function, other):
     x = np.array([0.7, -1.9], np.float32)
-    for found, expected in zip(function(Tensor(x), other), function(x, np.float32(other)), strict=True):
-        assert found.data.dtype == np.float32
-        np.testing.assert_array_equal(found.data, expected)
+    for actual, expected in zip(function(Tensor(x), other), function(x, np.float32(other)), strict=True):
+        assert actual.data.dtype == np.float32
+        np.testing.assert_array_equal(actual.data, expected)
 
 
 def test_an_array_and_a_tensor_make_one_tensor():
@@ -336,7 +336,7 @@ def test_an_array_and_a_tensor_make_one_tensor():
         x**x
 
 
-def test_gradients_are_arrays_of_their_own():
+def test_gradients_share_no_memory():
     x, y = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
     given = np.ones(2)
     (x + y).backward(given)
@@ -380,8 +380,8 @@ def test_cross_entropy_of_huge_logits_stays_finite():
 
 def test_the_divergence_is_that_of_the_probabilities():
     p, q = normal(6, 5), normal(6, 5)
-    found = operations.kl_divergence(Tensor(p), Tensor(q)).data
-    np.testing.assert_allclose(found, oracles.kl_divergence(p, q), rtol=1e-12)
+    actual = operations.kl_divergence(Tensor(p), Tensor(q)).data
+    np.testing.assert_allclose(actual, oracles.kl_divergence(p, q), rtol=1e-12)
     np.testing.assert_allclose(operations.kl_divergence(Tensor(p), Tensor(p + 3)).data, 0, atol=1e-15)
 
 
@@ -428,5 +428,5 @@ except (TypeError, ValueError):
     ],
 )
 def test_operations_refuse_arguments_that_do_not_fit(call, run_python):
-    """In a process of its own: a kernel that runs on such sizes reads and writes beyond its arrays."""
+    """In a separate process, as a kernel that runs on such shapes would access memory outside of its arrays."""
     assert run_python(SETUP.format(call=call)).strip() == "refused"

@@ -7,9 +7,9 @@ import time
 import pytest
 from helpers import main
 
-from hlf_np import benchmarks
-from hlf_np.benchmarks import HEAD, Measurement, line
-from hlf_np.programs.evaluation import IMAGES
+from hlf_np.cli import benchmarks
+from hlf_np.cli.benchmarks import TABLE_HEADER, BenchmarkResult, table_row
+from hlf_np.programs.evaluation import IMAGES_PER_WORKSPACE
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def once(monkeypatch):
         task()
         return time.perf_counter() - started
 
-    monkeypatch.setattr(benchmarks, "_seconds", seconds)
+    monkeypatch.setattr(benchmarks, "_median_seconds", seconds)
 
 
 @pytest.mark.slow
@@ -31,10 +31,10 @@ def test_bench_has_every_kernel_attack_and_training(once):
     measured = {entry["name"]: entry for entry in json.loads(output)}
     # the CNN's first layer: 14 x 14 windows of 4 x 4 pixels, to 16 channels; the last: 3 x 3 x 64 inputs, 10 classes
     # that fill a vector
-    assert f"forward {14 * 14 * IMAGES} x 16 x 16" in measured
-    assert f"forward {IMAGES} x 576 x 16" in measured
+    assert f"forward {14 * 14 * IMAGES_PER_WORKSPACE} x 16 x 16" in measured
+    assert f"forward {IMAGES_PER_WORKSPACE} x 576 x 16" in measured
     attacked = {f"attack on {name}" for name in ("cnn", "mlp", "resnet (16)", "resnet (64)", "vgg")}
-    assert attacked | {"micro-kernel, the peak", "training of cnn", "FONTS"} <= measured.keys()
+    assert attacked | {"micro-kernel (peak)", "training of cnn", "FONTS"} <= measured.keys()
     for entry in measured.values():
         assert entry["threads"] == 1
         assert math.isfinite(entry["rate"])
@@ -43,8 +43,8 @@ def test_bench_has_every_kernel_attack_and_training(once):
 
 
 def test_bench_prints_a_line_for_each_measurement(monkeypatch):
-    found = [Measurement("a kernel", 1, 1234.5, "GFLOP/s", 0.456), Measurement("images", 2, 70.0, "images/s")]
+    found = [BenchmarkResult("a kernel", 1, 1234.5, "GFLOP/s", 0.456), BenchmarkResult("images", 2, 70.0, "images/s")]
     monkeypatch.setattr(benchmarks, "measure", lambda threads: iter(found))
     code, output, errors = main("bench", "--threads", 1)
-    assert (code, output, errors) == (0, "\n".join([HEAD, *map(line, found), ""]), "")
-    assert line(found[0]).split() == ["a", "kernel", "1", "1,234", "GFLOP/s", "46%"]
+    assert (code, output, errors) == (0, "\n".join([TABLE_HEADER, *map(table_row, found), ""]), "")
+    assert table_row(found[0]).split() == ["a", "kernel", "1", "1,234", "GFLOP/s", "46%"]

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from helpers import made_up_grid, report
 
-from hlf_np.experiments.config import PRESETS, Preset
+from hlf_np.experiments.configuration.config import PRESETS, Preset
 
 WIDTHS = (390, 1000, 1280)
 MEASURE = """

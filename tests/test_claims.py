@@ -1,4 +1,4 @@
-"""The claims: what the statistics are, and that a verdict needs evidence."""
+"""The claims: their statistics, and the evidence that a verdict needs."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import made_up
 
-from hlf_np.experiments.claims import (
-    FEWEST_CELLS,
+from hlf_np.experiments.analysis.claims import (
+    MIN_CELLS,
     data_factor,
     evaluate_claims,
     leaving_the_manifold,
@@ -37,14 +37,14 @@ def line(count, change, noise=0.0, seed=0):
 
 
 def assert_judged(claim, verdict):
-    """Where there are enough cells."""
+    """Check the verdict of a claim that has enough cells."""
     assert claim.verdict.split(":")[0] == verdict
     low, high = claim.interval
     assert low <= claim.statistic <= high
 
 
-def assert_too_few(claim):
-    assert claim.verdict.startswith("undecided: too few cells")
+def assert_too_few_cells(claim):
+    assert claim.verdict.startswith("undecided: only ")
     assert (claim.statistic, claim.interval) == (None, None)
 
 
@@ -70,20 +70,20 @@ def test_flat_is_supported_steep_refuted_and_noise_undecided(results, verdict):
 @pytest.mark.parametrize("change", [0, 0.5])
 @pytest.mark.parametrize("count", range(6))
 def test_too_few_cells_give_no_verdict_however_clear_they_look(count, change):
-    assert_too_few(regular_robustness(line(count, change)))
+    assert_too_few_cells(regular_robustness(line(count, change)))
 
 
-def test_cells_of_one_and_the_same_error_give_no_verdict():
+def test_cells_with_equal_errors_give_no_verdict():
     assert regular_robustness(cells([0.3] * 20, np.linspace(0.2, 0.9, 20))).verdict.startswith("undecided")
 
 
 def test_only_normal_training_with_measured_success_counts():
-    flat = line(FEWEST_CELLS, 0)
+    flat = line(MIN_CELLS, 0)
     steep = cells(np.linspace(0, 1, 30), np.linspace(0, 1, 30), ADVERSARIAL)
     unmeasured = cells(np.linspace(0, 1, 30), [math.nan] * 30)
     claim = regular_robustness(flat + steep + unmeasured)
     assert claim.verdict == "supported"
-    assert len(claim.data["regular_success"]["normal"]["cells"]) == FEWEST_CELLS
+    assert len(claim.data["regular_success"]["normal"]["cells"]) == MIN_CELLS
     assert regular_robustness(flat[1:] + steep + unmeasured).verdict.startswith("undecided")
 
 
@@ -119,21 +119,21 @@ def test_regular_success_must_be_flat_in_every_training_without_regular_attacks(
     assert regular_robustness(results).verdict.split(":")[0] == verdict
 
 
-def test_the_change_of_each_training_is_told_and_the_largest_is_the_statistic():
+def test_the_change_of_each_training_is_reported_and_the_largest_is_the_statistic():
     claim = regular_robustness(moving({NORMAL: 0.01, ADVERSARIAL: 0.4, TRANSFORMED: -0.05}, noise=0))
     assert claim.statistic == pytest.approx(-0.05)
     assert claim.details == (
         "Normal: success changes by 0.010 (0.010 to 0.010) over test errors from 0.100 to 0.600; slope 0.02 (0.02 to"
         " 0.02), rank correlation 1.00.",
-        "Adversarial, beside the verdict: success changes by 0.400 (0.400 to 0.400) over test errors from 0.100 to"
-        " 0.600; slope 0.80 (0.80 to 0.80), rank correlation 1.00.",
+        "Adversarial (not part of the verdict): success changes by 0.400 (0.400 to 0.400) over test errors from"
+        " 0.100 to 0.600; slope 0.80 (0.80 to 0.80), rank correlation 1.00.",
         "Adversarial transformations: success changes by -0.050 (-0.050 to -0.050) over test errors from 0.100 to"
         " 0.600; slope -0.10 (-0.10 to -0.10), rank correlation -1.00.",
     )
 
 
 @pytest.mark.parametrize(("largest", "verdict"), [(0.44, "undecided"), (0.46, "supported")])
-def test_errors_of_nearly_the_same_size_do_not_show_whether_success_moves_with_them(largest, verdict):
+def test_nearly_equal_errors_do_not_show_whether_success_depends_on_them(largest, verdict):
     claim = regular_robustness(cells(np.linspace(0.3, largest, 12), [0.9] * 12))
     assert claim.verdict.split(":")[0] == verdict
     if verdict == "undecided":
@@ -158,13 +158,13 @@ def learning_curves(factor, power=0.4, noise=0.0, sizes=(250, 500, 1000, 2000), 
 
 
 @pytest.mark.parametrize("factor", [0.5, 1, 2])
-def test_the_data_factor_of_clean_curves_is_found_again(factor):
+def test_the_data_factor_of_clean_curves_is_exact(factor):
     found = data_factor(learning_curves(factor))
     assert found["factor"] == pytest.approx(factor)
     assert found["interval"] == pytest.approx((factor, factor))
 
 
-def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_told():
+def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_reported():
     results = learning_curves(2, noise=0.05)
     found = data_factor(results)
     low, high = found["interval"]
@@ -172,7 +172,7 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_told():
     assert low < found["factor"] < high
     claim = regular_robustness(results)
     assert claim.data["data_factor"] == found
-    assert f"needs {found['factor']:.2f} times the training images" in claim.details[0]
+    assert f"needs {found['factor']:.2f} times as many training images" in claim.details[0]
     (first, value), *_, (last, largest) = found["by_size"]
     assert f"from 250 to 2000: {value:.2f} at N = {first}, {largest:.2f} at N = {last}." in claim.details[0]
 
@@ -185,11 +185,11 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_told():
         learning_curves(2, sizes=(250,), seeds=9),  # no curve
         learning_curves(2, power=0),  # errors that do not fall
         learning_curves(2, power=-0.3),  # that rise
-        learning_curves(2, power=0.02, noise=0.3),  # of which nobody knows
+        learning_curves(2, power=0.02, noise=0.3),  # which may fall or rise
         learning_curves(2)[:12],  # of one training
     ],
 )
-def test_curves_that_say_nothing_have_no_data_factor(results):
+def test_inconclusive_curves_have_no_data_factor(results):
     assert data_factor(results) is None
     assert regular_robustness(results).details == ()
 
@@ -198,7 +198,7 @@ def test_curves_that_say_nothing_have_no_data_factor(results):
 
 
 def projected(count, regular, on_manifold=0.03, clean=0.0, images=20, spread=0.02):
-    """Cells with distances of random images around given means, no two the same."""
+    """Cells with random distances around given means, no two of them equal."""
     random = np.random.default_rng(0)
     return [
         made_up(
@@ -233,10 +233,10 @@ def test_regular_examples_leave_the_manifold_only_if_farther_than_all_that_is_on
 
 @pytest.mark.parametrize("results", [projected(5, 0.8), projected(20, 0.8, images=4), projected(20, 0.03, images=0)])
 def test_too_few_distances_give_no_verdict(results):
-    assert_too_few(leaving_the_manifold(results))
+    assert_too_few_cells(leaving_the_manifold(results))
 
 
-def test_mean_distances_are_told():
+def test_mean_distances_are_reported():
     claim = leaving_the_manifold(projected(8, regular=0.8, spread=0))
     assert claim.details == (
         "Mean L2 distances to the manifold: regular adversarial examples 0.80, on-manifold ones 0.03, clean images"
@@ -265,10 +265,10 @@ LEARNED = "on_learned_manifold_success_worst"
         (attacked([0.0] * 8, on_learned_manifold_success_worst=0.9, learned_labels_kept=1.0), "refuted"),
         (attacked([0.6] * 8, LEARNED, learned_labels_kept=0.9), "supported"),
         (attacked([0.6] * 8, LEARNED, learned_labels_kept=0.3), "undecided"),  # they may be other letters
-        (attacked([0.0] * 8, LEARNED, learned_labels_kept=1.0), "undecided"),  # reconstructions may be to blame
+        (attacked([0.0] * 8, LEARNED, learned_labels_kept=1.0), "undecided"),  # poor reconstructions may be the cause
     ],
 )
-def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_hold(results, verdict):
+def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_are_kept(results, verdict):
     assert_judged(on_manifold_examples(results), verdict)
 
 
@@ -284,12 +284,12 @@ def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_hold(r
     ],
 )
 def test_too_few_attacks_on_the_manifold_give_no_verdict(results):
-    assert_too_few(on_manifold_examples(results))
+    assert_too_few_cells(on_manifold_examples(results))
 
 
-def test_the_bound_of_unchanged_labels_is_told():
+def test_the_bound_of_unchanged_labels_is_reported():
     both = attacked([0.5] * 8, on_learned_manifold_success_worst=0.7, learned_labels_kept=0.9)
-    assert "at least 0.600 are adversarial examples of unchanged label" in on_manifold_examples(both).details[0]
+    assert "at least 0.600 are adversarial examples with an unchanged label" in on_manifold_examples(both).details[0]
     alone = on_manifold_examples(attacked([0.7] * 8, LEARNED, learned_labels_kept=0.9))
     assert alone.statistic == pytest.approx(0.6)
     few = attacked([0.5] * 8, on_learned_manifold_success_worst=0.2, learned_labels_kept=0.3)
@@ -340,7 +340,7 @@ def test_the_true_manifold_decides_where_there_is_one():
     assert claim.details == ("Normal: slope 1.00 (1.00 to 1.00), rank correlation 1.00.",)
 
 
-def test_intervals_of_many_trainings_hold_together_and_are_wider():
+def test_intervals_of_many_trainings_hold_simultaneously_and_are_wider():
     alone = on_manifold_robustness(following({NORMAL: 1}, noise=0.1))
     together = on_manifold_robustness(
         following({NORMAL: 1}, noise=0.1) + following(dict.fromkeys(list(PAPER)[1:], 3), noise=0.1)
@@ -351,9 +351,9 @@ def test_intervals_of_many_trainings_hold_together_and_are_wider():
 
 @pytest.mark.parametrize("slope", [-1, 0, 1])
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_too_few_cells_of_a_training_say_nothing_about_its_slope(slope, count):
+def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     claim = on_manifold_robustness(following({NORMAL: slope, ADVERSARIAL: slope}, count))
-    assert claim.verdict == f"undecided: too few cells ({count} models of one training, 6 needed)"
+    assert claim.verdict == f"undecided: only {count} models of one training, but 6 are needed"
     assert claim.interval is None
 
 

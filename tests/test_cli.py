@@ -15,12 +15,12 @@ from helpers import command, main, numbers, rows, start, tree
 from PIL import Image
 
 from hlf_np import cli, models
-from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
-from hlf_np.experiments.folder import stored_config
+from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.manifolds import stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
+from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import LearnedManifold
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import training_of
@@ -130,7 +130,8 @@ def test_smoke_run_prints_its_table_and_the_claims(smoke_run):
     folder, done = smoke_run
     announced, *lines = done.stdout.split("\n")
     assert re.fullmatch(
-        r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?, a guess from a short trial\.", announced
+        r"14 models to train and attack: (about \S+|a few) \w+ on \d+ threads?, estimated from a short trial\.",
+        announced,
     )
     assert lines[0] == "Test error"
     assert lines[1].split() == ["N=100", "N=200"]
@@ -246,7 +247,7 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
     values = printed(found)
-    assert found.startswith("Of 80 test images of fonts; regular attacks within 0.3:\n")
+    assert found.startswith("80 test images of fonts, regular attacks within radius 0.3:\n")
     assert values["Test error"] == pytest.approx(1 - right.mean(), abs=6e-5)
     assert "learned" not in found
     for name in ("regular attacks", "attacks on the true manifold"):
@@ -262,7 +263,8 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     np.testing.assert_array_equal(predictions, model.predict(images))
     np.testing.assert_array_equal(success, predictions != labels)
     assert np.abs(images - originals).max() <= 0.1 + 1e-6
-    assert said.startswith(f"{right.sum()} of 80 images are classified correctly; {(success & right).sum()} of them no")
+    successes = f"attacks succeed on {(success & right).sum()} of them"
+    assert said.startswith(f"{right.sum()} of 80 images are classified correctly; {successes}\n")
     assert (success & right).sum() > 0
 
 
@@ -344,7 +346,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     expected = {
         "Success rate of attacks on the learned manifold": result.restart_success.mean(),
         "Success rate of attacks on the learned manifold, any restart": result.success.mean(),
-        "Share of images attacked on the learned manifold that keep their label, by the oracle": labels_kept(
+        "Share of images attacked on the learned manifold that keep their label, according to the oracle": labels_kept(
             oracle, result.images, attacked.labels
         ),
     }

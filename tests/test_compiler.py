@@ -1,4 +1,4 @@
-"""What is compiled, what is left to the autodiff, and what is refused; see `test_fuzz` for random networks."""
+"""Which networks are compiled, left to the autodiff, or refused; `test_fuzz` does the same for random networks."""
 
 import copy
 import pickle
@@ -9,7 +9,6 @@ import pytest
 
 import hlf_np as hlf
 from hlf_np.autodiff import Tensor
-from hlf_np.errors import UserError
 from hlf_np.layers import (
     AveragePool,
     BatchNorm,
@@ -29,6 +28,7 @@ from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.programs import affine, compiler, products
 from hlf_np.programs.structure import structure
+from hlf_np.support.errors import UserError
 
 DRAWS = np.random.default_rng(0)
 IMAGES, LABELS = DRAWS.random((7, 8, 8, 1), np.float32), np.arange(7) % 3
@@ -43,7 +43,7 @@ def linear(inputs, outputs=3):
 
 
 def model(*layers, channels=1):
-    return Model.of(Sequential(*layers), 3, (8, 8, channels))
+    return Model(Sequential(*layers), 3, (8, 8, channels))
 
 
 def simple():
@@ -79,7 +79,7 @@ COMPILED = {
 
 
 @pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
-def test_it_is_compiled_for_evaluation_and_training_and_passes_the_check(make):
+def test_networks_are_compiled_for_evaluation_and_training_and_pass_the_check(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tested = make()
@@ -88,7 +88,7 @@ def test_it_is_compiled_for_evaluation_and_training_and_passes_the_check(make):
 
 
 class Doubled(Convolution):
-    """Computes something else than the class that it inherits from."""
+    """A subclass that computes something else than its base class."""
 
     def __call__(self, x, training=False):
         return super().__call__(x, training) * 2
@@ -100,7 +100,7 @@ class Brighter(Model):
 
 
 @pytest.mark.parametrize("layer", [LeakyReLU(), Doubled(1, 1, DRAWS, 3, 1, 1)], ids=["no node", "subclass"])
-def test_what_no_node_knows_is_computed_by_autodiff(layer):
+def test_layers_without_a_node_are_computed_by_autodiff(layer):
     tested = model(layer, Flatten(), linear(64))
     assert not tested.compiles
     np.testing.assert_array_equal(tested.logits(IMAGES), tested.network(Tensor(IMAGES)).data)
@@ -114,14 +114,14 @@ def test_a_model_that_computes_more_than_its_network_is_computed_by_autodiff():
 
 @pytest.mark.parametrize("direction", ["gather", "scatter"])
 def test_a_wrong_program_is_noticed_before_it_is_used(direction, monkeypatch):
-    """Forwards or backwards, products with the wrong sources: one warning, and right results."""
+    """Products with wrong sources, forward or backward, lead to one warning and right results."""
     right = getattr(products, direction)
 
-    def wrong(node, builder, *arguments):
-        found = right(node, builder, *arguments)
-        steps = found if isinstance(found, list) else [found]
+    def wrong(affine, builder, *arguments):
+        result = right(affine, builder, *arguments)
+        steps = result if isinstance(result, list) else [result]
         steps = [step._replace(sources=steps[-1].targets) for step in steps]
-        return steps if isinstance(found, list) else steps[0]
+        return steps if isinstance(result, list) else steps[0]
 
     monkeypatch.setattr(products, direction, wrong)
     monkeypatch.setattr(compiler, "_verdicts", {})
@@ -133,7 +133,7 @@ def test_a_wrong_program_is_noticed_before_it_is_used(direction, monkeypatch):
         np.testing.assert_allclose(tested.logits(IMAGES), tested.network(Tensor(IMAGES)).data)
 
 
-def test_the_check_is_made_once_for_each_structure(monkeypatch):
+def test_each_structure_is_checked_once(monkeypatch):
     calls = []
     monkeypatch.setattr(compiler, "_verdicts", {})
     monkeypatch.setattr(compiler.check, "evaluation", lambda *arguments: calls.append(1) or True)
@@ -143,7 +143,7 @@ def test_the_check_is_made_once_for_each_structure(monkeypatch):
 
 
 def changes():
-    """Ways in which somebody may change a model that has been used."""
+    """Return functions that change a model in the ways in which users may."""
 
     def scale_in_place(tested):
         tested.network.layers[0].parameters["weight"].data *= 2
@@ -183,7 +183,7 @@ COPIES = {
 
 @pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
-def test_no_program_goes_on_with_what_was(change, duplicate):
+def test_programs_follow_changes_of_the_model(change, duplicate):
     original = simple()
     before = original.logits(IMAGES)
     tested = duplicate(original)
@@ -197,7 +197,7 @@ def test_no_program_goes_on_with_what_was(change, duplicate):
         np.testing.assert_array_equal(original.logits(IMAGES), before)
 
 
-def test_a_training_goes_on_with_what_was_written_into_the_layers():
+def test_a_training_continues_with_values_written_into_the_layers():
     tested, reference = simple(), simple()
     program = tested.training_program(AdamConfig())
     program.step(IMAGES, IMAGES, LABELS, 0.01)
@@ -209,7 +209,7 @@ def test_a_training_goes_on_with_what_was_written_into_the_layers():
     fresh, _ = reference.training_program(AdamConfig()).step(IMAGES, IMAGES, LABELS, 0.01)
     np.testing.assert_array_equal(losses, fresh)
     tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3), np.float32)
-    program.store()  # into the array that is there now
+    program.store()  # writes into the present array
     assert tested.network.layers[0].parameters["weight"].data.any()
 
 
@@ -226,22 +226,28 @@ def test_parameters_that_share_memory_are_trained_by_autodiff():
 MISFITS = {
     "linear": (
         (Flatten(), linear(40)),
-        r"layer 1, Linear\(40, 3\), takes \(40,\), but layer 0, Flatten\(\), gives \(64",
+        r"layer 1, Linear\(40, 3\), expects inputs of shape \(40,\); .* of layer 0, Flatten\(\), has shape \(64",
     ),
-    "no flattening": ((convolution(1, 3), linear(64)), r"Linear\(64, 3\), takes \(64,\).* gives \(8, 8, 3\)"),
-    "channels": ((convolution(1, 4), convolution(8, 4)), r"layer 1, .*takes images \(H, W, 8\).*Convolution\(1, 4"),
-    "batch norm": ((convolution(1, 4), BatchNorm(2)), r"BatchNorm\(2\), takes 2 channels, .*gives \(8, 8, 4\)"),
-    "kernel": ((convolution(1, 4, 11),), r"at least 9 pixels a side, but the input gives \(8, 8, 1\)"),
+    "no flattening": ((convolution(1, 3), linear(64)), r"Linear\(64, 3\), expects .*\(64,\).* has shape \(8, 8, 3\)"),
+    "channels": (
+        (convolution(1, 4), convolution(8, 4)),
+        r"layer 1, .*expects images of shape \(H, W, 8\).*Convolution\(1, 4",
+    ),
+    "batch norm": (
+        (convolution(1, 4), BatchNorm(2)),
+        r"BatchNorm\(2\), expects inputs of 2 channels; .*has shape \(8, 8, 4\)",
+    ),
+    "kernel": ((convolution(1, 4, 11),), r"at least 9x9 pixels; its input has shape \(8, 8, 1\)"),
     "within a block": ((Residual(Sequential(convolution(1, 1), convolution(3, 1))),), r"layer 0\.body\.1, "),
-    "branches": ((Residual(convolution(1, 4)),), r"branches of one shape, not \(8, 8, 4\) and \(8, 8, 1\)"),
-    "unflatten": ((Flatten(), Unflatten(3, 3)), "a multiple of 9 numbers"),
+    "branches": ((Residual(convolution(1, 4)),), r"branches of the same output shape, not \(8, 8, 4\) and \(8, 8, 1\)"),
+    "unflatten": ((Flatten(), Unflatten(3, 3)), "inputs of a multiple of 9 features"),
     "outputs": ((Flatten(), linear(64, 4)), r"into \(4,\), but a model of 3 classes needs logits \(3,\)"),
     "an image": ((convolution(1, 3),), r"into \(8, 8, 3\)"),
 }
 
 
 @pytest.mark.parametrize(("layers", "message"), MISFITS.values(), ids=MISFITS)
-def test_layers_that_do_not_fit_are_refused_with_both_sizes(layers, message):
+def test_layers_that_do_not_fit_together_are_refused_with_both_sizes(layers, message):
     for use in (
         lambda tested: tested.logits(IMAGES),
         lambda tested: hlf.attacks.pgd(tested, IMAGES, LABELS, hlf.spaces.ImageBall(0.1), engine="autodiff"),
@@ -256,21 +262,21 @@ def test_one_class_is_refused():
         hlf.models.cnn(classes=1)
 
 
-def test_structure_tells_what_is_shared_and_nothing_of_the_weights():
+def test_structure_depends_on_sharing_but_not_on_weights():
     one, other, tied = linear(9, 9), linear(9, 9), linear(9, 9)
     assert structure(Sequential(one, other)) == structure(Sequential(other, tied))
     assert structure(Sequential(one, other)) != structure(Sequential(tied, tied))
     assert structure(MaxPool(2)) != structure(MaxPool(2, 1)) != structure(AveragePool(2, 1))
 
 
-def test_a_mistake_of_the_compiler_reaches_nobody(monkeypatch):
+def test_an_error_inside_the_compiler_does_not_stop_the_user(monkeypatch):
     def fail(*arguments):
-        raise IndexError("of the compiler's own")
+        raise IndexError("inside the compiler")
 
     monkeypatch.setattr(products, "gather", fail)
     monkeypatch.setattr(compiler, "_verdicts", {})
     tested = simple()
-    with pytest.warns(UserWarning, match="cannot be made"):
+    with pytest.warns(UserWarning, match="cannot be built"):
         logits = tested.logits(IMAGES)
     np.testing.assert_array_equal(logits, tested.network(Tensor(IMAGES)).data)
 
@@ -279,19 +285,19 @@ def test_weights_of_another_precision_are_refused():
     tested = simple()
     tested.logits(IMAGES)
     tested.network.layers[0].parameters["weight"].data = np.zeros((4, 1, 3, 3))
-    with pytest.raises(UserError, match=r"weight '0\.weight' is float64: assign float32"):
+    with pytest.raises(UserError, match=r"weight '0\.weight' is float64: convert it"):
         tested.logits(IMAGES)
 
 
 @pytest.mark.parametrize("channels", [15, 16])
 def test_autoencoders_of_many_channels_are_trained_too(channels):
-    """With 16 channels no narrow image is left; then autodiff trains, encodes and decodes."""
+    """A sigmoid behind 16 channels, which fill a vector, is not compiled; then autodiff computes."""
     images = DRAWS.random((12, 8, 8, channels), np.float32)
     config = VaeConfig(channels=(4,), latent_dimensions=3, epochs=2, batch_size=6, image_shape=(8, 8, channels))
     log = []
     vae = train_vae(images, config, progress=log.append)
     assert log[1].reconstruction_error < log[0].reconstruction_error
-    assert (compiler.vae_training(vae, None) is None) == (channels == 16)
+    assert (compiler.vae_training(vae, vae.config, None) is None) == (channels == 16)
     reconstructions = vae.decode(vae.encode(images))
     np.testing.assert_allclose(reconstructions, vae(Tensor(images)).data, rtol=1e-4, atol=1e-5)
 

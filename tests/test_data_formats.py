@@ -18,9 +18,10 @@ from PIL import Image
 
 import hlf_np as hlf
 from hlf_np import UserError
-from hlf_np.data import Dataset, Split, image_folders, places
-from hlf_np.data.declared import open_source
+from hlf_np.data import Dataset, Split
 from hlf_np.data.fonts import prototypes_digest
+from hlf_np.data.formats import file_tree, image_folders
+from hlf_np.data.open_source import open_source
 from hlf_np.data.source import array_source, open_files
 
 RANDOM = np.random.default_rng(0)
@@ -81,13 +82,13 @@ def test_names_and_classes_are_those_of_the_archives(tmp_path):
         assert (data.name, data.classes[-1]) == (name, last)
     assert len(hlf.data.load(tmp_path / "k49").classes) == 49
     assert hlf.data.load(tmp_path / "pathmnist", "Blood_MNIST").name == "blood-mnist"
-    refused(tmp_path / "kmnist", "does not hold blood but kmnist: name one of these", name="blood")
+    refused(tmp_path / "kmnist", "contains kmnist instead of blood: name one of these", name="blood")
 
 
 def test_one_of_several_archives_is_named(tmp_path):
     write_files(tmp_path, make.keras(GREY) | make.medmnist(COLOUR) | make.kmnist(GREY) | make.kmnist(GREY, "k49"))
     write_files(tmp_path, {"weights.npz": make.npz(weights=np.ones(3)), "notes.txt": b"of mine"})
-    refused(tmp_path, "does not hold a single dataset but k49, kmnist, mnist, pathmnist: name one of these")
+    refused(tmp_path, "contains k49, kmnist, mnist, pathmnist instead of a single dataset: name one of these")
     for name in ("mnist", "kmnist", "k49", "pathmnist"):
         assert hlf.data.load(tmp_path, name).name == name
     assert_holds(hlf.data.load(tmp_path / "mnist.npz"), GREY)
@@ -150,8 +151,8 @@ def test_channels_that_come_first_go_last_beyond_doubt(tmp_path):
 LABELS = np.arange(9)
 REFUSED_ARRAYS = {
     "objects": ({"images": np.array([None] * 9), "labels": LABELS}, "no objects"),
-    "texts": ({"images": np.zeros((9, 4, 4)), "labels": np.array(["cat"] * 9)}, "give one number for each image"),
-    "one-hot labels": ({"images": np.zeros((9, 4, 4)), "labels": np.eye(9)}, "9 numbers for each image"),
+    "texts": ({"images": np.zeros((9, 4, 4)), "labels": np.array(["cat"] * 9)}, "give one integer for each image"),
+    "one-hot labels": ({"images": np.zeros((9, 4, 4)), "labels": np.eye(9)}, "9 values for each image"),
     "negative labels": ({"images": np.zeros((9, 4, 4)), "labels": -LABELS}, "labels from -8 to 0"),
     "large pixels": ({"images": np.full((9, 4, 4), 256), "labels": LABELS}, "pixels from 256 to 256"),
     "flat images": ({"images": np.zeros((9, 16)), "labels": LABELS}, "holds images of shape (16,)"),
@@ -159,7 +160,7 @@ REFUSED_ARRAYS = {
     "fewer labels": ({"images": np.zeros((9, 4, 4)), "labels": LABELS[1:]}, "holds 9 images, but"),
     "no images": ({"images": np.zeros((0, 4, 4)), "labels": LABELS[:0]}, "holds images of shape (4, 4)"),
     "a scalar": ({"images": np.array(3), "labels": LABELS}, "holds images of shape ()"),
-    "no labels": ({"x_train": np.zeros((9, 4, 4)), "x_test": LABELS}, "without images and labels that belong together"),
+    "no labels": ({"x_train": np.zeros((9, 4, 4)), "x_test": LABELS}, "is not a complete set of images and labels"),
     "two sizes": (
         {"x_train": np.zeros((9, 4, 4)), "y_train": LABELS, "x_test": np.zeros((9, 5, 4)), "y_test": LABELS},
         "differ in size",
@@ -180,9 +181,9 @@ def test_archives_without_a_dataset_are_refused(tmp_path):
         tmp_path, {"model.npz": make.npz(weights=np.ones(3)), "k49-test-imgs.npz": make.npz(arr_0=GREY["test"][0])}
     )
     refused(tmp_path / "model.npz", "name the arrays x_train, y_train, x_test and y_test")
-    refused(tmp_path, "k49-test-imgs.npz", "without images and labels")
+    refused(tmp_path, "k49-test-imgs.npz", "is not a complete set of images and labels")
     write_files(tmp_path, {"k49-test-labels.npz": b"PK damaged"})
-    refused(tmp_path, "k49-test-labels.npz' is no archive of numbers")
+    refused(tmp_path, "k49-test-labels.npz' is not an .npz archive")
 
 
 # --- CIFAR ----------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_cifar_100_has_fine_and_coarse_classes(tmp_path):
         assert_holds(data, parts, [f"fine_{number}" for number in range(100)])
     coarse = {part: (images, labels // 5) for part, (images, labels) in parts.items()}
     assert_holds(hlf.data.load(tmp_path, "CIFAR_100_coarse"), coarse, [f"coarse_{number}" for number in range(20)])
-    refused(tmp_path, "does not hold cifar-10 but cifar-100, cifar-100-coarse", name="cifar-10")
+    refused(tmp_path, "contains cifar-100, cifar-100-coarse instead of cifar-10", name="cifar-10")
     (tmp_path / "cifar-100-binary" / "coarse_label_names.txt").unlink()
     assert hlf.data.load(tmp_path, "cifar-100-coarse").classes == tuple(map(str, range(20)))
 
@@ -214,11 +215,11 @@ def test_cifar_that_cannot_be_read_is_refused(tmp_path):
     files = make.cifar10(CIFAR)
     for names in (("data_batch_1", "test_batch", "batches.meta"), ("train", "test", "meta")):
         folder = write_files(tmp_path / names[0] / "py", dict.fromkeys(names, b"\x80\x04pickle"))
-        refused(folder, "pickles could run any code: get the binary version")
+        refused(folder, "pickle files could run arbitrary code: get the binary version")
         refused(folder.parent, "get the binary version")
     for content in (b"", files["test_batch.bin"][:-1], files["test_batch.bin"] + b"x", bytes(100)):
         folder = write_files(tmp_path / "cut", files | {"test_batch.bin": content})
-        refused(folder, "test_batch.bin", "not a number of images of 3073 bytes: get it again")
+        refused(folder, "test_batch.bin", "records of 3073 bytes", "download it again")
     wrong = {"train": (CIFAR["train"][0], CIFAR["train"][1] + 5), "test": CIFAR["test"]}
     refused(write_files(tmp_path / "labels", make.cifar10(wrong)), "has labels", "those of cifar-10 are 0 to 9")
     for names in (b"cat\ndog\n", b"\xff" * 50, b"a\x07 b c d e f g h i j"):
@@ -292,15 +293,15 @@ def test_other_files_of_matlab_are_refused(tmp_path):
     files = make.emnist_matlab(EMNIST, compressed=False)
     (content,) = files.values()
     refused(
-        write_files(tmp_path, {"mine.mat": content}) / "mine.mat", "mine.mat' holds no IDX files, nor any other dataset"
+        write_files(tmp_path, {"mine.mat": content}) / "mine.mat", "mine.mat' holds no dataset in a supported format"
     )
-    refused(tmp_path, "holds no IDX files, nor any other dataset")
+    refused(tmp_path, "holds no dataset in a supported format")
     for name, spoiled, said in (
         ("new", b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF", "version 7.3: save it with -v7"),
-        ("old", struct.pack("<iiiii", 0, 1, 1, 0, 2) + bytes(200), "not a file of MATLAB"),
-        ("empty", b"", "not a file of MATLAB"),
+        ("old", struct.pack("<iiiii", 0, 1, 1, 0, 2) + bytes(200), "not a MATLAB file"),
+        ("empty", b"", "not a MATLAB file"),
         ("header", content[:128], "no variable `dataset`"),
-        ("cut", content[:-9], "longer than what holds it"),
+        ("cut", content[:-9], "extends beyond the one that contains it"),
         ("name", content.replace(b"dataset", b"another"), "no variable `dataset`"),
         ("fields", content.replace(b"images", b"pixels"), "'images'"),
         ("training", content.replace(b"train", b"learn"), "'train'"),
@@ -309,7 +310,11 @@ def test_other_files_of_matlab_are_refused(tmp_path):
 
 
 def test_bombs_for_matlab_are_not_unpacked(tmp_path):
-    for size, said in ((2**31, "too large"), (9, "not as long as announced"), (2**29, "not as long as announced")):
+    for size, said in (
+        (2**31, "too large"),
+        (9, "not have its announced size"),
+        (2**29, "not have its announced size"),
+    ):
         inner = zlib.compress(struct.pack("<II", 14, size) + bytes(60_000_000))
         header = b"MATLAB 5.0".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(inner))
         path = write_files(tmp_path / str(size), {"emnist-digits.mat": header + inner})
@@ -369,7 +374,7 @@ def test_what_is_no_image_is_not_looked_at(tmp_path):
 def test_classes_to_test_must_be_known(tmp_path):
     path = write_files(tmp_path, make.pictures(TINY))
     shutil.copytree(path / "test" / "a", path / "test" / "z")
-    refused(path, "has images of 'z' to test, but none to train")
+    refused(path, "has test images of class 'z', but no training images")
     shutil.rmtree(path / "test" / "z")
     shutil.rmtree(path / "test" / "a")
     assert hlf.data.load(path).classes == ("a", "b", "c")
@@ -377,14 +382,15 @@ def test_classes_to_test_must_be_known(tmp_path):
 
 def test_a_single_class_is_none(tmp_path):
     refused(
-        write_files(tmp_path, {"cats/1.png": make.picture(np.zeros((4, 4), np.uint8))}), "holds no IDX files, nor any"
+        write_files(tmp_path, {"cats/1.png": make.picture(np.zeros((4, 4), np.uint8))}),
+        "holds no dataset in a supported format",
     )
 
 
 def test_parts_are_no_classes_unless_there_are_others(tmp_path):
     picture = make.picture(GREY["test"][0][0])
     write_files(tmp_path, {f"{name}/{number}.png": picture for name in ("train", "test") for number in range(9)})
-    refused(tmp_path, "holds no IDX files, nor any other dataset that is known")
+    refused(tmp_path, "holds no dataset in a supported format")
     write_files(tmp_path, {f"bus/{number}.png": picture for number in range(9)})
     assert hlf.data.load(tmp_path).classes == ("bus", "test", "train")
 
@@ -405,8 +411,8 @@ def test_images_of_any_size_are_resized_to_squares(tmp_path, side):
 
 def test_only_folders_of_images_are_resized(tmp_path):
     path = write_files(tmp_path, make.keras(GREY))
-    refused(path, "others are not resized: leave --image-size out", image_size=8)
-    for size, said in ((0, "image_size must be between 1"), (2.5, "whole number"), (10**9, "between")):
+    refused(path, "only folders of images can be resized: leave --image-size out", image_size=8)
+    for size, said in ((0, "image_size must be between 1"), (2.5, "integer"), (10**9, "between")):
         refused(path, said, image_size=size)
 
 
@@ -478,23 +484,23 @@ def test_images_that_are_none_or_bombs_are_refused(tmp_path, monkeypatch):
         )
 
     for name, content, said in (
-        ("text", b"of mine", "is no PNG, JPEG"),
-        ("empty", b"", "is no PNG, JPEG"),
+        ("text", b"of mine", "is not an image (PNG, JPEG"),
+        ("empty", b"", "is not an image (PNG, JPEG"),
         ("cut", good[:-30], "cannot be read or is damaged"),
         ("large", large(9000), "claims 9000x9000 pixels"),
         ("larger", large(11_000), "claims 11000x11000 pixels"),
         ("bomb", large(60_000), "pixels"),
-        ("other format", make.picture(RAMP, "tiff"), "is no PNG, JPEG"),
+        ("other format", make.picture(RAMP, "tiff"), "is not an image (PNG, JPEG"),
         ("numbers", b"Pf 6 4 -1.0\n" + bytes(96), "cannot be read"),
     ):
         path = write_files(tmp_path / name, {"a/1.png": good, "a/2.png": content, "b/1.png": good})
         assert peak(lambda path=path, said=said: refused(path, "2.png", said)) < 2**23
         refused(path, "2.png", image_size=8)
     path = write_files(tmp_path / "many", make.pictures(TINY))
-    for module in (places, image_folders):
-        monkeypatch.setattr(module, "LARGEST", 19 * 30 - 1)
-    refused(path, "has 19 images, in 6x5 pixels more than 1 GiB: give a smaller --image-size")
-    monkeypatch.setattr(image_folders, "LARGEST", 19 * 30)
+    for module in (file_tree, image_folders):
+        monkeypatch.setattr(module, "MAX_ARRAY_BYTES", 19 * 30 - 1)
+    refused(path, "has 19 images of 6x5 pixels, more than 1 GiB: give a smaller --image-size")
+    monkeypatch.setattr(image_folders, "MAX_ARRAY_BYTES", 19 * 30)
     refused(write_files(path, {"train/c/z.png": make.picture(np.zeros((5, 6, 3), np.uint8))}), "more than 1 GiB")
 
 
@@ -546,7 +552,7 @@ def test_archives_and_folders_are_searched(tmp_path, layout, depth):
 
 def test_several_formats_in_one_place_are_told_apart_by_name(tmp_path):
     write_files(tmp_path, make.mnist_idx(GREY) | make.medmnist(COLOUR) | make.cifar10(CIFAR) | make.pictures(TINY))
-    refused(tmp_path, "does not hold a single dataset but cifar-10, files named as those of mnist, pathmnist: name one")
+    refused(tmp_path, "contains cifar-10, files named as those of mnist, pathmnist instead of a single dataset")
     for name, parts in {"pathmnist": COLOUR, "cifar-10": CIFAR, "mnist": GREY, "any-other": GREY}.items():
         data = hlf.data.load(tmp_path, name)
         assert data.name == name
@@ -576,7 +582,7 @@ def test_members_of_archives_have_names_of_any_kind(tmp_path):
 
 
 def test_paths_without_a_dataset_are_one_line(tmp_path, monkeypatch):
-    refused(tmp_path, "give a folder of images in a folder for each class")
+    refused(tmp_path, "give a folder of images with one folder per class")
     refused(tmp_path / "cifar", "there is no", "binary version")
     refused(tmp_path / "none.npz", "there is no")
     os.mkfifo(tmp_path / "pipe.npz")
@@ -585,10 +591,10 @@ def test_paths_without_a_dataset_are_one_line(tmp_path, monkeypatch):
         refused(tmp_path / name, "neither a folder nor a zip archive")
     refused(write_files(tmp_path, {"x.tar.gz": b"\x1f\x8b"}) / "x.tar.gz", "neither a folder nor a zip archive")
     (tmp_path / "folder.npz").mkdir()
-    refused(tmp_path / "folder.npz", "nor any other dataset")
+    refused(tmp_path / "folder.npz", "holds no dataset in a supported format")
     (tmp_path / "loop").symlink_to("loop")
     refused(tmp_path / "loop", "there is no")
-    monkeypatch.setattr(places.Path, "iterdir", denied)
+    monkeypatch.setattr(file_tree.Path, "iterdir", denied)
     refused(tmp_path, "cannot read", "(Permission denied): give another folder")
 
 
@@ -618,13 +624,13 @@ def test_every_format_is_a_source(tmp_path, layout):
         )
     assert source.description == {
         "path": str(path),
-        "digest": source.stored.digest,
+        "digest": source.raw.digest,
         "prototypes": "",
         "image_size": 0,
     }
-    assert source.stored.train.images.dtype == np.uint8
+    assert source.raw.train.images.dtype == np.uint8
     other = write_files(tmp_path / "other", LAYOUTS[layout]())
-    assert open_files(other, source.stored.name).stored.digest == source.stored.digest
+    assert open_files(other, source.raw.name).raw.digest == source.raw.digest
 
 
 def test_digests_tell_images_labels_and_sizes_apart(tmp_path):
@@ -636,11 +642,11 @@ def test_digests_tell_images_labels_and_sizes_apart(tmp_path):
     }
     for layout in (make.pictures, make.plain):
         digests = [
-            open_files(write_files(tmp_path / layout.__name__ / n, layout(made[n])), "own").stored.digest for n in made
+            open_files(write_files(tmp_path / layout.__name__ / n, layout(made[n])), "own").raw.digest for n in made
         ]
         assert len(set(digests)) == 3
     sized = open_files(tmp_path / "pictures" / "a", "own", seed=3, image_size=4)
-    assert sized.stored.digest not in digests
+    assert sized.raw.digest not in digests
     assert (sized.description["image_size"], sized.image_shape, sized.seed) == (4, (4, 4, 1), 3)
 
 
@@ -650,12 +656,12 @@ def test_arrays_are_a_source_like_any_other():
     source = array_source(data, seed=2)
     assert (source.name, source.class_names, source.image_shape) == ("my_own", ("x", "y"), (4, 4, 1))
     assert (source.train_size, source.test_size, source.class_size) == (9, 3, 5)
-    assert source.description == {"path": "", "digest": source.stored.digest, "prototypes": "", "image_size": 0}
+    assert source.description == {"path": "", "digest": source.raw.digest, "prototypes": "", "image_size": 0}
     assert sorted(map(bytes, source.dataset(9, 3).train.images)) == sorted(map(bytes, images))
     changed = Dataset("my-own", data.classes, Split(images * np.float32(0.5), data.train.labels), data.test)
-    assert array_source(changed).stored.digest != source.stored.digest == array_source(data).stored.digest
+    assert array_source(changed).raw.digest != source.raw.digest == array_source(data).raw.digest
     for train, test, said in (
-        (data.train, data.test.take(slice(0)), "needs images to train and to test on"),
+        (data.train, data.test.take(slice(0)), "needs training images and test images"),
         (Split(images * 2, data.train.labels), data.test, "outside"),
         (Split(images, data.train.labels + 3), data.test, "labels must lie between 0 and 2"),
         (data.train, Split(images[:, 1:], data.train.labels), r"must have shape \(N, 4, 4, 1\)"),
@@ -687,7 +693,7 @@ def test_idx_files_of_every_type_go_through_the_same_door(tmp_path):
 def test_test_images_of_other_classes_alone_are_no_test():
     images = np.zeros((4, 8, 8, 1), np.float32)
     train, test = (Split(images, np.array(labels)) for labels in ([0, 0, 1, 1], [2, 2, 2, 2]))
-    with pytest.raises(UserError, match="no test image of 'apart' is of a class that the training images have"):
+    with pytest.raises(UserError, match="no test image of 'apart' belongs to a class of the training images"):
         array_source(Dataset("apart", ("a", "b", "c"), train, test))
 
 

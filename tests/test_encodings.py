@@ -12,9 +12,9 @@ from idx_makers import part_files, random_part, write_files
 
 import hlf_np
 from hlf_np.data import load_idx
-from hlf_np.data.font_files import build
-from hlf_np.experiments.folder import stored_config
-from hlf_np.files import write_text
+from hlf_np.data.fonts.rendering import build_prototypes
+from hlf_np.experiments.storage.folder import stored_config
+from hlf_np.support.files import write_text
 
 NAME = os.fsdecode(b"caf\xe9")  # of Latin-1's days
 GRID = ("run", "--preset", "smoke", "--sizes", 20, "--trainings", "normal", "--vae-images", 0)
@@ -69,6 +69,6 @@ def test_datasets_and_source_of_such_names_are_read(place):
     assert load_idx(place).name == "caf"
     matplotlib = pytest.importorskip("matplotlib")
     shutil.copy(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", place / f"{NAME}.ttf")
-    ((face,), rejected) = build([place])
+    ((face,), rejected) = build_prototypes([place])
     assert (face.path, rejected) == (place / f"{NAME}.ttf", [])
     assert np.array([face.name]).tolist() == ["DejaVu Sans Book"]

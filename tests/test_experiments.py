@@ -1,4 +1,4 @@
-"""The grid of models: its configuration, its order, and the numbers of a cell."""
+"""The grid of models: its configuration, its order, and the results of a cell."""
 
 import json
 import math
@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, models
-from hlf_np.architectures import DEFAULTS, Kind
 from hlf_np.attacks import PGD, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
-from hlf_np.experiments.config import PRESETS, Preset, RunConfig
-from hlf_np.experiments.folder import open_store
-from hlf_np.experiments.groundwork import Groundwork, lay_groundwork, source_of, spaces_of
+from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
+from hlf_np.experiments.grid.prepare import Prepared, prepare, source_of, spaces_of
+from hlf_np.experiments.grid.run import check_grid, run_cell, run_grid, training_config
 from hlf_np.experiments.results import Cell
-from hlf_np.experiments.run import check_grid, run_cell, run_grid, training_config
+from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds import VaeConfig
 from hlf_np.manifolds.distance import project
 from hlf_np.manifolds.oracle import labels_kept
+from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, train
@@ -79,7 +79,7 @@ configurations = st.builds(
 
 
 @given(configurations)
-def test_configurations_come_back_from_json(config):
+def test_configurations_survive_a_round_trip_through_json(config):
     found = RunConfig.from_json(json.loads(json.dumps(config.as_json())))
     assert found == config
     assert type(found.architecture.kind) is Kind
@@ -123,9 +123,9 @@ def test_paper_preset_has_the_papers_grid():
     ("changes", "message"),
     [
         ({"trainings": ()}, "at least one training"),
-        ({"trainings": (NORMAL, NORMAL)}, "each of them once"),
+        ({"trainings": (NORMAL, NORMAL)}, "each only once"),
         ({"sizes": ()}, "at least one number"),
-        ({"sizes": (5, 5)}, "each of them once"),
+        ({"sizes": (5, 5)}, "each only once"),
         ({"sizes": (5, 0)}, "sizes must be at least 1, not 0"),
         ({"seeds": 0}, "seeds must be between 1 and 10000"),
         ({"seeds": 10**12}, "seeds must be between 1 and 10000"),
@@ -142,21 +142,21 @@ def test_paper_preset_has_the_papers_grid():
         ({"n_transfer": -1}, "n_transfer must be at least 0, not -1"),
         (
             {"n_vae": 0, "trainings": PAPER},
-            "on_learned_manifold_adversarial needs the learned manifold, for which VAEs",
+            "on_learned_manifold_adversarial needs the learned manifold, but the run trains no VAEs",
         ),
     ],
 )
-def test_configurations_that_make_no_sense_are_refused(changes, message):
+def test_invalid_configurations_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         replace(TINY, **changes)
 
 
 def test_grids_beyond_the_data_are_refused():
-    most = {"n_test": 160_000, "n_vae": 96_000, "n_oracle": 960_000, "n_transfer": 960_000}
-    check_grid(replace(TINY, sizes=(960_000,), **most))
+    limits = {"n_test": 160_000, "n_vae": 96_000, "n_oracle": 960_000, "n_transfer": 960_000}
+    check_grid(replace(TINY, sizes=(960_000,), **limits))
     with pytest.raises(UserError, match="sizes must be between 1 and 960000, not 960001"):
         check_grid(replace(TINY, sizes=(10, 960_001)))
-    for name, count in most.items():
+    for name, count in limits.items():
         with pytest.raises(UserError, match=rf"{name} must be between \d and {count}, not {count + 1}"):
             check_grid(replace(TINY, **{name: count + 1}))
 
@@ -219,18 +219,18 @@ def dataset():
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory):
     with open_store(tmp_path_factory.mktemp("spaces"), TINY) as store:
-        return lay_groundwork(TINY, store, quiet).spaces
+        return prepare(TINY, store, quiet).spaces
 
 
 @pytest.fixture(scope="module")
 def learned(dataset):
-    """A small model that is right on some test images."""
+    """A small model that classifies some test images correctly."""
     model = models.cnn(widths=(4, 8), hidden_units=12)
     train(model, dataset.train, config=TrainingConfig(epochs=8, batch_size=20))
     return model
 
 
-def test_measurements_are_what_they_say(learned, dataset, spaces):
+def test_measurements_are_as_documented(learned, dataset, spaces):
     config = replace(TINY, attack=PGD(2, 0.01, restarts=2))
     measurements, examples, _ = examined(learned, dataset.test, config, spaces)
     images, labels = dataset.test.images, dataset.test.labels
@@ -250,7 +250,7 @@ def test_measurements_are_what_they_say(learned, dataset, spaces):
         assert average == pytest.approx(result.restart_success.mean())
         assert worst == pytest.approx(result.success.mean())
         assert 0 < average <= worst
-        assert worst < 1 or space is manifold  # whose hardly trained VAEs have such reconstructions
+        assert worst < 1 or space is manifold  # whose barely trained VAEs reconstruct poorly
     assert math.isnan(measurements["learned_labels_kept"])
 
     assert set(examples) == {"regular", "on_true_manifold", "on_learned_manifold"}
@@ -306,14 +306,14 @@ def test_the_oracle_judges_every_image_attacked_on_the_learned_manifold(learned,
     result = TINY.attack.find(learned, attacked, manifold)
     assert measurements["learned_labels_kept"] == labels_kept(oracle, result.images, attacked.labels)
     assert 0 < measurements["learned_labels_kept"] < 1
-    assert not result.success.all()  # else those that failed would not be missed
+    assert not result.success.all()  # otherwise the test could not tell whether failures count
 
 
 @pytest.mark.parametrize("training", PAPER)
 def test_a_cell_is_the_model_of_its_own_training_size_and_seed(dataset, spaces, training):
     cell = Cell(training, 20, 3)
-    result, found = run_cell(TINY, cell, Groundwork(dataset, spaces), quiet)
-    expected = models.Model(TINY.architecture, seed=3)
+    result, found = run_cell(TINY, cell, Prepared(dataset, spaces), quiet)
+    expected = models.Model.from_architecture(TINY.architecture, seed=3)
     config = training_config(TINY, training, spaces)
     log = train(expected, dataset.train.take(slice(0, 20)), seed=3, config=config)
     for name, array in expected.state_dict().items():
@@ -333,7 +333,7 @@ def test_settings_of_a_run_reach_its_trainings():
     assert drawn.space == Transformations(BOXES[Difficulty.EASY], epsilon=0.2)
 
 
-def test_a_model_that_is_never_right_has_no_success_rate_and_no_examples(learned, dataset, spaces):
+def test_a_model_that_misclassifies_everything_has_no_success_rate_and_no_examples(learned, dataset, spaces):
     wrong = dataset.test.take(np.flatnonzero(learned.predict(dataset.test.images) != dataset.test.labels))
     measurements, examples, distances = examined(learned, wrong, TINY, spaces)
     assert measurements["test_error"] == 1

@@ -1,4 +1,4 @@
-"""Trainings that diverge: the cell has failed, which is stored and said, and the grid goes on."""
+"""Trainings that diverge: the failure of the cell is stored and reported, and the grid goes on."""
 
 import math
 from dataclasses import replace
@@ -8,10 +8,10 @@ from conftest import small_cnn
 from helpers import TINY, made_up, main, numbers, quiet, rows, tree
 
 from hlf_np.engine import Engine
-from hlf_np.experiments.config import PRESETS, Preset
-from hlf_np.experiments.folder import open_store
+from hlf_np.experiments.configuration.config import PRESETS, Preset
+from hlf_np.experiments.grid.run import run_grid
 from hlf_np.experiments.results import failures
-from hlf_np.experiments.run import run_grid
+from hlf_np.experiments.storage.folder import open_store
 from hlf_np.optim import AdamConfig
 from hlf_np.report.curves import curves
 from hlf_np.training import DivergedError, TrainingConfig, train
@@ -23,15 +23,15 @@ HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
 # --- trainings ------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_ends_the_training(split):
+def test_a_loss_that_is_not_finite_ends_the_training(split):
     config = TrainingConfig(epochs=3, adam=AdamConfig(learning_rate=1e30))
     with pytest.raises(DivergedError, match=r"^the loss became nan in epoch 1: lower the learning rate$"):
         train(small_cnn(), split, config=config)
 
 
 @pytest.mark.parametrize("engine", Engine)
-@pytest.mark.parametrize("learning_rate", [1e30, 1e39])  # the weights are finite, but no product of them; or infinite
-def test_weights_that_the_loss_does_not_show_yet_end_the_training(split, learning_rate, engine):
+@pytest.mark.parametrize("learning_rate", [1e30, 1e39])  # finite weights whose products overflow; infinite weights
+def test_diverged_weights_end_the_training_before_the_loss_shows_it(split, learning_rate, engine):
     config = TrainingConfig((), 1, len(split), AdamConfig(learning_rate), engine)  # a single step
     with pytest.raises(DivergedError, match=r"^the outputs are no longer finite in epoch 1: lower the learning rate$"):
         train(small_cnn(), split, config=config)
@@ -42,34 +42,34 @@ def test_weights_that_the_loss_does_not_show_yet_end_the_training(split, learnin
 
 @pytest.fixture
 def half_hopeless(monkeypatch):
-    """Adversarial trainings diverge."""
+    """Let adversarial trainings diverge."""
 
     def train_or_diverge(model, split, seed, config, progress):
         if config.perturbations:
             config = replace(config, adam=HOPELESS.adam)
         return train(model, split, seed=seed, config=config, progress=progress)
 
-    monkeypatch.setattr("hlf_np.experiments.run.train", train_or_diverge)
+    monkeypatch.setattr("hlf_np.experiments.grid.run.train", train_or_diverge)
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
-    said = []
+    reports = []
     with open_store(tmp_path, TINY) as store:
-        results = run_grid(TINY, store, lambda what, task, done: said.append((what, done)))
+        results = run_grid(TINY, store, lambda step, task, share: reports.append((step, share)))
         store.write_csv(results)
-    assert sum(done for _, done in said) == pytest.approx(4 + 10)  # cells and VAEs
-    assert "Adversarial, N = 10, seed 0: failed" in [what for what, _ in said]
+    assert sum(share for _, share in reports) == pytest.approx(4 + 10)  # cells and VAEs
+    assert "Adversarial, N = 10, seed 0: failed" in [step for step, _ in reports]
     assert len(results) == 4
     for row, expected in zip(rows(tmp_path), rows(finished), strict=True):
         if row["training"] == "adversarial":
-            given = {name for name, value in row.items() if value}
-            assert given == {"dataset", "training", "n_train", "seed", "seconds"}
+            present = {name for name, value in row.items() if value}
+            assert present == {"dataset", "training", "n_train", "seed", "seconds"}
         else:
             assert {**row, "seconds": ""} == {**expected, "seconds": ""}
     assert {path.stem for path in (tmp_path / "models").iterdir()} == {"normal-10-0", "normal-20-0"}
     reason = "the outputs are no longer finite in epoch 1: lower the learning rate"
     assert failures(results) == (
-        "2 of 4 models failed and have no numbers:"
+        "2 of 4 models failed and have no results:"
         f" Adversarial, N = 10, seed 0 ({reason}); Adversarial, N = 20, seed 0 ({reason})."
     )
 
@@ -78,14 +78,14 @@ def test_a_failed_cell_is_not_computed_again(tmp_path, half_hopeless, monkeypatc
     with open_store(tmp_path, TINY) as store:
         first = run_grid(TINY, store, quiet)
     before = tree(tmp_path)
-    monkeypatch.setattr("hlf_np.experiments.run.run_cell", None)
+    monkeypatch.setattr("hlf_np.experiments.grid.run.run_cell", None)
     with open_store(tmp_path, TINY) as store:
         again = run_grid(TINY, store, quiet)
     assert tree(tmp_path) == before
     assert failures(again) == failures(first)
 
 
-def test_without_failures_nothing_is_said(finished):
+def test_without_failures_nothing_is_reported(finished):
     assert failures([made_up(), made_up(ADVERSARIAL)]) == ""
     with open_store(finished, TINY) as store:
         assert failures(store.results()) == ""
@@ -98,7 +98,7 @@ def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, m
     code, output, errors = main("run", "--preset", "smoke", "--out", folder)
     assert (code, errors) == (0, "")
     (line,) = (line for line in output.split("\n") if "failed" in line)
-    assert line.startswith("4 of 4 models failed and have no numbers: Normal, N = 10, seed 0 (the outputs are no")
+    assert line.startswith("4 of 4 models failed and have no results: Normal, N = 10, seed 0 (the outputs are no")
     assert line in (folder / "report.html").read_text()
     assert all(row["test_error"] == "" for row in numbers(folder))
     code, again, errors = main("run", "--preset", "smoke", "--out", folder)
@@ -109,7 +109,7 @@ def test_a_run_whose_models_all_fail_ends_with_a_report_that_says_so(tmp_path, m
     assert line in (folder / "report.html").read_text()
 
 
-def test_a_failed_cell_counts_for_no_mean():
+def test_a_failed_cell_does_not_enter_means():
     failed = replace(made_up(seed=1, test_error=math.nan), failure="the loss became nan")
     (curve,) = curves([made_up(seed=0, test_error=0.25), failed], "test_error")
     assert curve.mean.tolist() == curve.low.tolist() == curve.high.tolist() == [0.25]

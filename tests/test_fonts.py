@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 import hlf_np as hlf
 from hlf_np import UserError
-from hlf_np.data.fonts import (
-    BOXES,
-    LETTERS,
-    TEST_REPEATS,
-    TRAIN_REPEATS,
-    Difficulty,
-    Fonts,
-    load_prototypes,
-    prototypes_path,
-)
+from hlf_np.data.fonts import BOXES, LETTERS, Difficulty, Fonts, load_prototypes
+from hlf_np.data.fonts.dataset import TEST_REPEATS, TRAIN_REPEATS
+from hlf_np.data.fonts.prototypes import prototypes_path
 
 # translation, shear, scale, rotation, as the protocol has them
 PROTOCOL = {

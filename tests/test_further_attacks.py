@@ -1,6 +1,7 @@
 """Attacks beyond projected gradient ascent on the cross-entropy: margin, FGSM, Carlini and Wagner, transfer."""
 
 import math
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -77,7 +78,7 @@ def test_on_two_classes_both_objectives_have_the_same_optimum():
 
 
 @given(st.integers(1, 20), st.integers(3, 12), st.integers(0, 999))
-def test_the_ratio_of_logits_is_the_margin_made_blind_to_scale(count, classes, seed):
+def test_the_ratio_of_logits_is_the_margin_without_its_scale(count, classes, seed):
     random = np.random.default_rng(seed)
     logits, labels = random.standard_normal((count, classes)), random.integers(0, classes, count)
     found = difference_of_logits_ratio(Tensor(logits), labels).data
@@ -98,8 +99,8 @@ def test_the_ratio_of_logits_needs_a_third_one():
 
 
 @pytest.mark.parametrize("engine", Engine)
-def test_the_divergence_is_from_what_the_model_says_of_the_given_images(trained, split, engine):
-    """No label matters to what is ascended."""
+def test_the_divergence_is_from_the_predictions_for_the_given_images(trained, split, engine):
+    """The objective does not depend on the labels."""
     other = replace(split, labels=(split.labels + 1) % 10)
     attack = PGD(6, stop_early=False, objective="kl", restarts=2, engine=engine)
     result = attack.find(trained, split, ImageBall(0.05))
@@ -146,7 +147,7 @@ def test_fgsm_is_one_step_of_size_epsilon_along_the_steepest_direction(trained, 
         step /= np.linalg.norm(pixels.gradient.reshape(len(step), -1), axis=1).reshape(-1, 1, 1, 1)
     expected = np.clip(split.images + step, 0, 1)
     moved = result.iterations == 1
-    # a gradient that is nearly 0 may have another sign in the compiled program
+    # a gradient close to 0 may change its sign in the compiled program
     agree = np.isclose(result.images, expected, rtol=0, atol=1e-5).mean(axis=(1, 2, 3)) > 0.99
     assert agree[moved].all()
     assert moved.sum() > 80
@@ -160,12 +161,12 @@ def test_fgsm_is_one_step_of_size_epsilon_along_the_steepest_direction(trained, 
 
 @pytest.fixture(scope="module")
 def small(trained, split):
-    """The attack without a budget that matters, on images that are classified correctly."""
+    """The result of the attack with a budget too large to matter, on correctly classified images."""
     right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels)[:60])
     return right, carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"))
 
 
-def test_cw_results_are_what_they_claim(trained, small):
+def test_cw_results_are_consistent(trained, small):
     right, result = small
     np.testing.assert_array_equal(result.perturbations, result.images - right.images)
     np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
@@ -179,12 +180,12 @@ def test_cw_results_are_what_they_claim(trained, small):
 
 def test_cw_perturbations_shrink_and_are_smaller_than_those_of_projected_ascent(trained, small):
     right, result = small
-    at = [  # the smallest after so many iterations, infinite before the first success
+    smallest = [  # norms after a number of iterations; infinite before the first success
         np.where(found.success, norms(found.perturbations, "l2"), np.inf)
         for n in (20, 40, 80)
         for found in [carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"), None, CarliniWagner(n))]
     ]
-    sizes = [*at, norms(result.perturbations, "l2")]
+    sizes = [*smallest, norms(result.perturbations, "l2")]
     for earlier, later in pairwise(sizes):
         assert (later <= earlier).all()
     first = np.isfinite(sizes[0])
@@ -196,7 +197,7 @@ def test_cw_perturbations_shrink_and_are_smaller_than_those_of_projected_ascent(
     assert smaller.mean() > 0.9
 
 
-def test_on_a_linear_model_cw_goes_straight_to_the_other_side():
+def test_on_a_linear_model_cw_finds_the_nearest_point_across_the_boundary():
     """The nearest point where the label changes lies along the weights, |margin| / |gradient of the margin| away."""
     random = np.random.default_rng(0)
     w = np.array([3, -2, 1, 0.5, -1, 2], np.float32)
@@ -210,7 +211,7 @@ def test_on_a_linear_model_cw_goes_straight_to_the_other_side():
     shortest = np.abs(images.reshape(30, -1) @ w + bias[1]) / np.linalg.norm(w)
     found = norms(result.perturbations, "l2")
     assert (found >= shortest - 1e-5).all()
-    # within the steps of Adam, of 0.005 / 2 per pixel
+    # up to steps of Adam, 0.005 / 2 per pixel
     np.testing.assert_allclose(found, shortest, rtol=0, atol=0.01)
 
 
@@ -225,7 +226,7 @@ def test_a_misclassified_image_needs_no_perturbation(trained, split):
 
 
 @pytest.mark.parametrize("norm", Norm)
-def test_the_budget_of_cw_holds(trained, small, norm):
+def test_cw_stays_within_its_budget(trained, small, norm):
     right, free = small
     sizes = norms(free.perturbations, norm)
     budget = float(np.median(sizes)) / (2 if norm == "linf" else 1)
@@ -239,7 +240,7 @@ def test_cw_does_not_depend_on_the_batch_size(trained, small, monkeypatch):
     right, _ = small
     arguments = trained, right.images, right.labels, ImageBall(1.5, "l2"), None, CarliniWagner(iterations=20)
     whole = carlini_wagner(*arguments)
-    monkeypatch.setattr("hlf_np.attacks.smallest.IMAGES_PER_BATCH", 7)
+    monkeypatch.setattr(sys.modules["hlf_np.attacks.carlini_wagner"], "IMAGES_PER_BATCH", 7)
     assert_same_results(carlini_wagner(*arguments), whole)
 
 
@@ -268,10 +269,10 @@ def other(split):
     return model
 
 
-def test_transfer_judges_the_target_on_images_that_both_classify_correctly(trained, other, split):
+def test_transfer_evaluates_the_target_on_images_that_both_classify_correctly(trained, other, split):
     guesses = other.predict(split.images)
     disagreed, labels = np.flatnonzero(guesses != split.labels)[:8], split.labels.copy()
-    labels[disagreed] = guesses[disagreed]  # now the source errs, too
+    labels[disagreed] = guesses[disagreed]  # now the source is wrong, too
     split, attack = Split(split.images, labels), PGD(steps=10, step_size=0.02, restarts=3, stop_early=False)
     rows, result = transfer(trained, other, split, ImageBall(0.15), attack)
     right = [model.predict(split.images) == split.labels for model in (trained, other)]
@@ -294,7 +295,7 @@ def test_transfer_to_the_source_itself_is_the_attack(trained, split):
     rows, result = transfer(trained, trained, split, ImageBall(0.05), PGD(steps=3))
     attacked = split.take(rows)
     expected = PGD(steps=3).find(trained, attacked, ImageBall(0.05), int(generator(0, "transfer", 0).integers(2**31)))
-    # the target's losses are computed from its logits, those of an attack by its program: rounded differently
+    # the target's losses come from its logits, those of an attack from its program, with other rounding
     np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5, atol=1e-6)
     assert_same_results(replace(result, loss=expected.loss), expected)
 
@@ -318,7 +319,7 @@ def test_transfer_without_images_that_both_classify_correctly_has_no_rate(traine
 
 
 @pytest.mark.parametrize("norm", Norm)
-def test_random_search_results_are_what_they_claim(trained, split, norm):
+def test_random_search_results_are_consistent(trained, split, norm):
     space = ImageBall(0.1 if norm == "linf" else 1.0, norm)
     result = random_search(trained, split.images, split.labels, space, queries=60)
     np.testing.assert_allclose(result.images - split.images, result.perturbations, rtol=0, atol=1e-6)
@@ -351,7 +352,7 @@ def test_random_search_finds_the_worst_corner_of_a_linear_model():
 
 
 @given(st.integers(1, 4), st.lists(st.integers(1, 9), min_size=1, max_size=3), st.floats(0.001, 1))
-def test_blocks_are_of_neighbours_and_of_their_share(count, sizes, share):
+def test_blocks_are_contiguous_and_of_the_given_share(count, sizes, share):
     blocks = _blocks(np.random.default_rng(0), (count, *sizes), share)
     long = max(1, sum(size > 1 for size in sizes))
     lengths = [max(1, round(size * share ** (1 / long))) for size in sizes]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from idx_makers import TYPES, idx_bytes, part_files, random_part, write_files, write_zip
 
 from hlf_np import UserError
-from hlf_np.data import idx, load_idx
+from hlf_np.data import load_idx
+from hlf_np.data.formats import idx
 
 SPLITS = {  # the classes of EMNIST's splits, in the order of their labels
     "balanced": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt",
@@ -118,9 +119,16 @@ def test_nists_archive_gives_the_split_that_is_named_or_the_papers(tmp_path, pla
 
 
 def test_a_dataset_that_is_not_there_is_named_with_those_that_are(tmp_path):
-    refused(write_files(tmp_path / "a", nist(["letters"])), "emnist-digits but emnist-letters", name="emnist-digits")
-    refused(write_files(tmp_path / "b", nist(["letters", "mnist"])), "emnist-digits but emnist-letters, emnist-mnist")
-    refused(write_files(tmp_path / "c", FILES), "does not hold emnist-digits", name="emnist-digits")
+    refused(
+        write_files(tmp_path / "a", nist(["letters"])),
+        "contains emnist-letters instead of emnist-digits",
+        name="emnist-digits",
+    )
+    refused(
+        write_files(tmp_path / "b", nist(["letters", "mnist"])),
+        "contains emnist-letters, emnist-mnist instead of emnist-digits",
+    )
+    refused(write_files(tmp_path / "c", FILES), "instead of emnist-digits", name="emnist-digits")
     for name in ("emnist-words", "fonts", "", "a b", "../x"):
         refused(tmp_path / "c", "cannot be named", name=name)
 
@@ -233,7 +241,7 @@ def test_published_datasets_pass_and_other_numbers_of_images_are_not_compared(tm
     fewer = part_files("train", TRAIN[0][:7], TRAIN[1][:7]) | part_files("t10k", TEST[0][:5], TEST[1][:5])
     assert len(load_idx(write_files(tmp_path / "b" / "mnist", fewer)).train) == 7
     other = part_files("train", *random_part(30, seed=5)) | part_files("t10k", *TEST)
-    refused(write_files(tmp_path / "c", other), "is not that of mnist", "name of its own", name="mnist")
+    refused(write_files(tmp_path / "c", other), "is not the published file of mnist", "another name", name="mnist")
     assert load_idx(tmp_path / "c", "kmnist").name == "kmnist"
 
 
@@ -312,7 +320,7 @@ def test_bombs_are_not_unpacked(tmp_path, archive):
     assert len(bomb) < 2_000_000
     files = part_files("train", *TRAIN, ".gz") | part_files("t10k", *TEST, ".gz") | {"train-images-idx3-ubyte.gz": bomb}
     path = write_zip(tmp_path / "gzip.zip", files) if archive else write_files(tmp_path / "mnist", files)
-    assert peak(lambda: refused(path, "goes on after", "of the 480 bytes")) < 8 * 2**20
+    assert peak(lambda: refused(path, "holds more than the 480 bytes")) < 8 * 2**20
 
 
 def test_announced_sizes_beyond_all_that_is_published_are_refused(tmp_path):

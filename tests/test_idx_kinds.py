@@ -104,7 +104,7 @@ def test_the_name_qmnist_does_not_ask_for_its_files(tmp_path):
 
 
 ORDER = "give height, width and up to 4 channels, in this order"
-RANGE = "give numbers from 0 to 255, or floating-point numbers from 0 to 1"
+RANGE = "give values from 0 to 255, or floating-point values from 0 to 1"
 UNSUPPORTED = {
     "negative pixels": (idx_bytes(np.full((20, 2, 2), -3), "i1"), None, f"has pixels from -3 to -3: {RANGE}"),
     "pixels beyond bytes": (idx_bytes(np.full((20, 2, 2), 4095), "i2"), None, f"from 4095 to 4095: {RANGE}"),
@@ -113,16 +113,16 @@ UNSUPPORTED = {
     "endless pixels": (idx_bytes(np.full((20, 2, 2), np.inf), "f4"), None, f"from inf to inf: {RANGE}"),
     "channels first": (idx_bytes(np.zeros((20, 3, 8, 8))), None, f"holds images of shape (3, 8, 8): {ORDER}"),
     "flat images": (idx_bytes(np.zeros((20, 64))), None, "is not an IDX file of images"),
-    "one-hot labels": (None, idx_bytes(np.eye(10)[LABELS]), "10 numbers for each image: give one, the number of its"),
-    "one-hot labels of eight": (None, idx_bytes(np.eye(8)[LABELS % 8]), "8 numbers for each image: give one"),
-    "negative labels": (None, idx_bytes(-LABELS.astype(int), "i4"), "labels from -9 to 0: give whole numbers from 0"),
+    "one-hot labels": (None, idx_bytes(np.eye(10)[LABELS]), "10 values for each image: give one, the index of its"),
+    "one-hot labels of eight": (None, idx_bytes(np.eye(8)[LABELS % 8]), "8 values for each image: give one"),
+    "negative labels": (None, idx_bytes(-LABELS.astype(int), "i4"), "labels from -9 to 0: give integers from 0"),
     "large labels": (
         None,
         idx_bytes(LABELS.astype(int) + 2**30, "i4"),
-        "labels from 1073741824 to 1073741833: give whole",
+        "labels from 1073741824 to 1073741833: give integers",
     ),
-    "halves": (None, idx_bytes(LABELS / 2, "f4"), "labels from 0.0 to 4.5: give whole numbers"),
-    "no labels": (None, idx_bytes(LABELS * np.nan, "f8"), "labels from nan to nan: give whole numbers"),
+    "halves": (None, idx_bytes(LABELS / 2, "f4"), "labels from 0.0 to 4.5: give integers"),
+    "no labels": (None, idx_bytes(LABELS * np.nan, "f8"), "labels from nan to nan: give integers"),
 }
 
 

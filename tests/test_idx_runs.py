@@ -11,26 +11,26 @@ from helpers import TINY, examined, made_up, main, rows, tree
 from idx_makers import part_files, random_part, write_files, write_split
 
 from hlf_np import UserError, models
-from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import PGD
-from hlf_np.data.declared import open_source
+from hlf_np.data.open_source import open_source
 from hlf_np.data.source import open_files
-from hlf_np.experiments.claims import leaving_the_manifold
-from hlf_np.experiments.config import PRESETS, Preset, RunConfig
-from hlf_np.experiments.folder import open_store
-from hlf_np.experiments.groundwork import fit, lay_groundwork, source_of, spaces_of
-from hlf_np.experiments.run import check_grid
+from hlf_np.experiments.analysis.claims import leaving_the_manifold
+from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
+from hlf_np.experiments.grid.prepare import fit, prepare, source_of, spaces_of
+from hlf_np.experiments.grid.run import check_grid
+from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds.distance import subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig
-from hlf_np.report.figures import draw
-from hlf_np.report.pictures import Section
+from hlf_np.models.architectures import Architecture, Kind
+from hlf_np.report.figures.draw import draw_figures
+from hlf_np.report.figures.pictures import Section
 from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Need, Transformations
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import PAPER
 
 N_TRAIN, N_TEST = 400, 120
 WITHOUT_TRUE_MANIFOLD = [t for t in PAPER if Need.TRUE_MANIFOLD not in t.needs]
-SUBSPACE = ("regular_subspace_distance", "on_learned_manifold_subspace_distance", "clean_subspace_distance")
+SUBSPACE_REFERENCE = ("regular_subspace_distance", "on_learned_manifold_subspace_distance", "clean_subspace_distance")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def letters(tmp_path_factory):
 
 
 def test_images_come_in_an_order_that_the_seed_decides(shapes, source):
-    stored = source.stored
+    stored = source.raw
     data = source.dataset(N_TRAIN, N_TEST)
     for split, files in ((data.train, stored.train.split()), (data.test, stored.test.split())):
         found = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
@@ -146,7 +146,7 @@ def test_grids_beyond_the_files_are_refused(source, letters):
     with pytest.raises(UserError, match="too small for this cnn"):
         check_grid(replace(fit(TINY, open_files(letters)), architecture=Architecture(Kind.CNN, (1, 1, 1, 1))))
     for training in set(PAPER) - set(WITHOUT_TRUE_MANIFOLD):
-        with pytest.raises(UserError, match="needs the true manifold, which nobody knows for this dataset"):
+        with pytest.raises(UserError, match="needs the true manifold, which is unknown for this dataset"):
             replace(config, trainings=(training,))
 
 
@@ -158,7 +158,7 @@ def test_a_run_goes_on_with_its_own_images_only(shapes, tmp_path):
     )
     images, labels = random_part(N_TEST, side=28)
     write_files(folder, part_files("t10k", images, labels, ".gz"))
-    with pytest.raises(UserError, match="holds other images than this run began with"):
+    with pytest.raises(UserError, match="contains other images than when this run started"):
         source_of(config)
     shutil.rmtree(folder)
     with pytest.raises(UserError, match=r"unknown dataset .*shapes"):
@@ -175,12 +175,12 @@ def test_spaces_have_the_papers_transformations_and_no_true_manifold(source):
 
 def laid(folder, config):
     with open_store(folder, config) as store:
-        return lay_groundwork(config, store, lambda what, task, done: None)
+        return prepare(config, store, lambda what, task, done: None)
 
 
 def test_groundwork_on_classes_of_unequal_size(letters, tmp_path, monkeypatch):
     settings = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=1))
-    monkeypatch.setattr("hlf_np.experiments.groundwork.OracleConfig", lambda: settings)
+    monkeypatch.setattr("hlf_np.experiments.grid.prepare.OracleConfig", lambda: settings)
     config = fit(replace(TINY, n_oracle=80, n_vae=30, n_neighbours=70), open_files(letters))
     ground = laid(tmp_path, config)
     (manifold,) = (space for space in ground.spaces if isinstance(space, LearnedManifold))
@@ -252,13 +252,13 @@ def test_claim_1_compares_with_the_learned_manifold(results, verdict):
     assert claim.verdict.split(":")[0] == verdict
     if claim.statistic is not None:
         assert "subspace" in claim.statistic_name
-        assert "however good those are" in claim.details[1]
-        assert claim.data["mean_distance"].keys() == {name.removesuffix("_distance") for name in SUBSPACE}
+        assert "whose error does not count" in claim.details[1]
+        assert claim.data["mean_distance"].keys() == {name.removesuffix("_distance") for name in SUBSPACE_REFERENCE}
 
 
 def test_the_figure_of_distances_says_what_they_are_to():
-    (picture,) = (p for p in draw(in_subspace(8, 1.12, 0.58), "0123456789") if p.section is Section.CLAIM_1)
-    assert "from the subspace of nearest training images" in picture.caption
+    (picture,) = (p for p in draw_figures(in_subspace(8, 1.12, 0.58), "0123456789") if p.section is Section.CLAIM_1)
+    assert "to the subspace of nearest training images" in picture.caption
     assert "true" not in picture.caption
 
 
@@ -288,7 +288,7 @@ def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
             *("regular_distance", "on_true_manifold_distance", "clean_distance"),
             *("carlini_wagner_success", "carlini_wagner_norm"),
             *("regular_transfer_success", "on_true_manifold_transfer_success"),
-        } | {name for name in SUBSPACE if not row[name]}
+        } | {name for name in SUBSPACE_REFERENCE if not row[name]}
         assert float(row["clean_subspace_distance"]) == 0
         assert 0 <= float(row["on_learned_manifold_success"]) <= float(row["on_learned_manifold_success_worst"]) <= 1
     assert sum(bool(row["regular_subspace_distance"]) for row in found) > 5
@@ -296,9 +296,9 @@ def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
     assert [claim["number"] for claim in claims] == [1, 2, 3, 4]
     assert claims[2]["data"]["success"] == "on_learned_manifold_success"
     page = (finished / "report.html").read_text()
-    assert "shapes, 10 classes, whose true manifold nobody knows" in page
+    assert "shapes, 10 classes, whose true manifold is unknown" in page
     assert "FONTS" not in page
-    assert "of 10 autoencoders, one for each class, trained on up to 40 images" in " ".join(page.split())
+    assert "of 10 autoencoders, one per class, each trained on up to 40 images" in " ".join(page.split())
     assert (finished / "figures" / "distances.png").exists()
 
 
@@ -319,7 +319,7 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
     assert (code, errors) == (0, "")
     code, output, errors = main("evaluate", model, *data, *learned, "--restarts", 1)
     assert (code, errors) == (0, "")
-    assert f"Of {N_TEST} test images of shapes" in output
+    assert f"{N_TEST} test images of shapes" in output
     assert "on the learned manifold" in output
     assert "true manifold" not in output
     for space, vaes in {"image": (), "transformations": (), "learned-manifold": learned}.items():
@@ -335,11 +335,11 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
     true = "regular_and_on_true_manifold_adversarial"
     for arguments, words in {
         ("run", "--dataset", tmp_path / "emnist"): "unknown dataset",
-        ("run", "--dataset", tmp_path): "holds no IDX files",
+        ("run", "--dataset", tmp_path): "holds no dataset in a supported format",
         ("run", "--dataset", shapes, "--difficulty", "easy"): "only FONTS has a difficulty",
         ("run", "--dataset-name", "mnist"): "leave --dataset-name out",
-        ("run", "--dataset", shapes, "--dataset-name", "emnist-digits"): "does not hold emnist-digits",
-        ("run", "--dataset", shapes, "--trainings", true): "which nobody knows for",
+        ("run", "--dataset", shapes, "--dataset-name", "emnist-digits"): "instead of emnist-digits",
+        ("run", "--dataset", shapes, "--trainings", true): "which is unknown for",
         ("run", "--dataset", shapes, "--sizes", "401"): "sizes must be between 1 and 400, not 401",
         (
             "train",
@@ -347,10 +347,10 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
             shapes,
             "--training",
             "on_true_manifold_adversarial",
-        ): "which nobody knows for",
+        ): "which is unknown for",
         ("train", "--dataset", shapes, "--n-train", 401): "n_train must be between 0 and 400, not 401",
-        ("evaluate", model, "--dataset", letters): "tells 10 classes of images 28x28x1 apart",
-        ("evaluate", model, "--dataset", shapes, "--n-attacked-on-manifold", 5): "takes no --n-attacked-on-manifold",
+        ("evaluate", model, "--dataset", letters): "is a model for 10 classes of 28x28x1 images",
+        ("evaluate", model, "--dataset", shapes, "--n-attacked-on-manifold", 5): "has no effect without --manifolds",
         ("evaluate", model, "--dataset", shapes, "--n-test", 121): "n_test must be between 0 and 120, not 121",
         (
             "attack",
@@ -359,8 +359,8 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
             shapes,
             "--space",
             "true-manifold",
-        ): "which nobody knows for",
-        ("attack", model, "--dataset", letters): "emnist_letters has 3 of 8x8x1",
+        ): "which is unknown for",
+        ("attack", model, "--dataset", letters): "emnist_letters has 3 classes of 8x8x1 images",
     }.items():
         out = () if arguments[0] == "evaluate" else ("--out", tmp_path / "new")
         code, output, errors = main(*arguments, *out)
@@ -377,5 +377,5 @@ def test_a_folder_of_other_results_is_refused(finished, shapes, tmp_path):
     write_files(other, part_files("t10k", *random_part(N_TEST, side=28), ".gz"))
     code, _, errors = main("run", "--preset", "smoke", "--dataset", other, "--out", folder)
     assert code == 2
-    assert "other digest, path" in errors
+    assert "different digest, path" in errors
     assert tree(folder) == before

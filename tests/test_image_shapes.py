@@ -7,9 +7,9 @@ from idx_makers import idx_bytes, write_files
 
 from hlf_np import models
 from hlf_np.data.source import open_files
-from hlf_np.experiments.config import PRESETS, Preset
-from hlf_np.experiments.folder import stored_config
-from hlf_np.experiments.groundwork import fit
+from hlf_np.experiments.configuration.config import PRESETS, Preset
+from hlf_np.experiments.grid.prepare import fit
+from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.manifolds import Vae, VaeConfig
 
 SHAPES = {"tall": (30, 20), "tiny": (6, 6), "colour": (12, 12, 3)}
@@ -93,8 +93,7 @@ def test_mistakes_about_shapes_are_one_line(place, tmp_path):
             *GRID,
             "--dataset",
             place / "tall",
-        ): "square images of at least 4 pixels a side, not 30x20: give --vae-images 0"
-        " to leave the learned manifold out",
+        ): "square images of at least 4 pixels a side, not 30x20: use --vae-images 0 to leave the learned manifold out",
         (*GRID, "--dataset", place / "tiny"): "6x6 pixels are too small for this cnn: give it fewer layers",
         (
             "train",
@@ -103,8 +102,19 @@ def test_mistakes_about_shapes_are_one_line(place, tmp_path):
             "--dataset",
             place / "tiny",
         ): "6x6 pixels are too small for this cnn: give it fewer layers",
-        ("attack", tmp_path / "model.npz", "--dataset", place / "tall"): "images 28x28x1 apart, tall has 10 of 30x20x1",
-        ("attack", tmp_path / "tall.npz", "--dataset", place / "tall", *learned): "are of images 8x8x1, those of tall",
+        (
+            "attack",
+            tmp_path / "model.npz",
+            "--dataset",
+            place / "tall",
+        ): "model for 10 classes of 28x28x1 images, but tall has 10 classes of 30x20x1",
+        (
+            "attack",
+            tmp_path / "tall.npz",
+            "--dataset",
+            place / "tall",
+            *learned,
+        ): "are for 8x8x1 images, but tall has 30x20x1 images",
     }.items():
         code, output, errors = main(*arguments, "--out", tmp_path / "new")
         assert (code, output, errors.count("\n")) == (2, "", 1)

@@ -1,4 +1,4 @@
-"""Runs that are stopped: whenever, and however, the same command ends in the same results."""
+"""Interrupted runs: whenever and however a run is stopped, repeating the command gives the same results."""
 
 import errno
 import itertools
@@ -16,7 +16,7 @@ from helpers import EIGHT_CELLS, TINY, Killed, command, compute, listen, numbers
 from test_jobs import alive, workers_of
 
 from hlf_np import UserError
-from hlf_np.experiments.config import RunConfig
+from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.results import Cell
 from hlf_np.trainings import NORMAL, training_of
 
@@ -26,7 +26,7 @@ WRITES = 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for eac
 
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory, uninterrupted):
-    """How long such a run takes, now that its kernels have been compiled."""
+    """The seconds that such a run takes once its kernels are compiled."""
     started = time.monotonic()
     assert command(*EIGHT_CELLS, "--out", tmp_path_factory.mktemp("timed") / "results").returncode == 0
     return time.monotonic() - started
@@ -34,13 +34,13 @@ def seconds(tmp_path_factory, uninterrupted):
 
 def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     before = tree(copy)
-    monkeypatch.setattr("hlf_np.experiments.run.run_cell", None)
+    monkeypatch.setattr("hlf_np.experiments.grid.run.run_cell", None)
     compute(copy)
     assert tree(copy) == before
 
 
 @pytest.mark.slow
-def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypatch):
+def test_a_run_stopped_at_any_of_its_writes_can_be_resumed(tmp_path, monkeypatch):
     config = ONE_TRAINING
     compute(tmp_path / "whole", config)
     replace, expected = os.replace, numbers(tmp_path / "whole")
@@ -69,7 +69,7 @@ def test_a_run_stopped_at_any_of_its_writes_can_be_continued(tmp_path, monkeypat
 
 
 def full(make, **place):
-    """A file on a disk that has no room left."""
+    """Create a file on a full disk."""
     handle, path = make(**place)
     os.close(handle)
     return os.open("/dev/full", os.O_WRONLY), path
@@ -81,7 +81,7 @@ def read_only(make, **place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")])
-def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_continued(tmp_path, monkeypatch, fault, reason):
+def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_resumed(tmp_path, monkeypatch, fault, reason):
     compute(tmp_path / "whole", ONE_TRAINING)
     make, expected = tempfile.mkstemp, numbers(tmp_path / "whole")
     for last in range(WRITES):  # at the first file, at the second of a new run, ...
@@ -115,8 +115,10 @@ def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finis
 
 
 def killed_again_and_again(parent, random, kills, seconds):
-    """Folders of runs that were killed at random instants and repeated until they ended, the last by an undisturbed
-    one."""
+    """Kill runs at random instants and repeat them until they end; return their folders.
+
+    The last folder is completed by an undisturbed run.
+    """
     folders, kept = [parent / "0"], {}
     while kills:
         process = start(*EIGHT_CELLS, "--threads", 1, "--out", folders[-1])
@@ -135,12 +137,12 @@ def killed_again_and_again(parent, random, kills, seconds):
     done = command(*EIGHT_CELLS, "--out", folders[-1])
     assert (done.returncode, done.stderr) == (0, "")
     assert kept
-    assert {path: path.read_bytes() for path in kept} == kept  # even their seconds
+    assert {path: path.read_bytes() for path in kept} == kept  # including their seconds
     return folders
 
 
 @pytest.mark.slow
-def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path, uninterrupted, seconds):
+def test_runs_killed_at_twenty_random_instants_give_the_same_results(tmp_path, uninterrupted, seconds):
     with ThreadPoolExecutor(2) as pool:
         several = [
             pool.submit(killed_again_and_again, tmp_path / str(seed), np.random.default_rng(seed), 10, seconds)
@@ -157,14 +159,14 @@ def test_runs_killed_at_twenty_random_instants_end_in_the_same_results(tmp_path,
     ("number", "jobs"),
     [*((number, jobs) for number in (signal.SIGINT, signal.SIGTERM) for jobs in (1, 2)), (signal.SIGKILL, 2)],
 )
-def test_a_stopped_run_says_so_in_one_line_leaves_no_process_and_goes_on(tmp_path, uninterrupted, number, jobs):
+def test_a_stopped_run_says_so_in_one_line_leaves_no_process_and_can_be_resumed(tmp_path, uninterrupted, number, jobs):
     folder = tmp_path / "results"
     process = start(*EIGHT_CELLS, "--out", folder, "--jobs", jobs, start_new_session=True, preexec_fn=listen)
     wait_until(lambda: len(list(folder.glob("cells/*.npz"))) >= 2 // jobs, process)
     workers = workers_of(process.pid)
     assert len(workers) == (jobs if jobs > 1 else 0)
     if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does it
+        os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
     output, errors = process.communicate()
@@ -179,7 +181,7 @@ def test_a_stopped_run_says_so_in_one_line_leaves_no_process_and_goes_on(tmp_pat
         assert process.returncode == -number
     else:
         assert process.returncode == 130
-        said = "Interrupted: what is finished is stored; the same command goes on from there."
+        said = "Interrupted: finished work is stored; repeat the command to resume."
         assert errors.split("\n") == ["", said, ""]
     assert not (folder / "results.csv").exists()
     done = command(*EIGHT_CELLS, "--out", folder)

@@ -1,5 +1,5 @@
-"""The compiled kernels (float32) and the readable operations (float64) against naive NumPy; the kernels at any number
-of threads and without compilation."""
+"""The compiled kernels (float32) and the operations of the autodiff (float64) against naive NumPy; the kernels with any
+number of threads and without compilation."""
 
 import hashlib
 
@@ -9,19 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlf_np.kernels import convolution, warp
-from hlf_np.kernels.geometry import geometry
-from hlf_np.operations import sampling, windows
+from hlf_np.kernels.operations import warp
+from hlf_np.kernels.products import convolution
+from hlf_np.kernels.products.geometry import geometry
+from hlf_np.operations import affine
+from hlf_np.operations.convolution import NUMPY
 
 CHANNELS = st.sampled_from([1, 2, 3, 15, 16, 17, 33])  # around the 16 lanes of a vector
 
 
 class Case:
-    """Random images, weights, bias and output gradient of a convolution."""
+    """Random images, weights, biases and output gradients of a convolution."""
 
     def __init__(self, count, size, channels, out_channels, kernel, stride, padding, dtype, seed=0):
         random = np.random.default_rng(seed)
-        self.computing = convolution if dtype == np.float32 else windows
+        self.computing = convolution if dtype == np.float32 else NUMPY
         self.geometry = geometry((*size, channels), out_channels, kernel, stride, padding)
         self.kernel, self.stride, self.padding, self.size = kernel, stride, padding, size
         out_size = self.geometry.out_height, self.geometry.out_width
@@ -78,7 +80,7 @@ def test_convolution(case):
 
 
 @given(case=cases())
-def test_gradient_to_the_input(case):
+def test_gradient_with_respect_to_the_input(case):
     settings = case.stride, case.padding, case.size
     expected = oracles.convolution_input_gradient(case.g, case.weight, *settings) + case.input_bias
     absolute = oracles.convolution_input_gradient(np.abs(case.g), np.abs(case.weight), *settings)
@@ -87,7 +89,7 @@ def test_gradient_to_the_input(case):
 
 
 @given(case=cases())
-def test_gradient_to_the_weights(case):
+def test_gradient_with_respect_to_the_weights(case):
     settings = case.kernel, case.stride, case.padding
     expected = oracles.convolution_weight_gradient(case.x, case.g, *settings)
     absolute = oracles.convolution_weight_gradient(np.abs(case.x), np.abs(case.g), *settings)
@@ -96,7 +98,7 @@ def test_gradient_to_the_weights(case):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("channels", "out_channels"), [(3, 5), (17, 33)])
-def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out_channels, dtype):
+def test_pixels_between_the_windows_of_a_large_stride_are_ignored(channels, out_channels, dtype):
     case = Case(3, (7, 8), channels, out_channels, kernel=(1, 2), stride=3, padding=0, dtype=dtype)
     unseen = np.ones((7, 8), bool)
     unseen[::3, [0, 1, 3, 4, 6, 7]] = False
@@ -106,7 +108,7 @@ def test_pixels_between_the_windows_of_a_large_stride_do_not_count(channels, out
     np.testing.assert_array_equal(case.input_gradient()[:, unseen], no_gradient)
 
 
-def test_no_bias_is_a_bias_of_zero():
+def test_no_bias_equals_a_bias_of_zero():
     case = Case(2, (5, 6), 16, 17, (3, 3), 1, 1, np.float32)
     zeros = np.zeros(17, np.float32)
     found = (convolution.convolve(case.x, case.weight, bias, 1, 1) for bias in (None, zeros))
@@ -117,7 +119,7 @@ def test_no_bias_is_a_bias_of_zero():
     np.testing.assert_array_equal(*found)
 
 
-# Of each kind: few channels and many (two algorithms), a stride beyond the kernel, one pixel, broken chunks.
+# Few channels and many (two algorithms), a stride larger than the kernel, one pixel, incomplete chunks.
 SAMPLE = [
     (19, (9, 8), 3, 17, (4, 4), 2, 1),
     (25, (7, 7), 17, 33, (3, 2), 2, 1),
@@ -159,11 +161,11 @@ def test_inputs_are_not_changed():
 
 
 def computing_warps(dtype):
-    return warp if dtype == np.float32 else sampling
+    return warp if dtype == np.float32 else affine
 
 
 def random_warp(count, size, channels, dtype, seed=0):
-    """Images, matrices that turn, stretch and shift by up to a whole image, and an output gradient."""
+    """Return images, matrices that rotate, scale and shift by up to a whole image, and output gradients."""
     random = np.random.default_rng(seed)
     images, g = random.standard_normal((2, count, *size, channels)).astype(dtype)
     matrices = random.uniform(-1.2, 1.2, (count, 2, 3)).astype(dtype)
@@ -181,7 +183,7 @@ warps = st.builds(
 
 
 def exact_warp(count, size, channels, seed):
-    """In float32, but such that every position is exact, and none of them a pixel's, where slopes jump."""
+    """The same in float32, at positions that are exact and between pixels: at pixels, derivatives jump."""
     images, _, g = random_warp(count, size, channels, np.float32, seed)
     matrices = np.random.default_rng(seed).integers(-77, 78, (count, 2, 3)) / 64
     matrices[:, :, 2] += 2**-11
@@ -217,8 +219,8 @@ exact_sizes = st.sampled_from([2, 3, 5, 9])  # a power of two from border to bor
         exact_warp, st.integers(1, 5), st.tuples(exact_sizes, exact_sizes), st.integers(1, 3), st.integers(0, 999)
     )
 )
-def test_the_kernels_of_warps_compute_the_same(case):
-    # sums of up to 81 * 3 products of numbers up to 4, 8 and 4
+def test_the_kernels_of_warps_agree(case):
+    # sums of up to 81 * 3 products of values up to 4, 8 and 4
     for actual, expected in zip(warp_gradients(*case), expected_warp(*case), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-3 if actual.shape[1:] == (2, 3) else 2e-5)
 
@@ -229,7 +231,7 @@ def test_warp_in_float32():
     # differs from its neighbour by up to 8 per pixel.
     warped, d_images, _ = warp_gradients(images, matrices, g)
     np.testing.assert_allclose(warped, oracles.warp(images, matrices), rtol=0, atol=2e-4)
-    # an input pixel collects from several output pixels
+    # an input pixel receives gradients from several output pixels
     np.testing.assert_allclose(d_images, oracles.warp_gradient(images, matrices, g)[0], rtol=0, atol=1e-3)
 
 
@@ -248,7 +250,7 @@ def test_translation_by_whole_pixels_moves_them_and_fills_with_zeros(columns, ro
 
 
 @pytest.mark.parametrize("far", [3.0, 1e9, 1e30, np.inf])
-def test_far_outside_all_is_zero(far):
+def test_far_outside_everything_is_zero(far):
     images = np.ones((1, 5, 5, 1), np.float32)
     matrices = np.array([[[1, 0, far], [0, 1, 0]]], np.float32)
     for gradient in warp_gradients(images, matrices, images):
@@ -259,13 +261,13 @@ def test_far_outside_all_is_zero(far):
 
 
 def results():
-    """What the kernels give for a sample of sizes."""
+    """Return the results of the kernels for a sample of sizes."""
     arrays = [array for case in sample_cases() for array in case.all()]
     return [*arrays, *warp_gradients(*random_warp(9, (7, 6), 2, np.float32))]
 
 
 def digest():
-    """A fingerprint of every bit of those results."""
+    """Return a digest of these results."""
     return hashlib.sha256(b"".join(array.tobytes() for array in results())).hexdigest()
 
 
@@ -281,7 +283,7 @@ def test_results_have_the_same_bits_at_any_number_of_threads(threads, run_python
 
 
 def test_results_without_compilation_agree(run_python, tmp_path):
-    """NumPy refuses indices beyond the end of an array, so this also shows that compiled code reads and writes none."""
+    """NumPy refuses indices out of bounds, so this also shows that compiled code has none."""
     path = tmp_path / "plain.npz"
     code = f"import numpy, test_kernels; numpy.savez({str(path)!r}, *test_kernels.results())"
     run_python(code, NUMBA_DISABLE_JIT="1")

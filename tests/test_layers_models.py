@@ -1,4 +1,4 @@
-"""Layers and classifiers: initialisation, modes, weights as dictionaries and files, and what is refused."""
+"""Layers and classifiers: initialization, modes, weights in dictionaries and files, and errors."""
 
 import math
 
@@ -23,7 +23,7 @@ def images(count, shape=(12, 12, 1), seed=0):
 
 
 def settled(kind):
-    """A model whose running statistics are no longer those of the start."""
+    """Return a model whose running statistics have changed since initialization."""
     model = BUILDERS[kind]()
     model.forward(Tensor(images(20, seed=1)), training=True)
     return model
@@ -69,14 +69,14 @@ def test_the_losses_of_autoencoders_against_their_definitions():
     x, target = random.standard_normal((2, 5, 4, 3, 2))
     actual = operations.absolute_error(Tensor(x), Tensor(target)).data
     np.testing.assert_allclose(actual, oracles.absolute_error(x, target), rtol=1e-13)
-    average, log_variance = 2 * random.standard_normal((2, 6, 3))
-    actual = operations.gaussian_divergence(Tensor(average), Tensor(log_variance)).data
-    np.testing.assert_allclose(actual, oracles.gaussian_divergence(average, log_variance), rtol=1e-10)
-    nothing = Tensor(np.zeros((2, 3)))
-    np.testing.assert_array_equal(operations.gaussian_divergence(nothing, nothing).data, [0, 0])
+    mean, log_variance = 2 * random.standard_normal((2, 6, 3))
+    actual = operations.gaussian_divergence(Tensor(mean), Tensor(log_variance)).data
+    np.testing.assert_allclose(actual, oracles.gaussian_divergence(mean, log_variance), rtol=1e-10)
+    zeros = Tensor(np.zeros((2, 3)))
+    np.testing.assert_array_equal(operations.gaussian_divergence(zeros, zeros).data, [0, 0])
 
 
-def test_rows_and_columns_are_those_asked_for():
+def test_rows_and_columns_are_selected():
     x = np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(operations.columns(Tensor(x), 1, 3).data, [[1, 2], [4, 5], [7, 8], [10, 11]])
     np.testing.assert_array_equal(operations.take(Tensor(x), np.array([2, 0])).data, [[6, 7, 8], [0, 1, 2]])
@@ -111,7 +111,7 @@ def test_batch_norm_normalises_by_the_batch_in_training_and_by_running_statistic
     x = (5 + 2 * np.random.default_rng(0).standard_normal((6, 4, 5, 3))).astype(np.float32)
     expected, mean, variance = oracles.batch_norm(x, [2, 3, 4], [1, 0, -1], 1e-5)
 
-    fresh = layer(Tensor(x)).data  # statistics of the start: mean 0, variance 1
+    fresh = layer(Tensor(x)).data  # initial statistics: mean 0, variance 1
     np.testing.assert_allclose(fresh, x * [2, 3, 4] + [1, 0, -1], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(layer(Tensor(x), training=True).data, expected, rtol=1e-5, atol=1e-5)
 
@@ -149,7 +149,7 @@ def test_one_image_of_two_pixels_is_enough_for_batch_norm():
 def test_weights_start_normal_with_the_protocols_deviation_and_biases_at_zero(build, fan_in):
     layer = build(np.random.default_rng(0))
     weight = layer.parameters["weight"].data.astype(np.float64).ravel() / math.sqrt(2 / (3 * fan_in))
-    # standard errors of mean, deviation and fourth moment of n standard normal numbers; five of them
+    # within five standard errors of the mean, standard deviation and fourth moment of n standard normal values
     for value, expected, deviation in [
         (weight.mean(), 0, 1),
         (weight.std(), 1, math.sqrt(1 / 2)),
@@ -224,7 +224,7 @@ def test_an_image_has_the_same_logits_in_any_batch(kind):
     assert model.predict(x).dtype == np.int64
 
 
-def test_no_images_have_no_logits():
+def test_logits_of_an_empty_batch():
     assert BUILDERS["cnn"]().logits(images(0)).shape == (0, 10)
 
 
@@ -284,11 +284,11 @@ def test_a_state_is_a_copy():
 
 
 def prefixed(prefix, state):
-    """As wrappers of PyTorch name the weights of what they wrap."""
+    """Add a prefix to the names of weights, as PyTorch's wrappers do."""
     return {prefix + name: array for name, array in state.items()} | {f"{prefix}1.num_batches_tracked": np.array(3)}
 
 
-LAST = "8.bias"  # the last entry, so that a check in passing would come too late
+LAST = "8.bias"  # the last entry: weights must be checked before any of them is replaced
 
 
 @pytest.mark.parametrize(
@@ -301,15 +301,18 @@ LAST = "8.bias"  # the last entry, so that a check in passing would come too lat
         (lambda s: s | {LAST: np.ones(10, np.int64)}, "floating-point"),
         (
             lambda s: prefixed("module.", s),
-            r"names that all begin with 'module\.': strip it, .*removeprefix\('module\.'\)",
+            r"names that all begin with 'module\.': remove the prefix, .*removeprefix\('module\.'\)",
         ),
         (lambda s: prefixed("_orig_mod.module.", s), r"all begin with '_orig_mod\.module\.'"),
-        (lambda s: prefixed("module.", s) | {"9.weight": np.ones(3)}, "of another architecture than this cnn"),
-        (lambda s: {k: a for k, a in s.items() if "running" not in k}, "lack '1.running_mean': parameters are not all"),
-        (lambda s: {"epoch": 3, "model": s}, "the entry 'model' of these weights is a dictionary itself"),
-        (lambda s: s | {LAST: [[1, 2], [3]]}, "'8.bias' is no array but list"),
-        (lambda s: list(s.values()), "dictionary of arrays by their names, not list"),
-        (lambda s: dict(enumerate(s.values())), "dictionary of arrays by their names"),
+        (lambda s: prefixed("module.", s) | {"9.weight": np.ones(3)}, "belong to another architecture than this cnn"),
+        (
+            lambda s: {k: a for k, a in s.items() if "running" not in k},
+            "lack '1.running_mean': include",
+        ),
+        (lambda s: {"epoch": 3, "model": s}, "entry 'model' of these weights is itself a dictionary"),
+        (lambda s: s | {LAST: [[1, 2], [3]]}, "'8.bias' is not an array but list"),
+        (lambda s: list(s.values()), "dictionary from names to arrays, not list"),
+        (lambda s: dict(enumerate(s.values())), "dictionary from names to arrays"),
     ],
 )
 def test_bad_weights_are_refused_and_change_nothing(change, message):
@@ -322,7 +325,7 @@ def test_bad_weights_are_refused_and_change_nothing(change, message):
 
 
 @every_kind
-def test_a_saved_model_comes_back(kind, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(kind, tmp_path):
     model, path = settled(kind), tmp_path / "new" / "model.npz"
     model.save(path)
     again = models.load(str(path))
@@ -349,7 +352,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def stored(path, **changes):
-    """The entries of a good model file with some replaced; None leaves one out."""
+    """Write a model file with some entries replaced, or left out where they are None."""
     BUILDERS["cnn"]().save(path)
     with np.load(path) as file:
         entries = {name: file[name] for name in file.files} | changes
@@ -375,7 +378,7 @@ def stored(path, **changes):
         pytest.param(lambda path: stored(path, **{LAST: np.array([None] * 10)}), id="weight pickled"),
     ],
 )
-def test_what_is_not_a_model_file_is_refused(spoil, tmp_path):
+def test_files_that_are_not_model_files_are_refused(spoil, tmp_path):
     path = tmp_path / "model.npz"
     spoil(path)
     with pytest.raises(UserError):
@@ -404,6 +407,6 @@ def test_a_bit_flipped_anywhere_never_changes_the_weights_and_gives_a_clear_erro
             loaded = models.load(path)
         except UserError:
             refused += 1
-        else:  # only dates and the like were hit
+        else:  # the bit was in metadata, such as a date
             assert_same_arrays(loaded.state_dict(), model.state_dict())
     assert refused > len(whole) / 3 / 2

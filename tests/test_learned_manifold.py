@@ -8,7 +8,6 @@ import oracles
 import pytest
 
 from hlf_np import UserError, models
-from hlf_np.architectures import Architecture, Kind
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
@@ -16,6 +15,7 @@ from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
+from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
 
@@ -92,7 +92,7 @@ def test_labels_without_a_vae_are_refused(vaes, split):
 
 @pytest.mark.parametrize("latents", [(), (3, 4)])
 def test_vaes_that_do_not_belong_together_are_refused(latents):
-    with pytest.raises(UserError, match="one VAE for each class, all of the same latent_dimensions"):
+    with pytest.raises(UserError, match="one VAE for each class, all with the same latent_dimensions"):
         LearnedManifold([Vae(VaeConfig(channels=(2, 4), latent_dimensions=count)) for count in latents])
 
 
@@ -279,5 +279,5 @@ def test_an_oracle_refuses_a_damaged_file(split, tmp_path):
     train_oracle(part, config, folder=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="not a model file, or damaged"):
+    with pytest.raises(UserError, match="not a model file, or is damaged"):
         train_oracle(part, config, folder=tmp_path)

@@ -53,29 +53,29 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --trainings bogus --out new", "unknown training 'bogus': use one of normal, adversarial"),
     (
         "run --trainings on_learned_manifold_adversarial --vae-images 0 --out new",
-        "needs the learned manifold, for which VAEs",
+        "needs the learned manifold, but the run trains no VAEs",
     ),
     ("run --vae-images 96001 --out new", "--vae-images must be between 0 and 96000, not 96001"),
-    ("run --vae-channels 64,wide --out new", "'64,wide' is not a list of whole numbers"),
+    ("run --vae-channels 64,wide --out new", "'64,wide' is not a list of integers"),
     ("run --vae-channels 0 --out new", "--vae-channels must be between 1 and 65536, not 0"),
-    ("run --vae-channels 1,1,1,1,1 --out new", "at least 32 pixels a side, not 28x28: give --vae-images 0"),
-    ("run --vae-images 0 --vae-channels 4 --out new", "--vae-images 0 takes no --vae-channels: see"),
-    ("run --trainings normal --variant full --out new", "normal training takes no --variant: see"),
-    ("run --trainings normal,normal --out new", "each of them once"),
+    ("run --vae-channels 1,1,1,1,1 --out new", "at least 32 pixels a side, not 28x28: use --vae-images 0"),
+    ("run --vae-images 0 --vae-channels 4 --out new", "--vae-channels has no effect with --vae-images 0: see"),
+    ("run --trainings normal --variant full --out new", "--variant has no effect with normal training: see"),
+    ("run --trainings normal,normal --out new", "each only once"),
     ("run --trainings , --out new", "unknown training ''"),
     ("run --dataset mnist --out new", "unknown dataset 'mnist'"),
     ("run --difficulty bogus --out new", "unknown difficulty 'bogus': use one of easy, moderate, hard"),
-    ("run --sizes many --out new", "'many' is not a list of whole numbers"),
-    ("run --sizes 1e3 --out new", "'1e3' is not a list of whole numbers"),
-    ("run --sizes 10,,20 --out new", "'10,,20' is not a list of whole numbers"),
+    ("run --sizes many --out new", "'many' is not a list of integers"),
+    ("run --sizes 1e3 --out new", "'1e3' is not a list of integers"),
+    ("run --sizes 10,,20 --out new", "'10,,20' is not a list of integers"),
     ("run --sizes 0 --out new", "sizes must be at least 1, not 0"),
     ("run --sizes 100,-5 --out new", "sizes must be at least 1, not -5"),
-    ("run --sizes 10,10 --out new", "each of them once"),
+    ("run --sizes 10,10 --out new", "each only once"),
     ("run --sizes 100,960001 --out new", "sizes must be between 1 and 960000, not 960001"),
     ("run --seeds 0 --out new", "seeds must be between 1 and 10000, not 0"),
     ("run --seeds few --out new", "'few' is not a valid integer"),
     ("run --architecture bogus --out new", "unknown architecture 'bogus': use one of cnn, mlp, resnet, vgg"),
-    ("run --channels 16,wide --out new", "'16,wide' is not a list of whole numbers"),
+    ("run --channels 16,wide --out new", "'16,wide' is not a list of integers"),
     ("run --channels 0 --out new", "--channels must be between 1 and 65536, not 0"),
     ("run --channels 4,9999999999999999999999 --out new", "--channels must be between 1 and 65536, not 99999"),
     ("run --channels 4,4,4,4,4 --out new", "images of 28x28 pixels are too small for this cnn"),
@@ -91,18 +91,18 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --preset smoke --out model.npz/below", "cannot use 'model.npz/below' (Not a directory)"),
     ("run --preset smoke --out /dev/null/below", "cannot use '/dev/null/below' (Not a directory)"),
     ("run --preset smoke --out /proc/below", "/proc/below"),
-    ("run --preset smoke --norm l2 --out done", "another configuration (other epsilon, norm)"),
+    ("run --preset smoke --norm l2 --out done", "another configuration (different epsilon, norm)"),
     ("run --preset smoke --out {long}", "File name too long"),
-    ("run --preset smoke --out full", "'full' holds other files"),
-    ("run --preset smoke --out foreign", "'foreign/config.json' is not from this program"),
+    ("run --preset smoke --out full", "'full' contains other files"),
+    ("run --preset smoke --out foreign", "'foreign/config.json' was not written by this program"),
     ("run --preset smoke --out damaged", "'damaged/cells/normal-100-0.npz' is damaged: delete it"),
-    ("run --preset smoke --seeds 2 --out done", "another configuration (other seeds)"),
-    ("run --preset smoke --sizes 100 --difficulty easy --out done", "configuration (other difficulty, sizes)"),
+    ("run --preset smoke --seeds 2 --out done", "another configuration (different seeds)"),
+    ("run --preset smoke --sizes 100 --difficulty easy --out done", "configuration (different difficulty, sizes)"),
     ("report missing", "'missing/config.json' is missing"),
     ("report full", "'full/config.json' is missing"),
-    ("report foreign", "'foreign/config.json' is not from this program"),
-    ("report odd", "'odd/config.json' is not from this program"),
-    ("report unstarted", "'unstarted' holds no finished model yet"),
+    ("report foreign", "'foreign/config.json' was not written by this program"),
+    ("report odd", "'odd/config.json' was not written by this program"),
+    ("report unstarted", "'unstarted' contains no finished model"),
     ("report damaged", "'damaged/cells/normal-100-0.npz' is damaged: delete it"),
     ("report model.npz", "'model.npz/config.json' is missing"),
     ("evaluate", "Missing argument 'MODEL'"),
@@ -112,9 +112,15 @@ MISTAKES = [  # arguments, and what the line must say
     ("evaluate other.npz", "'other.npz' is not a model file"),
     ("evaluate empty", "'empty' is not a model file"),
     ("evaluate done/cells/normal-100-0.npz", "is not a model file"),
-    (f"evaluate five.npz {SMALL}", "'five.npz' tells 5 classes of images 28x28x1 apart, fonts has 10 of 28x28x1"),
-    (f"evaluate model.npz {SMALL} --transfer-from five.npz", "'five.npz' tells 5 classes"),
-    (f"evaluate model.npz {SMALL} --transfer-from five.npz --n-checked 0", "--n-checked 0 takes no --transfer-from"),
+    (
+        f"evaluate five.npz {SMALL}",
+        "'five.npz' is a model for 5 classes of 28x28x1 images, but fonts has 10 classes of 28x28x1 images",
+    ),
+    (f"evaluate model.npz {SMALL} --transfer-from five.npz", "'five.npz' is a model for 5 classes"),
+    (
+        f"evaluate model.npz {SMALL} --transfer-from five.npz --n-checked 0",
+        "--transfer-from has no effect with --n-checked 0",
+    ),
     (f"evaluate model.npz {SMALL} --epsilon -1", "epsilon must be a positive number, not -1"),
     (f"evaluate model.npz {SMALL} --epsilon nan", "epsilon must be a positive number, not nan"),
     (f"evaluate model.npz {SMALL} --restarts 0", "restarts must be at least 1, not 0"),
@@ -128,7 +134,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack missing.npz", "no model file 'missing.npz'"),
     ("attack truncated.npz", "'truncated.npz' is not a model file"),
     ("attack other.npz", "'other.npz' is not a model file"),
-    ("attack five.npz", "'five.npz' tells 5 classes"),
+    ("attack five.npz", "'five.npz' is a model for 5 classes"),
     ("attack model.npz --epsilon -1", "epsilon must be a positive number, not -1"),
     ("attack model.npz --epsilon nan", "epsilon must be a positive number, not nan"),
     ("attack model.npz --epsilon wide", "'wide' is not a valid float"),
@@ -138,7 +144,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack model.npz --space bogus", "use one of image, true-manifold, learned-manifold, transformations"),
     ("attack model.npz --space learned-manifold", "needs the VAEs of a run: give their folder with --manifolds"),
     ("attack model.npz --space learned-manifold --manifolds done", "'done' holds 0 VAEs of class 0"),
-    (f"evaluate model.npz {SMALL} --manifolds damaged/manifolds", "' is not a VAE file, or damaged: delete it"),
+    (f"evaluate model.npz {SMALL} --manifolds damaged/manifolds", "' is not a VAE file, or is damaged: delete it"),
     (f"evaluate model.npz {SMALL} --manifolds missing", "'missing' holds 0 VAEs of class 0"),
     ("attack model.npz --objective bogus", "unknown objective 'bogus': use one of cross-entropy, margin"),
     ("attack model.npz --space true-manifold --epsilon 0", "epsilon must be a positive number, not 0"),
@@ -155,22 +161,25 @@ MISTAKES = [  # arguments, and what the line must say
     ("train --epochs 99999999999999999999", "Invalid value for '--epochs'"),
     ("attack model.npz --images 0", "images must be between 1 and 160000, not 0"),
     ("attack model.npz --images 160001", "images must be between 1 and 160000, not 160001"),
-    ("attack model.npz --attack fgsm --steps 5", "attack fgsm takes no --steps: see `python -m hlf_np attack --help`"),
-    ("attack model.npz --attack fgsm --seed 0", "attack fgsm takes no --seed"),
-    ("attack model.npz --attack cw --seed 1", "attack cw takes no --seed"),
-    ("attack model.npz --attack cw --objective dlr", "attack cw takes no --objective"),
-    ("attack model.npz --attack random --restarts 2", "attack random takes no --restarts"),
-    ("attack model.npz --attack random --step-size 0.1", "attack random takes no --step-size"),
-    ("attack model.npz --attack random --rule sign", "attack random takes no --rule"),
-    ("attack model.npz --manifolds done/manifolds", "space image takes no --manifolds"),
+    (
+        "attack model.npz --attack fgsm --steps 5",
+        "--steps has no effect with attack fgsm: see `python -m hlf_np attack --help`",
+    ),
+    ("attack model.npz --attack fgsm --seed 0", "--seed has no effect with attack fgsm"),
+    ("attack model.npz --attack cw --seed 1", "--seed has no effect with attack cw"),
+    ("attack model.npz --attack cw --objective dlr", "--objective has no effect with attack cw"),
+    ("attack model.npz --attack random --restarts 2", "--restarts has no effect with attack random"),
+    ("attack model.npz --attack random --step-size 0.1", "--step-size has no effect with attack random"),
+    ("attack model.npz --attack random --rule sign", "--rule has no effect with attack random"),
+    ("attack model.npz --manifolds done/manifolds", "--manifolds has no effect with space image"),
     ("attack model.npz --seed -1", "Invalid value for '--seed'"),
     ("attack model.npz --out empty", "cannot write 'empty' (Is a directory)"),
-    ("attack model.npz --out pipe", "cannot write 'pipe' (not a file)"),
+    ("attack model.npz --out pipe", "cannot write 'pipe' (not a regular file)"),
     ("train --training bogus", "unknown training 'bogus': use one of normal, adversarial"),
     ("train --training adversarial --variant bogus", "unknown variant 'bogus': use one of half, full, weak"),
     ("train --training on_learned_manifold_adversarial --n-train 20", "give their folder with --manifolds"),
-    ("train --variant full", "training normal takes no --variant"),
-    ("train --manifolds empty --n-train 20", "training normal takes no --manifolds"),
+    ("train --variant full", "--variant has no effect with training normal"),
+    ("train --manifolds empty --n-train 20", "--manifolds has no effect with training normal"),
     (
         "train --training on_learned_manifold_adversarial --manifolds empty",
         "'empty' holds 0 VAEs of class 0 instead of one",
@@ -188,7 +197,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("fonts --prototypes text.npz --out new", "'text.npz' is not a file of font prototypes"),
     ("fonts --prototypes model.npz --out new", "'model.npz' is not a file of font prototypes"),
     ("fonts --prototypes other.npz --out new", "'other.npz' holds float64 of shape (3,)"),
-    ("fonts --out new build full", "`fonts` before `build` takes no --out: see `python -m hlf_np fonts --help`"),
+    ("fonts --out new build full", "--out has no effect before `build`: see `python -m hlf_np fonts --help`"),
     ("fonts build", "Missing argument 'DIRECTORIES...'"),
     ("fonts build missing", "missing is not a directory"),
     ("fonts build empty", "no font files in empty"),
@@ -233,9 +242,11 @@ def test_a_disk_that_takes_no_more_output_is_one_line(workplace):
 
 
 def test_a_number_of_threads_set_from_outside_is_kept_or_named(run_python):
-    code = "from hlf_np.threads import use_threads; print(use_threads({}))"
+    code = "from hlf_np.support.threads import use_threads; print(use_threads({}))"
     assert run_python(code.format("None"), NUMBA_NUM_THREADS="1") == "1\n"
-    caught = "from hlf_np.threads import use_threads\ntry: use_threads(7)\nexcept ValueError as error: print(error)"
+    caught = (
+        "from hlf_np.support.threads import use_threads\ntry: use_threads(7)\nexcept ValueError as error: print(error)"
+    )
     assert "at most 1, not 7: unset NUMBA_NUM_THREADS" in run_python(caught, NUMBA_NUM_THREADS="1")
 
 
@@ -246,7 +257,7 @@ def test_too_little_memory_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("hlf_np.training.train", exhaust)
     code, output, errors = main("train", "--n-train", 10, "--out", tmp_path / "model.npz")
     assert (code, output, errors.count("\n")) == (2, "", 1)
-    assert "there is not enough memory for this: choose smaller networks, or fewer images" in errors
+    assert "out of memory: choose smaller networks or fewer images" in errors
     assert not any(tmp_path.iterdir())
 
 

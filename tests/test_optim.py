@@ -1,4 +1,4 @@
-"""Adam against the algorithm in float64, and the decay of its learning rate."""
+"""Adam compared with the algorithm in float64, and the decay of the learning rate."""
 
 import numpy as np
 import oracles
@@ -9,13 +9,13 @@ from hlf_np.optim import Adam, AdamConfig
 
 
 def steps(config, start, gradients, rates):
-    """The parameters after one step per row of gradients."""
+    """Return the parameters after one step per row of gradients."""
     parameters = [Tensor(array.copy(), requires_grad=True) for array in start]
-    optimiser = Adam(parameters, config)
+    optimizer = Adam(parameters, config)
     for step, rate in enumerate(rates):
         for parameter, rows in zip(parameters, gradients, strict=True):
             parameter.gradient = rows[step]
-        optimiser.step(rate)
+        optimizer.step(rate)
     return parameters
 
 
@@ -64,33 +64,33 @@ def test_weight_decay_alone_shrinks_weights():
 def test_the_layout_of_parameters_and_gradients_makes_no_difference(arrange):
     random = np.random.default_rng(0)
     start, gradients = random.standard_normal((3, 4)), random.standard_normal((5, 3, 4))
-    found = []
+    results = []
     for laid_out in (np.copy, arrange):
         parameter = Tensor(laid_out(start), requires_grad=True)
-        optimiser = Adam([parameter])
+        optimizer = Adam([parameter])
         for gradient in gradients:
             parameter.gradient = laid_out(gradient)
-            optimiser.step(0.1)
-        found.append(parameter.data)
-    np.testing.assert_array_equal(*found)
+            optimizer.step(0.1)
+        results.append(parameter.data)
+    np.testing.assert_array_equal(*results)
 
 
 def test_a_view_is_updated_in_place():
     whole = np.zeros((3, 4))
     parameter = Tensor(whole[:, 1::2], requires_grad=True)
-    optimiser = Adam([parameter])
+    optimizer = Adam([parameter])
     parameter.gradient = np.ones((3, 2))
-    optimiser.step(0.1)
+    optimizer.step(0.1)
     assert (whole[:, 1::2] < 0).all()
     assert not whole[:, ::2].any()
 
 
-def test_a_step_is_in_place_forgets_gradients_and_skips_parameters_without():
+def test_a_step_is_in_place_clears_gradients_and_skips_parameters_without_one():
     used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
     array = used.data
-    optimiser = Adam([used, unused])
+    optimizer = Adam([used, unused])
     used.gradient = given = np.ones(2)
-    optimiser.step(0.1)
+    optimizer.step(0.1)
     assert used.data is array
     assert (array < 1).all()
     assert used.gradient is None

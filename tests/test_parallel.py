@@ -1,4 +1,4 @@
-"""The parallel loop does every share once, hands over whatever a function takes, and tells of shares that failed."""
+"""The parallel loop performs every share once, passes arguments of all types, and reports failed shares."""
 
 import multiprocessing
 import subprocess
@@ -8,32 +8,40 @@ import numpy as np
 import pytest
 from numba import config, njit, types
 
-from hlf_np.kernels.linking import booleans, floats, integer, matrix, single, table, together
-from hlf_np.kernels.parallel import Parallel
+from hlf_np.kernels.numba_internals.numba_types import (
+    Tuple,
+    boolean_1d,
+    float32,
+    float32_1d,
+    float32_2d,
+    int64,
+    int64_1d,
+)
+from hlf_np.kernels.numba_internals.parallel import ParallelLoop
 
 compiled_only = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="without compilation")
 
 
 @njit
 def _note(share, flat, square, scale, nested, done):
-    """What of every argument arrives, and how often each share was done."""
+    """Combine all arguments, and count how often each share is performed."""
     counts, (flags, offset) = nested
     done[share] += 1
     square[share, 0] = flat[share] * scale + counts[share] + offset + (100 if flags[share] else 0)
 
 
-NOTE = Parallel(_note, floats, matrix, single, together((table, together((booleans, integer)))), table)
-_spread_note = NOTE.spread
+NOTE = ParallelLoop(_note, float32_1d, float32_2d, float32, Tuple((int64_1d, Tuple((boolean_1d, int64)))), int64_1d)
+_parallel_note = NOTE.parallel_for
 
 
 @njit
 def _notes(addresses, shares, flat, square, scale, nested, done):
-    _spread_note(addresses, shares, flat, square, scale, nested, done)
+    _parallel_note(addresses, shares, flat, square, scale, nested, done)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("shares", [0, 1, 2, 7, 1000])
-def test_every_share_is_done_once_and_gets_all_arguments(threads, count, shares):
+def test_every_share_is_performed_once_and_gets_all_arguments(threads, count, shares):
     threads(count)
     random = np.random.default_rng(0)
     flat, square = random.random(shares, np.float32), np.zeros((shares, 2), np.float32)
@@ -49,45 +57,45 @@ def _double(share, values):
     values[share] *= 2
 
 
-DOUBLE = Parallel(_double, floats)
-_spread_double = DOUBLE.spread
+DOUBLE = ParallelLoop(_double, float32_1d)
+_parallel_double = DOUBLE.parallel_for
 
 
 @njit
 def _doubles(addresses, values):
-    for _ in range(3):  # what a call puts into memory is there anew each time
-        _spread_double(addresses, values.size, values)
+    for _ in range(3):  # the struct of arguments is written anew by each call
+        _parallel_double(addresses, values.size, values)
 
 
-def test_loops_may_follow_each_other():
+def test_several_loops_in_one_function():
     values = np.arange(50, dtype=np.float32)
     _doubles(DOUBLE.addresses, values)
     assert np.array_equal(values, 8 * np.arange(50))
 
 
 @compiled_only
-def test_other_arguments_than_the_function_takes_are_refused():
+def test_arguments_of_other_types_are_refused():
     with pytest.raises(TypeError, match="_double is compiled for"):
         _doubles(DOUBLE.addresses, np.arange(5))
 
 
 @njit
 def _allocate(share, size, sums):
-    # one share asks for more than there is
+    # share 3 asks for more memory than there is
     sums[share] = np.zeros(size if share == 3 else 8, np.float32).sum()
 
 
-ALLOCATE = Parallel(_allocate, types.int64, floats)
-_spread_allocate = ALLOCATE.spread
+ALLOCATE = ParallelLoop(_allocate, types.int64, float32_1d)
+_parallel_allocate = ALLOCATE.parallel_for
 
 
 @njit
 def _allocations(addresses, size, sums):
-    _spread_allocate(addresses, sums.size, size, sums)
+    _parallel_allocate(addresses, sums.size, size, sums)
 
 
 @compiled_only
-def test_a_share_without_memory_is_an_error():
+def test_a_share_that_runs_out_of_memory_raises_an_error():
     _allocations(ALLOCATE.addresses, 8, np.ones(8, np.float32))
     with pytest.raises(MemoryError, match="_allocate"):
         _allocations(ALLOCATE.addresses, 1 << 60, np.ones(8, np.float32))
@@ -123,10 +131,10 @@ print(len(results))
 
 @compiled_only
 @pytest.mark.slow
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing forks here")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform cannot fork")
 @pytest.mark.parametrize(("when", "processes"), [("before", "2"), ("after", "3")])
 def test_forked_processes_compute_the_same_bits(when, processes, tmp_path):
-    """Those of a process whose kernels have run, their children, and those of one whose have not."""
+    """Children of a process that has run kernels, and their children; and children of one that has not."""
     script = tmp_path / "forking.py"
     script.write_text(FORKING)
     done = subprocess.run([sys.executable, script, when], capture_output=True, text=True, timeout=120)

@@ -1,7 +1,7 @@
-"""The same numbers as PyTorch: operations, gradients, training, attack.
+"""Operations, gradients, training and attacks compared with PyTorch.
 
-Comparisons are in float64 wherever both sides can, so that tolerances are tight: rounding there is 1e-16, and what
-is left to see of it after a whole training is still far below any error of method.
+Comparisons are in float64 where both libraries support it, with tight tolerances: rounding errors are 1e-16 there, and
+even after a whole training they are far smaller than the effect of any mistake.
 """
 
 from itertools import pairwise
@@ -13,12 +13,12 @@ from hlf_np import models, operations
 from hlf_np.attacks import pgd
 from hlf_np.autodiff import Tensor
 from hlf_np.layers import BatchNorm
-from hlf_np.learners import learner
 from hlf_np.losses import Trades
 from hlf_np.manifolds import Vae, VaeConfig, learning
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.programs.training import TradesTraining
 from hlf_np.spaces import ImageBall
+from hlf_np.train_step import make_train_step
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -36,9 +36,9 @@ def channels_first(array):
 
 
 def assert_same_map(ours, theirs, image, *arrays, tolerance=1e-11):
-    """Two functions of an image (N, H, W, C) and more arrays agree, and so do all their gradients.
+    """Check that two functions of images (N, H, W, C) and more arrays agree, and all their gradients.
 
-    `theirs` takes and gives channels first.
+    Images that `theirs` takes and returns are channels first.
     """
     mine = [Tensor(array, requires_grad=True) for array in (image, *arrays)]
     other = [torch.tensor(array, requires_grad=True) for array in (channels_first(image), *arrays)]
@@ -126,7 +126,7 @@ def test_cross_entropy():
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(training):
     ours, theirs = BatchNorm(6), nn.BatchNorm2d(6).double()
-    for batch in range(3):  # the running statistics move, and then serve the evaluation
+    for batch in range(3):  # the running statistics change, and are then used by the evaluation
         x, g = 3 + 2 * normal(5, 4, 3, 6, seed=batch), normal(5, 4, 3, 6, seed=9)
         ours(Tensor(x), training=True)
         theirs(torch.tensor(channels_first(x)))
@@ -157,7 +157,7 @@ def torch_warp(images, parameters):
 
 
 def hard_parameters(count):
-    """Affine parameters over the protocol's hard box."""
+    """Draw affine parameters from the hard protocol."""
     upper = np.array([0.2, 0.2, 0.5, 0.5, 0.2, np.pi / 2])
     return np.array([0, 0, 0, 0, 0.95, 0]) + np.random.default_rng(2).uniform(-upper, upper, (count, 6))
 
@@ -213,7 +213,7 @@ def norm_relu(channels):
 
 
 def torch_cnn():
-    """The paper's classifier as one writes it in PyTorch."""
+    """Build the paper's classifier in PyTorch."""
     return nn.Sequential(
         *(nn.Conv2d(1, 16, 4, 2, 1), *norm_relu(16)),
         *(nn.Conv2d(16, 32, 4, 2, 1), *norm_relu(32)),
@@ -260,7 +260,7 @@ NETWORKS = {
 
 
 def twins(kind):
-    """Our network and PyTorch's with the same weights, all names and shapes matching."""
+    """Return our network and PyTorch's with the same weights."""
     build, build_torch, _ = NETWORKS[kind]
     ours, theirs = build(), build_torch()
     state = {name: torch.from_numpy(array) for name, array in ours.state_dict().items()}
@@ -270,7 +270,7 @@ def twins(kind):
 
 
 def to_float64(layer):
-    """Weights and statistics of our network in double precision."""
+    """Convert the weights and statistics of our network to double precision, in place."""
     for parameter in layer.parameters.values():
         parameter.data = parameter.data.astype(np.float64)
     for name, buffer in layer.buffers.items():
@@ -280,14 +280,14 @@ def to_float64(layer):
 
 
 def batches(split, dtype, count):
-    """Batches of 30 images and labels, again and again."""
+    """Yield batches of 30 images and labels, starting again at the end."""
     for step in range(count):
         rows = (np.arange(30) + 30 * step) % len(split)
         yield split.images[rows].astype(dtype), split.labels[rows]
 
 
 def train_both(ours, theirs, split, dtype, count, weight_decay=1e-4):
-    """The losses of both, step by step, as the protocol trains."""
+    """Train both networks as the protocol does, and return the losses of both at every step."""
     config = AdamConfig(weight_decay=weight_decay)
     mine = Adam(ours.parameters(), config)
     other = torch.optim.Adam(
@@ -307,12 +307,12 @@ def train_both(ours, theirs, split, dtype, count, weight_decay=1e-4):
     return np.array(losses)
 
 
-def left_to_rounding(network):
-    """Biases before a batch norm, and the running means that follow them.
+def names_determined_by_rounding(network):
+    """Yield the names of biases before a batch norm, and of its running means.
 
-    The batch norm subtracts such a bias again, so the exact gradient is 0 and the computed one some 1e-17. Adam
+    The batch norm subtracts such a bias again, so the exact gradient is 0 and the computed one about 1e-17. Adam
     divides by |gradient| + 1e-8; with weight decay 1e-4 a step multiplies the bias by about 1 - 0.01 * 1e-4 / 1e-8
-    = -99, until it has grown to 1e-4 or so. Where it ends is up to rounding, and means nothing.
+    = -99, until it has grown to about 1e-4. Its final value is determined by rounding errors and has no effect.
     """
     for index, (layer, following) in enumerate(pairwise(network.layers)):
         if isinstance(following, BatchNorm) and "bias" in layer.parameters:
@@ -322,7 +322,7 @@ def left_to_rounding(network):
 @pytest.mark.parametrize("weight_decay", [0, 1e-4])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_training_in_float64(kind, weight_decay, split):
-    """Tolerances allow rounding of 1e-16 to grow a millionfold, and no more."""
+    """Tolerances allow rounding errors of 1e-16 to grow by a factor of some million."""
     ours, theirs = twins(kind)
     to_float64(ours.network)
     theirs.double()
@@ -330,7 +330,7 @@ def test_training_in_float64(kind, weight_decay, split):
     assert losses[-1, 0] < losses[0, 0]
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-8)
     state = theirs.state_dict()
-    free = set(left_to_rounding(ours.network)) if weight_decay else set()
+    free = set(names_determined_by_rounding(ours.network)) if weight_decay else set()
     for name, array in ours.network.named_arrays():
         assert array.dtype == np.float64
         if name not in free:
@@ -338,7 +338,7 @@ def test_training_in_float64(kind, weight_decay, split):
 
 
 def torch_trades(model, clean, perturbed, labels):
-    """The losses, beta 6, and the logits of both halves of the concatenated batch, that share their statistics."""
+    """Return the losses, with beta 6, and the logits of the concatenated batch, whose halves share their statistics."""
     logits = model(torch.tensor(channels_first(np.concatenate([clean, perturbed]).astype(np.float64))))
     natural, robust = logits.chunk(2)
     divergence = F.kl_div(F.log_softmax(robust, dim=1), F.softmax(natural, dim=1), reduction="none").sum(dim=1)
@@ -348,7 +348,7 @@ def torch_trades(model, clean, perturbed, labels):
 @pytest.mark.parametrize("precision", [np.float64, np.float32])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_trades(kind, precision, split):
-    """By autodiff in double precision; in single precision the compiled program that trains."""
+    """In double precision by autodiff, in single precision by the compiled training program."""
     ours, theirs = twins(kind)
     theirs.double().train()
     clean, labels = split.images[:30].astype(precision), split.labels[:30]
@@ -362,7 +362,7 @@ def test_trades(kind, precision, split):
         losses, tolerance = losses.data, 1e-10
         gradients = {name: parameter.gradient for name, parameter in ours.network.named_parameters()}
     else:
-        program, tolerance = learner(ours, AdamConfig(), Trades(6.0)), 1e-3
+        program, tolerance = make_train_step(ours, AdamConfig(), Trades(6.0)), 1e-3
         assert isinstance(program, TradesTraining)
         pairs = np.stack((clean, perturbed), axis=1).reshape(60, -1)
         results = program.gradients(pairs, np.repeat(labels, 2).astype(np.float32)[:, None])
@@ -381,10 +381,10 @@ def test_trades(kind, precision, split):
 
 
 def test_training_in_float32(split):
-    """Rounding of 1e-7 grows with every step, where gradients are small as above, so the exact course is the judge.
+    """Both are compared with double precision, as rounding errors of 1e-7 grow with every step.
 
-    Against losses in double precision, ours in single precision must keep as many digits as PyTorch's, on average over
-    the steps: once a ReLU has opened on one course and not on the other, how far they part is chance.
+    On average over the steps, our losses must have as many correct digits as PyTorch's. After a ReLU has become active
+    in one training and not in another, their difference is a matter of chance.
     """
     losses = train_both(*twins("cnn"), split, np.float32, 50)
     ours, theirs = twins("cnn")
@@ -392,7 +392,7 @@ def test_training_in_float32(split):
     exact = train_both(ours, theirs.double(), split, np.float64, 8)[:, 0]
     off, off_torch = np.abs(losses[:8] - exact[:, None]).T
     assert np.log(off).mean() <= np.log(off_torch).mean()
-    np.testing.assert_allclose(losses[:5, 0], exact[:5], rtol=1e-3)  # in the sixth step both have parted from it
+    np.testing.assert_allclose(losses[:5, 0], exact[:5], rtol=1e-3)  # in the sixth step both differ from it
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=0.05, atol=0.05)
     assert losses[-5:].max() < losses[0].min() / 2
 
@@ -410,7 +410,7 @@ def test_weights_travel_to_pytorch_and_back(kind, split):
 
 
 def torch_pgd(model, images, labels, epsilon, steps, step_size):
-    """Sign-PGD from the images themselves; the last images."""
+    """Run PGD with the sign of the gradient, starting at the images, and return the last images."""
     x = start = torch.tensor(channels_first(images))
     for _ in range(steps):
         x = x.detach().requires_grad_()

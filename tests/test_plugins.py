@@ -1,4 +1,4 @@
-"""What somebody brings along: each of the five things in one file, and what is wrong with one is told in one line."""
+"""Plugins: one file for each kind of declaration, and a one-line message for each mistake."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from helpers import TINY, command, main, numbers, rows, tree
 
 from hlf_np import UserError, models
 from hlf_np.attacks import PGD, Engine
-from hlf_np.cli.options import plugins_at
-from hlf_np.experiments.catalogue import Catalogue, catalogue
-from hlf_np.experiments.folder import stored_config
-from hlf_np.experiments.groundwork import source_of, training_config
+from hlf_np.cli.options import read_plugins
+from hlf_np.experiments.configuration.catalogue import Catalogue, catalogue
+from hlf_np.experiments.configuration.plugins import Plugin, PluginError, read_plugin
+from hlf_np.experiments.grid.prepare import source_of, training_config
 from hlf_np.experiments.measurements import Subject
-from hlf_np.experiments.plugins import Plugin, PluginError, read_plugin
+from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Need, Space
 from hlf_np.training import train
@@ -36,7 +36,7 @@ def given(*names):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run with all five, on the dataset of one of them; not to be changed."""
+    """The folder of a run with all five plugins, on the dataset of one of them; must not be changed."""
     out = tmp_path_factory.mktemp("plugins") / "results"
     code, output, errors = main(*GRID, *STRIPES, *given(*FIVE), "--out", out)
     assert (code, errors) == (0, "")
@@ -63,13 +63,13 @@ def test_a_run_measures_trains_and_shows_what_plugins_declare(finished):
         assert title in output
         assert title in page
     assert "Attacks by brightness" in page or "attacks by brightness" in page
-    assert "stripes, 3 classes, whose true manifold nobody knows" in page
+    assert "stripes, 3 classes, whose true manifold is unknown" in page
     for figure in ("confidence", "brightness_success", "brightness_success_against_error", "noise_success"):
         assert (folder / "figures" / f"{figure}.png").exists()
     assert page.count("data:image/png") == len(list((folder / "figures").glob("*.png")))
 
 
-def test_what_is_measured_is_what_the_functions_compute(finished):
+def test_measurements_are_what_the_functions_compute(finished):
     folder = finished[0]
     model = models.load(folder / "models" / "normal-60-0.npz")
     plugins = tuple(read_plugin(str(PLUGINS / f"{name}.py")) for name in FIVE)
@@ -91,13 +91,13 @@ def test_the_text_is_stored_and_its_digest_is_part_of_the_configuration(finished
         assert plugins[f"{name}.py"] == Plugin("", text).digest
 
 
-def test_a_report_is_made_again_with_the_plugins_and_never_runs_what_lies_in_the_folder(finished, tmp_path):
+def test_a_report_needs_the_plugins_and_never_executes_those_in_the_folder(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "results")
     code, _, errors = main("report", folder)
     assert code == 2
     assert errors == (
-        "hlf_np: this run needs the plugin label_smoothing.py: give the one in its folder, --plugin"
-        " DIR/plugins/label_smoothing.py, if you trust it\n"
+        "hlf_np: this run needs the plugin label_smoothing.py: if you trust the copy in its folder, pass --plugin"
+        " DIR/plugins/label_smoothing.py\n"
     )
     stored = [argument for name in FIVE for argument in ("--plugin", folder / "plugins" / f"{name}.py")]
     assert main("report", folder, *stored)[0] == 0
@@ -173,7 +173,7 @@ TRAINING = "from hlf_np.trainings import Training\n"
         ("y = 1\nz = y / 0\n", r"the plugin fails at .*mine\.py:2: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)\n", r"the plugin fails at .*mine\.py:2: SystemExit: 3"),
         ("import nothing_like_it\n", r"the plugin fails at .*mine\.py:1: ModuleNotFoundError"),
-        ("x = 1\n", "declares nothing: put a Space with a name"),
+        ("x = 1\n", "declares nothing: define a Space with a name"),
         ("\0", r"the plugin fails at .*mine\.py:1: source code"),
         (
             TRAINING + 't = Training("Normal Two")\n',
@@ -182,14 +182,20 @@ TRAINING = "from hlf_np.trainings import Training\n"
         (TRAINING + 't = Training("../up")\n', "trainings cannot be named '../up'"),
         (MEASUREMENT + 'm = Measurement("test_error", "x", len)\n', "two measurements named 'test_error'"),
         (MEASUREMENT + 'm = Measurement("m", "x", lambda s: s.nothing)\n', r"mine\.py:2: AttributeError"),
-        (MEASUREMENT + 'm = Measurement("m", "x", lambda s: "many")\n', r"measurement m \(.*mine.py:2\) gave 'many'"),
-        (MEASUREMENT + 'm = Measurement("m", "x", lambda s: None)\n', "gave None: its function must return a number"),
+        (
+            MEASUREMENT + 'm = Measurement("m", "x", lambda s: "many")\n',
+            r"measurement m \(.*mine.py:2\) returned 'many'",
+        ),
+        (
+            MEASUREMENT + 'm = Measurement("m", "x", lambda s: None)\n',
+            "returned None: its function must return a number",
+        ),
         (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p).sum(axis=7))\n', r"mine\.py:2: AxisError"),
-        (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p))\n', r"the loss \(.*mine.py:2\) must give"),
-        (TRAINING + 't = Training("t", loss=lambda m, c, p, y: 1)\n', "for each image, .*, not int"),
-        (ATTACK, "attack bad gave int: `find` must return an AttackResult"),
-        (BAD_SPACE, "something that .*mine.py declares is not as it must be: AttributeError"),
-        ("from hlf_np.data.declared import DataSource\nd = DataSource('fonts', list)\n", "two datasets named 'fonts'"),
+        (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p))\n', r"the loss \(.*mine.py:2\) must return"),
+        (TRAINING + 't = Training("t", loss=lambda m, c, p, y: 1)\n', "per image, .*, not int"),
+        (ATTACK, "attack bad returned int: `find` must return an AttackResult"),
+        (BAD_SPACE, "an object declared in .*mine.py has the wrong interface: AttributeError"),
+        ("from hlf_np.data import DataSource\nd = DataSource('fonts', list)\n", "two datasets named 'fonts'"),
     ],
 )
 def test_a_plugin_that_breaks_is_one_line_before_anything_is_trained(tmp_path, text, message):
@@ -200,17 +206,17 @@ def test_a_plugin_that_breaks_is_one_line_before_anything_is_trained(tmp_path, t
     assert not list(tmp_path.glob("results/cells/*"))
 
 
-def test_a_plugin_that_is_no_file_is_refused(tmp_path):
-    with pytest.raises(PluginError, match="there is no such file"):
+def test_a_plugin_that_is_not_a_file_is_refused(tmp_path):
+    with pytest.raises(PluginError, match="no such file"):
         read_plugin(str(tmp_path / "none.py"))
-    with pytest.raises(PluginError, match="not a file of reasonable size"):
+    with pytest.raises(PluginError, match="not a file of at most 1048576 bytes"):
         read_plugin(str(tmp_path))
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PluginError, match="cannot read the plugin"):
         read_plugin(str(tmp_path / "binary.py"))
 
 
-def test_an_installed_package_is_called_by_its_entry_point(tmp_path, monkeypatch):
+def test_plugins_of_installed_packages_go_by_their_entry_point(tmp_path, monkeypatch):
     (tmp_path / "their_ideas.py").write_text((PLUGINS / "confidence.py").read_text())
     info = tmp_path / "their_ideas-1.0.dist-info"
     info.mkdir()
@@ -237,7 +243,7 @@ def test_needs_are_those_of_the_spaces():
 
 
 def of_text(text, name="mine.py"):
-    """What a plugin of this text declares, besides what the package does."""
+    """Return the catalogue with a plugin of this text."""
     return catalogue((Plugin(name, text),))
 
 
@@ -255,14 +261,14 @@ def of_text(text, name="mine.py"):
         (TRAINING + "t = Training('t', color='notacolor')\n", "must be of the form #rrggbb"),
         (TRAINING + "t = Training('t', fraction=7)\n", "must lie between 0 and 1"),
         (TRAINING + f"t = Training('{'t' * 240}')\n", "use up to 64 lower-case letters"),
-        ("from hlf_np.attacks import PGD\npgd100 = PGD(steps=100)\n", "an attack of a class of yours"),
+        ("from hlf_np.attacks import PGD\npgd100 = PGD(steps=100)\n", "an attack of your own class"),
         (
             "from hlf_np.spaces import ImageBall\nclass Big(ImageBall):\n    name, option = 'big', 'image'\n",
             "two options named 'image'",
         ),
     ],
 )
-def test_declarations_that_cannot_be_meant_are_refused(text, message):
+def test_invalid_declarations_are_refused(text, message):
     with pytest.raises(UserError, match=message):
         of_text(text)
 
@@ -276,27 +282,27 @@ def test_two_plugins_of_one_name_are_refused_and_one_given_twice_is_one(tmp_path
     text = (PLUGINS / "confidence.py").read_text()
     with pytest.raises(PluginError, match=r"there are 2 plugins named x\.py"):
         catalogue((Plugin("x.py", text), Plugin("x.py", text + "\n")))
-    assert len(plugins_at([str(PLUGINS / "confidence.py")] * 2)) == 1
+    assert len(read_plugins([str(PLUGINS / "confidence.py")] * 2)) == 1
 
 
-def test_where_a_plugin_goes_is_no_matter(tmp_path, monkeypatch):
+def test_a_plugin_may_change_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_text("import os\nos.chdir('/')\n" + TRAINING + "t = Training('t')\n")
     assert Path.cwd() == tmp_path
 
 
 FAULTY = {  # what an attack gives, and what is said of it
-    "split.images, 0, np.ones(n, bool)": "exactly where model.predict",
-    "split.images * 7, 0, wrong": "gave no images: images hold values outside",
-    "split.images * np.nan, 0, wrong": "gave no images: images hold NaN",
-    "split.images[:3], 0, wrong": "gave 3 images for",
-    "split.images[:, 3:], 0, wrong": "gave no images: images must have shape",
-    "split.images * 0, 0, model.predict(split.images * 0) != split.labels": "far, but epsilon",
+    "split.images, 0, np.ones(n, bool)": "exactly model.predict",
+    "split.images * 7, 0, wrong": "returned invalid images: images hold values outside",
+    "split.images * np.nan, 0, wrong": "returned invalid images: images hold NaN",
+    "split.images[:3], 0, wrong": "returned 3 images for",
+    "split.images[:, 3:], 0, wrong": "returned invalid images: images must have shape",
+    "split.images * 0, 0, model.predict(split.images * 0) != split.labels": "but epsilon is",
 }
 
 
 @pytest.mark.parametrize("found", FAULTY)
-def test_what_an_attack_claims_is_checked(trained, split, found):
+def test_results_of_attacks_are_checked(trained, split, found):
     text = f"""
 import numpy as np
 from hlf_np.attacks import AttackResult
@@ -341,7 +347,7 @@ def test_classes_that_inherit_from_spaces_and_charts_are_not_compiled_as_those(t
     assert found.images.max() > 0.5 >= engines[0].images.max()
 
 
-def test_charts_that_are_none_are_refused(trained, split):
+def test_invalid_charts_are_refused(trained, split):
     class Outside(ImageBall):
         def chart(self, images, labels, codes):
             return replace(super().chart(images, labels, codes), lower=np.float32([0.9]))
@@ -357,11 +363,11 @@ def test_charts_that_are_none_are_refused(trained, split):
             return codes
 
     chart = Forgetful(split.images, np.zeros(1, np.float32), np.ones(1, np.float32), split.images)
-    with pytest.raises(UserError, match="Forgetful must say which of its fields are of images"):
+    with pytest.raises(UserError, match="Forgetful must list its fields with one entry per image"):
         chart.take(np.arange(3))
 
 
-def test_fonts_of_other_prototypes_are_those_that_are_used(tmp_path):
+def test_fonts_with_other_prototypes_are_used(tmp_path):
     text = """
 from hlf_np.data import DataSource, Fonts
 from hlf_np.data.fonts import Difficulty, load_prototypes
@@ -381,7 +387,7 @@ inverted = DataSource("inverted", lambda: Fonts(255 - load_prototypes()[:20, :5]
     assert "1000 fonts" not in (out / "report.html").read_text()
 
 
-def test_what_keeps_a_state_begins_anew_with_each_model():
+def test_losses_with_a_state_start_afresh_for_each_model():
     text = """
 from hlf_np.operations import cross_entropy
 from hlf_np.trainings import Training
@@ -399,7 +405,7 @@ counting = Training("counting", loss=Counting())
     assert training.loss not in losses
 
 
-def test_a_measurement_cannot_spoil_models_or_images(tmp_path):
+def test_a_measurement_cannot_change_models_or_images(tmp_path):
     text = (
         MEASUREMENT
         + """
@@ -421,7 +427,7 @@ m = Measurement("spoiled", "Spoiled", spoil)
     assert models.load(out / "models" / "normal-60-0.npz").state_dict()["0.weight"].any()
 
 
-def test_a_training_that_diverges_is_a_failed_model_of_a_run_that_goes_on(tmp_path):
+def test_a_diverged_training_is_a_failed_model_and_the_run_goes_on(tmp_path):
     text = TRAINING + "t = Training('nan', loss=lambda m, c, p, y: m(p).sum(axis=1) * float('nan'))\n"
     (tmp_path / "mine.py").write_text(text)
     out = tmp_path / "results"
@@ -430,7 +436,7 @@ def test_a_training_that_diverges_is_a_failed_model_of_a_run_that_goes_on(tmp_pa
     assert "1 of 2 models failed" in output
 
 
-def test_a_plugin_may_be_mended_until_a_model_is_finished(tmp_path):
+def test_a_plugin_may_be_corrected_until_a_model_is_finished(tmp_path):
     plugin, out = tmp_path / "mine.py", tmp_path / "results"
     plugin.write_text(MEASUREMENT + "m = Measurement('m', 'A', lambda s: None)\n")
     arguments = (*GRID, "--trainings", "normal", "--plugin", plugin, "--out", out)
@@ -444,7 +450,7 @@ def test_a_plugin_may_be_mended_until_a_model_is_finished(tmp_path):
     assert "another version of the plugin mine.py" in errors
 
 
-def test_class_weights_in_double_precision_are_taken(split):
+def test_class_weights_in_double_precision_are_accepted(split):
     weights = np.linspace(1, 2, 10)
     model = small_cnn()
     log = train(

@@ -1,4 +1,4 @@
-"""The compiled program computes what the autodiff computes, for every architecture, attack and number of threads."""
+"""Compiled programs compute what the autodiff computes, for all architectures, attacks and numbers of threads."""
 
 from dataclasses import replace
 
@@ -9,20 +9,21 @@ from helpers import with_and_without_compilation
 
 from hlf_np import models
 from hlf_np.attacks import PGD, Engine
-from hlf_np.attacks.ascent import COMPILED
+from hlf_np.attacks.pgd import COMPILED_OBJECTIVES
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import EMNIST_BOX, Fonts, load_fonts, load_prototypes
-from hlf_np.errors import UserError
-from hlf_np.kernels.instructions import Product, decoded
+from hlf_np.kernels.instructions.encoding import decoded
+from hlf_np.kernels.instructions.propagation import Product
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
-from hlf_np.manifolds.vae import Vae, VaeConfig
+from hlf_np.models.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
 from hlf_np.programs import evaluation
-from hlf_np.programs.evaluation import IMAGES, Program
+from hlf_np.programs.evaluation import IMAGES_PER_WORKSPACE, Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
+from hlf_np.support.errors import UserError
 
-# odd sizes, several channels and classes that fill no vector, besides the shapes that the experiments use
+# the shapes of the experiments; and odd sizes, with numbers of channels and classes that do not fill a vector
 MODELS = {
     "cnn": lambda: models.cnn(),
     "cnn of odd images": lambda: models.cnn(classes=7, widths=(5, 20), image_shape=(17, 20, 3)),
@@ -38,7 +39,7 @@ MODELS = {
 
 
 def settled(name):
-    """A model whose batch norms and biases have statistics of their own, as after training."""
+    """Return a model with non-trivial biases and statistics of batch norms, as after training."""
     model = MODELS[name]()
     random = np.random.default_rng(3)
     for parameter, array in model.network.named_arrays():
@@ -50,7 +51,7 @@ def settled(name):
 
 
 def sharpened(model):
-    """The model, its predictions apart by image: a divergence of some that are all alike is little but rounding."""
+    """Scale a model's logits so that predictions differ by image: if all were alike, divergences would be rounding."""
     (_, weight), (_, bias) = list(model.network.named_arrays())[-2:]
     images = sample(model, 50).images
     weight *= 1 / model.logits(images).std(axis=0).mean()
@@ -66,27 +67,27 @@ def sample(model, count):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_agree_with_the_autodiff(name):
     model = settled(name)
-    for count in (1, IMAGES - 1, 2 * IMAGES + 5):
+    for count in (1, IMAGES_PER_WORKSPACE - 1, 2 * IMAGES_PER_WORKSPACE + 5):
         images = sample(model, count).images
         expected = model.forward(Tensor(images)).data
         # sums of up to some thousand float32 terms, in another order
         np.testing.assert_allclose(model.logits(images), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_large_network_has_fewer_lanes_and_the_same_bits(monkeypatch):
+def test_a_large_network_has_a_smaller_workspace_and_the_same_bits(monkeypatch):
     model = models.resnet(blocks=(1, 1, 1))
     few, split = model.program, sample(model, 27)
-    assert models.cnn().program.lanes == IMAGES > few.lanes
-    monkeypatch.setattr(evaluation, "FEW_IMAGES", IMAGES)
+    assert models.cnn().program.capacity == IMAGES_PER_WORKSPACE > few.capacity
+    monkeypatch.setattr(evaluation, "IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK", IMAGES_PER_WORKSPACE)
     many = Program(model.network, model.image_shape)
-    assert many.lanes == IMAGES
+    assert many.capacity == IMAGES_PER_WORKSPACE
     np.testing.assert_array_equal(few.evaluate(split.images), many.evaluate(split.images))
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
-    """L2 steps depend smoothly on the gradient, so every number agrees to rounding."""
+    """L2 steps depend smoothly on the gradient, so all codes agree to rounding."""
     model = settled(name)
     attack = PGD(steps=4, step_size=0.1, rule="sign", stop_early=stop_early)
     fast, slow = attacked(model, ImageBall(0.3, "l2"), attack)
@@ -98,7 +99,7 @@ def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_ascending_the_divergence_agrees_with_the_autodiff(name, stop_early):
-    """Where p and q differ by little, their difference is rounded, and so is the gradient, more than elsewhere."""
+    """Where p and q are close, their difference loses digits, and so does the gradient: the tolerance is larger."""
     attack = PGD(steps=4, step_size=0.1, rule="sign", stop_early=stop_early, objective="kl")
     fast, slow = attacked(sharpened(settled(name)), ImageBall(0.5, "l2"), attack)
     assert np.quantile(np.abs(fast.images - slow.images).max(axis=(1, 2, 3)), 0.9) < 2e-3
@@ -109,10 +110,10 @@ def test_ascending_the_divergence_agrees_with_the_autodiff(name, stop_early):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rule", ["sign", "adam"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
-    """Signs, and Adam's first steps, jump where a gradient is nearly 0: there rounding decides.
+def test_other_steps_agree_except_where_the_gradient_is_rounding(name, rule, norm):
+    """Signs, and Adam's first steps, are discontinuous where a gradient is nearly 0: there rounding decides.
 
-    So it does about a maximum or a ReLU; in one of 51 images it decides otherwise, and the gradient is another one.
+    Rounding may also change the maximum of a window or the sign of a ReLU's input; the test allows that in one image.
     """
     model = settled(name)
     fast, slow = attacked(model, ImageBall(0.3 if norm == "linf" else 2, norm), PGD(3, 0.02, rule, stop_early=False))
@@ -122,14 +123,14 @@ def test_other_steps_agree_but_where_the_gradient_is_rounding(name, rule, norm):
 
 
 def attacked(model, space, attack):
-    split = sample(model, 2 * IMAGES + 3)
+    split = sample(model, 2 * IMAGES_PER_WORKSPACE + 3)
     return [replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_program_judges_images_as_the_model_does(name):
-    """To the last bit: nobody looks at the images again after an attack."""
-    model, split = settled(name), sample(MODELS[name](), 2 * IMAGES + 3)
+def test_success_and_loss_of_an_attack_are_those_of_the_model(name):
+    """Success must be exactly that of `predict`: images are not evaluated again after an attack."""
+    model, split = settled(name), sample(MODELS[name](), 2 * IMAGES_PER_WORKSPACE + 3)
     result = PGD(steps=2, step_size=0.02, restarts=2).find(model, split, ImageBall(0.05))
     assert result.success.sum() > 0
     np.testing.assert_array_equal(result.success, model.predict(result.images) != split.labels)
@@ -137,7 +138,7 @@ def test_the_program_judges_images_as_the_model_does(name):
     np.testing.assert_allclose(result.loss, losses, rtol=1e-5, atol=1e-6)
 
 
-LINEAR = {  # layers behind a linear one of 40 outputs, and how many products they are together
+LINEAR = {  # layers behind a linear layer of 40 outputs, and the number of products that they are lowered to
     "another": (lambda random: [Linear(40, 10, random)], 1),
     "batch norm behind another": (lambda random: [Linear(40, 10, random), BatchNorm(10), ReLU()], 1),
     "a ReLU between": (lambda random: [ReLU(), Linear(40, 10, random)], 2),
@@ -147,7 +148,7 @@ LINEAR = {  # layers behind a linear one of 40 outputs, and how many products th
 
 
 @pytest.mark.parametrize(("layers", "products"), LINEAR.values(), ids=LINEAR)
-def test_linear_layers_with_nothing_in_between_are_one(layers, products):
+def test_adjacent_linear_layers_are_folded(layers, products):
     random = np.random.default_rng(0)
     network = Sequential(Flatten(), Linear(36, 40, random), *layers(random))
     for name, array in network.named_arrays():
@@ -160,12 +161,12 @@ def test_linear_layers_with_nothing_in_between_are_one(layers, products):
 
 
 @pytest.mark.parametrize("rule", ["sign", "adam"])
-def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
-    """Lanes are refilled as images are finished; no image's numbers depend on its lane or neighbours."""
+def test_the_result_of_an_image_does_not_depend_on_the_others(trained, split, rule):
+    """Slots of the workspace are refilled as tasks finish; no result depends on the slot or on its neighbours."""
     attack, space = PGD(steps=30, step_size=0.005, rule=rule, start="image"), ImageBall(0.15)
     together = attack.find(trained, split, space)
-    assert len(set(together.iterations.tolist())) > 3  # lanes were refilled at different times
-    for index in (0, 1, IMAGES, 4 * IMAGES, len(split) - 1):
+    assert len(set(together.iterations.tolist())) > 3  # slots were refilled at different times
+    for index in (0, 1, IMAGES_PER_WORKSPACE, 4 * IMAGES_PER_WORKSPACE, len(split) - 1):
         alone = attack.find(trained, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]
@@ -173,7 +174,7 @@ def test_an_image_is_attacked_the_same_in_any_company(trained, split, rule):
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet that narrows", "vgg"])
-@pytest.mark.parametrize("objective", COMPILED)
+@pytest.mark.parametrize("objective", COMPILED_OBJECTIVES)
 def test_threads_change_no_bit(name, objective, threads):
     model = settled(name)
     split, attack = sample(model, 40), PGD(steps=3, step_size=0.02, objective=objective)
@@ -186,11 +187,11 @@ def test_threads_change_no_bit(name, objective, threads):
         np.testing.assert_array_equal(result.loss, results[0].loss)
 
 
-# --- in front of the network ------------------------------------------------------------------------------------------
+# --- behind a preprocessor --------------------------------------------------------------------------------------------
 
 
-def fronts():
-    """Spaces whose codes are decoded by a warp or a decoder."""
+def latent_spaces():
+    """Return spaces whose codes are decoded by a warp or a decoder."""
     fonts = Fonts(load_prototypes())
     vaes = [Vae(VaeConfig(channels=(5, 16, 20), latent_dimensions=7), seed) for seed in range(10)]
     return {
@@ -202,24 +203,24 @@ def fronts():
 
 @pytest.mark.parametrize("name", ["true", "transformations", "learned"])
 @pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
-@pytest.mark.parametrize("objective", COMPILED)
+@pytest.mark.parametrize("objective", COMPILED_OBJECTIVES)
 def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make, objective):
-    model, space, split = make(), fronts()[name], load_fonts(0, 2 * IMAGES + 3).test
+    model, space, split = make(), latent_spaces()[name], load_fonts(0, 2 * IMAGES_PER_WORKSPACE + 3).test
     attack = PGD(steps=3, step_size=0.05, start="random", stop_early=False, objective=objective)
-    found, expected = (
+    actual, expected = (
         replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)
     )
-    # Adam's first steps are about signs of gradients; where a pixel of a warp lies on the border between two, the
-    # gradient to a parameter is discontinuous, so a code may be off.
-    near = np.abs(found.perturbations - expected.perturbations).max(axis=1) < 1e-3
+    # Adam's first steps are about the signs of gradients, and where a warp samples exactly at a pixel, the gradient
+    # with respect to a parameter is discontinuous: some codes may differ
+    near = np.abs(actual.perturbations - expected.perturbations).max(axis=1) < 1e-3
     assert near.mean() > 0.9
-    np.testing.assert_allclose(found.loss[near], expected.loss[near], rtol=1e-2, atol=1e-4)
-    assert (found.success == expected.success).mean() > 0.9
+    np.testing.assert_allclose(actual.loss[near], expected.loss[near], rtol=1e-2, atol=1e-4)
+    assert (actual.success == expected.success).mean() > 0.9
 
 
 @pytest.mark.parametrize("name", ["true", "learned"])
-def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name, threads):
-    model, space, split = models.cnn(), fronts()[name], load_fonts(0, 33).test
+def test_attacks_behind_a_preprocessor_have_the_same_bits_at_any_number_of_threads(name, threads):
+    model, space, split = models.cnn(), latent_spaces()[name], load_fonts(0, 33).test
     results = []
     for count in (1, 2):
         threads(count)
@@ -228,13 +229,13 @@ def test_attacks_behind_a_front_have_the_same_bits_at_any_number_of_threads(name
     np.testing.assert_array_equal(results[0].loss, results[1].loss)
 
 
-def test_an_image_behind_a_decoder_is_attacked_the_same_in_any_company():
-    """Lanes of several classes share a workspace, and move up as others are finished."""
-    model, space, split = settled("cnn"), fronts()["learned"], load_fonts(0, 3 * IMAGES + 1).test
+def test_the_result_of_an_image_behind_a_decoder_does_not_depend_on_the_others():
+    """Images of several classes share a workspace, and move to other slots as tasks finish."""
+    model, space, split = settled("cnn"), latent_spaces()["learned"], load_fonts(0, 3 * IMAGES_PER_WORKSPACE + 1).test
     attack = PGD(steps=12, step_size=0.1, rule="sign", start="image")
     together = attack.find(model, split, space)
     assert len(set(together.iterations.tolist())) > 2
-    for index in (0, 5, IMAGES, len(split) - 1):
+    for index in (0, 5, IMAGES_PER_WORKSPACE, len(split) - 1):
         alone = attack.find(model, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]
@@ -242,7 +243,7 @@ def test_an_image_behind_a_decoder_is_attacked_the_same_in_any_company():
 
 
 def test_decoders_and_classifier_may_change_between_attacks():
-    model, space, split = models.cnn(), fronts()["learned"], load_fonts(0, 20).test
+    model, space, split = models.cnn(), latent_spaces()["learned"], load_fonts(0, 20).test
     attack = PGD(steps=2, step_size=0.05)
     before = attack.find(model, split, space)
     np.testing.assert_array_equal(attack.find(model, split, space).images, before.images)
@@ -280,7 +281,7 @@ def small_decoders():
     )
 
 
-# a model, a space, and the attack's rule, whether it stops early and what it ascends
+# model, space, and the attack's rule, early stopping and objective
 WITHOUT_COMPILATION = {
     "cnn": ("cnn of odd images", lambda: ImageBall(0.2, "l2"), "sign", False, "kl"),
     "mlp": ("mlp of odd images", lambda: ImageBall(0.2), "sign", True, "cross-entropy"),
@@ -301,8 +302,8 @@ np.savez({out!r}, images=result.images, loss=result.loss)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_COMPILATION)
-def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
-    """Plain Python and NumPy check every access; the compiled kernels do not."""
+def test_without_compilation_every_index_is_in_bounds_and_the_result_is_the_same(name, tmp_path, run_python):
+    """Plain Python and NumPy check every index; the compiled kernels do not."""
     results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
     np.testing.assert_allclose(results[0]["images"], results[1]["images"], atol=1e-4)
     np.testing.assert_allclose(results[0]["loss"], results[1]["loss"], rtol=1e-3)

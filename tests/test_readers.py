@@ -1,8 +1,8 @@
-"""Whatever is in a file, reading it ends in the content that was written or in one clear line.
+"""Reading a file gives the content that was written, or an error of one clear line, whatever is in the file.
 
-Files are damaged at random and on purpose: bits flipped, pieces lost, added and moved; headers that promise what is not
-there; JSON of any shape. No reader may raise anything but a `UserError`, take memory that the file does not justify,
-or leave anything behind. The fast tests try some six hundred files, the slow ones nine thousand.
+Files are damaged at random and on purpose: flipped bits; lost, added and moved bytes; headers with wrong sizes; JSON of
+any structure. A reader may only raise `UserError`, must not allocate more memory than the file justifies, and must not
+leave anything behind. The fast tests try about 600 files, the slow ones 9000.
 """
 
 import copy as copies
@@ -20,20 +20,21 @@ from helpers import TINY, made_up, main, tree
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from hlf_np import UserError, files, models
+from hlf_np import UserError, models
 from hlf_np.data.fonts import load_prototypes
-from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.folder import open_store, stored_config
-from hlf_np.files import read_arrays
+from hlf_np.experiments.configuration.config import RunConfig
+from hlf_np.experiments.storage.folder import open_store, stored_config
 from hlf_np.manifolds import Vae, VaeConfig, load_vae, stored_vaes
 from hlf_np.manifolds.oracle import stored_oracle
+from hlf_np.support import files
+from hlf_np.support.files import read_arrays
 
 MEMORY = 32 * 2**20  # bytes that reading a hostile file may take
 effort = pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
 
 
 def fuzz(examples, *strategies):
-    """Decorate a function that is called at once with many examples."""
+    """Return a decorator that calls a function immediately, with many random examples."""
 
     def decorate(function):
         chosen = settings(max_examples=examples, suppress_health_check=list(HealthCheck))
@@ -43,7 +44,7 @@ def fuzz(examples, *strategies):
 
 
 def outcome(read, *arguments):
-    """What a reader gives, and what it says if it refuses; anything but a `UserError` passes through."""
+    """Return what a reader returns, and the message of its `UserError`; other exceptions are not caught."""
     try:
         return read(*arguments), ""
     except UserError as error:
@@ -65,7 +66,7 @@ def read_cell(path):
 
 
 def content_of(found):
-    """What was read, to compare."""
+    """Return what was read in a form that can be compared."""
     if hasattr(found, "state_dict"):
         return {name: array.tobytes() for name, array in found.state_dict().items()}
     if isinstance(found, np.ndarray):
@@ -111,7 +112,7 @@ every_reader = pytest.mark.parametrize(("write", "read"), READERS.values(), ids=
 
 @st.composite
 def edits(draw):
-    """A way to damage bytes; places are fractions of the length."""
+    """Draw a function that damages bytes, at positions that are fractions of their length."""
     kind, place = draw(st.sampled_from(["flip", "cut", "insert", "overwrite", "lose", "move"])), draw(st.floats(0, 1))
     other, piece = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=12))
 
@@ -161,20 +162,20 @@ def test_damaged_files_give_their_content_or_one_clear_line(write, read, example
 
 
 def header(shape, descr="'<f4'", version=1):
-    """The beginning of a .npy file."""
+    """Return the header of a .npy file."""
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
 
 
 def archive(path, *members, compression=zipfile.ZIP_DEFLATED):
-    """A zip file of (name, content)."""
+    """Write a zip file of (name, content)."""
     with zipfile.ZipFile(path, "w", compression) as zipped:
         for name, content in members:
             zipped.writestr(name, content)
 
 
 def claim(path, size):
-    """Let the directory of a zip file of one member give another size."""
+    """Change the size of the only member in the directory of a zip file."""
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 24 : entry + 28] = struct.pack("<I", size)
@@ -218,7 +219,7 @@ HARMFUL = {
 
 
 def assert_modest(action):
-    """Run something and see that it took little memory."""
+    """Call a function and check that it allocates little memory."""
     tracemalloc.start()
     try:
         action()
@@ -246,7 +247,7 @@ def test_archives_made_to_harm_are_refused(make, tmp_path):
 
 def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
     zeros = 40 * 2**20
-    monkeypatch.setattr(files, "LARGEST_ARCHIVE", zeros // 4)
+    monkeypatch.setattr(files, "MAX_ARCHIVE_BYTES", zeros // 4)
     path = tmp_path / "bomb.npz"
     archive(path, ("a.npy", header(f"({zeros},)", "'|u1'") + bytes(zeros)))
     assert path.stat().st_size < zeros / 500
@@ -261,7 +262,7 @@ def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
 
 
 def test_names_are_only_names(tmp_path):
-    """Members are never written anywhere, whatever their paths."""
+    """The paths of members are not used as paths."""
     place = tmp_path / "a" / "b"
     place.mkdir(parents=True)
     names = ["../../escaped", "/tmp/escaped", "..\\escaped", "con", "", "a/../b"]
@@ -304,7 +305,7 @@ values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dict
 
 
 def places(content, at=()):
-    """The keys that lead to everything inside JSON."""
+    """Yield the path of keys to every value inside JSON."""
     yield at
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in inner:
@@ -312,7 +313,7 @@ def places(content, at=()):
 
 
 def changed(content, change):
-    """JSON with some places replaced or gone; `change` : (fraction that chooses the place, value or None)."""
+    """Return JSON with some values changed; a change is (fraction that chooses the value, remove it, new value)."""
     content = copies.deepcopy(content)
     for fraction, remove, value in change:
         found = list(places(content))
@@ -369,7 +370,7 @@ def test_json_that_is_none_is_refused(text, tmp_path):
         read_cell(path)
     settings_path = tmp_path / "results" / "config.json"
     settings_path.write_text(text)
-    with pytest.raises(UserError, match="not from this program"):
+    with pytest.raises(UserError, match="was not written by this program"):
         stored_config(tmp_path / "results")
 
 
@@ -394,7 +395,7 @@ def test_a_description_claims_no_memory_that_its_weights_do_not_fill(claimed, tm
     np.savez(path, **arrays | {"architecture": np.array(json.dumps(description))})
 
     def refused():
-        with pytest.raises(UserError, match="is not a model file, or damaged"):
+        with pytest.raises(UserError, match="is not a model file, or is damaged"):
             models.load(path)
 
     assert_modest(refused)
@@ -449,7 +450,7 @@ def test_settings_of_any_shape_are_refused_or_a_configuration(examples, tmp_path
         path.write_text(text)
         before = tree(tmp_path)
         found, said = outcome(stored_config, tmp_path / "results")
-        assert isinstance(found, RunConfig) or "not from this program" in said or "needs the plugin" in said
+        assert isinstance(found, RunConfig) or "was not written by this program" in said or "needs the plugin" in said
         assert tree(tmp_path) == before
 
 
@@ -488,7 +489,7 @@ def test_settings_that_are_none_are_one_clear_line(content, copy):
     before = tree(copy)
     code, output, errors = main("report", copy)
     assert (code, output, errors.count("\n")) == (2, "", 1)
-    assert "not from this program" in errors
+    assert "was not written by this program" in errors
     assert tree(copy) == before
 
 
@@ -499,13 +500,13 @@ def test_settings_that_never_end_are_not_read(tmp_path):
         stream.truncate(2**32)
 
     def refused():
-        with pytest.raises(UserError, match="not from this program"):
+        with pytest.raises(UserError, match="was not written by this program"):
             stored_config(folder)
 
     assert_modest(refused)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
-    with pytest.raises(UserError, match="not from this program"):
+    with pytest.raises(UserError, match="was not written by this program"):
         stored_config(folder)
 
 

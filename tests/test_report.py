@@ -17,21 +17,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from hlf_np import models
-from hlf_np.architectures import Architecture, Kind
 from hlf_np.data import load_fonts
 from hlf_np.data.fonts import LETTERS
-from hlf_np.experiments.claims import on_manifold_robustness
-from hlf_np.experiments.config import PRESETS, Preset
-from hlf_np.experiments.folder import stored_config
-from hlf_np.experiments.store import Store
+from hlf_np.experiments.analysis.claims import on_manifold_robustness
+from hlf_np.experiments.configuration.config import PRESETS, Preset
+from hlf_np.experiments.storage.folder import stored_config
+from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import stored_vaes
 from hlf_np.manifolds.oracle import OracleConfig, train_oracle
+from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.report.curves import curves, table
-from hlf_np.report.figures import draw
-from hlf_np.report.gallery import gallery_figure
-from hlf_np.report.manifolds import draw_manifolds
-from hlf_np.report.pictures import Section
-from hlf_np.report.plots import curve_figure, error_figure
+from hlf_np.report.figures.draw import draw_figures
+from hlf_np.report.figures.gallery import gallery_figure
+from hlf_np.report.figures.pictures import Section
+from hlf_np.report.figures.plots import curve_figure, error_figure
+from hlf_np.report.figures.reconstructions import draw_learned_manifold
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
 from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
@@ -47,7 +47,7 @@ MEASUREMENTS = {  # by the captions of their tables
     "Success rate of attacks on the true manifold, any restart": "on_true_manifold_success_worst",
     "Success rate of attacks on the learned manifold": "on_learned_manifold_success",
     "Success rate of attacks on the learned manifold, any restart": "on_learned_manifold_success_worst",
-    "Seconds for a model": "seconds",
+    "Seconds per model": "seconds",
 }
 
 
@@ -80,7 +80,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] in ("td", "th"):
             self.cells[-1].append(data)
         elif self.open and self.open[-1] == "caption":
-            self.caption = data.split(" by number of training images")[0]
+            self.caption = data.split(", by number of training images")[0]
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,8 @@ def test_page_shows_settings_claims_and_what_to_repeat(smoke):
 def test_supported_claims_come_with_their_numbers():
     results = [made_up(n_train=10 + i, test_error=0.1 + i / 50, regular_success=0.9) for i in range(20)]
     text = "".join(Page(report(results)).text)
-    assert "Supported The largest change of regular success" in text
-    assert "is 0.000 (95 % interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
+    assert "Supported The largest change in regular success" in text
+    assert "is 0.000 (95% interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
 
 
 def sections(source):
@@ -184,7 +184,7 @@ def test_each_claim_has_its_figures_its_verdict_and_a_link_from_the_top(smoke):
     assert found.keys() == {1, 2, 3, 4}
     store = Store(smoke, stored_config(smoke))
     places = {Section(f"claim {number}"): part for number, part in found.items()}
-    for picture in draw(store.results(), LETTERS):
+    for picture in draw_figures(store.results(), LETTERS):
         shown = places.get(picture.section, after)
         assert html.escape(picture.caption) in shown
         assert len([part for part in (before, after, *found.values()) if html.escape(picture.caption) in part]) == 1
@@ -216,12 +216,12 @@ def test_durations_are_words(seconds):
 
 @pytest.mark.slow
 def test_the_same_results_give_the_same_bytes():
-    first, second = (draw(made_up_grid([10, 20], examples=3), LETTERS) for _ in range(2))
+    first, second = (draw_figures(made_up_grid([10, 20], examples=3), LETTERS) for _ in range(2))
     assert first == second
     for picture in first:
         assert picture.pdf.startswith(b"%PDF")
         assert not re.search(rb"CreationDate|ModDate|Producer", picture.pdf)
-    others = {picture.name: picture for picture in draw(made_up_grid([10, 30], examples=3), LETTERS)}
+    others = {picture.name: picture for picture in draw_figures(made_up_grid([10, 30], examples=3), LETTERS)}
     (errors,) = (picture for picture in first if picture.name == "test_error")
     assert errors.png != others["test_error"].png
     assert errors.pdf != others["test_error"].pdf
@@ -231,7 +231,7 @@ def test_the_same_results_give_the_same_bytes():
 def test_figures_on_the_page_are_those_in_the_folder(smoke):
     text = (smoke / "report.html").read_text()
     store = Store(smoke, stored_config(smoke))
-    pictures = [*draw(store.results(), LETTERS), *draw_manifolds(store)]
+    pictures = [*draw_figures(store.results(), LETTERS), *draw_learned_manifold(store)]
     expected = {f"{p.name}.png" for p in pictures} | {f"{p.name}.pdf" for p in pictures if p.pdf is not None}
     assert expected == {path.name for path in (smoke / "figures").iterdir()}
     for picture in pictures:
@@ -266,7 +266,7 @@ def test_curves_are_means_and_ranges_over_seeds():
 
 def test_success_against_error_has_a_figure_for_each_kind_of_attack_that_was_measured():
     results = [made_up(test_error=0.2, regular_success=0.9, on_learned_manifold_success=0.4)]
-    found = {picture.name: picture.section for picture in draw(results, LETTERS)}
+    found = {picture.name: picture.section for picture in draw_figures(results, LETTERS)}
     assert found["regular_success_against_error"] is Section.CLAIM_4
     assert found["on_learned_manifold_success_against_error"] is Section.CLAIM_3
     assert "on_true_manifold_success_against_error" not in found
@@ -321,18 +321,18 @@ def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
 def test_distances_are_drawn_for_normal_training_only():
     distances = {"regular": [0.5, 0.7], "on_true_manifold": [0.01], "clean": [0.0, 0.0]}
     results = [made_up(n_train=n, distances=distances) for n in (10, 20)]
-    (picture,) = (p for p in draw(results, LETTERS) if p.section is Section.CLAIM_1)
+    (picture,) = (p for p in draw_figures(results, LETTERS) if p.section is Section.CLAIM_1)
     assert "for 2 normally trained models" in picture.caption
     for others in ([made_up(ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
-        assert Section.CLAIM_1 not in {p.section for p in draw(others, LETTERS)}
+        assert Section.CLAIM_1 not in {p.section for p in draw_figures(others, LETTERS)}
     page = report([made_up()])
-    assert "(0 models with distances, 6 needed)" in page
+    assert "only 0 models with distances, but 6 are needed" in page
     assert "This run learned no manifold." in page
 
 
 def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_path):
     stored = stored_config(smoke)
-    reconstructions, samples = draw_manifolds(Store(smoke, stored))
+    reconstructions, samples = draw_learned_manifold(Store(smoke, stored))
     with Image.open(io.BytesIO(reconstructions.png)) as image:
         sheet = np.asarray(image) / 255
     assert sheet.shape == (6 * 58 + 2, 10 * 58 + 2)  # ten classes, images of 28 pixels twice as large
@@ -345,7 +345,7 @@ def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_pa
     assert f"each was trained on {stored.n_vae} images for {stored.vae.epochs} epochs" in reconstructions.caption
     assert "oracle" not in reconstructions.caption
     assert samples.png != reconstructions.png
-    assert draw_manifolds(Store(tmp_path, stored)) == []
+    assert draw_learned_manifold(Store(tmp_path, stored)) == []
 
 
 def test_the_caption_says_how_far_the_oracle_can_be_trusted(smoke, tmp_path):
@@ -355,7 +355,7 @@ def test_the_caption_says_how_far_the_oracle_can_be_trusted(smoke, tmp_path):
     oracle = train_oracle(load_fonts(400, 0).train, config, folder=store.manifolds)
     test = load_fonts(0, 1000).test
     right = (oracle.predict(test.images) == test.labels).mean()
-    caption = draw_manifolds(store)[0].caption
+    caption = draw_learned_manifold(store)[0].caption
     assert f"trained on 50 images; it assigns {right:.3f} of 1000 clean test images to their class" in caption
     vaes, wrong = stored_vaes(store.manifolds, 10), 0
     for label in range(10):

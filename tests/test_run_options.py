@@ -10,12 +10,12 @@ from conftest import small_cnn
 from helpers import TINY, examined, main, quiet, rows, tree
 
 from hlf_np import attacks, models
-from hlf_np.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.attacks import PGD, CarliniWagner
-from hlf_np.experiments.config import PRESETS, Preset
-from hlf_np.experiments.folder import open_store, stored_config
-from hlf_np.experiments.groundwork import lay_groundwork, source_of, spaces_of
-from hlf_np.experiments.run import training_config
+from hlf_np.experiments.configuration.config import PRESETS, Preset
+from hlf_np.experiments.grid.prepare import prepare, source_of, spaces_of
+from hlf_np.experiments.grid.run import training_config
+from hlf_np.experiments.storage.folder import open_store, stored_config
+from hlf_np.models.architectures import DEFAULTS, Architecture, Kind
 from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import ADVERSARIAL, PAPER, Variant, training_of
@@ -31,7 +31,7 @@ def tiny_preset(monkeypatch):
     """The smoke preset, made tiny and without a report; so is the surrogate of transfer attacks."""
     config = replace(TINY, trainings=(ADVERSARIAL,), sizes=(20,), n_vae=0)
     monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
-    monkeypatch.setattr("hlf_np.experiments.config.SURROGATE_IMAGES", 200)
+    monkeypatch.setattr("hlf_np.experiments.configuration.config.SURROGATE_IMAGES", 200)
     monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
     return config
 
@@ -69,7 +69,7 @@ def test_options_change_what_they_say_and_nothing_else(tiny_preset, tmp_path, ar
 def test_without_channels_an_architecture_is_the_papers(kind):
     architecture = DEFAULTS[kind]
     assert architecture.with_widths(architecture.widths) == architecture
-    assert models.Model(architecture.with_widths((2, 2))).classes == 10
+    assert models.Model.from_architecture(architecture.with_widths((2, 2))).classes == 10
 
 
 # --- what reaches trainings and attacks -----------------------------------------------------------------------
@@ -157,10 +157,10 @@ def test_the_surrogate_is_trained_once_normally_and_from_a_seed_of_its_own(tmp_p
     config = replace(TINY, n_transfer=30, n_vae=0, trainings=(ADVERSARIAL,))
     done = Counter()
     with open_store(tmp_path, config) as store:
-        first = lay_groundwork(config, store, lambda what, task, share: done.update({task: share})).surrogate
+        first = prepare(config, store, lambda what, task, share: done.update({task: share})).surrogate
         assert done["surrogate"] == pytest.approx(1)
         before = tree(tmp_path)
-        again = lay_groundwork(config, store, quiet).surrogate
+        again = prepare(config, store, quiet).surrogate
     assert tree(tmp_path) == before
     (path,) = (tmp_path / "models").glob("surrogate-*.npz")
     split = source_of(config).split(np.arange(30))
@@ -169,6 +169,6 @@ def test_the_surrogate_is_trained_once_normally_and_from_a_seed_of_its_own(tmp_p
         np.testing.assert_array_equal(model.logits(images), first.logits(images))
     recipe = TrainingConfig(epochs=config.epochs, batch_size=config.batch_size, adam=config.adam)
     for seed in range(3):
-        other = models.Model(config.architecture, seed)
+        other = models.Model.from_architecture(config.architecture, seed)
         train(other, split, seed=seed, config=recipe)
         assert (other.logits(images) != first.logits(images)).any()

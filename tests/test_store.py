@@ -1,4 +1,4 @@
-"""The results folder: files are written whole, cells come back as they were, other folders are left alone."""
+"""The results folder: files are written atomically, cells are loaded unchanged, other folders are left alone."""
 
 import json
 import math
@@ -11,9 +11,9 @@ import pytest
 from helpers import TINY, Killed, compute, made_up, numbers, tree
 
 from hlf_np import UserError, models
-from hlf_np.experiments.config import RunConfig
-from hlf_np.experiments.folder import open_store, stored_config
-from hlf_np.files import check_writable, read_arrays, replace_file, write_text
+from hlf_np.experiments.configuration.config import RunConfig
+from hlf_np.experiments.storage.folder import open_store, stored_config
+from hlf_np.support.files import check_writable, read_arrays, replace_file, write_text
 from hlf_np.trainings import ADVERSARIAL
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, e
     assert tree(tmp_path) == {"file": b"old"}
 
 
-def test_no_room_for_a_file_is_one_clear_line_and_leaves_the_old_file(tmp_path):
+def test_a_full_disk_is_one_clear_line_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -71,12 +71,12 @@ def test_places_that_cannot_be_written_are_refused_before_and_when_writing(tmp_p
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-def test_cells_come_back_as_they_were_saved(tmp_path):
+def test_cells_are_loaded_as_they_were_saved(tmp_path):
     measured = {"test_error": 1 / 3, "regular_success": 0.1}
     saved = made_up(ADVERSARIAL, 20, 0, 3, {"regular": [1, 2.5], "clean": []}, **measured)
     with open_store(tmp_path, TINY) as store:
         assert not store.has(saved.cell)
-        store.save(saved, models.Model(TINY.architecture))
+        store.save(saved, models.Model.from_architecture(TINY.architecture))
         assert store.has(saved.cell)
         (loaded,) = store.results()
         assert models.load(store.model_path(saved.cell)).architecture == TINY.architecture
@@ -93,7 +93,7 @@ def test_cells_come_back_as_they_were_saved(tmp_path):
         np.testing.assert_array_equal(loaded.distances[kind], distances, strict=True)
 
 
-def test_what_was_not_measured_is_empty_in_the_table(tmp_path):
+def test_missing_measurements_are_empty_in_the_table(tmp_path):
     with open_store(tmp_path, TINY) as store:
         store.write_csv([made_up(n_train=10, regular_success=1 / 3), made_up(n_train=20, test_error=0.0)])
     first, second = numbers(tmp_path)
@@ -134,7 +134,7 @@ def test_damaged_cells_are_refused_with_one_clear_line_or_read_unchanged(copy):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
-def test_what_is_no_archive_is_a_value_error(tmp_path, content):
+def test_files_other_than_archives_raise_value_error(tmp_path, content):
     (tmp_path / "file.npz").write_bytes(content)
     with pytest.raises(ValueError, match="is not an archive"):
         read_arrays(tmp_path / "file.npz")
@@ -145,7 +145,7 @@ def test_what_is_no_archive_is_a_value_error(tmp_path, content):
 # --- folders --------------------------------------------------------------------------------------------------
 
 
-def test_config_json_says_what_made_the_run(finished):
+def test_config_json_contains_everything_to_repeat_the_run(finished):
     stored = json.loads((finished / "config.json").read_text())
     assert stored["run"] == json.loads(json.dumps(TINY.as_json()))
     assert stored_config(finished) == TINY
@@ -159,12 +159,12 @@ def test_config_json_says_what_made_the_run(finished):
 )
 def test_another_configuration_is_refused_by_name(copy, changes, named):
     before = tree(copy)
-    with pytest.raises(UserError, match=rf"another configuration \(other {named}\)"):
+    with pytest.raises(UserError, match=rf"another configuration \(different {named}\)"):
         compute(copy, RunConfig(**vars(TINY) | changes))
     assert tree(copy) == before
 
 
-def test_results_of_before_there_was_a_setting_are_found_at_its_default(copy):
+def test_settings_missing_in_older_configurations_take_their_defaults(copy):
     settings = copy / "config.json"
     content = json.loads(settings.read_text())
     for name in ("classes", "path", "digest", "n_neighbours", "norm", "variant", "carlini_wagner", "n_transfer"):
@@ -174,14 +174,14 @@ def test_results_of_before_there_was_a_setting_are_found_at_its_default(copy):
     assert stored_config(copy) == TINY
     compute(copy)
     assert tree(copy) == before
-    with pytest.raises(UserError, match=r"another configuration \(other n_neighbours\)"):
+    with pytest.raises(UserError, match=r"another configuration \(different n_neighbours\)"):
         compute(copy, RunConfig(**vars(TINY) | {"n_neighbours": 9}))
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "cells", "results.csv"])
-def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path, name):
+def test_a_folder_with_other_files_is_refused_and_not_touched(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains other files"):
         compute(tmp_path)
     assert os.listdir(tmp_path) == [name]
 

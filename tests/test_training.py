@@ -367,7 +367,7 @@ def test_one_space_may_be_given_alone(split, spaces):
 )
 def test_trainings_without_their_space_are_refused(split, model, name, needed):
     before = model.state_dict()
-    with pytest.raises(UserError, match=rf"{name} needs to know its space: give space={needed}\("):
+    with pytest.raises(UserError, match=rf"{name} needs its space: pass space={needed}\("):
         train(model, split, name, epochs=1)
     assert_same_arrays(model.state_dict(), before)
 
@@ -430,7 +430,7 @@ def test_impossible_arguments_are_refused(split, model, settings):
         (lambda s: Split(s.images[:, :14], s.labels), "shape"),
         (lambda s: Split((s.images * 255).astype(np.uint8), s.labels), r"use images.astype\(numpy.float32\) / 255"),
         (lambda s: Split(s.images * np.float32(np.nan), s.labels), "NaN"),
-        (lambda s: Split(s.images, s.labels[:-1]), "one class number per image"),
+        (lambda s: Split(s.images, s.labels[:-1]), "one label per image"),
         (lambda s: Split(s.images, s.labels + 1), "between 0 and 9"),
     ],
 )

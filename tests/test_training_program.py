@@ -12,22 +12,25 @@ from hypothesis import strategies as st
 from test_program import MODELS, sample, sharpened
 
 from hlf_np.autodiff import Tensor
-from hlf_np.errors import UserError
-from hlf_np.kernels.instructions import Winograd, decoded
-from hlf_np.kernels.tile import LANES
-from hlf_np.kernels.training import RUNS_PER_BLOCK, copy_block
+from hlf_np.kernels.instructions.encoding import decoded
+from hlf_np.kernels.instructions.propagation import Winograd
+from hlf_np.kernels.interpreter.training import COPIES_PER_BLOCK, copy_block
+from hlf_np.kernels.products.tile import LANES
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
-from hlf_np.learners import AutodiffLearner, learner
 from hlf_np.losses import CROSS_ENTROPY, Trades
 from hlf_np.manifolds.learning import losses
-from hlf_np.manifolds.vae import Vae, VaeConfig
 from hlf_np.models import Model
+from hlf_np.models.vae import Vae, VaeConfig
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.programs import check, compiler
-from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining, TradesTraining, VaeTraining, _runs
+from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining, TradesTraining, _strided_copies
+from hlf_np.programs.vae_training import VaeTraining
+from hlf_np.support.errors import UserError
+from hlf_np.train_step import AutodiffTrainStep, make_train_step
 
-# With an epsilon far above the gradients Adam's steps are proportional to them. With the usual one they are about their
-# signs, and a gradient of rounding errors alone, as that of a bias before batch norm, would move as far as any other.
+# With an epsilon far above the gradients, Adam's steps are proportional to the gradients. With the usual epsilon they
+# are about the signs of the gradients, and one that is only rounding, as that of a bias before batch norm, would count
+# as much as any other.
 SMOOTH = AdamConfig(epsilon=1.0, weight_decay=1e-2)
 
 VAES = {
@@ -48,12 +51,12 @@ def assert_same_state(actual, expected, tolerance):
 def test_steps_of_a_classifier(name, count):
     compiled, readable = MODELS[name](), MODELS[name]()
     program = ClassifierTraining(compiled.network, compiled.image_shape, SMOOTH)
-    reference = AutodiffLearner(readable, SMOOTH)
+    reference = AutodiffTrainStep(readable, SMOOTH)
     batch = sample(compiled, count)
     for step in range(2):
         loss, predictions = program.step(batch.images, batch.images, batch.labels, 0.01)
         expected_loss, expected_predictions = reference.step(batch.images, batch.images, batch.labels, 0.01)
-        # A ReLU whose input rounds to the other side of 0 changes its gradient: what follows is a little farther apart.
+        # a ReLU whose input rounds to the other side of 0 has another gradient, so later steps agree a little less
         np.testing.assert_allclose(loss, expected_loss, rtol=0, atol=1e-5 if step == 0 else 1e-3)
         assert (predictions == expected_predictions).mean() > 0.95
     program.store()
@@ -64,7 +67,7 @@ TRADES = Trades(beta=2.5)
 
 
 def perturbed(batch):
-    """Images near those of a batch."""
+    """Return images near those of a batch."""
     noise = np.random.default_rng(6).uniform(-0.3, 0.3, batch.images.shape)
     return np.clip(batch.images + noise, 0, 1).astype(np.float32)
 
@@ -73,10 +76,10 @@ def perturbed(batch):
 @pytest.mark.parametrize("count", [100, 25, 23, 1])
 def test_steps_with_trades(name, count):
     compiled, readable = MODELS[name](), MODELS[name]()
-    program, reference = learner(compiled, SMOOTH, TRADES), AutodiffLearner(readable, SMOOTH, TRADES)
+    program, reference = make_train_step(compiled, SMOOTH, TRADES), AutodiffTrainStep(readable, SMOOTH, TRADES)
     assert type(program) is TradesTraining
     batch = sample(compiled, count)
-    for step in range(3 if count > 1 else 1):  # a batch norm of two images alone divides by whatever difference
+    for step in range(3 if count > 1 else 1):  # batch norm of two images divides by their difference, which may be tiny
         loss, predictions = program.step(batch.images, perturbed(batch), batch.labels, 0.01)
         expected = reference.step(batch.images, perturbed(batch), batch.labels, 0.01)
         assert (loss.shape, predictions.shape) == ((count,), (2 * count,))
@@ -88,59 +91,60 @@ def test_steps_with_trades(name, count):
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "resnet", "vgg"])
 def test_gradients_of_trades_are_those_in_double_precision(name):
-    """Of 23 pairs in several parts, to all parameters; a pair in which nothing is perturbed is among them."""
+    """Gradients of all parameters, for 23 pairs in several parts; in one pair nothing is perturbed."""
     model = sharpened(MODELS[name]())
     network, batch = check._in_double(model.network), sample(model, 23)
     program, images = TradesTraining(model.network, model.image_shape, SMOOTH, 8, TRADES), perturbed(batch)
     images[3] = batch.images[3]
     pairs = np.stack((batch.images, images), axis=1).reshape(46, -1)
     program.gradients(pairs, np.repeat(batch.labels, 2).astype(np.float32)[:, None])
-    faces = (Tensor(array.astype(np.float64)) for array in (batch.images, images))
-    TRADES(lambda x: network(x, training=True), *faces, batch.labels).mean().backward()
-    found = dict(zip([name for name, _ in model.network.named_arrays()], program.gradient(), strict=True))
-    lengths = {key: np.linalg.norm(parameter.gradient) for key, parameter in network.named_parameters()}
+    views = (Tensor(array.astype(np.float64)) for array in (batch.images, images))
+    TRADES(lambda x: network(x, training=True), *views, batch.labels).mean().backward()
+    actual = dict(zip([name for name, _ in model.network.named_arrays()], program.gradient(), strict=True))
+    norms = {key: np.linalg.norm(parameter.gradient) for key, parameter in network.named_parameters()}
     for key, parameter in network.named_parameters():
-        off = np.linalg.norm(found[key] - parameter.gradient)
-        assert off < 2e-3 * max(lengths[key], max(lengths.values()) / 20), key
+        error = np.linalg.norm(actual[key] - parameter.gradient)
+        assert error < 2e-3 * max(norms[key], max(norms.values()) / 20), key
 
 
 @pytest.mark.parametrize("layer", [Tanh(), ReLU()])
 def test_trades_where_the_network_does_not_compile_is_the_same_by_autodiff(layer):
     random = np.random.default_rng(0)
     network = Sequential(Flatten(), Linear(64, 20, random), BatchNorm(20), layer, Linear(20, 5, random))
-    model = Model.of(network, 5, (8, 8, 1))
+    model = Model(network, 5, (8, 8, 1))
     readable = copy.deepcopy(model)
-    learns, reference = learner(model, SMOOTH, TRADES), AutodiffLearner(readable, SMOOTH, TRADES)
-    assert type(learns) is (AutodiffLearner if isinstance(layer, Tanh) else TradesTraining)
+    train_step, reference = make_train_step(model, SMOOTH, TRADES), AutodiffTrainStep(readable, SMOOTH, TRADES)
+    assert type(train_step) is (AutodiffTrainStep if isinstance(layer, Tanh) else TradesTraining)
     batch = sample(model, 30)
     for _ in range(3):
-        found, expected = (x.step(batch.images, perturbed(batch), batch.labels, 0.1) for x in (learns, reference))
-        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
-        np.testing.assert_array_equal(found[1], expected[1])
-    learns.store()
+        actual, expected = (x.step(batch.images, perturbed(batch), batch.labels, 0.1) for x in (train_step, reference))
+        np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5)
+        np.testing.assert_array_equal(actual[1], expected[1])
+    train_step.store()
     assert_same_state(model.network, readable.network, 1e-6)
 
 
 def test_a_wrong_compiled_trades_is_noticed_before_it_is_used(monkeypatch):
     monkeypatch.setattr(compiler, "_verdicts", {})
     right = TradesTraining._loss
-    monkeypatch.setattr(TradesTraining, "_loss", lambda *given: right(*given)._replace(beta=0))
+    monkeypatch.setattr(TradesTraining, "_loss", lambda *arguments: right(*arguments)._replace(beta=0))
     model = MODELS["small cnn"]()
     with pytest.warns(UserWarning, match="differs from its autodiff"):
-        assert type(learner(model, SMOOTH, TRADES)) is AutodiffLearner
-    assert type(learner(model, SMOOTH)) is ClassifierTraining
+        assert type(make_train_step(model, SMOOTH, TRADES)) is AutodiffTrainStep
+    assert type(make_train_step(model, SMOOTH)) is ClassifierTraining
 
 
 @pytest.mark.parametrize("beta", [0, -1, math.nan, math.inf, "6"])
-def test_trades_wants_a_positive_beta(beta):
+def test_beta_of_trades_must_be_positive(beta):
     with pytest.raises(UserError, match="beta must be a positive number"):
         Trades(beta)
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(25, 0), (100, 8)])
-def test_filters_are_transformed_where_the_batch_is_large_enough(batch_size, expected):
-    """Two layers of the encoder and two of the decoder, forward and backward."""
-    rows = VaeTraining(Vae(VaeConfig(batch_size=batch_size)))._rows
+def test_winograd_is_used_if_the_batch_is_large_enough(batch_size, expected):
+    """By two layers of the encoder and two of the decoder, forward and backward."""
+    config = VaeConfig(batch_size=batch_size)
+    rows = VaeTraining(Vae(config), config)._program.instructions
     assert sum(isinstance(decoded(row), Winograd) for row in rows) == expected
 
 
@@ -153,7 +157,7 @@ def test_a_bias_before_batch_norm_only_decays():
     batch = sample(model, 10)
     program.step(batch.images, batch.images, batch.labels, 0.1)
     program.store()
-    # without moments a step is rate * g / (|g| + epsilon), here of g = 0.5 * 1
+    # without moments a step is rate * g / (|g| + epsilon), here with g = 0.5 * 1
     np.testing.assert_allclose(bias.data, 1 - 0.1 * 0.5 / 1.5, rtol=1e-6)
 
 
@@ -161,7 +165,7 @@ def test_a_bias_before_batch_norm_only_decays():
 def test_steps_of_a_vae(name):
     config = replace(VAES[name], adam=SMOOTH)
     compiled, readable = Vae(config, 1), Vae(config, 1)
-    program = VaeTraining(compiled)
+    program = VaeTraining(compiled, compiled.config)
     optimiser = Adam([parameter for _, parameter in readable.named_parameters()], SMOOTH)
     random = np.random.default_rng(0)
     weight = Tensor(np.float32(config.reconstruction_weight))
@@ -171,9 +175,9 @@ def test_steps_of_a_vae(name):
         errors, divergences = losses(readable, Tensor(images), Tensor(noise))
         (weight * errors + divergences).mean().backward()
         optimiser.step(0.01)
-        found = program.step(images, noise, 0.01)
-        np.testing.assert_allclose(found[0], errors.data, rtol=1e-5)
-        np.testing.assert_allclose(found[1], divergences.data, rtol=1e-5, atol=1e-5)
+        actual = program.step(images, noise, 0.01)
+        np.testing.assert_allclose(actual[0], errors.data, rtol=1e-5)
+        np.testing.assert_allclose(actual[1], divergences.data, rtol=1e-5, atol=1e-5)
     program.store()
     assert_same_state(compiled, readable, 1e-5)
 
@@ -194,7 +198,7 @@ def test_the_same_bits_at_any_number_of_threads(loss, threads):
         np.testing.assert_array_equal(array, states[1][name])
 
 
-def test_nothing_of_a_larger_batch_is_left_in_a_smaller_one():
+def test_a_smaller_batch_is_not_affected_by_a_larger_one_before():
     results = []
     for before in ((), (100,)):
         model = MODELS["cnn"]()
@@ -207,8 +211,8 @@ def test_nothing_of_a_larger_batch_is_left_in_a_smaller_one():
     np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
 
 
-def test_the_gradients_of_a_larger_batch_are_gone_in_one_of_a_single_part():
-    """Of the second half, which then has no part, too."""
+def test_a_batch_of_a_single_part_clears_the_gradients_of_a_larger_one_before():
+    """Also those of the second half of the batch, which then has no parts."""
     gradients = []
     for before in ((), (100,)):
         model = MODELS["cnn"]()
@@ -223,24 +227,25 @@ def test_the_gradients_of_a_larger_batch_are_gone_in_one_of_a_single_part():
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_runs_of_copies_are_the_copies(data):
+def test_strided_copies_make_all_copies(data):
     size = data.draw(st.integers(0, 90))
     to = np.array(sorted(data.draw(st.sets(st.integers(0, 100), min_size=size, max_size=size))), np.int64)
     step = data.draw(st.integers(-3, 40))
-    source = 400 + step * np.arange(size)  # evenly spaced, but for some
+    source = 400 + step * np.arange(size)  # evenly spaced, with some exceptions
     for place in data.draw(st.lists(st.integers(0, max(0, size - 1)), max_size=3 if size else 0)):
         source[place] += 1
     weights = np.arange(5000, dtype=np.float32)
     copied = weights.copy()
-    runs = _runs(to, source)
-    for block in range(-(-len(runs) // RUNS_PER_BLOCK)):
-        copy_block(block, copied, runs)
+    copies = _strided_copies(to, source)
+    for block in range(-(-len(copies) // COPIES_PER_BLOCK)):
+        copy_block(block, copied, copies)
     expected = weights.copy()
     expected[to] = weights[source]
     np.testing.assert_array_equal(copied, expected)
-    assert (runs[:, 3] <= LANES).all()
-    if size == 90 and step > 1 and (np.diff(source) == step).all():
-        assert len(runs) < size / 2
+    assert (copies[:, 3] <= LANES).all()
+    if (np.diff(source) == step).all():  # then the targets in a vector are one copy, unless there are gaps between them
+        vectors = np.split(to, np.flatnonzero(np.diff(to // LANES)) + 1)
+        assert len(copies) == sum(1 if len(v) and np.ptp(v) < len(v) else len(v) for v in vectors)
 
 
 def test_a_layer_without_a_compiled_form_is_named():
@@ -254,9 +259,10 @@ CODE = """
 from dataclasses import replace
 import numpy as np
 from test_program import MODELS, sample
-from hlf_np.manifolds.vae import Vae
+from hlf_np.models.vae import Vae
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.training import ClassifierTraining, TradesTraining, VaeTraining
+from hlf_np.programs.training import ClassifierTraining, TradesTraining
+from hlf_np.programs.vae_training import VaeTraining
 from test_training_program import SMOOTH, TRADES, VAES, perturbed
 model = MODELS[{name!r}]()
 program = ClassifierTraining(model.network, model.image_shape, SMOOTH, batch_size=8)
@@ -267,18 +273,18 @@ program = TradesTraining(model.network, model.image_shape, SMOOTH, 8, TRADES)
 trades, _ = program.step(batch.images, perturbed(batch), batch.labels, 0.01)
 config = replace(VAES["odd images"], adam=SMOOTH, batch_size=8)
 vae = Vae(config)
-learner = VaeTraining(vae)
+program = VaeTraining(vae, config)
 random = np.random.default_rng(0)
 images, noise = random.random((3, *config.image_shape), np.float32), random.standard_normal((3, 16), np.float32)
-errors, divergences = learner.step(images, noise, 0.01)
-learner.store()
+errors, divergences = program.step(images, noise, 0.01)
+program.store()
 np.savez({out!r}, loss, trades, errors, divergences, *(array for _, array in vae.named_arrays()))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
-def test_without_compilation_every_index_is_inside_and_the_result_the_same(name, tmp_path, run_python):
+def test_without_compilation_every_index_is_in_bounds_and_the_result_is_the_same(name, tmp_path, run_python):
     results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
     compiled, interpreted = results
     assert compiled.keys() == interpreted.keys()

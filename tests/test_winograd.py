@@ -1,4 +1,4 @@
-"""Winograd's forms of a convolution, forward and backward, against the definition."""
+"""Winograd's convolutions, forward and backward, against the definition."""
 
 import numpy as np
 import oracles
@@ -6,33 +6,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlf_np.kernels import executor
-from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.instructions import Scale, Winograd, decoded
-from hlf_np.kernels.winograd import BLOCK
-from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
+from hlf_np.kernels.buffers import aligned_zeros
+from hlf_np.kernels.instructions.encoding import decoded
+from hlf_np.kernels.instructions.propagation import Scale, Winograd
+from hlf_np.kernels.interpreter import executor
+from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, FORMS, UP_F3_2, UP_F4_2
+from hlf_np.kernels.winograd.winograd import PATCHES_PER_BLOCK
 from hlf_np.layers import BatchNorm, Convolution, ReLU, Sequential, TransposedConvolution
-from hlf_np.programs.evaluation import IMAGES, Program
+from hlf_np.programs.evaluation import IMAGES_PER_WORKSPACE, Program
 
 EPSILON = np.finfo(np.float32).eps
 
 
 def layer_gradient(program, gradients):
-    """The gradient to the input (N, H, W, C) from that to the output (N, H, W, O)."""
+    """Return the gradient with respect to the input (N, H, W, C), given that to the output (N, H, W, O)."""
     out, source = program.output.gradient, program.gradient
-    work, room = (aligned((size,)) for size in program.sizes)
+    work, room = (aligned_zeros((size,)) for size in program.sizes)
     for pixel, values in zip(out.all_pixels(), gradients.reshape(-1, gradients.shape[3]), strict=False):
         work[pixel : pixel + values.size] = values
-    gates = program.output.writer.sources[0].buffer  # of a rectified output, which is copied: let every gradient pass
+    gates = program.output.writer.sources[0].buffer  # the copied output of a ReLU, which masks gradients: let all pass
     for pixel in gates.all_pixels():
         work[pixel : pixel + gates.channels] = 1
-    executor.run_instructions(program.backward, program.tables, program.pack()[0], work, room, 0, len(gradients))
+    executor.run_instructions(
+        program.backward, program.tables, program.packed_weights()[0], work, room, 0, len(gradients)
+    )
     pixels = source.all_pixels()[: len(gradients) * source.height * source.width]
     return np.stack([work[pixel : pixel + source.channels] for pixel in pixels])
 
 
 def compiled(network, shape, forward, backward):
-    """The network's program; every instruction, but for the copy of a rectified output, is of these forms."""
+    """Return the network's program, after checking that all its convolutions are of these forms."""
     program = Program(network, shape)
     for rows, form in ((program.forward, forward), (program.backward, backward)):
         found = [step for step in map(decoded, rows) if not isinstance(step, Scale)]
@@ -48,43 +51,50 @@ def random_images(random, count, size, channels):
 # --- one patch, in float64 ------------------------------------------------------------------------------------
 
 
-def squared(matrix, square):
+def two_sided(matrix, square):
+    """M S M^T."""
     return np.array(matrix) @ square @ np.array(matrix).T
 
 
 def phase(weight, i, j):
-    """The filter that phase (i, j) of an image meets."""
+    """Return the filter that phase (i, j) of an image meets."""
     return weight[0, 0] if weight.shape[2] == 3 else weight[0, 0, i::2, j::2]
 
 
-@pytest.mark.parametrize("number", [SAME, TO_THREE, TO_SMALL])
+@pytest.mark.parametrize("number", [F2_3, DOWN_F3_2, DOWN_F4_2])
 def test_a_patch_yields_its_outputs(number):
-    """Y = A [(G g G') * (B d B')] A', summed over phases, is the correlation."""
+    """Y = A^T [(G g G^T) * (B^T d B)] A, summed over phases, is the convolution."""
     random, form = np.random.default_rng(0), FORMS[number]
-    kernel, stride = (3, 1) if number == SAME else (4, 2)
+    kernel, stride = (3, 1) if number == F2_3 else (4, 2)
     weight = random.standard_normal((1, 1, kernel, kernel))
-    patch = random.standard_normal((1, stride * form.reads, stride * form.reads, 1))
-    total = np.zeros((form.outputs, form.outputs))
+    patch = random.standard_normal((1, stride * form.input_size, stride * form.input_size, 1))
+    total = np.zeros((form.output_size, form.output_size))
     for i, j in np.ndindex(stride, stride):
-        entries = squared(form.entries, patch[0, i::stride, j::stride, 0])
-        total += squared(form.sums, squared(form.filter, phase(weight, i, j)) * entries)
-    expected = oracles.convolution(patch, weight, np.zeros(1), stride, 0)[0, : form.outputs, : form.outputs, 0]
+        entries = two_sided(form.input_transform, patch[0, i::stride, j::stride, 0])
+        total += two_sided(form.output_transform, two_sided(form.filter_transform, phase(weight, i, j)) * entries)
+    expected = oracles.convolution(patch, weight, np.zeros(1), stride, 0)[0, : form.output_size, : form.output_size, 0]
     np.testing.assert_allclose(total, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("number", [FROM_THREE, TO_BIG])
+@pytest.mark.parametrize("number", [UP_F3_2, UP_F4_2])
 def test_a_patch_yields_the_pixels_that_it_meets(number):
-    """Likewise the transpose, phase by phase."""
+    """The transposed convolution, phase by phase."""
     random, form = np.random.default_rng(0), FORMS[number]
-    weight, patch = random.standard_normal((1, 1, 4, 4)), random.standard_normal((1, form.reads, form.reads, 1))
-    size = 2 * form.reads + 2
+    weight, patch = (
+        random.standard_normal((1, 1, 4, 4)),
+        random.standard_normal((1, form.input_size, form.input_size, 1)),
+    )
+    size = 2 * form.input_size + 2
     padded = oracles.convolution_input_gradient(patch, weight, 2, 0, (size, size))[0, ..., 0]
-    turn = -1 if number == TO_BIG else 1
-    first = -2 * form.first  # pixel 0 of a phase, where the patch begins before it
+    turn = -1 if number == UP_F4_2 else 1
+    first = -2 * form.offset  # pixel 0 of a phase, where the patch begins before it
     for i, j in np.ndindex(2, 2):
         own = phase(weight, i, j)[::turn, ::turn]
-        found = squared(form.sums, squared(form.filter, own) * squared(form.entries, patch[0, ..., 0]))
-        expected = padded[first + i :: 2, first + j :: 2][: form.outputs, : form.outputs]
+        found = two_sided(
+            form.output_transform,
+            two_sided(form.filter_transform, own) * two_sided(form.input_transform, patch[0, ..., 0]),
+        )
+        expected = padded[first + i :: 2, first + j :: 2][: form.output_size, : form.output_size]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -93,41 +103,41 @@ def test_a_patch_yields_the_pixels_that_it_meets(number):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    count=st.integers(1, IMAGES),
+    count=st.integers(1, IMAGES_PER_WORKSPACE),
     size=st.tuples(st.integers(5, 12), st.integers(5, 12)),
     channels=st.tuples(*[st.sampled_from([32, 48, 64])] * 2),
     rectified=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_convolution(count, size, channels, rectified, seed):
+def test_stride_1_is_the_convolution(count, size, channels, rectified, seed):
     random = np.random.default_rng(seed)
     layer = Convolution(*channels, random, kernel=3, stride=1)
-    check(layer, (SAME, SAME), count, size, rectified, random, 36)
+    check(layer, (F2_3, F2_3), count, size, rectified, random, 36)
 
 
-# sizes of which not too much is beyond the image
-SMALL = st.tuples(*[st.sampled_from([6, 7])] * 2), (TO_THREE, FROM_THREE)
-LARGE = st.tuples(*[st.sampled_from([8, 14, 15, 16, 17, 24])] * 2), (TO_SMALL, TO_BIG)
+# sizes for which most of the patches lies inside the image
+SMALL = st.tuples(*[st.sampled_from([6, 7])] * 2), (DOWN_F3_2, UP_F3_2)
+LARGE = st.tuples(*[st.sampled_from([8, 14, 15, 16, 17, 24])] * 2), (DOWN_F4_2, UP_F4_2)
 
 
 @pytest.mark.parametrize(("sizes", "forms"), [SMALL, LARGE], ids=["small", "large"])
 @settings(deadline=None, max_examples=40)
 @given(
     data=st.data(),
-    count=st.integers(1, IMAGES),
+    count=st.integers(1, IMAGES_PER_WORKSPACE),
     channels=st.tuples(st.sampled_from([16, 32, 48]), st.sampled_from([32, 48, 64])),
     rectified=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_convolution_of_stride_2(sizes, forms, data, count, channels, rectified, seed):
+def test_stride_2_is_the_convolution(sizes, forms, data, count, channels, rectified, seed):
     random = np.random.default_rng(seed)
     layer = Convolution(*channels, random, kernel=4, stride=2)
-    # entries of up to 8, so more is lost than with a patch of four
-    check(layer, forms, count, data.draw(sizes), rectified, random, 36 if forms[0] == TO_THREE else 400)
+    # F(4, 2) has coefficients of up to 8 and is less accurate than F(3, 2)
+    check(layer, forms, count, data.draw(sizes), rectified, random, 36 if forms[0] == DOWN_F3_2 else 400)
 
 
 def check(layer, forms, count, size, rectified, random, growth):
-    """Forward within `growth` roundings of the largest possible sum, backward within 1e-5 of the largest gradient."""
+    """Check the output to `growth` epsilons of the sum of absolute values, gradients to 1e-5 of the largest."""
     weight, bias = layer.parameters["weight"].data, layer.parameters["bias"].data
     bias[...] = random.standard_normal(bias.size)
     channels, geometry = weight.shape[1], (layer.stride, layer.padding)
@@ -147,19 +157,19 @@ def check(layer, forms, count, size, rectified, random, growth):
 
 @settings(deadline=None, max_examples=20)
 @given(
-    count=st.integers(1, IMAGES),
+    count=st.integers(1, IMAGES_PER_WORKSPACE),
     side=st.sampled_from([(3, 0), (3, 1), (4, 0), (7, 0), (7, 1), (8, 1)]),
     channels=st.tuples(st.sampled_from([32, 48, 64]), st.sampled_from([16, 32, 48])),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_transposed_convolution(count, side, channels, seed):
-    """With a batch norm folded into it, and a ReLU, as in a decoder."""
+def test_stride_2_upwards_is_the_transposed_convolution(count, side, channels, seed):
+    """With a folded batch norm and a ReLU, as in a decoder."""
     (size, extra), random = side, np.random.default_rng(seed)
     layer, norm = TransposedConvolution(*channels, random, output_padding=extra), BatchNorm(channels[1])
     layer.parameters["bias"].data[...] = random.standard_normal(channels[1])
     norm.buffers["running_var"][...] = random.random(channels[1]) + 0.5
     norm.buffers["running_mean"][...] = random.standard_normal(channels[1])
-    forms = (TO_THREE, FROM_THREE) if size == 3 else (TO_SMALL, TO_BIG)
+    forms = (DOWN_F3_2, UP_F3_2) if size == 3 else (DOWN_F4_2, UP_F4_2)
     program = compiled(Sequential(layer, norm, ReLU()), (size, size, channels[0]), *forms[::-1])
     weight, bias = layer.parameters["weight"].data, layer.parameters["bias"].data
     x = random_images(random, count, (size, size), channels[0])
@@ -177,19 +187,19 @@ def test_it_is_the_transposed_convolution(count, side, channels, seed):
 
 
 def test_more_patches_than_a_block():
-    """Blocks and images do not begin together, and the last block is not full."""
+    """Blocks do not begin where images begin, and the last block is not full."""
     size = (9, 13)  # 5 x 7 patches
-    assert IMAGES * 35 > 2 * BLOCK
-    assert IMAGES * 35 % BLOCK
+    assert IMAGES_PER_WORKSPACE * 35 > 2 * PATCHES_PER_BLOCK
+    assert IMAGES_PER_WORKSPACE * 35 % PATCHES_PER_BLOCK
     random = np.random.default_rng(0)
     layer = Convolution(32, 32, random, kernel=3, stride=1)
-    x = random_images(random, IMAGES, size, 32)
+    x = random_images(random, IMAGES_PER_WORKSPACE, size, 32)
     expected = oracles.convolution(x, layer.parameters["weight"].data, layer.parameters["bias"].data, 1, 1)
     found = Program(Sequential(layer), (*size, 32)).evaluate(x).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_few_channels_and_wasted_patches_are_left_to_the_plain_convolution():
+def test_few_channels_and_incomplete_patches_use_the_plain_convolution():
     random = np.random.default_rng(0)
     for layer, size in (
         (Convolution(16, 16, random, kernel=4, stride=2), 14),  # few channels

@@ -1,4 +1,4 @@
-"""The layers once more in PyTorch, in evaluation mode and double precision."""
+"""All layers in PyTorch, in evaluation mode and double precision."""
 
 import numpy as np
 import torch
@@ -9,16 +9,16 @@ from hlf_np.layers import Layer
 
 
 def torch_logits(network: Layer, images: np.ndarray) -> np.ndarray:
-    """Of images (N, H, W, C); a network that is called with (N, C, H, W), as PyTorch's are."""
+    """Compute the logits of images (N, H, W, C)."""
     with torch.no_grad():
         return forward(network, torch.from_numpy(images.astype(np.float64)).permute(0, 3, 1, 2)).numpy()
 
 
 def forward(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """What the layer makes of x; layers inside are computed one by one."""
-    numbers = {name: torch.from_numpy(tensor.data.astype(np.float64)) for name, tensor in layer.parameters.items()}
-    numbers |= {name: torch.from_numpy(buffer.astype(np.float64)) for name, buffer in layer.buffers.items()}
-    weight, bias = numbers.get("weight"), numbers.get("bias")
+    """Compute a layer, recursively, for x (N, C, H, W) or (N, D)."""
+    arrays = {name: torch.from_numpy(tensor.data.astype(np.float64)) for name, tensor in layer.parameters.items()}
+    arrays |= {name: torch.from_numpy(buffer.astype(np.float64)) for name, buffer in layer.buffers.items()}
+    weight, bias = arrays.get("weight"), arrays.get("bias")
     match layer:
         case layers.Sequential():
             for inner in layer.layers:
@@ -33,7 +33,7 @@ def forward(layer: Layer, x: torch.Tensor) -> torch.Tensor:
         case layers.TransposedConvolution():
             return F.conv_transpose2d(x, weight, bias, layer.stride, layer.padding, layer.output_padding)
         case layers.BatchNorm():
-            statistics = numbers["running_mean"], numbers["running_var"]
+            statistics = arrays["running_mean"], arrays["running_var"]
             return F.batch_norm(x, *statistics, weight, bias, training=False, eps=layer.epsilon)
         case layers.ReLU():
             return F.relu(x)
@@ -51,4 +51,4 @@ def forward(layer: Layer, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1)
         case layers.Unflatten():
             return x.reshape(len(x), -1, layer.height, layer.width)
-    raise TypeError(f"no PyTorch for {type(layer).__name__}")
+    raise TypeError(f"there is no PyTorch reference for {type(layer).__name__}")

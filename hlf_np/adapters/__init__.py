@@ -1,1 +1,1 @@
-"""Our models as other libraries expect theirs; each file needs the library it is named after."""
+"""Adapters of our models to other libraries. Each file needs the library that it is named after."""

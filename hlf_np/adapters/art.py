@@ -1,8 +1,8 @@
-"""Our models for the Adversarial Robustness Toolbox (ART), so that its attacks run on them.
+"""Adapter to the Adversarial Robustness Toolbox (ART), so that its attacks run on our models.
 
-ART is an optional extra: `pip install hlf_np[art]`. What ART calls an estimator is a model together with what
-attacks need of it. Attacks that know nothing of this package are a check of ours: where they find many more adversarial
-examples, our gradients would be masked or our attack too weak (`bench/art_agreement.py`).
+ART is an optional extra: `pip install hlf_np[art]`. An ART *estimator* is a model with the methods that attacks need.
+Independently written attacks check ours: if they found many more adversarial examples, our gradients would be masked or
+our attack too weak (`bench/art_agreement.py`).
 
 ::
 
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, Integers
 from hlf_np.attacks import Objective
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_labels
 from hlf_np.data.dataset import Split
-from hlf_np.errors import UserError
 from hlf_np.layers import Sequential
 from hlf_np.models import Model
+from hlf_np.support.arrays import Array, Floats, Integers
+from hlf_np.support.checks import check_choice, check_labels
+from hlf_np.support.errors import UserError
 from hlf_np.training import train
 
 try:
@@ -37,25 +37,27 @@ except ImportError as error:
 
 
 class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, NeuralNetworkMixin, BaseEstimator):
-    """A model as an ART estimator: logits, and gradients from our autodiff.
+    """A model as an ART estimator, with logits and with gradients by autodiff.
 
-    Images are channels last, (N, H, W, C); whatever type ART makes of them becomes float32. They may lie outside of
-    [0, 1], as attacks go there on their way; only the training images of `fit` must not. Labels are one-hot rows
-    (N, classes) or indices, (N,) or (N, 1).
+    Images are channels last, (N, H, W, C), and converted to float32. Except in `fit`, they may lie outside [0, 1], as
+    attacks leave that range on their way. Labels are one-hot rows (N, classes) or indices, (N,) or (N, 1).
 
     Parameters
     ----------
-    model : attacked in evaluation mode.
-    objective : the loss that attacks ascend, a name of `attacks.Objective` but "kl": ART does not say for which images
-        the predictions are that it compares with. ART's AutoPGD takes it with `loss_type=None`.
+    model : Model
+        The classifier, attacked in evaluation mode.
+    objective : {"cross-entropy", "margin", "dlr"}
+        The loss that attacks ascend, see `attacks.Objective`. ("kl" is not supported, because ART does not pass the
+        original images.) ART's AutoPGD uses it with `loss_type=None`.
 
     Raises
     ------
-    UserError : for an unknown objective; from every method for images of another shape or not finite, and for labels
-        that do not fit.
+    UserError
+        If the objective is unknown. All methods raise it if images have another shape or are not finite, or labels are
+        invalid.
     """
 
-    estimator_params = ("model", "objective", "clip_values")  # no defences of ART's: they would have no effect here
+    estimator_params = ("model", "objective", "clip_values")  # not ART's defences, which would have no effect
 
     def __init__(self, model: Model, objective: str = "cross-entropy") -> None:
         super().__init__(model=model, clip_values=(0.0, 1.0), channels_first=False, preprocessing=None)
@@ -75,7 +77,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         return self.model.image_shape  # type: ignore[no-any-return]
 
     def predict(self, x: Array, batch_size: int = 128, **kwargs: Any) -> Floats:
-        """Logits (N, classes)."""
+        """Compute the logits (N, classes)."""
         return self.model.evaluate(self._images(x))  # type: ignore[no-any-return]
 
     def fit(self, x: Array, y: Array, batch_size: int = 100, nb_epochs: int = 20, **kwargs: Any) -> None:
@@ -83,7 +85,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         train(self.model, Split(self._images(x), self._labels(y, len(x))), epochs=nb_epochs, batch_size=batch_size)
 
     def compute_loss(self, x: Array, y: Array, reduction: str = "none", **kwargs: Any) -> Floats:
-        """The objective of each image, (N,), or its "mean" or "sum"."""
+        """Compute the objective of each image, (N,), or its "mean" or "sum"."""
         reductions: dict[str, Callable[[Floats], Floats]] = {"none": np.asarray, "mean": np.mean, "sum": np.sum}
         if reduction not in reductions:
             raise UserError(f"unknown reduction {reduction!r}: use one of {', '.join(reductions)}")
@@ -91,7 +93,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         return np.asarray(reductions[reduction](losses))
 
     def loss_gradient(self, x: Array, y: Array, batch_size: int = 128, **kwargs: Any) -> Floats:
-        """The gradient of each image's objective to its pixels, (N, H, W, C)."""
+        """Compute the gradient of each image's objective with respect to its pixels, (N, H, W, C)."""
 
         def gradient(part: Floats, labels: Integers) -> Floats:
             images = Tensor(part, requires_grad=True)
@@ -104,20 +106,20 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
     def class_gradient(
         self, x: Array, label: int | list[int] | Array | None = None, batch_size: int = 128, **kwargs: Any
     ) -> Floats:
-        """The gradients of logits to the pixels, (N, classes, H, W, C).
+        """Compute the gradients of the logits with respect to the pixels, (N, classes, H, W, C).
 
-        Of one class only, (N, 1, H, W, C), where `label` names it, for all images or for each.
+        With a `label` (one for all images, or one for each) only that class's gradient is computed, (N, 1, H, W, C).
         """
         if label is None:
             columns = np.tile(np.arange(self.nb_classes), (len(x), 1))
         else:
             columns = self._labels(np.full(len(x), label) if np.ndim(label) == 0 else label, len(x))[:, None]
 
-        def gradient(part: Floats, wanted: Integers) -> Floats:
+        def gradient(part: Floats, columns: Integers) -> Floats:
             images = Tensor(part, requires_grad=True)
             logits = self.model.forward(images)
             gradients: list[Floats] = []
-            for column in wanted.T:
+            for column in columns.T:
                 images.gradient = None
                 logits.backward(np.eye(self.nb_classes, dtype=np.float32)[column])
                 assert images.gradient is not None
@@ -128,42 +130,45 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
     @property
     def layer_names(self) -> list[str]:
-        """The names that `get_activations` knows, in the order of the network."""
+        """The names of the network's layers, in their order."""
         return list(self.model.network.children())
 
     def get_activations(self, x: Array, layer: int | str, batch_size: int = 128, framework: bool = False) -> Floats:
-        """What the network's layer of this number or name gives, (N, ...); -1 is the last layer.
+        """Compute the output (N, ...) of a layer, given by its index or name; -1 is the last layer.
 
-        A number beyond the last layer is taken for the last, with a warning.
+        An index beyond the last layer selects the last, with a warning.
 
         Raises
         ------
-        UserError : if there is no such layer.
+        UserError
+            If there is no such layer.
         """
         names = self.layer_names
         if isinstance(layer, int | np.integer) and layer >= len(names):
-            warnings.warn(f"the network has no layer {layer}: layer {len(names) - 1}, the last, is taken", stacklevel=2)
+            warnings.warn(f"the network has no layer {layer}: layer {len(names) - 1}, the last, is used", stacklevel=2)
             layer = -1
         if isinstance(layer, int | np.integer) and -len(names) <= layer < len(names):
-            number = int(layer) % len(names)
+            index = int(layer) % len(names)
         elif layer in names:
-            number = names.index(layer)
+            index = names.index(layer)
         else:
-            known = f"a number from {-len(names)} to {len(names) - 1}, or a name in `layer_names`"
-            raise UserError(f"the network has no layer {layer!r}: use {known}")
-        front = Sequential(*self.model.network.layers[: number + 1])
-        return _in_batches(lambda part: front(Tensor(part)).data, batch_size, self._images(x))
+            valid = f"an index from {-len(names)} to {len(names) - 1}, or a name in `layer_names`"
+            raise UserError(f"the network has no layer {layer!r}: use {valid}")
+        layers = Sequential(*self.model.network.layers[: index + 1])
+        return _in_batches(lambda part: layers(Tensor(part)).data, batch_size, self._images(x))
 
     def _images(self, x: Array) -> Floats:
+        """Convert images to contiguous float32 (N, H, W, C)."""
         images = np.ascontiguousarray(x, np.float32)
         if images.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
             raise UserError(f"images must have shape (N, {expected}), not {images.shape}: channels come last")
         if not np.isfinite(images).all():
-            raise UserError("images hold NaN or infinite values: look at what the attack was given, and at its step")
+            raise UserError("images contain NaN or infinite values: check the input and the step size of the attack")
         return images
 
     def _labels(self, y: Array | list[int] | int, count: int) -> Integers:
+        """Convert labels to int64 (count,)."""
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] not in (1, self.nb_classes):
             raise UserError(f"one-hot labels must have {self.nb_classes} columns, one for each class, not {y.shape[1]}")
@@ -172,14 +177,17 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
 
 def _objective(name: str) -> Objective:
+    """Return the objective of this name."""
     objective = check_choice("objective", name, Objective)
     if objective is Objective.DIVERGENCE:
-        raise UserError("the objective kl is not for ART, which does not tell the given images: use cross-entropy")
+        raise UserError(
+            "ART does not support the objective kl, as it does not pass the original images: use cross-entropy"
+        )
     return objective
 
 
 def _in_batches(function: Callable[..., Floats], size: int, *arrays: Array) -> Floats:
-    """What a function gives for a few images at a time, one after another."""
+    """Apply a function to up to `size` rows of the arrays at a time, and concatenate the results."""
     cuts = range(size, len(arrays[0]), size)
     parts = zip(*(np.split(array, cuts) for array in arrays), strict=True)
     return np.concatenate([function(*part) for part in parts])

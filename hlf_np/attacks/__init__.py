@@ -1,13 +1,16 @@
-"""Attacks: projected gradient ascent in any perturbation space, and what goes beyond it; one file each."""
+"""Attacks on classifiers, one file each: projected gradient ascent (`pgd`) in any perturbation space, and others.
 
-from hlf_np.attacks.ascent import FGSM, PGD, Rule, Start, fgsm, pgd
+`pgd` and `carlini_wagner` are functions here, which shadow the modules of the same names.
+"""
+
 from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate, checked_result
 from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
+from hlf_np.attacks.carlini_wagner import CarliniWagner, carlini_wagner
 from hlf_np.attacks.objectives import Objective
-from hlf_np.attacks.smallest import CarliniWagner, carlini_wagner
+from hlf_np.attacks.pgd import FGSM, PGD, Rule, Start, fgsm, pgd
 from hlf_np.engine import Engine
 
-# What `python -m hlf_np attack` offers.
+# The attacks that `python -m hlf_np attack` offers.
 ATTACKS: tuple[Attack, ...] = (PGD(), FGSM(), CarliniWagner(), RandomSearch())
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What an attack is: whatever finds, for every image of a split, an adversarial example within a space."""
+"""The interface of attacks: `Attack` searches a space for an adversarial example of every image of a split."""
 
 import math
 from dataclasses import dataclass
@@ -6,25 +6,33 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers
-from hlf_np.checks import check_images
 from hlf_np.data.dataset import Codes, Split
-from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.spaces import Chart, ImageBall, Space
+from hlf_np.support.arrays import Booleans, Floats, Integers
+from hlf_np.support.checks import check_images
+from hlf_np.support.errors import UserError
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack found.
+    """The result of an attack on N images.
 
-    images : (N, H, W, C) float32, the final images: valid and inside the space.
-    perturbations : (N, ...) float32, of the codes; for `ImageBall`, images minus originals. Their norms are at most
-        epsilon, rounding included.
-    success : (N,) bool; exactly `model.predict(images) != labels`.
-    iterations : (N,) int64, how many steps led to `images`.
-    loss : (N,) float32, the attack's objective at `images`.
-    restart_success : (restarts, N) bool, whether each restart succeeded.
+    Attributes
+    ----------
+    images : ndarray of float32, shape (N, H, W, C)
+        The final images, valid and inside the space.
+    perturbations : ndarray of float32, shape (N, ...)
+        Final minus original codes; for `ImageBall`, final minus original images. Their norms are at most epsilon,
+        rounding included.
+    success : ndarray of bool, shape (N,)
+        Exactly `model.predict(images) != labels`.
+    iterations : ndarray of int64, shape (N,)
+        The number of steps that led to `images`.
+    loss : ndarray of float32, shape (N,)
+        The attack's objective at `images`.
+    restart_success : ndarray of bool, shape (restarts, N)
+        Whether each restart succeeded.
     """
 
     images: Floats
@@ -36,68 +44,130 @@ class AttackResult:
 
 
 class Attack(Protocol):
-    """One call attacks a whole split. `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks."""
+    """An attack: one call of `find` attacks a whole split.
+
+    `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks.
+    """
 
     @property
     def name(self) -> str:
-        """On the command line and, where a run measures it, at the beginning of its columns."""
+        """Name on the command line, and prefix of result columns where a run measures the attack."""
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Adversarial examples of all images of a split.
+        """Search for an adversarial example of every image of a split.
 
-        model : attacked in evaluation mode.
-        split : images, labels and, for spaces that need them, codes. An image that is misclassified from the start
+        Parameters
+        ----------
+        model : Model
+            The classifier, attacked in evaluation mode.
+        split : Split
+            Images, labels and, for spaces that need them, codes. An image that is misclassified without a perturbation
             counts as a success.
-        space : the allowed perturbations.
-        seed : of all that is random.
+        space : Space
+            The allowed perturbations.
+        seed : int
+            Seed of all random choices.
+
+        Returns
+        -------
+        AttackResult
+            One entry per image, in the order of the split.
         """
 
 
 def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
-    """A space's chart of images; UserError unless it starts at a float32 code of each image, within its box."""
+    """Return `space.chart(images, labels, codes)` after checking it.
+
+    Parameters
+    ----------
+    space : Space
+        The space, which may come from a plugin.
+    images : ndarray of float32, shape (N, H, W, C)
+        Images in [0, 1].
+    labels : ndarray of int64, shape (N,)
+        Their classes.
+    codes : Codes or None
+        Their codes on the true manifold, if known.
+
+    Returns
+    -------
+    Chart
+        The space around the images.
+
+    Raises
+    ------
+    UserError
+        If the chart does not start at one float32 code per image, inside its box.
+    """
     chart = space.chart(images, labels, codes)
     inside = (chart.start >= chart.lower) & (chart.start <= chart.upper)  # NaN compares false
     if len(chart.start) != len(images) or chart.start.dtype != np.float32 or not np.all(inside):
-        problem = f"{chart.start.shape} {chart.start.dtype}" if np.all(inside) else "codes outside of its box, or NaN"
+        problem = f"{chart.start.shape} {chart.start.dtype}" if np.all(inside) else "codes outside its box, or NaN"
         raise UserError(f"{type(space).__name__}.chart must start at a float32 code of each image: not {problem}")
     return chart
 
 
-def checked_result(attack: Attack, found: AttackResult, model: Model, split: Split, space: Space) -> AttackResult:
-    """What an attack that anybody may have written found, if it is what `AttackResult` says.
+def checked_result(attack: Attack, result: AttackResult, model: Model, split: Split, space: Space) -> AttackResult:
+    """Return the result of an attack, which may come from a plugin, after checking it.
+
+    Parameters
+    ----------
+    attack : Attack
+        The attack, for its name.
+    result : AttackResult
+        What its method `find` returned.
+    model : Model
+        The attacked model.
+    split : Split
+        The attacked images.
+    space : Space
+        The allowed perturbations.
+
+    Returns
+    -------
+    AttackResult
+        The same result.
 
     Raises
     ------
-    UserError : for another type, images that are none or outside of the space, and successes that are none.
+    UserError
+        If it is not an `AttackResult`, its images are invalid or outside the space, or its successes are wrong.
     """
     name = f"attack {attack.name}"
-    if not isinstance(found, AttackResult):
-        raise UserError(f"{name} gave {type(found).__name__}: `find` must return an AttackResult")
+    if not isinstance(result, AttackResult):
+        raise UserError(f"{name} returned {type(result).__name__}: `find` must return an AttackResult")
     try:
-        images = check_images(found.images, model.image_shape)
+        images = check_images(result.images, model.image_shape)
     except UserError as error:
-        raise UserError(f"{name} gave no images: {error}") from None
+        raise UserError(f"{name} returned invalid images: {error}") from None
     if len(images) != len(split):
-        raise UserError(f"{name} gave {len(images)} images for {len(split)}: return one for each, in their order")
-    moved = images - split.images if isinstance(space, ImageBall) else found.perturbations
-    farthest = float(space.norm.of(moved).max(initial=0)) if len(moved) else 0.0
-    if not farthest <= space.epsilon * (1 + 1e-5) + 1e-6:
-        raise UserError(f"{name} went {farthest:.3g} far, but epsilon is {space.epsilon:g}: use space.project")
-    wrong = model.predict(images) != split.labels
-    restarts = np.asarray(found.restart_success)
+        raise UserError(f"{name} returned {len(images)} images for {len(split)}: return one for each, in their order")
+    perturbations = images - split.images if isinstance(space, ImageBall) else result.perturbations
+    largest_norm = float(space.norm.of(perturbations).max(initial=0)) if len(perturbations) else 0.0
+    if not largest_norm <= space.epsilon * (1 + 1e-5) + 1e-6:
+        raise UserError(
+            f"{name} returned a perturbation of norm {largest_norm:.3g}, but epsilon is {space.epsilon:g}:"
+            " use space.project"
+        )
+    misclassified = model.predict(images) != split.labels
+    restarts = np.asarray(result.restart_success)
     if restarts.dtype != bool or restarts.ndim != 2 or restarts.shape[1] != len(split):
-        raise UserError(f"{name} must say in restart_success, (restarts, N) bool, where each restart succeeded")
-    if not np.array_equal(found.success, wrong):
-        raise UserError(f"{name} must say in `success` exactly where model.predict(images) is not the label")
-    return found
+        raise UserError(f"{name} must set restart_success, bool of shape (restarts, N), to the success of each restart")
+    if not np.array_equal(result.success, misclassified):
+        raise UserError(f"{name} must set `success` to exactly model.predict(images) != labels")
+    return result
 
 
 @dataclass(frozen=True)
 class SuccessRate:
     """Successful attacks as a fraction of the images that are classified correctly without one.
 
-    average : over restarts, as the paper's released code reports it.
-    worst : an image counts if any restart succeeded.
+    Attributes
+    ----------
+    average : float
+        The mean over restarts, as in the paper's released code.
+    worst : float
+        The fraction of images for which any restart succeeded.
 
     Examples
     --------
@@ -114,7 +184,7 @@ class SuccessRate:
 
     @classmethod
     def of(cls, result: AttackResult) -> Self:
-        """The rates of an attack on correctly classified images; NaN if there were none."""
+        """Return the rates of an attack on correctly classified images; NaN if there are none."""
         if not len(result.success):
             return cls(math.nan, math.nan)
         return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))

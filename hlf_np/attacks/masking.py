@@ -1,16 +1,16 @@
-"""Does a model resist attacks, or does it only hide its gradients?
+"""Diagnostics of gradient masking: does a model resist attacks, or does it only hide its gradients?
 
-Attacks of this package follow gradients. A model whose gradients vanish, or point nowhere, stops them without being
-robust: its gradients are *masked*. Layers that round do this, and logits so large that the softmax saturates. There
-are signs of it (Athalye et al., 2018; Croce and Hein, 2020), which `look_for` measures:
+The attacks of this package follow gradients. A model whose gradients vanish or are misleading defeats them without
+being robust: its gradients are *masked*. Layers that round have this effect, and so do logits so large that the softmax
+saturates. `diagnose_masking` measures known signs (Athalye et al., 2018; Croce and Hein, 2020):
 
-- the loss has no gradient at many images;
-- attacks that do not use the model's gradients find more than those that do;
-- a larger ball does not make attacks more successful. In one of size 1 lies every image there is, so that close to all
-  attacks must succeed.
+- the gradient of the loss vanishes at many images;
+- attacks without the model's gradients succeed more often than attacks with them;
+- a larger ball does not make attacks more successful. A ball of L_inf radius 1 contains every image, so almost all
+  attacks must succeed there.
 
-None of them proves that gradients are masked, and a model without them may still mask its gradients. Whoever gets a
-warning should not trust the success rates before it is explained.
+None of them proves that gradients are masked, and a model may mask its gradients without them. After a warning, do not
+trust the success rates of attacks until the warning is explained.
 """
 
 import math
@@ -19,72 +19,97 @@ from itertools import pairwise
 
 import numpy as np
 
-from hlf_np.arrays import Booleans, batches
-from hlf_np.attacks.ascent import IMAGES_PER_BATCH, PGD, Rule
 from hlf_np.attacks.black_box import random_search, transfer
+from hlf_np.attacks.pgd import IMAGES_PER_BATCH, PGD, Rule
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
-from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import ImageBall
+from hlf_np.support.arrays import Booleans, batches
+from hlf_np.support.errors import UserError
 
-NEGLIGIBLE = 1e-8  # Adam's epsilon: along smaller gradients its steps shrink to nothing
-SOME = 0.1  # share of images without a gradient that is worth a warning
-LUCK = 0.02  # difference of two rates that is not
-NEARLY_ALL = 0.95  # rate that attacks should reach where every image is allowed
-LARGEST = 1.0  # L_inf distance of any two images
+NEGLIGIBLE_GRADIENT = 1e-8  # per pixel; Adam's epsilon: steps along smaller gradients shrink to nothing
+MAX_VANISHING_RATE = 0.1  # fraction of images with vanishing gradient
+RATE_TOLERANCE = 0.02  # smaller differences between two success rates are attributed to chance
+TOLERANCE_IN_IMAGES = 2  # and so are differences of up to two images
+UNRESTRICTED_EPSILON = 1.0  # L_inf radius of a ball that contains every image
+MIN_UNRESTRICTED_RATE = 0.95  # success rate that attacks should reach there
 
 
 @dataclass(frozen=True)
-class Signs:
-    """What `look_for` measured; rates are fractions of `count` images.
+class MaskingDiagnostics:
+    """The measurements of `diagnose_masking`; rates are fractions of `count` images.
 
-    vanished : images where no entry of the loss gradient is above `NEGLIGIBLE`.
-    white_box : images that `thorough` gradient attacks fool, in any restart.
-    searched : that random search fools.
-    transferred : that adversarial examples of another model fool; NaN without one.
-    growth : (epsilon, rate) of gradient attacks in larger and larger balls.
+    Attributes
+    ----------
+    count : int
+        The number of images.
+    vanishing : float
+        The rate of images where no entry of the loss gradient exceeds `NEGLIGIBLE_GRADIENT`.
+    white_box : float
+        The success rate of `thorough` gradient attacks, counting an image if any restart succeeds.
+    random_search : float
+        The success rate of random search.
+    transfer : float
+        The success rate of adversarial examples for another model; NaN without one.
+    growth : tuple of (epsilon, rate)
+        The success rates of gradient attacks in balls of increasing radius.
     """
 
     count: int
-    vanished: float
+    vanishing: float
     white_box: float
-    searched: float
-    transferred: float
+    random_search: float
+    transfer: float
     growth: tuple[tuple[float, float], ...]
 
     def warnings(self) -> list[str]:
-        """A sentence for each sign of masked gradients; none for an ordinary model."""
-        luck, found = max(LUCK, 2 / max(1, self.count)), []  # of a few images, two may be luck
-        if self.vanished > SOME:
-            found.append(f"the loss has no gradient at {self.vanished:.1%} of the images")
-        for name, rate in (("random search", self.searched), ("another model's examples", self.transferred)):
-            if rate > self.white_box + luck:
-                found.append(f"success is {rate:.1%} for {name} and only {self.white_box:.1%} along gradients")
+        """Return a sentence for each sign of masked gradients; an empty list for an ordinary model."""
+        tolerance, warnings = max(RATE_TOLERANCE, TOLERANCE_IN_IMAGES / max(1, self.count)), []
+        if self.vanishing > MAX_VANISHING_RATE:
+            warnings.append(f"the loss has no gradient at {self.vanishing:.1%} of the images")
+        for name, rate in (("random search", self.random_search), ("another model's examples", self.transfer)):
+            if rate > self.white_box + tolerance:
+                warnings.append(f"success is {rate:.1%} for {name} but only {self.white_box:.1%} for gradient attacks")
         for (smaller, before), (larger, after) in pairwise(self.growth):
-            if after < before - luck:
-                found.append(f"success falls from {before:.1%} at epsilon {smaller:.2g} to {after:.1%} at {larger:.2g}")
+            if after < before - tolerance:
+                warnings.append(
+                    f"success falls from {before:.1%} at epsilon {smaller:.2g} to {after:.1%} at {larger:.2g}"
+                )
         epsilon, rate = self.growth[-1]
-        if epsilon >= LARGEST and rate < NEARLY_ALL - luck:
-            found.append(f"success is only {rate:.1%} at epsilon {epsilon:.2g}, where every image is allowed")
-        return found
+        if epsilon >= UNRESTRICTED_EPSILON and rate < MIN_UNRESTRICTED_RATE - tolerance:
+            warnings.append(f"success is only {rate:.1%} at epsilon {epsilon:.2g}, where every image is allowed")
+        return warnings
 
 
-def look_for(model: Model, split: Split, epsilon: float = 0.3, source: Model | None = None, seed: int = 0) -> Signs:
+def diagnose_masking(
+    model: Model, split: Split, epsilon: float = 0.3, source: Model | None = None, seed: int = 0
+) -> MaskingDiagnostics:
     """Measure signs of masked gradients.
 
     Parameters
     ----------
-    model : attacked in evaluation mode.
-    split : images that it classifies correctly; 200 are enough.
-    epsilon : size of the regular perturbations, L_inf.
-    source : another model, trained on the same task, whose adversarial examples are tried too.
-    seed : of every random choice.
+    model : Model
+        The classifier, attacked in evaluation mode.
+    split : Split
+        Images that the model classifies correctly; 200 are enough.
+    epsilon : float
+        Largest L_inf norm of perturbations of the image.
+    source : Model, optional
+        Another model, trained on the same task, for the transfer attack.
+    seed : int
+        Seed of all random choices.
+
+    Returns
+    -------
+    MaskingDiagnostics
+        The measurements; see `MaskingDiagnostics.warnings`.
 
     Raises
     ------
-    UserError : for bad images, labels or settings, or no images.
+    UserError
+        If images, labels or settings are invalid, or there are no images.
 
     Examples
     --------
@@ -92,48 +117,52 @@ def look_for(model: Model, split: Split, epsilon: float = 0.3, source: Model | N
     >>> data, model = hlf.data.load_fonts(200, 30, difficulty="easy"), hlf.models.cnn()
     >>> log = hlf.training.train(model, data.train, epochs=3)
     >>> right = data.test.take(model.predict(data.test.images) == data.test.labels)
-    >>> look_for(model, right).warnings()
+    >>> diagnose_masking(model, right).warnings()
     []
     """
     if not len(split):
-        raise UserError("there are no images to look for masked gradients on: give some that are classified correctly")
+        raise UserError("there are no images to diagnose masked gradients on: give some that are classified correctly")
     split = split.checked(model.classes, model.image_shape)
-    space, transferred = ImageBall(epsilon), math.nan
+    space, transfer_rate = ImageBall(epsilon), math.nan
     if source is not None:
-        _, shown = transfer(source, model, split, space, thorough(epsilon), seed)
-        transferred = float(shown.success.sum() / len(split))
-    epsilons = np.linspace(epsilon, LARGEST, 4).tolist() if epsilon < LARGEST else [epsilon]
-    growth = [(each, _rate(thorough(each).find(model, split, ImageBall(each), seed).success)) for each in epsilons]
-    return Signs(
-        len(split),
-        _rate(_without_gradient(model, split)),
-        growth[0][1],
-        _rate(random_search(model, split.images, split.labels, space, seed=seed).success),
-        transferred,
-        tuple(growth),
+        _, result = transfer(source, model, split, space, thorough(epsilon), seed)
+        transfer_rate = float(result.success.sum() / len(split))
+    epsilons = np.linspace(epsilon, UNRESTRICTED_EPSILON, 4).tolist() if epsilon < UNRESTRICTED_EPSILON else [epsilon]
+    growth = [
+        (radius, _rate(thorough(radius).find(model, split, ImageBall(radius), seed).success)) for radius in epsilons
+    ]
+    return MaskingDiagnostics(
+        count=len(split),
+        vanishing=_rate(_vanishing_gradients(model, split)),
+        white_box=growth[0][1],
+        random_search=_rate(random_search(model, split.images, split.labels, space, seed=seed).success),
+        transfer=transfer_rate,
+        growth=tuple(growth),
     )
 
 
 def thorough(epsilon: float) -> PGD:
-    """An attack that crosses a ball of this size four times over.
+    """Return an attack whose steps add up to four times the radius of the ball.
 
-    The paper's attack does not: 40 steps of Adam, 0.005 each, end at most 0.2 from where they start. What it misses at
-    epsilon 0.3 must not be blamed on the gradients.
+    The paper's attack does not cross the ball: its 40 Adam steps of 0.005 end at most 0.2 from their start. What it
+    misses at epsilon 0.3 must not be blamed on the gradients.
     """
     return PGD(steps=40, step_size=epsilon / 10, rule=Rule.SIGN, restarts=2)
 
 
-def _rate(which: Booleans) -> float:
-    return float(which.mean())
+def _rate(flags: Booleans) -> float:
+    """Return the fraction of true entries."""
+    return float(flags.mean())
 
 
-def _without_gradient(model: Model, split: Split) -> Booleans:
-    """Where the loss gradient is negligible in every pixel, (N,)."""
-    vanished: list[Booleans] = []
+def _vanishing_gradients(model: Model, split: Split) -> Booleans:
+    """Return for each image whether the loss gradient is negligible in every pixel, (N,)."""
+    vanishing: list[Booleans] = []
     for rows in batches(len(split), IMAGES_PER_BATCH):
         part = split.take(rows)
         images = Tensor(part.images, requires_grad=True)
         cross_entropy(model.forward(images), part.labels).backward()
         assert images.gradient is not None
-        vanished.append(np.asarray((np.abs(np.nan_to_num(images.gradient)) <= NEGLIGIBLE).all(axis=(1, 2, 3))))
-    return np.concatenate(vanished)
+        negligible = np.abs(np.nan_to_num(images.gradient)) <= NEGLIGIBLE_GRADIENT
+        vanishing.append(np.asarray(negligible.all(axis=(1, 2, 3))))
+    return np.concatenate(vanishing)

@@ -1,7 +1,7 @@
-"""What an attack maximises: how far the logits are from *targets*, the labels or what the model said before.
+"""Objectives that attacks maximise: functions of the logits and of *targets*, the labels or the original predictions.
 
-The cross-entropy is the paper's. It flattens where a model is very sure, and there its gradient is lost
-in rounding; the margin does not, because it is piecewise linear in the logits. The divergence asks for no label.
+The paper uses the cross-entropy. Where a model is very confident it saturates, and its gradient is lost in rounding.
+The margin is piecewise linear in the logits and does not saturate. The divergence needs no labels.
 """
 
 from collections.abc import Callable
@@ -10,22 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.errors import UserError
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, kl_divergence
 from hlf_np.operations.losses import log_softmax
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.errors import UserError
 
 Targets = Integers | Floats
 
 
 def margin(logits: Tensor, labels: Integers) -> Tensor:
-    """max_{k != y} f_k - f_y for each row: positive exactly where the predicted label is not y.
+    """Compute max_{k != y} f_k - f_y for each row, positive exactly where the predicted label is not y.
 
     The gradient is +1 for the strongest other class and -1 for the label.
 
-    logits : (N, classes), at least two classes; labels : (N,) int64. Returns (N,) margins.
+    Parameters
+    ----------
+    logits : Tensor, shape (N, classes)
+        At least two classes.
+    labels : ndarray of int64, shape (N,)
+        The class y of each row.
+
+    Returns
+    -------
+    Tensor, shape (N,)
+        The margins.
     """
     rows = np.arange(len(labels))
     others = logits.data.copy()
@@ -42,25 +52,41 @@ def margin(logits: Tensor, labels: Integers) -> Tensor:
 
 
 def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
-    """The margin over the distance of the largest from the third largest logit: DLR, for at least three classes.
+    """Compute the margin divided by the difference of the largest and the third largest logit (DLR).
 
-    Logits that are scaled or shifted as a whole leave it unchanged, so that no model can hide by being sure of itself.
-    With u the margin, v = z_1 - z_3 that distance, and e_k the k-th unit vector, the gradient of u / v is::
+    The ratio does not change when the logits are scaled or shifted as a whole, so large logits cannot mask gradients.
+    With u the margin, v = z_1 - z_3 that difference, and e_k the k-th unit vector, the gradient of u / v is::
 
         (e_k - e_y) / v - u (e_1 - e_3) / v^2
 
-    logits : (N, classes); labels : (N,) int64. UserError for fewer than three classes.
-    Returns (N,) ratios, positive exactly where the predicted label is not y.
+    Parameters
+    ----------
+    logits : Tensor, shape (N, classes)
+        At least three classes.
+    labels : ndarray of int64, shape (N,)
+        The class y of each row.
 
-    Source: Croce and Hein, 2020.
+    Returns
+    -------
+    Tensor, shape (N,)
+        The ratios, positive exactly where the predicted label is not y.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than three classes.
+
+    References
+    ----------
+    Croce and Hein, 2020.
     """
     if logits.shape[1] < 3:
         raise UserError("the objective dlr needs at least three classes: use cross-entropy or margin")
-    above = margin(logits, labels)
+    margins = margin(logits, labels)
     rows, order = np.arange(len(labels)), logits.data.argsort(axis=1)
     first, third = order[:, -1], order[:, -3]
     spread = logits.data[rows, first] - logits.data[rows, third] + logits.data.dtype.type(1e-12)
-    ratios = above.data / spread
+    ratios = margins.data / spread
 
     def backward(g: Floats) -> tuple[Floats, Floats]:
         d_logits = np.zeros_like(logits.data)
@@ -68,21 +94,36 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
         d_logits[rows, third] = g * ratios / spread
         return g / spread, d_logits
 
-    return Tensor.result(ratios, (above, logits), backward)
+    return Tensor.result(ratios, (margins, logits), backward)
 
 
 def divergence(logits: Tensor, targets: Floats) -> Tensor:
-    """KL(p || softmax(logits)) for each row, p = exp(targets) fixed: the gradient is softmax(logits) - p.
+    """Compute KL(p || softmax(logits)) for each row, where p = exp(targets) is constant.
 
-    It is 0 and flat where nothing is perturbed: an ascent that starts there follows rounding errors.
+    The gradient with respect to the logits is softmax(logits) - p. Without a perturbation both are 0, so an ascent that
+    starts there follows rounding errors.
 
-    Source: Zhang et al., 2019, the inner maximisation of TRADES.
+    Parameters
+    ----------
+    logits : Tensor, shape (N, classes)
+        Logits of the perturbed images.
+    targets : ndarray of floats, shape (N, classes)
+        Log probabilities of the original images.
+
+    Returns
+    -------
+    Tensor, shape (N,)
+        The divergences.
+
+    References
+    ----------
+    Zhang et al., 2019: the inner maximisation of TRADES.
     """
     return kl_divergence(Tensor(targets), logits)
 
 
 class Objective(StrEnum):
-    """The function of logits and targets that an attack maximises."""
+    """The objective that an attack maximises, a function of logits and targets."""
 
     CROSS_ENTROPY = "cross-entropy"
     MARGIN = "margin"
@@ -90,14 +131,27 @@ class Objective(StrEnum):
     DIVERGENCE = "kl"
 
     def targets(self, model: Model, images: Floats, labels: Integers) -> Targets:
-        """What it compares the logits of perturbed images with: the labels (N,) of the given images (N, H, W, C).
+        """Return what the logits of perturbed images are compared with.
 
-        For the divergence the logarithms (N, classes) of what the model, in evaluation mode, predicts for them.
+        Parameters
+        ----------
+        model : Model
+            The classifier, in evaluation mode.
+        images : ndarray of float32, shape (N, H, W, C)
+            The original images.
+        labels : ndarray of int64, shape (N,)
+            Their classes.
+
+        Returns
+        -------
+        ndarray
+            The labels or, for the divergence, the log probabilities (N, classes) that the model predicts for the
+            original images.
         """
         return log_softmax(model.logits(images)) if self is Objective.DIVERGENCE else labels
 
     def of(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Its value for each image, (N, classes) and `targets` to (N,)."""
+        """Compute the objective of each image, (N,), from logits (N, classes) and `targets`."""
         return _FUNCTIONS[self](logits, targets)
 
 

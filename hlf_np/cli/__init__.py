@@ -1,4 +1,4 @@
-"""The command line. What a command needs is imported when it runs, so that `--help` answers at once."""
+"""The command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hlf_np import __version__
 from hlf_np.cli.grid import report, run
 from hlf_np.cli.single import attack, evaluate, train
 from hlf_np.cli.tools import bench, fonts
-from hlf_np.errors import UserError
-from hlf_np.experiments.plugins import plugin_errors
+from hlf_np.experiments.configuration.plugins import plugin_errors
+from hlf_np.support.errors import UserError
 
 PROGRAM = "python -m hlf_np"
 
@@ -25,9 +25,9 @@ PROGRAM = "python -m hlf_np"
 def cli() -> None:
     """Are accurate and robust models possible?
 
-    Trains small networks normally and on adversarial examples, attacks them, and shows how robustness
-    and generalization go together: "Disentangling Adversarial Robustness and Generalization" (CVPR 2019)
-    on the CPU.
+    Trains small networks with and without adversarial examples, attacks them, and reports how robustness and
+    generalization are related: the experiment of "Disentangling Adversarial Robustness and Generalization"
+    (Stutz, Hein and Schiele, CVPR 2019), on the CPU.
     """
 
 
@@ -40,10 +40,13 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake ends in one line and exit code 2, an interruption in one line and 130."""
+    """Run the command line.
+
+    Errors that the user can correct end with a one-line message and exit code 2, interruptions with exit code 130.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of names that it cannot write, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that cannot be encoded, as on stderr
     try:
         with plugin_errors():
             cli.main(prog_name=PROGRAM, standalone_mode=False)
@@ -51,22 +54,22 @@ def main() -> None:
         click.echo(help_shown.format_message())
         sys.exit(2)
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else PROGRAM
-        _fail(f"{error.format_message().rstrip('.')}: see `{where} --help`")
+        command_path = error.ctx.command_path if error.ctx else PROGRAM
+        _fail(f"{error.format_message().rstrip('.')}: see `{command_path} --help`")
     except (UserError, click.ClickException) as error:
         _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except (KeyboardInterrupt, click.Abort):
-        resume = ": what is finished is stored; the same command goes on from there" if "run" in sys.argv[1:2] else ""
-        click.echo(f"Interrupted{resume}.", err=True)  # click has ended the line before
+        resume = ": finished work is stored; repeat the command to resume" if "run" in sys.argv[1:2] else ""
+        click.echo(f"Interrupted{resume}.", err=True)  # click has already ended the previous line
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; do not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
         sys.exit(1)
     except MemoryError:
-        _fail("there is not enough memory for this: choose smaller networks, or fewer images")
-    except OSError as error:  # such as a full disk where kernels are cached
-        where = error.filename or "a file"
-        _fail(f"cannot read or write {where} ({error.strerror}): free some space or choose another place")
+        _fail("out of memory: choose smaller networks or fewer images")
+    except OSError as error:  # such as a full disk when a kernel is cached
+        path = error.filename or "a file"
+        _fail(f"cannot read or write {path} ({error.strerror}): free some space or choose another folder")
 
 
 def _fail(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands about a grid of models: compute it, and make its report."""
+"""Commands for a grid of models: compute it, and report on it."""
 
 from __future__ import annotations
 
@@ -13,140 +13,159 @@ import click
 from hlf_np.cli.options import (
     PATH,
     Data,
+    IntegerList,
     NamesOption,
-    WholeNumbers,
     data_options,
     option,
     path_option,
     plugin_option,
-    plugins_at,
-    refuse_unused,
+    read_plugins,
+    reject_unused,
     threads_option,
 )
-from hlf_np.errors import UserError
+from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
-    from hlf_np.experiments.claims import Claim
-    from hlf_np.experiments.jobs import Progress
+    from hlf_np.experiments.analysis.claims import Claim
+    from hlf_np.experiments.grid.jobs import Progress
 
-MOST_CHANNELS = 2**16
+MAX_CHANNELS = 2**16
+MAX_JOBS = 1024
+PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
 
 
 @click.command()
-@option("--preset", default="quick", help="How large: smoke, quick, standard or paper.")
+@option("--preset", default="quick", help="Scale of the experiment: smoke, quick, standard or paper.")
 @data_options
 @click.option(
     "--trainings",
     cls=NamesOption,
-    names=lambda declared: declared.trainings,
-    help="Separated by commas: NAMES. [default: the preset's and those of plugins, as far as the data has what they"
-    " need]",
+    names=lambda catalogue: catalogue.trainings,
+    help="Comma-separated list of trainings: NAMES. [default: those of the preset and of the plugins that the dataset"
+    " supports]",
 )
-@click.option("--sizes", type=WholeNumbers(), help="Numbers of training images. [default: the preset's]")
-@click.option("--seeds", type=int, help="Models for each training and size. [default: the preset's]")
-@click.option("--vae-channels", type=WholeNumbers(), help="Of the learned manifold's VAEs. [default: the preset's]")
+@click.option("--sizes", type=IntegerList(), help="Numbers of training images N. [default: the preset's]")
+@click.option("--seeds", type=int, help="Number of models for each training and N. [default: the preset's]")
 @click.option(
-    "--vae-images", type=int, help="Of each class, to train its VAE; 0: no learned manifold. [default: the preset's]"
+    "--vae-channels",
+    type=IntegerList(),
+    help="Channels of the convolutions of the VAEs. [default: the preset's]",
 )
-@click.option("--architecture", help="Of the models: cnn, mlp, resnet or vgg. [default: cnn]")
-@click.option("--channels", type=WholeNumbers(), help="Of its stages, or units of an MLP. [default: the paper's]")
-@click.option("--variant", help="Of adversarial trainings: half, full or weak, as in `train`. [default: half]")
-@click.option("--norm", help="Of perturbations: linf (up to 0.3) or l2 (up to 1.5, on manifolds 0.3). [default: linf]")
-@click.option("--carlini-wagner", is_flag=True, help="Also look for the smallest regular perturbations, in L2.")
-@click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of another, held-out model.")
-@path_option("--out", "results", "Folder of the results.")
+@click.option(
+    "--vae-images",
+    type=int,
+    help="Number of training images of each class for its VAE; 0: no learned manifold. [default: the preset's]",
+)
+@click.option("--architecture", help="Architecture of the models: cnn, mlp, resnet or vgg. [default: cnn]")
+@click.option(
+    "--channels",
+    type=IntegerList(),
+    help="Channels of the stages of the models, or hidden units of an MLP. [default: the paper's]",
+)
+@click.option(
+    "--variant", help="Variant of adversarial training: half, full or weak; see `train --help`. [default: half]"
+)
+@click.option(
+    "--norm", help="Norm of perturbations: linf (radius 0.3) or l2 (radius 1.5; 0.3 on manifolds). [default: linf]"
+)
+@click.option("--carlini-wagner", is_flag=True, help="Also search for the smallest regular perturbations in L2.")
+@click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of a separately trained model.")
+@path_option("--out", "results", "Results folder.")
 @threads_option
-@option("--jobs", default=1, help="Processes that share the threads, each with a model of its own.")
+@option("--jobs", default=1, help="Number of models to train and attack in parallel; they share the threads.")
 def run(preset: str, data: Data, out: Path, jobs: int, **choices: Any) -> None:
-    """Train and attack a grid of models and write a report.
+    """Train and attack a grid of models, and write a report.
 
-    Can be stopped at any instant; the same command goes on where it stopped.
+    A run can be interrupted at any time; repeat the command to resume it.
     """
     import numba
 
-    from hlf_np.checks import check_choice, check_count
-    from hlf_np.experiments.config import PRESETS, Preset
-    from hlf_np.experiments.estimate import estimate
-    from hlf_np.experiments.folder import open_store
-    from hlf_np.experiments.groundwork import fit
+    from hlf_np.experiments.configuration.config import PRESETS, Preset
+    from hlf_np.experiments.grid.estimate import estimate
+    from hlf_np.experiments.grid.prepare import fit
+    from hlf_np.experiments.grid.run import check_grid, run_grid
     from hlf_np.experiments.results import failures
-    from hlf_np.experiments.run import check_grid, run_grid
+    from hlf_np.experiments.storage.folder import open_store
     from hlf_np.report.curves import table
     from hlf_np.report.published import published
     from hlf_np.report.write import write_report
+    from hlf_np.support.checks import check_choice, check_count
 
-    chosen = PRESETS[check_choice("preset", preset, Preset)]
-    config = fit(chosen, data.source, plugins=data.plugins, **_choices(data, choices))
+    preset_config = PRESETS[check_choice("preset", preset, Preset)]
+    config = fit(preset_config, data.source, plugins=data.plugins, **_run_settings(data, choices))
     check_grid(config, data.source)
-    check_count("jobs", jobs, 1, 1024)
+    check_count("jobs", jobs, 1, MAX_JOBS)
     with open_store(out, config) as store:
         expected = estimate(config, store, data.source)
         if expected.models:
             click.echo(expected.announcement(numba.get_num_threads()))
-        with _progress(expected.seconds) as progress:
+        with _progress_bar(expected.seconds) as progress:
             results = run_grid(config, store, progress, jobs)
         claims = write_report(store, results)
     click.echo(table(results, published(config), config.measurements))
     if failed := failures(results):
         click.echo(f"\n{failed}")
     click.echo()
-    _say(claims, out)
+    _print_claims(claims, out)
 
 
-def _choices(data: Data, given: dict[str, Any]) -> dict[str, Any]:
-    """What the user chose, as `fit` takes it."""
-    from hlf_np.architectures import DEFAULTS, Kind
+def _run_settings(data: Data, options: dict[str, Any]) -> dict[str, Any]:
+    """Convert the options of `run` to keyword arguments of `fit`."""
     from hlf_np.attacks import CarliniWagner
-    from hlf_np.checks import check_choice, check_count
-    from hlf_np.experiments.config import SURROGATE_IMAGES
+    from hlf_np.experiments.configuration.config import SURROGATE_IMAGES
+    from hlf_np.models.architectures import DEFAULTS, Kind
     from hlf_np.spaces import PAPER_EPSILONS, Norm
+    from hlf_np.support.checks import check_choice, check_count
     from hlf_np.trainings import Variant, training_of
 
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if "architecture" in chosen:
-        chosen["architecture"] = DEFAULTS[check_choice("architecture", chosen["architecture"], Kind)]
+    settings = {name: value for name, value in options.items() if value is not None}
+    if "architecture" in settings:
+        settings["architecture"] = DEFAULTS[check_choice("architecture", settings["architecture"], Kind)]
     for name in ("channels", "vae_channels"):
-        for channels in chosen.get(name, ()):
-            check_count(f"--{name.replace('_', '-')}", channels, 1, MOST_CHANNELS)
-    if "norm" in chosen:
-        chosen["norm"] = check_choice("norm", chosen["norm"], Norm)
-        chosen["epsilon"], chosen["latent_epsilon"] = PAPER_EPSILONS[chosen["norm"]]
-    chosen["carlini_wagner"] = CarliniWagner() if chosen["carlini_wagner"] else None
-    chosen["n_transfer"] = min(SURROGATE_IMAGES, data.source.train_size) if chosen.pop("transfer") else 0
-    if "trainings" in chosen:
-        names = [name.strip() for name in chosen["trainings"].split(",")]
-        chosen["trainings"] = tuple(training_of(name, data.catalogue.trainings) for name in names)
-        if not any(training.spaces for training in chosen["trainings"]):
-            refuse_unused(["variant"], "normal training")
-    if "variant" in chosen:
-        chosen["variant"] = check_choice("variant", chosen["variant"], Variant)
-    if "vae_images" in chosen:
-        chosen["n_vae"] = check_count("--vae-images", chosen.pop("vae_images"), 0, data.source.class_size)
-        if not chosen["n_vae"]:
-            refuse_unused(["vae_channels"], "--vae-images 0")
-    return chosen
+        for channels in settings.get(name, ()):
+            check_count(f"--{name.replace('_', '-')}", channels, 1, MAX_CHANNELS)
+    if "norm" in settings:
+        settings["norm"] = check_choice("norm", settings["norm"], Norm)
+        settings["epsilon"], settings["latent_epsilon"] = PAPER_EPSILONS[settings["norm"]]
+    settings["carlini_wagner"] = CarliniWagner() if settings["carlini_wagner"] else None
+    settings["n_transfer"] = min(SURROGATE_IMAGES, data.source.train_size) if settings.pop("transfer") else 0
+    if "trainings" in settings:
+        names = [name.strip() for name in settings["trainings"].split(",")]
+        settings["trainings"] = tuple(training_of(name, data.catalogue.trainings) for name in names)
+        if not any(training.spaces for training in settings["trainings"]):
+            reject_unused(["variant"], "with normal training")
+    if "variant" in settings:
+        settings["variant"] = check_choice("variant", settings["variant"], Variant)
+    if "vae_images" in settings:
+        settings["n_vae"] = check_count("--vae-images", settings.pop("vae_images"), 0, data.source.class_size)
+        if not settings["n_vae"]:
+            reject_unused(["vae_channels"], "with --vae-images 0")
+    return settings
 
 
 @contextmanager
-def _progress(seconds: Mapping[str, float]) -> Iterator[Progress]:
-    """A progress bar with the time left, on a terminal only; seconds : that each task is expected to take.
+def _progress_bar(seconds: Mapping[str, float]) -> Iterator[Progress]:
+    """Show a progress bar with the remaining time, on terminals only.
 
-    The time left is what those tasks are expected to take that are left, at the speed of those that are done.
+    Parameters
+    ----------
+    seconds : mapping of str to float
+        Expected duration of each task. The remaining time is the expected duration of the remaining tasks, at the
+        speed at which the finished tasks were completed.
     """
-    whole = sum(seconds.values())
-    if not sys.stderr.isatty() or whole <= 0:
+    total = sum(seconds.values())
+    if not sys.stderr.isatty() or total <= 0:
         yield lambda what, task, share: None
         return
-    length = 10_000  # the bar counts in whole numbers
     with click.progressbar(
-        length=length, file=sys.stderr, show_eta=True, item_show_func=lambda item: item or "", width=24
+        length=PROGRESS_BAR_STEPS, file=sys.stderr, show_eta=True, item_show_func=lambda item: item or "", width=24
     ) as bar:
         done = 0.0
 
         def advance(what: str, task: str, share: float) -> None:
             nonlocal done
             done += share * seconds.get(task, 0)
-            bar.update(min(length, round(length * done / whole)) - bar.pos, what)
+            bar.update(min(PROGRESS_BAR_STEPS, round(PROGRESS_BAR_STEPS * done / total)) - bar.pos, what)
 
         yield advance
 
@@ -155,21 +174,24 @@ def _progress(seconds: Mapping[str, float]) -> Iterator[Progress]:
 @click.argument("folder", type=PATH, default=Path("results"))
 @plugin_option
 def report(folder: Path, plugin_paths: tuple[str, ...]) -> None:
-    """Make the report of a results folder again, with the plugins that it was made with."""
-    from hlf_np.experiments.folder import open_store, stored_config
+    """Regenerate the report of a results folder.
+
+    If the run used plugins, they must be given again.
+    """
+    from hlf_np.experiments.storage.folder import open_store, stored_config
     from hlf_np.report.write import write_report
 
-    config = stored_config(folder, plugins_at(plugin_paths))
+    config = stored_config(folder, read_plugins(plugin_paths))
     with open_store(folder, config) as store:
         results = store.results()
         if not results:
-            raise UserError(f"{str(folder)!r} holds no finished model yet: repeat the command that made it")
+            raise UserError(f"{str(folder)!r} contains no finished model: repeat the `run` command that created it")
         claims = write_report(store, results)
-    _say(claims, folder)
+    _print_claims(claims, folder)
 
 
-def _say(claims: Iterable[Claim], folder: Path) -> None:
-    """What became of the claims, and where more is to be read."""
+def _print_claims(claims: Iterable[Claim], folder: Path) -> None:
+    """Print the verdicts on the claims and the path of the report."""
     for claim in claims:
         click.echo(claim)
     click.echo(f"Report: {folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they mean."""
+"""Options that are shared by several commands."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hlf_np.errors import UserError
+from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
-    from hlf_np.experiments.catalogue import Catalogue
-    from hlf_np.experiments.plugins import Plugin
+    from hlf_np.experiments.configuration.catalogue import Catalogue
+    from hlf_np.experiments.configuration.plugins import Plugin
     from hlf_np.manifolds import Vae
     from hlf_np.spaces import Need
 
-# Larger numbers are typing errors; kernels and arrays could not hold some of them.
-COUNT, SIZE = click.IntRange(max=10**6), click.FloatRange(max=10**6)
+# Larger values are typos, and some of them would overflow in kernels and arrays.
+MAX_VALUE = 10**6
+BOUNDED_INT, BOUNDED_FLOAT = click.IntRange(max=MAX_VALUE), click.FloatRange(max=MAX_VALUE)
 PATH = click.Path(path_type=Path)
 
 
-class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
-    """Whole numbers separated by commas."""
+class IntegerList(click.ParamType):  # type: ignore[type-arg]
+    """A comma-separated list of integers."""
 
     name = "N,N,..."
 
@@ -35,81 +36,108 @@ class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
         try:
             return tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a list of whole numbers such as 250,500")
+            self.fail(f"{value!r} is not a list of integers such as 250,500")
 
 
 class NamesOption(click.Option):
-    """An option whose help lists the names that are declared; they are looked up when somebody asks for help."""
+    """An option whose help lists the declared names; they are looked up only when the help is shown.
 
-    def __init__(self, *given: Any, names: Callable[[Catalogue], Iterable[object]], **settings: Any) -> None:
-        super().__init__(*given, **settings)
+    Parameters
+    ----------
+    *declarations : Any
+        See `click.Option`.
+    names : callable
+        Function that takes a catalogue and returns the names; they replace the word NAMES in the help.
+    **settings : Any
+        See `click.Option`.
+    """
+
+    def __init__(self, *declarations: Any, names: Callable[[Catalogue], Iterable[object]], **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
         self.names = names
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        from hlf_np.experiments.catalogue import catalogue
+        from hlf_np.experiments.configuration.catalogue import catalogue
 
         option, text = super().get_help_record(ctx) or ("", "")
         return option, text.replace("NAMES", ", ".join(map(str, self.names(catalogue()))))
 
 
 def option(*names: str, **settings: Any) -> Callable[..., Any]:
-    """An option whose help tells its default."""
+    """Declare an option whose help shows its default."""
     return click.option(*names, show_default=True, **settings)
 
 
 def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
-    """An option for a file or folder."""
+    """Declare an option for a file or a folder."""
     return option(name, type=PATH, default=Path(default), help=help)
 
 
 def _use_threads(context: click.Context, option: click.Parameter, count: int | None) -> None:
-    if not context.resilient_parsing:  # a shell that completes words waits for nothing heavy
-        from hlf_np.threads import use_threads
+    if not context.resilient_parsing:  # shell completion must not import Numba
+        from hlf_np.support.threads import use_threads
 
         use_threads(count)
 
 
-# Not a parameter of commands: what they import later finds the number set.
+# Applied when it is parsed rather than passed to the command, so that modules imported later see the setting.
 threads_option = click.option(
     "--threads",
     type=int,
     callback=_use_threads,
     expose_value=False,
-    help="Threads of the kernels. [default: one per core]",
+    help="Number of threads. [default: one per core]",
 )
-seed_option = option("--seed", type=click.IntRange(0), default=0, help="Of every random choice.")
+seed_option = option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
 plugin_option = click.option(
     "--plugin",
     "plugin_paths",
     multiple=True,
-    help="A Python file that declares trainings, attacks, spaces, datasets or measurements; may be repeated.",
+    help="Python file that declares trainings, attacks, spaces, datasets or measurements. Can be given several times.",
 )
 manifolds_option = click.option(
     "--manifolds",
     type=PATH,
-    help="Folder `manifolds` of a run's results: the VAEs of the learned manifold. [default: none]",
+    help="Folder `manifolds` of a run's results, with the VAEs of the learned manifold. [default: none]",
 )
 DATA_OPTIONS = (
     option(
         "--dataset",
         default="fonts",
-        help="fonts; a folder of images by class, of IDX files (MNIST, EMNIST, QMNIST, Fashion-MNIST), of .npz files"
-        " (Keras, MedMNIST, KMNIST), of CIFAR's binary version, one of EMNIST's .mat files, NIST's gzip.zip; or what a"
-        " plugin declares.",
+        help="fonts; a folder with one subfolder of images per class; a folder of IDX files (MNIST, EMNIST, QMNIST,"
+        " Fashion-MNIST), of .npz files (Keras, MedMNIST, KMNIST) or of CIFAR's binary version; one of EMNIST's .mat"
+        " files; NIST's gzip.zip; or a dataset declared by a plugin.",
     ),
     click.option(
         "--dataset-name",
-        help="Which one, of several in a folder, such as emnist-letters. [default: the only one, or emnist-digits]",
+        help="Dataset to use if a folder contains several, such as emnist-letters. [default: the only one, or"
+        " emnist-digits]",
     ),
-    click.option("--difficulty", help="Of FONTS: easy, moderate or hard. [default: hard]"),
-    click.option("--image-size", type=click.IntRange(1, 1024), help="Scale images of files to this side."),
+    click.option("--difficulty", help="Difficulty of FONTS: easy, moderate or hard. [default: hard]"),
+    click.option(
+        "--image-size", type=click.IntRange(1, 1024), help="Resize images from files to squares of this many pixels."
+    ),
     plugin_option,
 )
 
 
 @dataclass(frozen=True)
 class Data:
-    """The values of `data_options`."""
+    """The values of `data_options`, and what they select.
+
+    Parameters
+    ----------
+    dataset : str
+        Name or path of the dataset.
+    dataset_name : str or None
+        Name of the dataset within a folder of several.
+    difficulty : str or None
+        Difficulty of FONTS.
+    image_size : int or None
+        Height and width to which images from files are resized.
+    plugin_paths : tuple of str
+        Paths of the plugins.
+    """
 
     dataset: str
     dataset_name: str | None
@@ -119,93 +147,159 @@ class Data:
 
     @cached_property
     def plugins(self) -> tuple[Plugin, ...]:
-        return plugins_at(self.plugin_paths)
+        """The plugins."""
+        return read_plugins(self.plugin_paths)
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """What can be named."""
-        from hlf_np.experiments.catalogue import catalogue
+        """The declarations of the package and of the plugins."""
+        from hlf_np.experiments.configuration.catalogue import catalogue
 
         return catalogue(self.plugins)
 
     @cached_property
     def source(self) -> Source:
-        """The images that are meant."""
-        from hlf_np.checks import check_choice
-        from hlf_np.data.declared import open_source
+        """The selected dataset."""
         from hlf_np.data.fonts import Difficulty
+        from hlf_np.data.open_source import open_source
+        from hlf_np.support.checks import check_choice
 
-        chosen = None if self.difficulty is None else check_choice("difficulty", self.difficulty, Difficulty)
+        difficulty = None if self.difficulty is None else check_choice("difficulty", self.difficulty, Difficulty)
         declared = self.catalogue.sources
-        return open_source(self.dataset, self.dataset_name, chosen, self.image_size, declared=declared)
+        return open_source(self.dataset, self.dataset_name, difficulty, self.image_size, declared=declared)
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what the images are; the command takes them as `data`."""
+    """Add the options that select the dataset; the command takes them as the argument `data`."""
 
     @functools.wraps(command)
-    def with_data(**given: Any) -> Any:
-        return command(data=Data(**{entry.name: given.pop(entry.name) for entry in fields(Data)}), **given)
+    def with_data(**arguments: Any) -> Any:
+        return command(data=Data(**{entry.name: arguments.pop(entry.name) for entry in fields(Data)}), **arguments)
 
     return functools.reduce(lambda inner, add: add(inner), reversed(DATA_OPTIONS), with_data)
 
 
-def plugins_at(paths: Iterable[str]) -> tuple[Plugin, ...]:
-    """The plugins in these files."""
-    from hlf_np.experiments.plugins import read_plugin
+def read_plugins(paths: Iterable[str]) -> tuple[Plugin, ...]:
+    """Read the plugins in the given files; duplicates are dropped."""
+    from hlf_np.experiments.configuration.plugins import read_plugin
 
-    return tuple(dict.fromkeys(read_plugin(path) for path in paths))  # given twice, it is still one
-
-
-def refuse_unused(names: Collection[str], what: str) -> None:
-    """Refuse options of the command, by their parameters' names, that `what` would ignore."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-        if parameter.name in names and given:
-            raise click.UsageError(f"{what} takes no {parameter.opts[0]}")
+    return tuple(dict.fromkeys(read_plugin(path) for path in paths))
 
 
-def needed_vaes(what: str, needs: Collection[Need | None], source: Source, folder: Path | None) -> tuple[Vae, ...]:
-    """The VAEs of `manifolds_option` for what has these needs; none where none are needed.
+def reject_unused(names: Collection[str], condition: str) -> None:
+    """Reject options of the current command that would be ignored.
+
+    Parameters
+    ----------
+    names : collection of str
+        Names of the parameters.
+    condition : str
+        Why they would be ignored, such as "with attack fgsm"; part of the message.
 
     Raises
     ------
-    UserError : if a manifold is needed that is not there; UsageError for VAEs that nobody needs.
+    click.UsageError
+        If one of the options is given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if parameter.name in names and is_given:
+            raise click.UsageError(f"{parameter.opts[0]} has no effect {condition}")
+
+
+def required_vaes(user: str, needs: Collection[Need | None], source: Source, folder: Path | None) -> tuple[Vae, ...]:
+    """Load the VAEs of `manifolds_option` if they are needed.
+
+    Parameters
+    ----------
+    user : str
+        The training or space that has the needs, as named in messages.
+    needs : collection of Need or None
+        Its needs.
+    source : Source
+        The dataset.
+    folder : Path or None
+        Value of `manifolds_option`.
+
+    Returns
+    -------
+    tuple of Vae
+        One VAE per class; empty if the learned manifold is not needed.
+
+    Raises
+    ------
+    UserError
+        If a needed manifold is missing.
+    click.UsageError
+        If VAEs are given but not needed.
     """
     from hlf_np.spaces import Need
 
     if Need.TRUE_MANIFOLD in needs and source.manifold is None:
-        raise UserError(f"{what} needs the true manifold, which nobody knows for {source.name}: choose another")
+        raise UserError(f"{user} needs the true manifold, which is unknown for {source.name}: choose another")
     if Need.LEARNED_MANIFOLD not in needs:
-        refuse_unused(["manifolds"], what)
+        reject_unused(["manifolds"], f"with {user}")
         return ()
     if folder is None:
-        raise UserError(f"{what} needs the VAEs of a run: give their folder with --manifolds")
-    return vaes_of(folder, source)
+        raise UserError(f"{user} needs the VAEs of a run: give their folder with --manifolds")
+    return load_vaes(folder, source)
 
 
-def vaes_of(folder: Path, source: Source) -> tuple[Vae, ...]:
-    """The VAEs of all classes in the folder of `manifolds_option`."""
+def load_vaes(folder: Path, source: Source) -> tuple[Vae, ...]:
+    """Load the VAEs of all classes of a dataset.
+
+    Parameters
+    ----------
+    folder : Path
+        Value of `manifolds_option`.
+    source : Source
+        The dataset.
+
+    Returns
+    -------
+    tuple of Vae
+        One VAE per class.
+
+    Raises
+    ------
+    UserError
+        If a VAE is missing or damaged, or was trained on images of another shape.
+    """
     from hlf_np.manifolds import stored_vaes
 
     vaes = stored_vaes(folder, len(source.class_names))
     for vae in vaes:
         if vae.config.image_shape != source.image_shape:
             raise UserError(
-                f"the VAEs in {str(folder)!r} are of images {by(vae.config.image_shape)}, those of {source.name} are"
-                f" {by(source.image_shape)}: give the VAEs of a run on the same dataset"
+                f"the VAEs in {str(folder)!r} are for {format_shape(vae.config.image_shape)} images, but {source.name}"
+                f" has {format_shape(source.image_shape)} images: give the VAEs of a run on the same dataset"
             )
     return vaes
 
 
-def by(shape: tuple[int, ...]) -> str:
-    """A shape as one says it: 28x28x1."""
+def format_shape(shape: tuple[int, ...]) -> str:
+    """Format a shape: "28x28x1"."""
     return "x".join(map(str, shape))
 
 
-def named(what: str, name: str, choices: dict[str, Any]) -> Any:
-    """One of several things by its name."""
+def choose(kind: str, name: str, choices: dict[str, Any]) -> Any:
+    """Return the choice of the given name; raise UserError if there is none.
+
+    Parameters
+    ----------
+    kind : str
+        What is chosen, as named in the message.
+    name : str
+        Name given by the user.
+    choices : dict
+        Choices by name.
+
+    Returns
+    -------
+    Any
+        The choice.
+    """
     if name not in choices:
-        raise UserError(f"unknown {what} {name!r}: use one of {', '.join(choices)}")
+        raise UserError(f"unknown {kind} {name!r}: use one of {', '.join(choices)}")
     return choices[name]

@@ -1,4 +1,4 @@
-"""Commands about a single model: train, measure and attack it."""
+"""Commands for a single model: train, evaluate and attack it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hlf_np.cli.options import (
-    COUNT,
+    BOUNDED_FLOAT,
+    BOUNDED_INT,
     PATH,
-    SIZE,
     Data,
     NamesOption,
-    by,
+    choose,
     data_options,
+    format_shape,
+    load_vaes,
     manifolds_option,
-    named,
-    needed_vaes,
     option,
     path_option,
-    refuse_unused,
+    reject_unused,
+    required_vaes,
     seed_option,
     threads_option,
-    vaes_of,
 )
-from hlf_np.errors import UserError
+from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
@@ -34,15 +34,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option("--training", cls=NamesOption, names=lambda declared: declared.trainings, default="normal", help="How: NAMES.")
-@option("--variant", default="half", help="half or full: how much of each batch is perturbed; weak: half, weakly.")
-@option("--n-train", default=1000, help="Training images.")
-@option("--architecture", default="cnn", help="cnn, mlp, resnet or vgg.")
-@option("--epochs", type=COUNT, default=20)
+@option(
+    "--training",
+    cls=NamesOption,
+    names=lambda catalogue: catalogue.trainings,
+    default="normal",
+    help="How to train: NAMES.",
+)
+@option(
+    "--variant",
+    default="half",
+    help="Share of each batch to perturb: half or full; weak: half, by an attack that stops at the first success.",
+)
+@option("--n-train", default=1000, help="Number of training images.")
+@option("--architecture", default="cnn", help="Architecture of the model: cnn, mlp, resnet or vgg.")
+@option("--epochs", type=BOUNDED_INT, default=20, help="Number of epochs.")
 @manifolds_option
 @data_options
 @seed_option
-@path_option("--out", "model.npz", "File of the trained model.")
+@path_option("--out", "model.npz", "File for the trained model.")
 @threads_option
 def train(
     training: str,
@@ -55,46 +65,54 @@ def train(
     seed: int,
     out: Path,
 ) -> None:
-    """Train one model and save it."""
+    """Train a model and save it."""
     from hlf_np import models
-    from hlf_np import training as trainings
-    from hlf_np.architectures import DEFAULTS, Kind
-    from hlf_np.checks import check_choice
-    from hlf_np.experiments.config import RunConfig
-    from hlf_np.experiments.groundwork import spaces_of
-    from hlf_np.files import check_writable
+    from hlf_np import training as training_loop
+    from hlf_np.experiments.configuration.config import RunConfig
+    from hlf_np.experiments.grid.prepare import spaces_of
+    from hlf_np.models.architectures import DEFAULTS, Kind
+    from hlf_np.support.checks import check_choice
+    from hlf_np.support.files import check_writable
     from hlf_np.trainings import training_of
 
     check_writable(out)
-    chosen = training_of(training, data.catalogue.trainings)
-    if not chosen.spaces:
-        refuse_unused(["variant"], f"training {training}")
-    kind, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
-    vaes = needed_vaes(f"training {training}", chosen.needs, source, manifolds)
+    method = training_of(training, data.catalogue.trainings)
+    if not method.spaces:
+        reject_unused(["variant"], f"with training {training}")
+    default, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
+    vaes = required_vaes(f"training {training}", method.needs, source, manifolds)
     split = source.dataset(n_train, 0).train
     spaces = spaces_of(RunConfig(plugins=data.plugins), source, vaes)
-    model = models.Model(replace(kind, classes=len(source.class_names), image_shape=source.image_shape), seed)
+    model = models.Model.from_architecture(
+        replace(default, classes=len(source.class_names), image_shape=source.image_shape), seed
+    )
 
-    def show(entry: trainings.EpochLog) -> None:
+    def print_epoch(entry: training_loop.EpochLog) -> None:
         click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
 
-    trainings.train(model, split, chosen, epochs, seed=seed, progress=show, space=spaces, variant=variant)
+    training_loop.train(model, split, method, epochs, seed=seed, progress=print_epoch, space=spaces, variant=variant)
     model.save(out)
     click.echo(f"Saved {out}")
 
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--n-test", type=int, help="Test images for the test error. [default: 10000, or all there are]")
-@option("--n-attacked", default=1000, help="The first of them, attacked where classified correctly.")
-@option("--n-attacked-on-manifold", default=2500, help="Likewise, along the manifolds.")
-@option("--restarts", type=COUNT, default=5, help="Of each attack.")
-@option("--epsilon", type=SIZE, default=0.3, help="Size of the regular perturbations.")
-@option("--n-checked", default=200, help="Images to look for masked gradients on; 0: none.")
+@click.option(
+    "--n-test", type=int, help="Number of test images for the test error. [default: 10000, or all if there are fewer]"
+)
+@option(
+    "--n-attacked",
+    default=1000,
+    help="Number of test images for regular attacks; those that the model misclassifies are left out.",
+)
+@option("--n-attacked-on-manifold", default=2500, help="Number of test images for attacks on manifolds.")
+@option("--restarts", type=BOUNDED_INT, default=5, help="Number of restarts of each attack.")
+@option("--epsilon", type=BOUNDED_FLOAT, default=0.3, help="Radius of regular perturbations.")
+@option("--n-checked", default=200, help="Number of images to check for masked gradients; 0: no check.")
 @click.option(
     "--transfer-from",
     type=PATH,
-    help="Another model, whose adversarial examples are tried in that check. [default: none]",
+    help="File of another model; the check also tries its adversarial examples. [default: none]",
 )
 @manifolds_option
 @data_options
@@ -111,28 +129,29 @@ def evaluate(
     manifolds: Path | None,
     data: Data,
 ) -> None:
-    """Test error of a saved model, and success rates of regular and of on-manifold attacks.
+    """Evaluate the accuracy and the robustness of a saved model.
 
-    Warns where these rates may be too low because the model hides its gradients.
+    Prints the test error and the success rates of attacks, and warns if these rates may be too low because the model
+    masks its gradients.
     """
     import numpy as np
 
     from hlf_np.attacks import PGD, masking
-    from hlf_np.checks import check_count
-    from hlf_np.experiments.config import RunConfig
-    from hlf_np.experiments.groundwork import spaces_of
-    from hlf_np.experiments.measurements import Shown, Subject, measure
+    from hlf_np.experiments.configuration.config import RunConfig
+    from hlf_np.experiments.grid.prepare import spaces_of
+    from hlf_np.experiments.measurements import Display, Subject, measure
     from hlf_np.manifolds.oracle import stored_oracle
+    from hlf_np.support.checks import check_count
 
-    if not check_count("n_checked", n_checked, least=0):
-        refuse_unused(["transfer_from"], "--n-checked 0")
+    if not check_count("n_checked", n_checked, minimum=0):
+        reject_unused(["transfer_from"], "with --n-checked 0")
     source = data.source
-    classifier = _model(model, source)
-    other = _model(transfer_from, source) if transfer_from else None
-    vaes = vaes_of(manifolds, source) if manifolds else ()
+    classifier = _load_model(model, source)
+    other = _load_model(transfer_from, source) if transfer_from else None
+    vaes = load_vaes(manifolds, source) if manifolds else ()
     oracle = stored_oracle(manifolds) if manifolds else None
     if not vaes and source.manifold is None:
-        refuse_unused(["n_attacked_on_manifold"], "a dataset of unknown manifold, without --manifolds,")
+        reject_unused(["n_attacked_on_manifold"], f"without --manifolds, as {source.name} has no known true manifold")
     n_test = min(10_000, source.test_size) if n_test is None else n_test
     config = RunConfig(
         n_test=n_test,
@@ -145,18 +164,18 @@ def evaluate(
     )
     test = source.dataset(0, n_test).test
     subject = Subject(classifier, test, config, spaces_of(config, source, vaes), oracle)
-    shown = [measurement for measurement in config.measurements if measurement.shown is not Shown.NOWHERE]
-    found = measure(subject, shown)
-    click.echo(f"Of {n_test} test images of {source.name}; regular attacks within {epsilon}:")
+    shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
+    values = measure(subject, shown)
+    click.echo(f"{n_test} test images of {source.name}, regular attacks within radius {epsilon}:")
     for measurement in shown:
-        if np.isfinite(found[measurement.column]):
-            click.echo(f"{found[measurement.column]:.4f}  {measurement.title}")
+        if np.isfinite(values[measurement.column]):
+            click.echo(f"{values[measurement.column]:.4f}  {measurement.title}")
     attacked = test.take(slice(0, config.n_attacked))
     checked = attacked.take(np.flatnonzero(classifier.predict(attacked.images) == attacked.labels)[:n_checked])
     if len(checked):
-        signs = masking.look_for(classifier, checked, epsilon, other)
-        click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack, {signs.count} of these images")
-        click.echo(f"{signs.searched:.4f}  Success rate of random search, on the same")
+        signs = masking.diagnose_masking(classifier, checked, epsilon, other)
+        click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack on {signs.count} of these images")
+        click.echo(f"{signs.random_search:.4f}  Success rate of random search on the same images")
         for warning in signs.warnings():
             click.echo(f"hlf_np: gradients may be masked: {warning}", err=True)
 
@@ -167,29 +186,29 @@ def evaluate(
     "--attack",
     "method",
     cls=NamesOption,
-    names=lambda declared: [each.name for each in declared.attacks],
+    names=lambda catalogue: [attack.name for attack in catalogue.attacks],
     default="pgd",
-    help="Which: NAMES.",
+    help="Attack: NAMES.",
 )
 @option(
     "--space",
     cls=NamesOption,
-    names=lambda declared: [each.choice() for each in declared.spaces],
+    names=lambda catalogue: [space.option_name() for space in catalogue.spaces],
     default="image",
-    help="Where: NAMES.",
+    help="Space of the perturbations: NAMES.",
 )
-@option("--images", default=100, help="How many test images to attack.")
-@option("--epsilon", type=SIZE, default=0.3, help="Size of the perturbations.")
-@option("--norm", default="linf", help="linf or l2.")
-@option("--objective", default="cross-entropy", help="Of pgd: cross-entropy, margin, dlr or kl.")
-@option("--steps", type=COUNT, default=40, help="Of pgd.")
-@option("--step-size", type=SIZE, default=0.005, help="Of pgd.")
-@option("--rule", default="adam", help="Of pgd: adam or sign.")
-@option("--restarts", type=COUNT, default=1, help="Of pgd.")
+@option("--images", default=100, help="Number of test images to attack.")
+@option("--epsilon", type=BOUNDED_FLOAT, default=0.3, help="Radius of the perturbations.")
+@option("--norm", default="linf", help="Norm of the perturbations: linf or l2.")
+@option("--objective", default="cross-entropy", help="Objective of pgd: cross-entropy, margin, dlr or kl.")
+@option("--steps", type=BOUNDED_INT, default=40, help="Number of steps of pgd.")
+@option("--step-size", type=BOUNDED_FLOAT, default=0.005, help="Step size of pgd.")
+@option("--rule", default="adam", help="Update rule of pgd: adam or sign.")
+@option("--restarts", type=BOUNDED_INT, default=1, help="Number of restarts of pgd.")
 @manifolds_option
 @data_options
 @seed_option
-@path_option("--out", "adversarial.npz", "File of the examples.")
+@path_option("--out", "adversarial.npz", "File for the adversarial examples.")
 @threads_option
 def attack(
     model: Path,
@@ -206,30 +225,30 @@ def attack(
 ) -> None:
     """Attack a saved model and save the adversarial examples.
 
-    The file holds `originals`, `images`, `labels`, `predictions` and `success`.
+    The .npz file contains the arrays `originals`, `images`, `labels`, `predictions` and `success`.
     """
     import numpy as np
 
     from hlf_np.attacks import PGD
-    from hlf_np.checks import check_count
-    from hlf_np.files import check_writable, replace_file
-    from hlf_np.spaces import Given
+    from hlf_np.spaces import RunContext
+    from hlf_np.support.checks import check_count
+    from hlf_np.support.files import check_writable, replace_file
 
     check_writable(out)
-    found = named("attack", method, {each.name: each for each in data.catalogue.attacks})
-    if type(found) is PGD:
-        found = replace(found, **settings)
+    selected = choose("attack", method, {declared.name: declared for declared in data.catalogue.attacks})
+    if type(selected) is PGD:
+        selected = replace(selected, **settings)
     else:
-        refuse_unused(settings.keys(), f"attack {method}")
-        if not getattr(found, "random", True):
-            refuse_unused(["seed"], f"attack {method}")
-    kind = named("space", space, {each.choice(): each for each in data.catalogue.spaces})
+        reject_unused(settings.keys(), f"with attack {method}")
+        if not getattr(selected, "random", True):
+            reject_unused(["seed"], f"with attack {method}")
+    space_type = choose("space", space, {declared.option_name(): declared for declared in data.catalogue.spaces})
     source = data.source
-    classifier = _model(model, source)
-    vaes = needed_vaes(f"space {space}", [kind.needs], source, manifolds)
-    chosen = replace(kind.of_run(Given(source, vaes)), epsilon=epsilon, norm=norm)
+    classifier = _load_model(model, source)
+    vaes = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
+    ball = replace(space_type.of_run(RunContext(source, vaes)), epsilon=epsilon, norm=norm)
     test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
-    result = found.find(classifier, test, chosen, seed)
+    result = selected.find(classifier, test, ball, seed)
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:
@@ -241,19 +260,20 @@ def attack(
             predictions=predictions,
             success=result.success,
         )
-    fooled = result.success[correct].sum()
-    click.echo(f"{correct.sum()} of {images} images are classified correctly; {fooled} of them no longer are")
+    successes = result.success[correct].sum()
+    click.echo(f"{correct.sum()} of {images} images are classified correctly; attacks succeed on {successes} of them")
     click.echo(f"Saved {out}")
 
 
-def _model(path: Path, source: Source) -> Model:
-    """A saved model, which must take the images and tell the classes of this source."""
+def _load_model(path: Path, source: Source) -> Model:
+    """Load a model; raise UserError unless it fits the classes and the image shape of a dataset."""
     from hlf_np import models
 
     model = models.load(path)
     if (model.classes, model.image_shape) != (len(source.class_names), source.image_shape):
         raise UserError(
-            f"{str(path)!r} tells {model.classes} classes of images {by(model.image_shape)} apart, {source.name} has"
-            f" {len(source.class_names)} of {by(source.image_shape)}: give the dataset that it was trained on"
+            f"{str(path)!r} is a model for {model.classes} classes of {format_shape(model.image_shape)} images, but"
+            f" {source.name} has {len(source.class_names)} classes of {format_shape(source.image_shape)} images: give"
+            " the dataset that it was trained on"
         )
     return model

@@ -1,29 +1,44 @@
-"""Labelled images, and where on the manifold they come from."""
+"""Labelled images and their positions on the manifold."""
 
 from dataclasses import dataclass, replace
 from typing import Self
 
-from hlf_np.arrays import Floats, Integers
-from hlf_np.checks import check_images, check_labels
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_images, check_labels
 
 
 @dataclass(frozen=True)
 class Codes:
-    """Places on the true manifold of FONTS: the latent code of an image is (font, class, parameters).
+    """Positions on the true manifold of FONTS: the latent code of an image is (font, class, parameters).
 
-    font : (N,) int64; parameters : (N, 6) float32, translation x, y, shear x, y, scale, rotation.
+    Parameters
+    ----------
+    font : ndarray of int64, shape (N,)
+        Index of the font.
+    parameters : ndarray of float32, shape (N, 6)
+        Affine parameters: translation x, y, shear x, y, scale, rotation.
     """
 
     font: Integers
     parameters: Floats
 
     def take(self, rows: Integers | slice) -> Self:
+        """Return the codes at the given indices or slice."""
         return replace(self, font=self.font[rows], parameters=self.parameters[rows])
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, C) float32 in [0, 1], labels (N,) int64, and their codes where the manifold is known.
+    """Images with their labels, and their codes if the manifold is known.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, H, W, C)
+        Images in [0, 1].
+    labels : ndarray of int64, shape (N,)
+        The class of each image.
+    codes : Codes, optional
+        The position of each image on the true manifold.
 
     Examples
     --------
@@ -41,19 +56,49 @@ class Split:
         return len(self.labels)
 
     def take(self, rows: Integers | slice) -> Self:
-        """Some of the images, by index or slice."""
+        """Return the images, labels and codes at the given indices or slice."""
         codes = self.codes.take(rows) if self.codes else None
         return replace(self, images=self.images[rows], labels=self.labels[rows], codes=codes)
 
     def checked(self, classes: int, image_shape: tuple[int, int, int] | None = None) -> Self:
-        """The same as this package computes with it; UserError for bad images or labels, see `checks`."""
+        """Return the split with validated images and labels, converted to float32 and int64.
+
+        Parameters
+        ----------
+        classes : int
+            Number of classes; labels must be below it.
+        image_shape : tuple of int, optional
+            The required shape (H, W, C) of an image.
+
+        Returns
+        -------
+        Split
+            The validated split; arrays that need no conversion are not copied.
+
+        Raises
+        ------
+        UserError
+            If the images or labels are invalid, see `hlf_np.support.checks`.
+        """
         images = check_images(self.images, image_shape)
         return replace(self, images=images, labels=check_labels(self.labels, classes, len(images)))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A name, the names of the classes, and the images to train and to test on."""
+    """A dataset: its name, the names of its classes, and its training and test images.
+
+    Parameters
+    ----------
+    name : str
+        Name of the dataset.
+    classes : tuple of str
+        Name of each class, by label.
+    train : Split
+        Training images.
+    test : Split
+        Test images.
+    """
 
     name: str
     classes: tuple[str, ...]

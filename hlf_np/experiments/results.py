@@ -1,4 +1,4 @@
-"""What is known of a finished cell."""
+"""The results of a grid: its cells, and what was measured for each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hlf_np.arrays import Floats, Integers
+from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import Training
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model: how it is trained, on how many images, from which seed."""
+    """A cell of the grid: one model.
+
+    Parameters
+    ----------
+    training : Training
+        How it is trained.
+    n_train : int
+        The number of training images.
+    seed : int
+        Seed of its weights and its training.
+    """
 
     training: Training
     n_train: int
@@ -20,7 +30,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For file names."""
+        """The stem of its file names."""
         return f"{self.training}-{self.n_train}-{self.seed}"
 
     def __str__(self) -> str:
@@ -29,7 +39,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Examples:
-    """Successful adversarial examples: images (N, H, W, C) before and after, true and predicted labels (N,)."""
+    """Successful adversarial examples.
+
+    Attributes
+    ----------
+    originals, adversarial : ndarray of float32, shape (N, H, W, C)
+        The images before and after the attack.
+    labels, predictions : ndarray of int64, shape (N,)
+        The true classes, and the predicted ones after the attack.
+    """
 
     originals: Floats
     adversarial: Floats
@@ -39,12 +57,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What is known of a finished cell.
+    """The results of a finished cell.
 
-    measurements : by their columns; of a failed cell, nothing but the seconds.
-    examples : for the gallery, by the names of the spaces where they were sought.
-    distances : one of each image, by the names of their means in `measurements` without `_distance`.
-    failure : why there is no model, if its training diverged.
+    Attributes
+    ----------
+    cell : Cell
+        The cell.
+    measurements : mapping of str to float
+        The measurements by column; only the seconds if the cell failed.
+    examples : mapping of str to Examples
+        Adversarial examples for the gallery, by the name of the attacked space.
+    distances : mapping of str to ndarray, shape (n,)
+        The distance of each image, by kind; `KEY_distance` is the column of the mean.
+    failure : str
+        Why the training diverged; empty if it did not.
     """
 
     cell: Cell
@@ -54,19 +80,19 @@ class CellResult:
     failure: str = ""
 
     def value(self, column: str) -> float:
-        """A measurement; NaN where it was not or cannot be made, as of a model that failed."""
+        """Return a measurement; NaN if it was not made or is not defined, as for a model that failed."""
         return self.measurements.get(column, math.nan)
 
 
 def by_training(results: Sequence[CellResult]) -> dict[Training, list[CellResult]]:
-    """The results of each training, in the order of their first."""
-    found: dict[Training, list[CellResult]] = {}
+    """Group results by training, in the order of first occurrence."""
+    groups: dict[Training, list[CellResult]] = {}
     for result in results:
-        found.setdefault(result.cell.training, []).append(result)
-    return found
+        groups.setdefault(result.cell.training, []).append(result)
+    return groups
 
 
 def failures(results: Sequence[CellResult]) -> str:
-    """A sentence about all cells that failed; empty if none did."""
+    """Return a sentence about the cells that failed; empty if none did."""
     failed = [f"{result.cell} ({result.failure})" for result in results if result.failure]
-    return f"{len(failed)} of {len(results)} models failed and have no numbers: {'; '.join(failed)}." if failed else ""
+    return f"{len(failed)} of {len(results)} models failed and have no results: {'; '.join(failed)}." if failed else ""

@@ -1,9 +1,9 @@
-"""Memory that is used again.
+"""Memory that is reused.
 
-Training asks for arrays of the same sizes in every step. Fresh ones of more than some hundred kilobytes come from the
-operating system page by page, each page zeroed first, which takes about as long as computing what goes into it. So
-large arrays are views of buffers that are kept, and a buffer is lent out again once no array uses it: nobody has to
-give anything back.
+Each training step needs arrays of the same sizes as the step before. New arrays of more than a few hundred kilobytes
+come from the operating system page by page, each filled with zeros first, which takes about as long as computing their
+contents. So large arrays are views of buffers that are kept, and a buffer is used again as soon as no array refers to
+it: nothing is released explicitly.
 """
 
 import sys
@@ -12,48 +12,48 @@ from collections import defaultdict
 import numba
 import numpy as np
 
-from hlf_np.arrays import Floats
-from hlf_np.kernels.tile import LANES
+from hlf_np.kernels.numba_internals.processor import LANES
+from hlf_np.support.arrays import Floats
 
-MOST = 1 << 28  # bytes kept in all
-SMALLEST = 1 << 16  # bytes; below, the allocator itself keeps what is freed
+MAX_KEPT_BYTES = 1 << 28  # in all buffers
+MIN_BUFFER_BYTES = 1 << 16  # for smaller arrays, the allocator itself keeps freed memory
 
-_kept: defaultdict[int, list[np.ndarray]] = defaultdict(list)  # by size in bytes
+_buffers: defaultdict[int, list[np.ndarray]] = defaultdict(list)  # by size in bytes
 
 
 def _unused(buffers: list[np.ndarray]) -> np.ndarray | None:
-    """A buffer that only the list refers to; every array that uses it refers to it as its `base`."""
+    """Return a buffer that only the list refers to, or None; an array that uses a buffer refers to it as its `base`."""
     for index in range(len(buffers)):
-        if sys.getrefcount(buffers[index]) <= _REFERENCES:
+        if sys.getrefcount(buffers[index]) <= _UNUSED_REFERENCES:
             return buffers[index]
     return None
 
 
-def _references_of_an_unused_one() -> int:
+def _count_unused_references() -> int:
+    """Return the reference count of an unused buffer in the function above; it depends on the Python version."""
     buffers = [np.empty(1, np.uint8)]
     return max(sys.getrefcount(buffers[index]) for index in range(len(buffers)))
 
 
-_REFERENCES = _references_of_an_unused_one()
+_UNUSED_REFERENCES = _count_unused_references()
 
 
 def empty(shape: tuple[int, ...]) -> Floats:
-    """An array of float32 with arbitrary contents, as `numpy.empty`."""
+    """Return a float32 array with arbitrary contents, like `numpy.empty`."""
     size = int(np.prod(shape, dtype=np.int64)) * np.float32().itemsize
-    if size < SMALLEST:
+    if size < MIN_BUFFER_BYTES:
         return np.empty(shape, np.float32)
-    buffers = _kept[size]
-    buffer = _unused(buffers)
+    buffer = _unused(_buffers[size])
     if buffer is None:
-        if sum(each * len(same) for each, same in _kept.items()) > MOST:
-            _kept.clear()  # what is in use lives on without the list
+        if sum(size * len(buffers) for size, buffers in _buffers.items()) > MAX_KEPT_BYTES:
+            _buffers.clear()  # those in use are kept alive by their arrays
         buffer = np.empty(size, np.uint8)
-        _kept[size].append(buffer)
+        _buffers[size].append(buffer)
     return buffer.view(np.float32).reshape(shape)
 
 
-def aligned(shape: tuple[int, ...]) -> Floats:
-    """Zeros, float32, from a whole cache line on: a vector that straddles two lines takes two loads."""
+def aligned_zeros(shape: tuple[int, ...]) -> Floats:
+    """Return float32 zeros that begin at a cache line: a vector that straddles two lines takes two loads."""
     size = int(np.prod(shape, dtype=np.int64))
     buffer = np.zeros(size + LANES, np.float32)
     first = -(buffer.ctypes.data // buffer.itemsize) % LANES
@@ -61,16 +61,19 @@ def aligned(shape: tuple[int, ...]) -> Floats:
 
 
 class Scratch:
-    """Arrays to work in, a row for each thread, for one use alone: the zeros around images stay as they are."""
+    """Work arrays with a row for each thread, kept between calls for a single purpose.
+
+    As every call writes the same places, what is zero at first stays zero: the halos around images.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int, int], Floats] = {}
+        self._arrays: dict[tuple[int, int, int], Floats] = {}
 
     def arrays(self, *sizes: int) -> list[Floats]:
-        """For each size an array (threads, size), float32, zero when it is new."""
+        """Return for each size a float32 array (threads, size), filled with zeros when it is new."""
         threads = numba.get_num_threads()
         keys = [(position, threads, size) for position, size in enumerate(sizes)]
         for key in keys:
-            if key not in self._kept:
-                self._kept[key] = np.zeros(key[1:], np.float32)
-        return [self._kept[key] for key in keys]
+            if key not in self._arrays:
+                self._arrays[key] = np.zeros(key[1:], np.float32)
+        return [self._arrays[key] for key in keys]

@@ -1,9 +1,9 @@
-"""How far an image lies from a manifold.
+"""Distances of images from a manifold.
 
-Claim 1 of the paper, that regular adversarial examples leave the manifold, is measured as the L2 distance from an
-image x~ to the nearest image of the class's manifold. Where a decoder is known, that is found by gradient descent
-over its code (`project`). Otherwise the manifold is approximated near x by a flat piece, spanned by the training
-images nearest to x~ (`subspace_distances`).
+Claim 1 of the paper, that regular adversarial examples leave the manifold, is measured by the L2 distance from an image
+x~ to the nearest image of the manifold of its class. If a decoder is known, `project` finds that image by gradient
+descent over the code. Otherwise, `subspace_distances` approximates the manifold near the original image x by the affine
+subspace through x that the training images nearest to x~ span.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, batches, flat_rows
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_count
-from hlf_np.errors import UserError
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.spaces.space import Chart, Norm
+from hlf_np.support.arrays import Floats, Integers, batches, flat_rows
+from hlf_np.support.checks import check_count
+from hlf_np.support.errors import UserError
 
-IMAGES_PER_BATCH = 200  # projected together; the result does not depend on it
-STEPS_PER_DECAY = 10
-# Directions in which the neighbours spread this much less than in the widest (squared) are rounding, not data.
-SMALLEST_SPREAD = 1e-10
+IMAGES_PER_BATCH = 200  # processed together; results do not depend on it
+STEPS_PER_DECAY = 10  # steps after which the learning rate decays
+MIN_RELATIVE_EIGENVALUE = 1e-10  # eigenvalues of A^T A below this fraction of the largest are rounding errors
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The nearest points found on a manifold.
+    """Projections of N images onto a manifold: the nearest points found.
 
-    codes : (N, ...), inside the manifold's box; images : (N, H, W, C), decoded from them.
-    distances : (N,), L2 from the projected image.
+    Attributes
+    ----------
+    codes : ndarray of float32, shape (N, ...)
+        Their codes, inside the box of the manifold.
+    images : ndarray of float32, shape (N, H, W, C)
+        The decoded codes.
+    distances : ndarray of float32, shape (N,)
+        L2 distances from the images to their projections.
     """
 
     codes: Floats
@@ -37,9 +42,9 @@ class Projection:
     distances: Floats
 
 
-def _single(images: Floats) -> Floats:
-    """Images of any floating-point type as float32, side by side in memory; they may lie outside of [0, 1]."""
-    if images.dtype.kind != "f":  # differences of unsigned numbers wrap around
+def _as_float32(images: Floats) -> Floats:
+    """Convert images of any floating-point type to contiguous float32; values outside [0, 1] are allowed."""
+    if images.dtype.kind != "f":  # differences of unsigned integers wrap around
         raise UserError(f"distances need floating-point images, not {images.dtype}: scale them to [0, 1] first")
     return np.ascontiguousarray(images, np.float32)
 
@@ -49,23 +54,35 @@ def project(
 ) -> Projection:
     """Project images onto a manifold: minimise ||x~ - dec(code)|| over the codes in the chart's box.
 
-    Two descents with Adam. The first has the protocol's learning rate. Its first step moves *every* entry of the code
-    by as much, whatever the gradient, and so throws about one image in a hundred out of the valley it began in, to a
-    local minimum far away; a second descent with smaller steps stays. Both start at the chart's start, which need not
-    be a code of `images`: for adversarial examples draw up the chart of the *original* images. The best code on the
-    way is kept, so no distance is larger than at the start. It is an upper bound of the true one.
+    By default there are two descents with Adam, both from `chart.start`. The first uses the paper's learning rate. As
+    Adam's first step moves *every* entry of the code by the learning rate, however small the gradient, about one image
+    in a hundred leaves its valley and ends in a distant local minimum. The second descent, with smaller steps, does
+    not. The best code of all iterations is kept, so no distance is larger than at the start. The result is an upper
+    bound of the true distance.
 
     Parameters
     ----------
-    images : (N, H, W, C), x~.
-    chart : of a space with a decoder, `TrueManifold` (then the font and class are given) or `LearnedManifold`. How
-        far the space lets an attack go from the start plays no part here.
-    steps : of each descent.
-    learning_rates : of Adam, in the units of the code, one descent for each; `decay` multiplies them every 10 steps.
+    images : ndarray of floats, shape (N, H, W, C)
+        The images x~.
+    chart : Chart
+        A chart of a `TrueManifold` (font and class are then fixed) or a `LearnedManifold`. For adversarial examples,
+        use the chart of the *original* images. The epsilon of the space is ignored.
+    steps : int
+        Number of steps of each descent.
+    learning_rates : sequence of float
+        Initial learning rate of each descent, in units of the code.
+    decay : float
+        Factor of the learning rate after every 10 steps.
+
+    Returns
+    -------
+    Projection
+        The nearest points found.
 
     Raises
     ------
-    UserError : if there are not as many images as codes, or for images of whole numbers.
+    UserError
+        If the numbers of images and codes differ, or the images are integers.
 
     Examples
     --------
@@ -74,13 +91,15 @@ def project(
     >>> fonts = Fonts(load_prototypes())
     >>> test = fonts.dataset(0, 3).test
     >>> chart = TrueManifold(fonts).chart(test.images, test.labels, test.codes)
-    >>> bool((project(test.images, chart, steps=2).distances < 1e-3).all())  # they lie on it
+    >>> bool((project(test.images, chart, steps=2).distances < 1e-3).all())  # they lie on the manifold
     True
     """
-    check_count("steps", steps, least=0)
-    images = _single(images)
+    check_count("steps", steps, minimum=0)
+    images = _as_float32(images)
     if len(images) != len(chart.start):
-        raise UserError(f"{len(images)} images to project, but a chart of {len(chart.start)}: give one for each")
+        raise UserError(
+            f"{len(images)} images to project, but the chart has {len(chart.start)}: use a chart of as many"
+        )
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
     nearest = Projection(chart.start.copy(), np.empty_like(images), np.full(len(images), np.inf, np.float32))
     for rows in batches(len(images), IMAGES_PER_BATCH):
@@ -90,7 +109,7 @@ def project(
 
 
 def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, nearest: Projection, rows: Integers) -> None:
-    """Project one batch once; what is nearer than before goes to `rows` of `nearest`."""
+    """Project one batch by one descent; write points nearer than before to `rows` of `nearest`."""
     codes = Tensor(chart.start.copy(), requires_grad=True)
     optimiser = Adam([codes], config)
     for step in range(steps + 1):
@@ -98,47 +117,83 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
         difference = decoded - images
         distances = Norm.L2.of(difference.data)
         nearer = distances < nearest.distances[rows]
-        chosen = rows[nearer]
-        nearest.codes[chosen], nearest.images[chosen] = codes.data[nearer], decoded.data[nearer]
-        nearest.distances[chosen] = distances[nearer]
+        improved = rows[nearer]
+        nearest.codes[improved], nearest.images[improved] = codes.data[nearer], decoded.data[nearer]
+        nearest.distances[improved] = distances[nearer]
         if step < steps:
             (difference**2).backward()  # the squared distances; each image's gradient is its own
             optimiser.step(config.rate(step // STEPS_PER_DECAY))
             np.clip(codes.data, chart.lower, chart.upper, out=codes.data)
 
 
-def nearest_neighbours(images: Floats, among: Floats, count: int = 50) -> Integers:
-    """The indices (N, count), ascending, of the images `among` (M, ...) that are nearest to each image in L2."""
-    check_count("count", count, most=len(among))
-    points, others = flat_rows(_single(images)), flat_rows(_single(among))
-    squares = np.square(others).sum(axis=1)
-    found = np.empty((len(points), count), np.int64)
-    for batch in batches(len(points), IMAGES_PER_BATCH):
-        # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, and ||a||^2 is the same for every b
-        distances = squares - 2 * (points[batch] @ others.T)
-        found[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
-    return found
-
-
-def subspace_distances(images: Floats, originals: Floats, training_images: Floats, neighbours: int = 50) -> Floats:
-    """The L2 distances (N,) from images x~ to the subspace that their nearest training images span around x.
-
-    With the differences of the neighbours from the original image x as the columns of A, and d = x~ - x, this is the
-    residual of least squares::
-
-        min_c ||d - A c||,   A^T A c = A^T d
-
-    A^T A is only 50 x 50. Its eigenvectors of (almost) eigenvalue 0 are left out: they belong to neighbours that occur
-    twice, or are x itself, and span nothing.
+def nearest_neighbours(images: Floats, candidates: Floats, count: int = 50) -> Integers:
+    """Find the candidates nearest to each image in L2.
 
     Parameters
     ----------
-    images, originals : (N, H, W, C), x~ and x.
-    training_images : (M, H, W, C); neighbours : how many of them to take, up to M.
+    images : ndarray of floats, shape (N, ...)
+        The images.
+    candidates : ndarray of floats, shape (M, ...)
+        The images to choose from.
+    count : int
+        Number of neighbours, up to M.
+
+    Returns
+    -------
+    ndarray of int64, shape (N, count)
+        Indices of the nearest candidates, in ascending order.
+
+    Raises
+    ------
+    UserError
+        If there are fewer candidates than neighbours, or images are integers.
+    """
+    check_count("count", count, maximum=len(candidates))
+    points, others = flat_rows(_as_float32(images)), flat_rows(_as_float32(candidates))
+    squares = np.square(others).sum(axis=1)
+    indices = np.empty((len(points), count), np.int64)
+    for batch in batches(len(points), IMAGES_PER_BATCH):
+        # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, where ||a||^2 is the same for every b
+        distances = squares - 2 * (points[batch] @ others.T)
+        indices[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
+    return indices
+
+
+def subspace_distances(images: Floats, originals: Floats, training_images: Floats, neighbours: int = 50) -> Floats:
+    """Compute the L2 distances from images x~ to the subspaces that their nearest training images span around x.
+
+    With the differences of the neighbours from the original image x as the columns of A, and d = x~ - x, the distance
+    is the residual of a least-squares problem with its normal equations::
+
+        min_c ||d - A c||,   A^T A c = A^T d,   c = (A^T A)^+ A^T d
+
+    A^T A is only 50 x 50. It may be singular, so the solution uses its pseudo-inverse, which omits eigenvectors whose
+    eigenvalue is (almost) 0. They stem from neighbours that occur twice or equal x, and contribute nothing to the span.
+
+    Parameters
+    ----------
+    images : ndarray of floats, shape (N, H, W, C)
+        The images x~.
+    originals : ndarray of floats, shape (N, H, W, C)
+        The original image x of each.
+    training_images : ndarray of floats, shape (M, H, W, C)
+        The images to choose neighbours from.
+    neighbours : int
+        Number of neighbours, up to M.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        The distances.
+
+    Raises
+    ------
+    UserError
+        If there is not one original per image, images are integers, or there are too few training images.
 
     Examples
     --------
-    A plane in a space of four pixels; an image moved by (0.3, 0, 0.4, 0) is 0.4 away from it.
+    In a space of four pixels, an image displaced by (0.3, 0, 0.4, 0) from a plane through x is 0.4 away from it.
 
     >>> x = np.zeros((1, 2, 2, 1), np.float32)
     >>> plane = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], np.float32).reshape(2, 2, 2, 1)
@@ -147,19 +202,17 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
     [0.4]
     """
     if images.shape != originals.shape:
-        raise UserError(f"{images.shape} images and {originals.shape} originals: give one original for each image")
-    images, originals, training_images = map(_single, (images, originals, training_images))
-    found = nearest_neighbours(images, training_images, neighbours)
-    centres, pool = flat_rows(originals).astype(np.float64), flat_rows(training_images)
-    moved = flat_rows(images) - centres  # (N, D)
+        raise UserError(f"{images.shape} images and {originals.shape} originals: pass one original for each image")
+    images, originals, training_images = map(_as_float32, (images, originals, training_images))
+    indices = nearest_neighbours(images, training_images, neighbours)
+    centres, candidates = flat_rows(originals).astype(np.float64), flat_rows(training_images)
+    displacements = flat_rows(images) - centres  # d: (N, D)
     distances = np.empty(len(images))
     for batch in batches(len(images), IMAGES_PER_BATCH):
-        spanning = pool[found[batch]] - centres[batch, None]  # (n, neighbours, D): A^T
-        spread, directions = np.linalg.eigh(spanning @ spanning.transpose(0, 2, 1))
-        small = spread < SMALLEST_SPREAD * spread[:, -1:]
-        inverse = np.where(small, 0, 1 / np.where(small, 1, spread))
-        products = np.einsum("nkd,nd->nk", spanning, moved[batch])
-        coefficients = np.einsum("nij,nj,nkj,nk->ni", directions, inverse, directions, products, optimize=True)
-        residuals = moved[batch] - np.einsum("nkd,nk->nd", spanning, coefficients)
-        distances[batch] = np.linalg.norm(residuals, axis=1)
+        transposed = candidates[indices[batch]] - centres[batch, None]  # A^T: (n, neighbours, D)
+        d = displacements[batch, :, None]  # (n, D, 1)
+        gram = transposed @ transposed.transpose(0, 2, 1)  # A^T A: (n, neighbours, neighbours)
+        coefficients = np.linalg.pinv(gram, rcond=MIN_RELATIVE_EIGENVALUE, hermitian=True) @ (transposed @ d)
+        residuals = d - transposed.transpose(0, 2, 1) @ coefficients
+        distances[batch] = np.linalg.norm(residuals[:, :, 0], axis=1)
     return distances

@@ -1,4 +1,4 @@
-"""Training variational autoencoders: one for all images given, or one for each class, kept in a folder."""
+"""Training of variational autoencoders: one for given images, or one for each class, stored in a folder."""
 
 import math
 import time
@@ -8,26 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from hlf_np.arrays import Floats, batches
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_batches, check_images
 from hlf_np.data.dataset import Split
-from hlf_np.errors import UserError
-from hlf_np.files import digest
-from hlf_np.manifolds.vae import Vae, VaeConfig, load_vae
+from hlf_np.layers.layer import check_batch_size
+from hlf_np.models.vae import Vae, VaeConfig, load_vae
 from hlf_np.operations import absolute_error, exponential, gaussian_divergence
 from hlf_np.optim import Adam
 from hlf_np.programs.compiler import vae_training
 from hlf_np.random import generator
+from hlf_np.support.arrays import Floats, batches
+from hlf_np.support.checks import check_images
+from hlf_np.support.errors import UserError
+from hlf_np.support.files import digest
 
 
 @dataclass(frozen=True)
 class VaeLog:
-    """One epoch of one VAE: means over its images, in training mode.
+    """The log entry of one epoch of one VAE; errors are means over its images, in training mode.
 
-    name : of the VAE; epoch : its number from 1.
-    reconstruction_error : the summed absolute error, in pixels.
-    divergence : KL(q(z | x) || N(0, I)), in nats.
+    Attributes
+    ----------
+    name : str
+        Name of the VAE.
+    epoch : int
+        The number of the epoch, from 1.
+    reconstruction_error : float
+        The summed absolute error of an image, in pixels.
+    divergence : float
+        KL(q(z | x) || N(0, I)), in nats.
+    learning_rate : float
+        Learning rate of the epoch.
+    seconds : float
+        Duration of the epoch.
     """
 
     name: str
@@ -42,31 +54,59 @@ Progress = Callable[[VaeLog], None]
 
 
 def losses(vae: Vae, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The two terms of each image's loss in training mode, not weighted: summed absolute error and KL, (N,) each.
+    """Compute the two terms of each image's loss, in training mode and without the weight.
 
-    What `VaeTraining` computes, to read.
+    The readable version of what `VaeTraining` computes.
 
-    images : (N, H, W, C); noise : (N, L), from N(0, I).
+    Parameters
+    ----------
+    vae : Vae
+        The autoencoder.
+    images : Tensor, shape (N, H, W, C)
+        Images in [0, 1].
+    noise : Tensor, shape (N, L)
+        Samples of N(0, I).
+
+    Returns
+    -------
+    error : Tensor, shape (N,)
+        The summed absolute error of the reconstruction, in pixels.
+    divergence : Tensor, shape (N,)
+        KL(q(z | x) || N(0, I)), in nats.
     """
-    average, log_variance = vae.posterior(images, training=True)
-    codes = average + exponential(0.5 * log_variance) * noise
+    mean, log_variance = vae.posterior(images, training=True)
+    codes = mean + exponential(0.5 * log_variance) * noise  # the reparameterisation trick
     reconstructions = vae.decoder(codes, training=True)
-    return absolute_error(reconstructions, images), gaussian_divergence(average, log_variance)
+    return absolute_error(reconstructions, images), gaussian_divergence(mean, log_variance)
 
 
 def train_vae(
     images: Floats, config: VaeConfig | None = None, seed: int = 0, progress: Progress | None = None, name: str = "all"
 ) -> Vae:
-    """A VAE of the manifold that images (N, H, W, C) lie on; of one class, or, class-agnostic, of all.
+    """Train a VAE on images of one class or, for a class-agnostic manifold, of all classes.
 
     Parameters
     ----------
-    seed : of the weights, the order of the images and the noise.
-    progress : called after each epoch; name : what it calls the VAE.
+    images : ndarray of floats, shape (N, H, W, C)
+        Images in [0, 1].
+    config : VaeConfig, optional
+        Architecture and settings; the defaults for images of this shape if not given.
+    seed : int
+        Seed of the weights, the order of the images and the noise.
+    progress : callable, optional
+        Called with the `VaeLog` of each epoch.
+    name : str
+        Name of the VAE in the log.
+
+    Returns
+    -------
+    Vae
+        The trained VAE.
 
     Raises
     ------
-    UserError : for bad images, a batch too small for batch norm, or when the loss is no longer finite.
+    UserError
+        If images are invalid, a batch is too small for batch norm, or the loss is no longer finite.
 
     Examples
     --------
@@ -81,15 +121,15 @@ def train_vae(
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
-    check_batches(vae, images, config.batch_size)
-    program = vae_training(vae, _reference)
+    check_batch_size(vae, images, config.batch_size)
+    program = vae_training(vae, config, _weighted_losses)
     step = program.step if program else _autodiff_step(vae)
     for epoch in range(config.epochs):
         started, rate = time.perf_counter(), config.adam.rate(epoch)
         order = generator(seed, "vae order", epoch).permutation(len(images))
         random = generator(seed, "vae noise", epoch)
         totals = np.zeros(2)
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, below
+        with np.errstate(over="ignore", invalid="ignore"):  # a non-finite loss is reported below
             for rows in batches(len(images), config.batch_size):
                 noise = random.standard_normal((len(rows), config.latent_dimensions), np.float32)
                 errors, divergences = step(images[order[rows]], noise, rate)
@@ -104,18 +144,22 @@ def train_vae(
     return vae
 
 
-def _reference(vae: Vae, images: Tensor, noise: Floats) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Both terms of each image's loss, and the loss."""
+def _weighted_losses(vae: Vae, images: Tensor, noise: Floats) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Compute both terms of each image's loss, (N,) each, and the loss of the batch."""
     error, divergence = losses(vae, images, Tensor(noise))
     return (error, divergence), (error * vae.config.reconstruction_weight + divergence).mean()
 
 
 def _autodiff_step(vae: Vae) -> Callable[[Floats, Floats, float], tuple[Floats, Floats]]:
-    """What `VaeTraining.step` does, to read, and for what it does not know: images of many channels."""
+    """Return a function that takes one training step by autodiff.
+
+    The readable version of `VaeTraining.step`, used where that does not support the images, such as those of many
+    channels.
+    """
     optimiser = Adam([parameter for _, parameter in vae.named_parameters()], vae.config.adam)
 
     def step(images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
-        (error, divergence), loss = _reference(vae, Tensor(images), noise)
+        (error, divergence), loss = _weighted_losses(vae, Tensor(images), noise)
         loss.backward()
         optimiser.step(learning_rate)
         return error.data, divergence.data
@@ -131,18 +175,33 @@ def class_vaes(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Vae, ...]:
-    """One VAE for each class, trained on the images of that class alone.
+    """Train one VAE for each class, on the images of that class alone.
 
     Parameters
     ----------
-    split : the training data; classes : how many there are.
-    folder : where the VAEs are kept. A file's name holds a digest of config, seed and images, so a VAE is
-        trained once, and another setting never meets the wrong file.
-    progress : called after each epoch of each VAE that is trained.
+    split : Split
+        The training data.
+    classes : int
+        Number of classes.
+    config : VaeConfig, optional
+        Architecture and settings; the defaults for images of this shape if not given.
+    seed : int
+        Seed from which the seed of each VAE is derived.
+    folder : Path, optional
+        Folder to store the VAEs in. File names contain a digest of config, seed and images, so each VAE is trained only
+        once, and other settings never load the wrong file.
+    progress : callable, optional
+        Called with the `VaeLog` of each epoch of each VAE that is trained.
+
+    Returns
+    -------
+    tuple of Vae
+        The VAEs, in the order of the classes.
 
     Raises
     ------
-    UserError : for bad images or labels, a class without images, or a damaged file in the folder.
+    UserError
+        If images or labels are invalid, a class has no images, or a file in the folder is damaged.
     """
     split = split.checked(classes, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=split.images.shape[1:])
@@ -163,24 +222,37 @@ def class_vaes(
 
 
 def count_vaes(folder: Path) -> int:
-    """How many VAEs `class_vaes` has left in a folder."""
+    """Return the number of VAEs that `class_vaes` has stored in a folder."""
     return len(list(folder.glob("vae-*.npz")))
 
 
 def stored_vaes(folder: Path, classes: int) -> tuple[Vae, ...]:
-    """The VAEs that `class_vaes` left in a folder, in the order of the classes.
+    """Load the VAEs that `class_vaes` has stored in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    tuple of Vae
+        The VAEs, in the order of the classes.
 
     Raises
     ------
-    UserError : unless there is exactly one for each class, or if a file is damaged.
+    UserError
+        If there is not exactly one for each class, or a file is damaged.
     """
-    found = []
+    vaes = []
     for label in range(classes):
         paths = list(folder.glob(f"vae-{label}-*.npz"))
         if len(paths) != 1:
             raise UserError(
                 f"{str(folder)!r} holds {len(paths)} VAEs of class {label} instead of one:"
-                " give the folder `manifolds` of a finished run"
+                " use the folder `manifolds` of a finished run"
             )
-        found.append(load_vae(paths[0]))
-    return tuple(found)
+        vaes.append(load_vae(paths[0]))
+    return tuple(vaes)

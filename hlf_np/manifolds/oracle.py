@@ -1,38 +1,46 @@
-"""Does a learned on-manifold adversarial example still show its class?
+"""Does an adversarial example on the learned manifold still show its class?
 
-Off the true manifold there is no telling for certain: somebody must look. An *oracle* looks at thousands: a
-classifier that is larger, and trained on far more data, than any that is attacked, so that it seldom errs on new
-images. What it says is evidence, not truth. It was not attacked itself, but adversarial examples transfer a little, so
-the share of labels kept is if anything too low.
+Away from the true manifold only a human observer can tell with certainty. To check thousands of images, an *oracle*
+stands in: a classifier that is larger, and trained on far more data, than any model under attack, so that it rarely
+errs on new images. Its predictions are evidence, not ground truth. The attacks do not target the oracle, but
+adversarial examples transfer to some degree, so the measured share of labels kept is, if anything, too low.
 """
 
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hlf_np.architectures import Architecture, Kind
-from hlf_np.arrays import Floats, Integers
-from hlf_np.checks import check_labels
 from hlf_np.data.dataset import Split
-from hlf_np.files import digest
 from hlf_np.models import Model, load
+from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_labels
+from hlf_np.support.files import digest
 from hlf_np.training import Progress, TrainingConfig, train
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A classifier and how it is trained."""
+class ClassifierConfig:
+    """A classifier and its training.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The network.
+    training : TrainingConfig
+        The settings of its training.
+    """
 
     architecture: Architecture
     training: TrainingConfig
 
 
 @dataclass(frozen=True)
-class OracleConfig(Recipe):
-    """A CNN twice as wide as the paper's; fewer epochs, since there is so much more data.
+class OracleConfig(ClassifierConfig):
+    """The oracle: a CNN twice as wide as the paper's, trained for fewer epochs on many more images.
 
-    With 100,000 training images of FONTS (hard) it errs on 3.7 % of the test images.
+    With 100,000 training images of FONTS (hard) its test error is 3.7 %.
     """
 
     architecture: Architecture = field(default_factory=lambda: Architecture(Kind.CNN, (32, 64, 128)))
@@ -46,41 +54,101 @@ def train_oracle(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """A classifier to judge others by; UserError for bad images or labels, or a damaged file in the folder.
+    """Train the classifier that judges labels, or load it from a folder.
 
-    split : many images, none of them from the test set.
-    folder : where the oracle is kept; as with `class_vaes`, its file's name tells what it was made from.
-    progress : called after each epoch.
+    Parameters
+    ----------
+    split : Split
+        The training images: many, and none of the test set.
+    config : OracleConfig, optional
+        The network and its training.
+    seed : int
+        Seed of the weights and the training.
+    folder : Path, optional
+        Where the oracle is stored. As for `class_vaes`, the file name contains a digest of what it was made from.
+    progress : callable, optional
+        Called with an `EpochLog` after each epoch.
+
+    Returns
+    -------
+    Model
+        The trained oracle.
+
+    Raises
+    ------
+    UserError
+        If the images or labels are invalid, or the file in the folder is damaged.
     """
     return train_once("oracle", config or OracleConfig(), split, seed, folder, progress)
 
 
 def train_once(
-    name: str, recipe: Recipe, split: Split, seed: int, folder: Path | None = None, progress: Progress | None = None
+    name: str,
+    config: ClassifierConfig,
+    split: Split,
+    seed: int,
+    folder: Path | None = None,
+    progress: Progress | None = None,
 ) -> Model:
-    """A classifier that is trained unless the folder has it: as `name`-digest.npz, of recipe, seed and images."""
-    path = folder and folder / f"{name}-{digest([asdict(recipe), seed], split.images, split.labels)}.npz"
+    """Train a classifier, or load it if the folder has it already.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the file name, which continues with a digest of `config`, `seed` and the images.
+    config : ClassifierConfig
+        The network and its training.
+    split : Split
+        The training images.
+    seed : int
+        Seed of the weights and the training.
+    folder : Path, optional
+        Where the classifier is stored.
+    progress : callable, optional
+        Called with an `EpochLog` after each epoch.
+
+    Returns
+    -------
+    Model
+        The trained classifier.
+    """
+    path = folder and folder / f"{name}-{digest([asdict(config), seed], split.images, split.labels)}.npz"
     if path and path.exists():
         return load(path)
-    model = Model(recipe.architecture, seed)
-    train(model, split, seed=seed, config=recipe.training, progress=progress)
+    model = Model.from_architecture(config.architecture, seed)
+    train(model, split, seed=seed, config=config.training, progress=progress)
     if path:
         model.save(path)
     return model
 
 
 def stored_oracle(folder: Path) -> Model | None:
-    """The oracle that `train_oracle` left in a folder, if any."""
+    """Load the oracle that `train_oracle` stored in a folder; None if there is none."""
     path = next(folder.glob("oracle-*.npz"), None)
     return load(path) if path else None
 
 
 def has_oracle(folder: Path) -> bool:
-    """Whether `train_oracle` has left an oracle in a folder."""
+    """Return whether `train_oracle` has stored an oracle in a folder."""
     return any(folder.glob("oracle-*.npz"))
 
 
 def labels_kept(oracle: Model, images: Floats, labels: Integers) -> float:
-    """The share of images (N, H, W, C) that the oracle assigns to their labels (N,); NaN if there are none."""
+    """Compute the share of images that the oracle assigns to their labels.
+
+    Parameters
+    ----------
+    oracle : Model
+        The judge of labels.
+    images : ndarray of floats, shape (N, H, W, C)
+        Images in [0, 1].
+    labels : ndarray of integers, shape (N,)
+        The labels that the images should have kept.
+
+    Returns
+    -------
+    float
+        The share, from 0 to 1; NaN if there are no images.
+    """
     labels = check_labels(labels, oracle.classes, len(images))
     return float((oracle.predict(images) == labels).mean()) if len(labels) else math.nan

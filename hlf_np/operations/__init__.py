@@ -1,12 +1,12 @@
-"""The operations a network is made of: each computes its result and says how gradients flow back.
+"""The operations that networks are made of, each with its forward and its backward pass.
 
-Images are channels last, (N, H, W, C); weights are laid out as PyTorch's. g stands for the gradient of
-the loss with respect to the result. `add` and `multiply` are in `autodiff`, for `Tensor`'s operators.
+Images are channels last, (N, H, W, C); weights have PyTorch's layouts. In the formulas g is the gradient of the loss
+with respect to the output of the operation. `add`, `multiply` and the other operators of `Tensor` are in `autodiff`.
 """
 
 from hlf_np.operations.affine import IDENTITY, affine_matrix, warp
+from hlf_np.operations.convolution import convolution, linear, transposed_convolution
 from hlf_np.operations.elementwise import exponential, leaky_relu, relu, sigmoid, tanh
-from hlf_np.operations.linear import convolution, linear, transposed_convolution
 from hlf_np.operations.losses import absolute_error, cross_entropy, gaussian_divergence, kl_divergence
 from hlf_np.operations.normalization import batch_norm, normalize
 from hlf_np.operations.pooling import average_pool, max_pool

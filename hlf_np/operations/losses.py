@@ -1,27 +1,32 @@
-"""Losses, one for each image."""
+"""Losses; each operation returns one value per image."""
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
+from hlf_np.support.arrays import Floats, Integers, flat_rows
 
 
 def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
-    """-log softmax(logits)[label] for each row, L in the paper; the gradient is softmax - one_hot.
+    """Compute -log softmax(logits)[label] of each row, L in the paper; the gradient is softmax - one_hot.
 
-    For L = log sum_j exp(f_j) - f_y, and the derivative of the first term to f_k is exp(f_k) / sum_j exp(f_j).
+    This is L = log sum_j exp(f_j) - f_y, and the derivative of its first term with respect to f_k is
+    exp(f_k) / sum_j exp(f_j).
 
     Parameters
     ----------
-    logits : (N, classes); labels : (N,) int64.
+    logits : Tensor, shape (N, classes)
+        Logits f.
+    labels : ndarray of int64, shape (N,)
+        True classes y.
 
     Returns
     -------
-    (N,) losses.
+    Tensor, shape (N,)
+        The losses, in nats.
 
     Examples
     --------
-    A network that says 3 to 1 is wrong one time in four.
+    Odds of 3 to 1 are a probability of 0.75:
 
     >>> logits = Tensor(np.log([[3.0, 1.0]]), requires_grad=True)
     >>> loss = cross_entropy(logits, np.array([0]))
@@ -30,7 +35,7 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     ([0.75], [[-0.25, 0.25]])
     """
     rows = np.arange(len(labels))
-    shifted = logits.data - logits.data.max(axis=1, keepdims=True)  # no overflow in exp
+    shifted = logits.data - logits.data.max(axis=1, keepdims=True)  # so that exp does not overflow
     exponentials = np.exp(shifted)
     sums = exponentials.sum(axis=1)
     losses = np.log(sums) - shifted[rows, labels]
@@ -44,45 +49,65 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """log p of each row (N, classes) of logits, p = softmax(logits); of a row that is log p already, itself."""
+    """Compute log softmax(logits) of each row (N, classes), which leaves log-probabilities as they are."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def kl_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence KL(p || q) = sum_k p_k log(p_k / q_k) of each row, p and q softmaxes of logits.
+    """Compute the Kullback-Leibler divergence KL(p || q) = sum_k p_k log(p_k / q_k) of the softmaxes of each row.
 
-    With dp_k / df_j = p_k ([k = j] - p_j) the derivative to a logit f_j of p is p_j (log(p_j / q_j) - KL); since
-    sum_k p_k = 1, that to a logit of q is q_j - p_j, as of the cross-entropy with p for the labels.
+    With dp_k / df_j = p_k ([k = j] - p_j), the derivative with respect to a logit f_j of p is
+    p_j (log(p_j / q_j) - KL). With respect to a logit of q it is q_j - p_j, as sum_k p_k = 1: that of the cross-entropy
+    with p instead of a label.
 
     Parameters
     ----------
-    p_logits, q_logits : (N, classes).
+    p_logits : Tensor, shape (N, classes)
+        Logits of p.
+    q_logits : Tensor, shape (N, classes)
+        Logits of q.
 
     Returns
     -------
-    (N,), in nats.
+    Tensor, shape (N,)
+        The divergences, in nats.
 
     Examples
     --------
+    p = (1/2, 1/2) and q = (1/4, 3/4) have the divergence log(2) / 2 + log(2 / 3) / 2 = log(4 / 3) / 2:
+
     >>> p, q = Tensor(np.zeros((1, 2))), Tensor(np.log([[1.0, 3.0]]), requires_grad=True)
     >>> divergence = kl_divergence(p, q)
     >>> divergence.backward()
-    >>> np.exp(2 * divergence.data).round(6).tolist(), q.gradient.round(6).tolist()  # log(2) / 2 + log(2 / 3) / 2
+    >>> np.exp(2 * divergence.data).round(6).tolist(), q.gradient.round(6).tolist()
     ([1.333333], [[-0.25, 0.25]])
     """
     log_p, log_q = log_softmax(p_logits.data), log_softmax(q_logits.data)
-    p, ratios = np.exp(log_p), log_p - log_q
-    divergences = (p * ratios).sum(axis=1)
+    p, log_ratios = np.exp(log_p), log_p - log_q
+    divergences = (p * log_ratios).sum(axis=1)
 
     def backward(g: Floats) -> tuple[Floats, Floats]:
-        return g[:, None] * p * (ratios - divergences[:, None]), g[:, None] * (np.exp(log_q) - p)
+        return g[:, None] * p * (log_ratios - divergences[:, None]), g[:, None] * (np.exp(log_q) - p)
 
     return Tensor.result(divergences, (p_logits, q_logits), backward)
 
 
 def absolute_error(x: Tensor, target: Tensor) -> Tensor:
-    """sum |x - target| over the entries of each row, (N, ...) twice to (N,); the derivative at 0 is taken as 0."""
+    """Compute the sum of |x - target| over the entries of each image; the derivative at 0 is taken as 0.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, ...)
+        Images.
+    target : Tensor, shape (N, ...)
+        Images of the same shape.
+
+    Returns
+    -------
+    Tensor, shape (N,)
+        The sums.
+    """
     difference = x.data - target.data
 
     def backward(g: Floats) -> tuple[Floats, Floats]:
@@ -92,35 +117,41 @@ def absolute_error(x: Tensor, target: Tensor) -> Tensor:
     return Tensor.result(np.abs(flat_rows(difference)).sum(axis=1), (x, target), backward)
 
 
-def gaussian_divergence(average: Tensor, log_variance: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence KL(N(m, s^2) || N(0, 1)), summed over the columns of each row.
+def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Compute the Kullback-Leibler divergence KL(N(m, s^2) || N(0, 1)), summed over the columns of each row.
 
-    With v = log s^2, and E the expectation over z from N(m, s^2), one column contributes::
+    With v = log s^2, and E the expectation over z from N(m, s^2), each column contributes::
 
         E[log N(z; m, s^2) - log N(z; 0, 1)] = E[-v / 2 - (z - m)^2 / (2 s^2) + z^2 / 2]
                                              = (m^2 + e^v - v - 1) / 2
 
-    since E[(z - m)^2] = s^2 and E[z^2] = m^2 + s^2. Hence the derivatives m and (e^v - 1) / 2: the mean is pulled to 0
-    and the variance to 1, where the divergence is 0.
+    since E[(z - m)^2] = s^2 and E[z^2] = m^2 + s^2. The derivatives with respect to m and v are m and (e^v - 1) / 2:
+    gradient descent pulls the mean to 0 and the variance to 1, where the divergence is 0.
 
     Parameters
     ----------
-    average, log_variance : m and v, (N, L).
+    mean : Tensor, shape (N, L)
+        m.
+    log_variance : Tensor, shape (N, L)
+        v.
 
     Returns
     -------
-    (N,), in nats.
+    Tensor, shape (N,)
+        The divergences, in nats.
 
-    Source: Kingma and Welling, 2014, appendix B.
+    References
+    ----------
+    Kingma and Welling, 2014, appendix B.
 
     Examples
     --------
-    >>> average, log_variance = Tensor(np.array([[0.0, 0.0], [2.0, 0.0]])), Tensor(np.zeros((2, 2)))
-    >>> gaussian_divergence(average, log_variance).data.tolist()
+    >>> mean, log_variance = Tensor(np.array([[0.0, 0.0], [2.0, 0.0]])), Tensor(np.zeros((2, 2)))
+    >>> gaussian_divergence(mean, log_variance).data.tolist()
     [0.0, 2.0]
     """
-    m, v = average.data, log_variance.data
+    m, v = mean.data, log_variance.data
     variance = np.exp(v)
     divergence = ((m * m + variance - v - 1) / 2).sum(axis=1)
-    parents = (average, log_variance)
+    parents = (mean, log_variance)
     return Tensor.result(divergence, parents, lambda g: [g[:, None] * m, g[:, None] * (variance - 1) / 2])

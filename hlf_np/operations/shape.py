@@ -1,24 +1,26 @@
-"""Other shapes and orders of the same entries."""
+"""Operations that rearrange or select entries without changing their values."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
+from hlf_np.support.arrays import Floats, Integers
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same entries in another shape; one axis may be -1."""
+    """Reshape a tensor; one of the sizes may be -1."""
     return Tensor.result(x.data.reshape(shape), (x,), lambda g: [g.reshape(x.shape)])
 
 
 def flatten(x: Tensor) -> Tensor:
-    """(N, H, W, C) to (N, C H W): channel after channel, the order that PyTorch's weights expect.
+    """Flatten images (N, H, W, C) to (N, C H W), channel by channel: the order that PyTorch's weights expect.
 
     Examples
     --------
-    >>> flatten(Tensor(np.arange(4.0).reshape(1, 1, 2, 2))).data.tolist()  # two pixels of two channels
+    Two pixels of two channels:
+
+    >>> flatten(Tensor(np.arange(4.0).reshape(1, 1, 2, 2))).data.tolist()
     [[0.0, 2.0, 1.0, 3.0]]
     """
     n, h, w, c = x.shape
@@ -27,19 +29,19 @@ def flatten(x: Tensor) -> Tensor:
 
 
 def unflatten(x: Tensor, height: int, width: int) -> Tensor:
-    """(N, C H W) to (N, H, W, C): the inverse of `flatten`."""
+    """Reshape (N, C H W) to images (N, H, W, C): the inverse of `flatten`."""
     n = x.shape[0]
     y = x.data.reshape(n, -1, height, width).transpose(0, 2, 3, 1)
     return Tensor.result(y, (x,), lambda g: [g.transpose(0, 3, 1, 2).reshape(n, -1)])
 
 
-def columns(x: Tensor, first: int, last: int) -> Tensor:
-    """Columns `first` to before `last` of x (N, D)."""
-    return _part(x, np.s_[:, first:last])
+def columns(x: Tensor, start: int, stop: int) -> Tensor:
+    """Return the columns x[:, start:stop] of x (N, D)."""
+    return _select(x, np.s_[:, start:stop])
 
 
 def take(x: Tensor, rows: Integers) -> Tensor:
-    """The rows x[rows] of x (N, ...), each at most once.
+    """Return the rows x[rows] of x (N, ...), without repetitions.
 
     Examples
     --------
@@ -48,11 +50,11 @@ def take(x: Tensor, rows: Integers) -> Tensor:
     >>> x.gradient.tolist()
     [10.0, 0.0, 30.0]
     """
-    return _part(x, rows)
+    return _select(x, rows)
 
 
-def _part(x: Tensor, index: Integers | tuple[slice, slice]) -> Tensor:
-    """x[index], whose gradient is zero everywhere else."""
+def _select(x: Tensor, index: Integers | tuple[slice, slice]) -> Tensor:
+    """Return x[index]; the gradient is zero for all other entries."""
 
     def backward(g: Floats) -> list[Floats]:
         d_x = np.zeros_like(x.data)
@@ -63,7 +65,7 @@ def _part(x: Tensor, index: Integers | tuple[slice, slice]) -> Tensor:
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """The rows of all parts (N_i, ...), one part after the other."""
+    """Concatenate tensors (N_i, ...) along the first axis."""
     ends = np.cumsum([len(part.data) for part in parts])
     y = np.concatenate([part.data for part in parts])
     return Tensor.result(y, tuple(parts), lambda g: np.split(g, ends[:-1]))

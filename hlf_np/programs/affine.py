@@ -1,238 +1,229 @@
-"""Convolutions, their transposes and fully connected layers.
-
-A transposed convolution is the gradient of a convolution, taken as a forward pass. So every affine layer has a *big*
-and a *small* side, the convolution's input and output, and only the direction differs. A linear layer is a convolution
-whose only window is the whole image; one that is unflattened to an image is the transpose of that.
-"""
+"""The nodes of convolutions, transposed convolutions and linear layers; `affine_map` says what they have in common."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, Integers
-from hlf_np.kernels.layout import frame_for_gradient, window_segments, windows
-from hlf_np.kernels.tile import GATE, LANES, PANEL, PLAIN, RELU
-from hlf_np.kernels.training_instructions import BiasSums, Task, Totals, WeightSums
-from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, SAME, TO_BIG, TO_SMALL, TO_THREE
+from hlf_np.kernels.instructions.training import BiasSums, Totals, WeightGradientPanel, WeightSums
+from hlf_np.kernels.layout import halo_for_gradient, window_segments, window_starts
+from hlf_np.kernels.products.tile import LANES, MASK, PANEL, PLAIN, RELU
+from hlf_np.kernels.winograd.forms import FORMS
 from hlf_np.layers import BatchNorm, Convolution, Linear, TransposedConvolution
 from hlf_np.programs import blocks, products, winograd
+from hlf_np.programs.affine_map import AffineMap
 from hlf_np.programs.builder import Builder
-from hlf_np.programs.nodes import Norm
+from hlf_np.programs.nodes import TrainingNorm
 from hlf_np.programs.values import Node, Value
+from hlf_np.support.arrays import Array, Floats
 
-Weighted = Convolution | TransposedConvolution | Linear
+AffineLayer = Convolution | TransposedConvolution | Linear
 
-SAVED = 100  # multiplications that each number of a filter must save in a training step
-SMALL, FEW = 16_384, 16  # gradients of so many numbers, over more pixels than so many, are summed up in the parts
+MIN_SAVINGS = 100  # multiplications that each entry of a transformed filter must save per training step
+# Gradients of at most so many entries, over at least so many pixels per image, are summed within each part of a batch.
+MAX_SUMMED_ENTRIES = 16_384
+MIN_SUMMED_PIXELS = 17
 
 
 @dataclass(eq=False)
 class Affine(Node):
-    """A convolution, its transpose, or a fully connected layer, and the batch norm folded into it.
+    """An affine layer, and what is folded into it.
 
-    kernel, stride, padding : of the convolution from the big to the small side; transposed : from small to big.
-    behind : a linear layer behind a linear one, with nothing in between; sigmoid : whether one follows.
-    winograd : computed in Winograd's form, see `kernels.winograd_forms`.
-    numbers : of the weights, as those of the convolution, (small, big, kh, kw); see `builder`.
-    matrix, bias : where among the weights the matrix from windows of the big side to the small side stands, in
-        `panels`, and the bias.
+    Parameters
+    ----------
+    source, target : Value
+        What it reads and writes.
+    layer : Convolution, TransposedConvolution or Linear
+        The layer.
+    norm : BatchNorm, optional
+        The batch norm after it, folded into the weights in evaluation mode.
+    map : AffineMap
+        The convolution that the layer is, or whose transpose it is.
+    second : Linear, optional
+        A linear layer directly after a linear one, folded into the weights.
+    sigmoid : bool
+        Whether a sigmoid follows.
     """
 
     source: Value
     target: Value
-    layer: Weighted
+    layer: AffineLayer
     norm: BatchNorm | None
-    kernel: tuple[int, int]
-    stride: int
-    padding: int
-    transposed: bool
-    behind: Linear | None = None
+    map: AffineMap
+    second: Linear | None = None
     sigmoid: bool = False
-    winograd: bool = False
-    numbers: Integers = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.int64))
-    matrix: int = 0
-    bias: int | None = None
+    uses_winograd: bool = False
 
     @property
-    def big(self) -> Value:
-        return self.target if self.transposed else self.source
-
-    @property
-    def small(self) -> Value:
-        return self.source if self.transposed else self.target
-
-    @property
-    def covers(self) -> bool:
-        """Whether the only window is the whole image, as of a fully connected layer."""
-        return self.kernel == (self.big.height, self.big.width) and self.padding == 0
+    def transposed(self) -> bool:
+        """Whether it maps from the small to the big side."""
+        return self.map.big is self.target
 
     @property
     def multiply_adds(self) -> int:
-        """Of one forward pass of the layers as they are written; the gradient to the input takes as many."""
-        inputs, outputs = math.prod(self.kernel) * self.big.channels, self.small.channels
-        if self.behind:
-            return self.behind.parameters["weight"].shape[1] * (inputs + outputs)
-        return self.small.pixels * inputs * outputs
+        """Multiply-adds per image of the layers as they are written, in the forward pass or in the input's gradient."""
+        inputs, outputs = math.prod(self.map.kernel) * self.map.big.channels, self.map.small.channels
+        if self.second:
+            return self.second.parameters["weight"].shape[1] * (inputs + outputs)
+        return self.map.small.pixels * inputs * outputs
 
     @property
-    def room(self) -> int:  # type: ignore[override]
-        return winograd.room(self) if self.winograd else 0
+    def scratch_size(self) -> int:  # type: ignore[override]
+        return winograd.scratch_size(self.map) if self.uses_winograd else 0
 
     # -- weights
 
     def arrays(self) -> list[Floats]:
-        layers = (self.layer, self.behind, self.norm)
+        layers = (self.layer, self.second, self.norm)
         return [array for layer in layers if layer for _, array in layer.named_arrays()]
 
     def folded(self) -> list[Floats]:
-        """Weights, shaped as the layer's, and bias (O,), with what follows folded in.
+        """Return the weight, in the shape of the layer's, and the bias (O,), with what follows folded in.
 
-        Of batch norm: y = s (w x + b - mean) + shift, s = scale / sqrt(var + eps). Of a second linear layer:
+        Batch norm: y = s (w x + b - mean) + shift with s = scale / sqrt(var + eps). A second linear layer:
         y = w' (w x + b) + b' = (w' w) x + (w' b + b').
         """
         weight = self.layer.parameters["weight"].data
         count = weight.shape[1] if isinstance(self.layer, TransposedConvolution) else len(weight)
         bias = self.layer.parameters["bias"].data if "bias" in self.layer.parameters else np.zeros(count, np.float32)
-        if self.behind:
-            second, shift = (self.behind.parameters[name].data for name in ("weight", "bias"))
-            # not `@`: the threads of a BLAS go on spinning behind it, and slow down the kernel that comes next
+        if self.second:
+            second, shift = (self.second.parameters[name].data for name in ("weight", "bias"))
+            # not `@`: the threads of a BLAS keep spinning after it, and slow down the kernel that comes next
             weight, bias = np.einsum("oh,hi->oi", second, weight), np.einsum("oh,h->o", second, bias) + shift
             count = len(weight)
         if self.norm is None:
             return [weight, bias]
-        scale, shift = self.norm.factor_and_offset()
+        scale, shift = self.norm.scale_and_shift()
         if isinstance(self.layer, TransposedConvolution):
             return [weight * scale[:, None, None], bias * scale + shift]
-        scale, shift = (np.repeat(part, count // len(part)) for part in (scale, shift))  # of a channel, for its pixels
+        scale, shift = (np.repeat(values, count // len(values)) for values in (scale, shift))  # channels, to pixels
         return [(weight.reshape(count, -1) * scale[:, None]).reshape(weight.shape), bias * scale + shift]
 
-    def place(self, builder: Builder) -> None:
+    def pack_parameters(self, builder: Builder) -> None:
         parameters = [parameter.data for parameter in self.layer.parameters.values()]
-        weight, *bias = map(builder.number, parameters if builder.training else self.folded())
-        self.numbers = self._as_convolution(weight)
-        self.matrix = builder.place_matrix(self.numbers.transpose(2, 3, 1, 0), self.big.stride, self.small.stride)
+        weight, *bias = map(builder.indices_of, parameters if builder.training else self.folded())
+        affine = self.map
+        affine.weight_indices = self._as_convolution(weight)
+        filters = affine.weight_indices.transpose(2, 3, 1, 0)
+        affine.matrix = builder.pack_filters(filters, affine.big.stride, affine.small.stride)
         if bias:
-            self.bias = builder.place_rows(self._biases(bias[0]), self.target.stride)
+            affine.bias = builder.pack_rows(self._bias_rows(bias[0]), self.target.stride)
 
     def _as_convolution(self, weight: Array) -> Array:
-        """The layer's weights, or an array of that shape, as those of the convolution, (small, big, kh, kw)."""
+        """Return an array of the shape of the layer's weight as filters of the map, (small, big, kh, kw)."""
         if not isinstance(self.layer, Linear):
             return weight
-        # the big side comes channel after channel, see `flatten`
-        shape = (self.big.channels, self.big.height, self.big.width)
+        # features are ordered channel by channel, see `operations.flatten`
+        shape = (self.map.big.channels, self.map.big.height, self.map.big.width)
         return weight.reshape(*shape, -1).transpose(3, 0, 1, 2) if self.transposed else weight.reshape(-1, *shape)
 
-    def _biases(self, bias: Array) -> Array:
-        """The layer's bias, or an array of that shape, for each pixel of the target or for all, (1 or H W, O)."""
-        return bias.reshape(self.target.channels, -1).T if self.bias_per_pixel else bias[None]
+    def _bias_rows(self, bias: Array) -> Array:
+        """Return an array of the shape of the layer's bias as one row per pixel (H W, O), or one for all (1, O)."""
+        return bias.reshape(self.target.channels, -1).T if self.map.bias_per_pixel else bias[None]
 
-    @property
-    def bias_per_pixel(self) -> bool:
-        return isinstance(self.layer, Linear) and self.transposed
-
-    # -- how it is computed
+    # -- the choice of an algorithm
 
     def prepare(self, batch_size: int | None) -> None:
-        self.winograd = self._reducible(batch_size)
+        self.uses_winograd = self._winograd_pays(batch_size)
         source, target = self.source, self.target
-        source.frame = max(source.frame, self._reach(self.transposed))
-        if self.transposed or not (batch_size and source.is_input):  # windows of a gradient, for the weights
-            target.gradient_frame = max(target.gradient_frame, self._reach(not self.transposed))
-        if self.pairs:  # half of a pair may lie beside the image
-            source.gradient_frame = max(source.gradient_frame, 1)
+        source.halo = max(source.halo, self._required_halo(self.transposed))
+        if self.transposed or not (batch_size and source.is_input):  # a transposed layer's weight gradient reads it too
+            target.gradient_halo = max(target.gradient_halo, self._required_halo(not self.transposed))
+        if self.pairs_pixels:  # half of a pair may be outside of the image
+            source.gradient_halo = max(source.gradient_halo, 1)
 
-    def _reach(self, to_big: bool) -> int:
-        """How far beyond an image an instruction reads: towards the big side, or from it."""
-        source, target = (self.small, self.big) if to_big else (self.big, self.small)
-        if self.winograd:
-            form = FORMS[self.forms[to_big]]
+    def _required_halo(self, to_big: bool) -> int:
+        """Return how many pixels beyond an image a map reads, to the big side or to the small side."""
+        affine = self.map
+        source, target = (affine.small, affine.big) if to_big else (affine.big, affine.small)
+        if self.uses_winograd:
+            form = FORMS[affine.winograd_forms[to_big]]
             sizes = ((source.height, target.height), (source.width, target.width))
-            return max(form.frame(*pair) for pair in sizes)
+            return max(form.halo(*pair) for pair in sizes)
         if not to_big:
-            return self.padding
-        if self.big.narrow:
-            return blocks.reach(self)
-        extents = zip((self.big.height, self.big.width), self.kernel, strict=True)
-        return 0 if self.covers else max(frame_for_gradient(n, k, self.stride, self.padding) for n, k in extents)
+            return affine.padding
+        if affine.big.unpadded:
+            return blocks.halo(affine)
+        if affine.covers:
+            return 0
+        extents = zip((affine.big.height, affine.big.width), affine.kernel, strict=True)
+        return max(halo_for_gradient(size, kernel, affine.stride, affine.padding) for size, kernel in extents)
 
-    @property
-    def forms(self) -> tuple[int, int]:
-        """Winograd's forms to the small side and to the big one."""
-        if self.stride == 1:
-            return SAME, SAME
-        return (TO_THREE, FROM_THREE) if max(self.small.height, self.small.width) <= 3 else (TO_SMALL, TO_BIG)
+    def _winograd_pays(self, batch_size: int | None) -> bool:
+        """Return whether Winograd's algorithm applies and is faster.
 
-    def _reducible(self, batch_size: int | None) -> bool:
-        """Whether there is such a form, and it pays: many channels, and not many outputs that lie beyond the image.
-
-        In training the filters are transformed anew for every batch: each number of a transformed filter, used once
-        for each patch, must save enough multiplications to be worth writing and reading it.
+        It is faster for many channels, if few of the outputs of its patches are beyond the image. In training mode the
+        filters are transformed anew for every batch: each entry of a transformed filter, used once per patch, must save
+        enough multiplications to be worth writing and reading it.
         """
-        if (self.kernel, self.stride, self.padding) not in (((3, 3), 1, 1), ((4, 4), 2, 1)) or self.big.narrow:
+        affine = self.map
+        supported = ((3, 3), 1, 1), ((4, 4), 2, 1)
+        if (affine.kernel, affine.stride, affine.padding) not in supported or affine.big.unpadded:
             return False
-        form = FORMS[self.forms[0]]
-        patches = form.begins(self.small.height).size * form.begins(self.small.width).size
-        taken = (self.stride * form.multiplications) ** 2 * patches
-        plain = math.prod(self.kernel) * self.small.pixels
-        if batch_size and (plain - taken) * patches * batch_size < SAVED * taken:
+        form = FORMS[affine.winograd_forms[0]]
+        patches = form.patch_starts(affine.small.height).size * form.patch_starts(affine.small.width).size
+        multiplications = (affine.stride * form.multiplications) ** 2 * patches
+        direct = math.prod(affine.kernel) * affine.small.pixels
+        if batch_size and (direct - multiplications) * patches * batch_size < MIN_SAVINGS * multiplications:
             return False
-        many = min(self.big.stride * self.stride, self.small.stride) >= 2 * LANES
-        return many and 3 * taken <= 2 * plain
+        many_channels = min(affine.big.stride * affine.stride, affine.small.stride) >= 2 * LANES
+        return many_channels and 3 * multiplications <= 2 * direct
 
     @property
-    def pairs(self) -> bool:
-        """Whether the gradient to the source is computed for pairs of pixels, see `products.paired_gradient`."""
-        strided = self.stride == 2 and self.kernel[1] % 2 == 0 and self.padding > 0 and not self.covers
-        fitting = not self.transposed and self.source.rectified and self.source.stride == LANES
-        return strided and fitting and not self.winograd
+    def pairs_pixels(self) -> bool:
+        """Whether the source's gradient can be computed for pairs of pixels, see `products.paired_gradient`."""
+        affine = self.map
+        strided = affine.stride == 2 and affine.kernel[1] % 2 == 0 and affine.padding > 0 and not affine.covers
+        one_vector = not self.transposed and self.source.after_relu and self.source.stride == LANES
+        return strided and one_vector and not self.uses_winograd
 
     # -- instructions
 
     def forward(self, builder: Builder) -> Sequence[Any]:
-        finish = RELU if self.target.rectified else PLAIN
-        source, target = self.source.buffer, self.target.buffer
-        start = builder.zeros(target.channels) if self.bias is None else self.bias
-        if self.winograd:
-            return [winograd.convolution(self, builder, self.transposed, source, target, target, start, finish)]
+        affine, source, target = self.map, self.source.buffer, self.target.buffer
+        epilogue = RELU if self.target.after_relu else PLAIN
+        initial = builder.zeros(target.channels) if affine.bias is None else affine.bias
+        if self.uses_winograd:
+            return [winograd.convolution(affine, builder, self.transposed, source, target, target, initial, epilogue)]
         if not self.transposed:
-            return [products.gather(self, builder, source, target, target, start, finish)]
-        if self.big.narrow:
-            return blocks.image(self, builder)
-        return products.scatter(self, builder, source, target, target, self.bias, finish)
+            return [products.gather(affine, builder, source, target, target, initial, epilogue)]
+        if affine.big.unpadded:
+            return blocks.image(affine, builder)
+        return products.scatter(affine, builder, source, target, target, affine.bias, epilogue)
 
     def backward(self, builder: Builder) -> Sequence[Any]:
-        source, gradient = self.source, self.target.gradient
+        affine, source, gradient = self.map, self.source, self.target.gradient
         if builder.training and source.is_input:
             return []
-        finish = source.next_finish()
-        start, to, gates = builder.zeros(source.gradient.channels), source.gradient, source.buffer
-        if self.winograd:
-            return [winograd.convolution(self, builder, not self.transposed, gradient, to, gates, start, finish)]
+        epilogue = source.next_epilogue()
+        initial, to, masks = builder.zeros(source.gradient.channels), source.gradient, source.buffer
+        if self.uses_winograd:
+            return [winograd.convolution(affine, builder, not self.transposed, gradient, to, masks, initial, epilogue)]
         if self.transposed:
-            return [products.gather(self, builder, gradient, to, gates, start, finish)]
-        if self.pairs and finish == GATE:
-            return products.paired_gradient(self, builder)
-        if source.narrow:
-            return blocks.image_gradient(self, builder)
-        return products.scatter(self, builder, gradient, to, gates, None, finish)
+            return [products.gather(affine, builder, gradient, to, masks, initial, epilogue)]
+        if self.pairs_pixels and epilogue == MASK:
+            return products.paired_gradient(affine, builder)
+        if source.unpadded:
+            return blocks.image_gradient(affine, builder)
+        return products.scatter(affine, builder, gradient, to, masks, None, epilogue)
 
     def parameter_gradients(self, builder: Builder) -> Sequence[Any]:
-        """Of the bias, and of a small matrix over many pixels; other weights' are tasks."""
-        big, small = self.big.buffer, self.small.gradient
+        """Return the instructions for bias and small weights; other weights become panels in `builder`."""
+        affine = self.map
+        big, small = affine.big.buffer, affine.small.gradient
         if self.transposed:
-            big, small = self.big.gradient, self.small.buffer
-        groups, group = window_segments(big, self.kernel)
-        pixels, columns = self.small.pixels, small.channels
-        a_steps = builder.table(windows(big, self.kernel, self.stride, self.padding))
+            big, small = affine.big.gradient, affine.small.buffer
+        groups, group = window_segments(big, affine.kernel)
+        pixels, columns = affine.small.pixels, small.channels
+        a_steps = builder.table(window_starts(big, affine.kernel, affine.stride, affine.padding))
         b_steps = builder.table(small.all_pixels())
         size = groups.size * group * -(-columns // PANEL) * PANEL
         bias = self._bias_gradient(builder)
-        if size <= SMALL and pixels > FEW:
+        if size <= MAX_SUMMED_ENTRIES and pixels >= MIN_SUMMED_PIXELS:
             sums = builder.reserve("work", size)
-            builder.totals.append(Totals(size=size, sums=sums, gradient=self.matrix))
+            builder.totals.append(Totals(size=size, sums=sums, gradient=affine.matrix))
             return [
                 WeightSums(
                     groups=builder.table(groups), group_count=groups.size, group=group, a_steps=a_steps,
@@ -240,31 +231,34 @@ class Affine(Node):
                 ),
                 *bias,
             ]  # fmt: skip
-        builder.tasks += [
-            Task(
+        builder.weight_gradients += [
+            WeightGradientPanel(
                 a=int(start), a_steps=a_steps, pixels=pixels, column=column, columns=columns, b_steps=b_steps,
-                gradient=self.matrix + (column * groups.size + number * PANEL) * group, rows=group,
+                gradient=affine.matrix + (column * groups.size + index * PANEL) * group, rows=group,
             )
             for column in range(0, columns, PANEL)
-            for number, start in enumerate(groups)
+            for index, start in enumerate(groups)
         ]  # fmt: skip
         return bias
 
     def _bias_gradient(self, builder: Builder) -> Sequence[Any]:
-        """The sum of the gradient over pixels and images, or over images if every pixel has a bias of its own."""
-        gradient = self.target.gradient
-        alone = [type(node) for node in self.target.readers] == [Norm]
-        normalised = alone and not self.target.rectified and not self.bias_per_pixel
-        if self.bias is None or normalised:
-            return []  # batch norm takes a bias away again: its gradient is zero
-        row, channels = gradient.width * gradient.channels, gradient.channels
-        size = row * gradient.height if self.bias_per_pixel else channels
+        """Return the sum of the gradient over pixels and images, or over images if every pixel has its own bias."""
+        affine, gradient = self.map, self.target.gradient
+        only_norm = [type(node) for node in self.target.readers] == [TrainingNorm]
+        normalised = only_norm and not self.target.after_relu and not affine.bias_per_pixel
+        if affine.bias is None or normalised:
+            return []  # batch norm subtracts the mean, and with it the bias: its gradient is zero
+        row_size, channels = gradient.width * gradient.channels, gradient.channels
+        size = row_size * gradient.height if affine.bias_per_pixel else channels
         sums = builder.reserve("work", size)
-        builder.totals.append(Totals(size=size, sums=sums, gradient=self.bias))
-        if self.bias_per_pixel:
+        builder.totals.append(Totals(size=size, sums=sums, gradient=affine.bias))
+        if affine.bias_per_pixel:
             return [
-                BiasSums(gradients=builder.table(gradient.pixels([i], [0])), rows=1, row=row, channels=row, sums=at)
-                for i, at in enumerate(range(sums, sums + size, row))
-            ]
-        starts = builder.row_table(gradient)
-        return [BiasSums(gradients=starts, rows=gradient.height, row=row, channels=channels, sums=sums)]
+                BiasSums(
+                    gradients=builder.table(gradient.pixels([i], [0])), rows=1, row_size=row_size, channels=row_size,
+                    sums=position,
+                )
+                for i, position in enumerate(range(sums, sums + size, row_size))
+            ]  # fmt: skip
+        rows = builder.row_table(gradient)
+        return [BiasSums(gradients=rows, rows=gradient.height, row_size=row_size, channels=channels, sums=sums)]

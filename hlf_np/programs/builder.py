@@ -1,87 +1,83 @@
-"""Where everything of a compiled network lies, in three flat arrays that grow while its nodes write their instructions.
+"""Allocation: where everything of a compiled network lies in three flat arrays.
 
-- *work*: what instructions read and write; every thread has its own. Each value has a buffer for itself and one for its
-  gradient, both in a frame of as many zeros as its readers reach beyond the image, so nothing is ever padded or copied.
-  Channels are rounded up to whole vectors; the weights for the extra ones are zero, and so they stay zero.
-- *tables*: positions in the work.
-- *weights*: those of the layers, arranged as the kernels read them.
+The arrays grow while the nodes of the network write their instructions.
 
-How the weights are arranged is found out by arranging their *numbers* instead of them, integers that stand for the
-entries of the layers' arrays. `sources` then says for each place which entry belongs there. So everything here depends
-on the architecture alone, and new weights take one `numpy.take`.
+work
+    What instructions read and write; every thread has its own. Each value has a buffer for itself and one for its
+    gradient. A buffer includes a halo of as many zeros as its readers need beyond the image, so that nothing is padded
+    or copied at run time. Channels are rounded up to whole vectors; the weights of the extra channels are zero, and so
+    they stay zero.
+tables
+    Positions in the work.
+weights
+    The parameters of the layers, packed in the order in which the kernels read them, and constants. The builder lays
+    out symbolic indices instead of values, see `symbolic`.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, Integers, filled
-from hlf_np.kernels.convolution import panels
+from hlf_np.kernels.instructions.training import Totals, WeightGradientPanel
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.tile import LANES, padded
-from hlf_np.programs.values import Value
-
-if TYPE_CHECKING:
-    from hlf_np.programs.graph import Graph
-
-ZERO, ONE, FIRST = 0, 1, 2  # numbers that stand for 0 and 1, and the first that stands for an entry of an array
-
-
-class Counter:
-    """Numbers the entries of arrays, one array after another."""
-
-    def __init__(self) -> None:
-        self._next = FIRST
-
-    def __call__(self, array: Array) -> Integers:
-        first, self._next = self._next, self._next + array.size
-        return np.arange(first, self._next).reshape(array.shape)
-
-
-def numbered(arrays: list[Floats]) -> Floats:
-    """What the numbers stand for: 0, 1, and the entries of the arrays that `Counter` was given."""
-    return np.concatenate([np.array([0, 1], np.float32), *(array.ravel() for array in arrays)])
+from hlf_np.kernels.products.product import panels
+from hlf_np.kernels.products.tile import LANES, padded
+from hlf_np.programs.symbolic import INDEX_OF_ONE, INDEX_OF_ZERO
+from hlf_np.support.arrays import Array, Floats, Integers, zero_padded
 
 
 class Builder:
-    """Gives places away, one after another.
+    """Allocates buffers, tables and weights, one after another.
 
-    images : how many a workspace holds.
-    number : numbers the entries of a layer's array.
-    training : whether there are gradients with respect to parameters; see `tasks` and `totals`.
-    room : numbers that Winograd's convolutions need to work in.
-    input_gradient, input_order : where `blocks` left the gradient with respect to a narrow input, and its order there.
-    tasks : parts of the gradients with respect to weights; totals : gradients that are summed up in the parts first.
-    constants : places among the weights, and what belongs there.
+    Parameters
+    ----------
+    images : int
+        The number of images that a workspace holds.
+    indices_of : callable
+        Gives the symbolic indices of a layer's array, in its shape.
+    training : bool
+        Whether gradients with respect to parameters are computed.
+
+    Attributes
+    ----------
+    scratch_size : int
+        Elements of scratch memory that Winograd's convolutions need.
+    input_gradient : Layout
+        Where `blocks` leaves the gradient with respect to an input of few channels.
+    input_offsets : ndarray of int64
+        Where each element of that gradient is, relative to the first block of its image.
+    weight_gradients : list of WeightGradientPanel
+        The parts of weight gradients that are computed at the end of a training step.
+    totals : list of Totals
+        The reductions of gradients that are first summed in each part of a batch.
+    constants : list of (int, float)
+        Positions in the weights, and the constants that belong there.
     """
 
-    def __init__(self, images: int, number: Callable[[Array], Integers], training: bool = False) -> None:
-        self.images, self.number, self.training = images, number, training
+    def __init__(self, images: int, indices_of: Callable[[Array], Integers], training: bool = False) -> None:
+        self.images, self.indices_of, self.training = images, indices_of, training
         self._tables = [np.zeros(0, np.int64)]
-        self._reserved = {"tables": 0, "weights": 0, "work": 0}
-        self._placed: list[tuple[int, Integers]] = []
-        self._shared: dict[Any, int] = {}
+        self._sizes = {"tables": 0, "weights": 0, "work": 0}
+        self._packed: list[tuple[int, Integers]] = []
+        self._shared: dict[Hashable, int] = {}
         self._filters = [np.zeros((0, 6), np.int64)]
-        self.room = 0
-        self.input_gradient, self.input_order = Layout(0, 0, 0, 0), np.zeros(0, np.int64)
-        self.tasks: list[Any] = []
-        self.totals: list[Any] = []
+        self.scratch_size = 0
+        self.input_gradient, self.input_offsets = Layout(0, 0, 0, 0), np.zeros(0, np.int64)
+        self.weight_gradients: list[WeightGradientPanel] = []
+        self.totals: list[Totals] = []
         self.constants: list[tuple[int, float]] = []
 
     @property
-    def work(self) -> int:
-        """Numbers in a workspace; a tile may read a few numbers beyond the last buffer."""
-        return self._reserved["work"] + LANES
+    def work_size(self) -> int:
+        """Elements of a workspace; a tile may read a few elements beyond the last buffer."""
+        return self._sizes["work"] + LANES
 
     @property
-    def weights(self) -> int:
-        """Numbers in the arranged weights."""
-        return self._reserved["weights"]
+    def weights_size(self) -> int:
+        """Elements of the packed weights."""
+        return self._sizes["weights"]
 
     @property
     def tables(self) -> Integers:
@@ -89,110 +85,91 @@ class Builder:
         return np.concatenate(self._tables)
 
     @property
-    def sources(self) -> Integers:
-        """For each place among the weights the number of the entry that belongs there."""
-        result = np.full(self.weights, ZERO)
-        for at, numbers in self._placed:
-            result[at : at + numbers.size] = numbers.ravel()
+    def weight_indices(self) -> Integers:
+        """The symbolic index of each element of the packed weights."""
+        result = np.full(self.weights_size, INDEX_OF_ZERO)
+        for position, indices in self._packed:
+            result[position : position + indices.size] = indices.ravel()
         return result
 
     @property
     def filters(self) -> Integers:
-        """What has to be transformed when the weights are there, see `winograd_filters`."""
+        """The filters to transform whenever weights have been packed.
+
+        See `kernels.winograd.filters.filter_transform_block`.
+        """
         return np.concatenate(self._filters)
 
-    def reserve(self, what: str, size: int) -> int:
-        """Where there is room for `size` numbers, from a whole cache line on."""
-        at = self._reserved[what]
-        self._reserved[what] = at + padded(size)
-        return at
+    def reserve(self, array: str, size: int) -> int:
+        """Reserve `size` elements of "work" or "weights" that start on a cache line; return their position."""
+        position = self._sizes[array]
+        self._sizes[array] = position + padded(size)
+        return position
 
-    def table(self, rows: Integers) -> int:
-        """Where a table has been put."""
-        at = self._reserved["tables"]
-        self._tables.append(np.asarray(rows, np.int64))
-        self._reserved["tables"] = at + rows.size
-        return at
+    def allocate(self, layout: Layout) -> Layout:
+        """Return the layout at a position of its own in the work."""
+        return replace(layout, base=self.reserve("work", layout.size))
+
+    def table(self, positions: Integers) -> int:
+        """Add a table; return where it begins."""
+        position = self._sizes["tables"]
+        self._tables.append(np.asarray(positions, np.int64))
+        self._sizes["tables"] = position + positions.size
+        return position
 
     def row_table(self, layout: Layout) -> int:
-        """Where a table of the beginnings of all rows of pixels has been put."""
+        """Add a table of where each row of pixels begins; return where the table begins."""
         return self.table(layout.pixels(np.arange(layout.height), 0))
 
-    def transform(self, vectors: Integers) -> None:
-        """Add to `filters`."""
+    def add_filters(self, vectors: Integers) -> None:
+        """Add vectors (V, 6) to `filters`."""
         self._filters.append(vectors)
 
-    def place(self, numbers: Integers) -> int:
-        """Where the weights of these numbers have been put."""
-        at = self.reserve("weights", numbers.size)
-        self._placed.append((at, numbers))
-        return at
+    # -- weights: each method packs symbolic indices, and returns the position of the first
 
-    def place_rows(self, numbers: Integers, width: int) -> int:
-        """Where rows (M, C) of weights have been put, each filled up to whole vectors of `width`."""
-        return self.place(filled((len(numbers), padded(width)), numbers))
+    def pack(self, indices: Integers) -> int:
+        """Pack indices in the order in which they are."""
+        position = self.reserve("weights", indices.size)
+        self._packed.append((position, indices))
+        return position
 
-    def place_panels(self, matrix: Integers) -> int:
-        """Where a matrix (K, N) has been put, in `panels`."""
-        return self.place(panels(matrix))
+    def pack_rows(self, indices: Integers, width: int) -> int:
+        """Pack rows (M, C), each padded with zeros to `width` rounded up to whole vectors."""
+        return self.pack(zero_padded((len(indices), padded(width)), indices))
 
-    def place_matrix(self, numbers: Integers, channels: int, columns: int) -> int:
-        """Where weights (kh, kw, C, O) have been put as a matrix, C and O filled up to `channels` and `columns`."""
-        shape = (*numbers.shape[:2], channels, columns)
-        return self.place_panels(filled(shape, numbers).reshape(-1, columns))
+    def pack_panels(self, matrix: Integers) -> int:
+        """Pack a matrix (K, N) in the order of `panels`."""
+        return self.pack(panels(matrix))
 
-    def place_once(self, array: Floats) -> int:
-        """Where a vector is that all who ask for it share, such as a running mean."""
-        return self._once(("array", id(array)), lambda: self.place_rows(self.number(array)[None], array.size))
+    def pack_filters(self, indices: Integers, channels: int, columns: int) -> int:
+        """Pack filters (kh, kw, C, O) as a matrix of panels, C and O padded with zeros to `channels` and `columns`."""
+        shape = (*indices.shape[:2], channels, columns)
+        return self.pack_panels(zero_padded(shape, indices).reshape(-1, columns))
+
+    def pack_shared(self, array: Floats) -> int:
+        """Pack a vector that all layers with this array share, such as a running mean."""
+        return self._once(("array", id(array)), lambda: self.pack_rows(self.indices_of(array)[None], array.size))
 
     def zeros(self, columns: int) -> int:
-        """Where there are as many zeros among the weights."""
+        """Pack zeros; equal requests share them."""
         return self._once(("zeros", columns), lambda: self.reserve("weights", columns))
 
     def ones(self, columns: int) -> int:
-        """Where there are as many ones among the weights."""
-        return self._once(("ones", columns), lambda: self.place(np.full(columns, ONE)))
+        """Pack ones; equal requests share them."""
+        return self._once(("ones", columns), lambda: self.pack(np.full(columns, INDEX_OF_ONE)))
 
-    def _once(self, key: Any, place: Callable[[], int]) -> int:
+    def _once(self, key: Hashable, pack: Callable[[], int]) -> int:
         if key not in self._shared:
-            self._shared[key] = place()
+            self._shared[key] = pack()
         return self._shared[key]
 
     def constant(self, *values: float) -> int:
-        """Where these values have been put among the weights."""
-        at = self.reserve("weights", len(values))
-        self.constants += zip(itertools.count(at), values, strict=False)
-        return at
+        """Pack constants."""
+        position = self.reserve("weights", len(values))
+        self.constants += zip(itertools.count(position), values, strict=False)
+        return position
 
     def repeated(self, bias: int, channels: int, times: int, columns: int) -> int:
-        """Where a bias of few channels has been put for every pixel of a block."""
-        (numbers,) = (numbers for at, numbers in self._placed if at == bias)
-        return self.place(filled((columns,), np.tile(numbers.ravel()[:channels], times)))
-
-    def buffers(self, graph: Graph) -> None:
-        """Lay out all values and their gradients."""
-        self.room = max(node.room for node in graph.nodes) if graph.nodes else 0
-        for value in graph.values:
-            value.buffer = self.buffer(value, value.frame)
-        for value in reversed(graph.values):  # a shared buffer is that of a later value
-            shared = value.same_gradient
-            value.gradient = shared.gradient if shared else self.buffer(value, value.gradient_frame)
-
-    def buffer(self, value: Value, frame: int = 0) -> Layout:
-        """Room for a value of every image."""
-        return self.room_for(Layout(self.images, value.height, value.width, value.stride, frame))
-
-    def room_for(self, layout: Layout) -> Layout:
-        """The layout in a place of its own in the work."""
-        return replace(layout, base=self.reserve("work", layout.size))
-
-
-def slot(value: Value) -> Integers:
-    """Where a kernel finds a value, run after run of contiguous numbers.
-
-    Rows of pixels, runs in a row, numbers in a run, where the first begins, and the distances of rows, runs and images.
-    """
-    layout = value.buffer
-    runs, run = (1, value.width) if layout.channels == value.channels else (value.width, 1)
-    steps = (layout.row, layout.channels, layout.image)
-    return np.array([value.height, runs, run * value.channels, layout.origin, *steps])
+        """Pack a bias of few channels that is at `bias` again, `times` times in a row, padded to `columns`."""
+        (indices,) = (indices for position, indices in self._packed if position == bias)
+        return self.pack(zero_padded((columns,), np.tile(indices.ravel()[:channels], times)))

@@ -1,73 +1,90 @@
 """Networks compiled for evaluation: logits, and whole attacks that run in cache.
 
-In evaluation mode little is left of a network: products of gathered rows (`kernels.convolution` explains how a
-convolution and its gradient are such products), pooling, and the joins of residual blocks. A `Program` holds these as
-`kernels.instructions`, written by the nodes of a `Graph` into a `Builder`. Everything but the weights depends on the
-architecture alone; `pack` collects the weights anew when they have changed.
+In evaluation mode little is left of a network: products of gathered rows (`kernels.products.convolution` explains how a
+convolution and its gradient are such products), pooling, and residual additions. A `Program` holds these as
+instructions, which the nodes of a `Graph` write. Everything but the weights depends on the architecture alone;
+`Program.packed_weights` packs the weights again when they have changed.
 
-In front of a network there may be others, one for each *group* of inputs: the decoders of ten classes, in front of one
-classifier. They differ in their weights alone, so their instructions are the same. Each lane takes its group's weights,
-lanes of the same group together; the network behind them takes all lanes at once. A warp is such a front, too, with
-constants instead of weights.
+A network may be preceded by *preprocessors*, one for each *group* of inputs: for instance the decoders of ten classes,
+followed by one classifier. They differ in their weights alone, so their instructions are the same. Each image in the
+workspace is computed with the weights of its group, neighbours of the same group together; then the network computes
+all images at once. A warp is a preprocessor, too, with constants instead of weights.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numba
 import numpy as np
 
-from hlf_np.arrays import Booleans, Floats, Integers, flat_rows, plain
-from hlf_np.kernels import attack, executor
-from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.instructions import encoded
+from hlf_np.kernels.buffers import aligned_zeros
+from hlf_np.kernels.instructions.encoding import encoded
+from hlf_np.kernels.interpreter import attack, executor
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.winograd_filters import transform
+from hlf_np.kernels.winograd.filters import transform_filters
 from hlf_np.layers import Layer, Sequential
 from hlf_np.programs.affine import Affine
-from hlf_np.programs.builder import Builder, Counter, numbered, slot
+from hlf_np.programs.builder import Builder
 from hlf_np.programs.graph import Graph
 from hlf_np.programs.structure import structure
-from hlf_np.programs.values import Node, NotCompiledError, Value
-from hlf_np.programs.warping import PARAMETERS, WarpFront
+from hlf_np.programs.symbolic import SymbolicIndices, value_pool
+from hlf_np.programs.values import NO_REGION, Node, NotCompiledError, Value
+from hlf_np.programs.warping import PARAMETERS, WarpPreprocessor
+from hlf_np.support.arrays import Floats, Integers, as_contiguous, flat_rows
 
-# Lanes of a workspace: whole tiles, even where an image is a single row. More would read the weights less often, but
-# the activations would leave the cache. Those of a `LARGE` network do so anyhow, and an image alone has rows enough.
-IMAGES, FEW_IMAGES = 24, 12
-LARGE = 1 << 17  # numbers in all activations of an image
-MOST = 1 << 26  # numbers in the activations of a workspace, a quarter of a gigabyte
-
-# What `ascend` takes, all float32 and flat per task:
-Settings = tuple[int, np.float32, int, int, np.float32, bool]  # steps, step size, rule, norm, epsilon, stop early
-Box = tuple[Floats, Floats]  # lower, upper (D,)
-Kept = tuple[Floats, Booleans, Integers, Floats]  # codes (T, D), success, iterations, loss (T,)
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """What is attacked: one row for each image.
-
-    origins : (T, D), the codes around which the space lies; starts : (T, D); labels : (T,).
-    targets : (T, classes), log p of the divergence KL(p || q) that is ascended; (T, 0) for the cross-entropy.
-    groups : (T,), of each; sources : (T, E), the images that are warped, E = 0 for none.
-    """
-
-    origins: Floats
-    starts: Floats
-    targets: Floats
-    labels: Integers
-    groups: Integers
-    sources: Floats
+# Images per workspace: whole tiles, even where an image is a single row of a product. More images would read the
+# weights less often, but their activations would not fit into the cache. Those of large networks do not fit in any
+# case, and a single image already has enough rows.
+IMAGES_PER_WORKSPACE, IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK = 24, 12
+LARGE_NETWORK_ACTIVATIONS = 1 << 17  # elements of all activations of an image
+MAX_WORKSPACE_ACTIVATIONS = 1 << 26  # elements of all activations of a workspace, a quarter of a gigabyte
 
 
 class Program:
-    """A compiled network; UserError for one that does not fit, NotCompiledError for one that cannot be compiled.
+    """A network compiled for evaluation.
 
-    network : what the graph knows to read.
-    input_shape : (H, W, C) of images, (L,) of codes.
-    warped : whether the inputs are six parameters that warp an image (H, W, 1).
-    fronts : networks in front, one for each group of inputs, that differ in nothing but their weights.
+    Parameters
+    ----------
+    network : Layer
+        A network of layers that the graph can read.
+    input_shape : tuple of int
+        (H, W, C) for images, (L,) for codes.
+    warped : bool
+        Whether the inputs are six parameters of a warp of an image (H, W, 1).
+    preprocessors : sequence of Layer
+        One network for each group of inputs, applied before `network`. They may differ in their weights alone.
+
+    Raises
+    ------
+    UserError
+        If the layers do not fit together.
+    NotCompiledError
+        If a layer is not compiled.
+
+    Attributes
+    ----------
+    capacity : int
+        The number of images that a workspace holds.
+    preprocess_forward, forward, backward, preprocess_backward : ndarray of int64, shape (count, fields)
+        The instructions.
+    tables : ndarray of int64
+        The tables of the instructions.
+    sizes : tuple of int
+        The elements of a workspace, and of the scratch memory of a thread.
+    input_region, source_region : Region
+        Where inputs belong in the work, and the images that are warped.
+    output : Value
+        The output of the network.
+    output_shape : tuple of int
+        Its shape for each image.
+    gradient : Layout
+        Where the gradient with respect to the inputs is.
+    gradient_offsets : ndarray of uint64, shape (D,)
+        Where its elements are, relative to the first of the image; empty if they are contiguous.
+    operations_per_step : int
+        Floating-point operations per image of a forward and a backward pass.
     """
 
     def __init__(
@@ -75,136 +92,182 @@ class Program:
         network: Layer,
         input_shape: tuple[int, ...],
         warped: bool = False,
-        fronts: Sequence[Layer] = (Sequential(),),
+        preprocessors: Sequence[Layer] = (Sequential(),),
     ) -> None:
-        graphs = [Graph(front, input_shape) for front in fronts]
-        if len({structure(front) for front in fronts}) > 1:
-            raise NotCompiledError("networks in front that differ in more than their weights are not compiled together")
+        graphs = [Graph(preprocessor, input_shape) for preprocessor in preprocessors]
+        if len({structure(preprocessor) for preprocessor in preprocessors}) > 1:
+            raise NotCompiledError("preprocessors that differ in more than their weights are not compiled together")
         graph = graphs[0]
-        in_front = len(graph.nodes)
+        preprocessing = len(graph.nodes)  # the first nodes
         graph.append(network)
-        graph.finish()
-        builder = Builder(_lanes(graph), Counter())
-        builder.buffers(graph)
-        front, common = (_Part(builder, nodes) for nodes in (graph.nodes[:in_front], graph.nodes[in_front:]))
-        self.lanes, self.input_shape = builder.images, input_shape
+        graph.choose_algorithms()
+        builder = Builder(_capacity(graph), SymbolicIndices())
+        graph.allocate(builder)
+        own, common = (_Lowered(builder, nodes) for nodes in (graph.nodes[:preprocessing], graph.nodes[preprocessing:]))
+        self.capacity, self.input_shape = builder.images, input_shape
         self.output, self.output_shape = graph.output, graph.output_shape
-        self.slots = np.array([slot(graph.input), np.zeros(7, np.int64)])
-        self.gradient, order = builder.input_gradient, builder.input_order
-        if not graph.input.narrow:
-            self.gradient, order = graph.input.gradient, _order(graph.input)
+        self.input_region, self.source_region = graph.input.region, NO_REGION
+        self.gradient, offsets = builder.input_gradient, builder.input_offsets
+        if not graph.input.unpadded:
+            self.gradient, offsets = graph.input.gradient, _offsets(graph.input)
         if warped:
-            warp = WarpFront(builder, graph.input.buffer, self.gradient, order)
-            front.forward, front.backward = [warp.forward], [warp.backward]
-            self.slots, self.gradient, order = warp.slots, warp.code_gradient, np.arange(PARAMETERS)
-        in_order = np.array_equal(order, np.arange(order.size))
-        self.gradient_order = order[: 0 if in_order else None].astype(np.uint64)  # unsigned: none counts from behind
-        self.front, self.forward, self.backward, self.front_backward = map(
-            encoded, (front.forward, common.forward, common.backward, front.backward)
-        )
-        self.tables, self.sizes = builder.tables, (builder.work, builder.room)
-        self._weights = aligned((len(fronts), builder.weights))
+            warp = WarpPreprocessor(builder, graph.input.buffer, self.gradient, offsets)
+            own.forward, own.backward = [warp.forward], [warp.backward]
+            self.input_region, self.source_region = warp.code_region, warp.source_region
+            self.gradient, offsets = warp.code_gradient, np.arange(PARAMETERS)
+        contiguous = np.array_equal(offsets, np.arange(offsets.size))
+        # unsigned, so that compiled code need not test for negative indices
+        self.gradient_offsets = offsets[: 0 if contiguous else None].astype(np.uint64)
+        self.preprocess_forward, self.forward = encoded(own.forward), encoded(common.forward)
+        self.backward, self.preprocess_backward = encoded(common.backward), encoded(own.backward)
+        self.tables, self.sizes = builder.tables, (builder.work_size, builder.scratch_size)
+        self._weights = aligned_zeros((len(preprocessors), builder.weights_size))
         if warped:
-            self._weights[0, warp.at : warp.at + warp.constants.size] = warp.constants
-        self._arranged = [_Arranged(graph.nodes[in_front:], common, self._weights[0])]
-        self._arranged += [
-            _Arranged(other.nodes[:in_front], front, row) for other, row in zip(graphs, self._weights, strict=True)
+            self._weights[0, warp.position : warp.position + warp.constants.size] = warp.constants
+        self._packers = [_Packer(graph.nodes[preprocessing:], common, self._weights[0])]
+        self._packers += [
+            _Packer(other.nodes[:preprocessing], own, row) for other, row in zip(graphs, self._weights, strict=True)
         ]
-        # a multiply and an add each, forward and in the gradient
+        # a multiplication and an addition each, in the forward pass and in the gradient
         self.operations_per_step = 4 * sum(node.multiply_adds for node in graph.nodes if isinstance(node, Affine))
 
     def evaluate(self, inputs: Floats, groups: Integers | None = None) -> Floats:
-        """Outputs (N, ...), flat, of inputs (N, ...), float32, each of a group (N,); not of a network behind a warp."""
-        slots = np.array([self.slots[0], slot(self.output)])
+        """Compute outputs; not supported for a program that warps.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (N, ...)
+            Images or codes.
+        groups : ndarray of int64, shape (N,), optional
+            The preprocessor of each input; the first one by default.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, E)
+            The outputs, flat.
+        """
         outputs = np.empty((len(inputs), int(np.prod(self.output.shape))), np.float32)
         groups = np.zeros(len(inputs), np.int64) if groups is None else groups
         threads = numba.get_num_threads()
-        rounds = max(1, -(-len(inputs) // (threads * self.lanes)))  # all lanes are busy in the last round too
-        lanes = max(1, -(-len(inputs) // (threads * rounds)))
+        rounds = max(1, -(-len(inputs) // (threads * self.capacity)))
+        images = max(1, -(-len(inputs) // (threads * rounds)))  # so that the last round is full, too
         executor.evaluation_kernel(
-            executor.EVALUATION.addresses, threads, threads, executor.INSTRUCTIONS.address, self.front, self.forward,
-            self.tables, self.pack(), self.sizes, slots, np.argsort(groups, kind="stable"), plain(groups),
-            flat_rows(plain(inputs)), outputs, lanes,
+            executor.EVALUATION.addresses, threads, self.packed_weights(), np.argsort(groups, kind="stable"),
+            as_contiguous(groups), flat_rows(as_contiguous(inputs)), outputs, images, *self.kernel_arguments,
         )  # fmt: skip
         return outputs
 
-    def pack(self) -> Floats:
-        """The present weights, in the order and form that the instructions expect, (G, W).
+    def packed_weights(self) -> Floats:
+        """Return the present weights as the instructions read them, packed again if they have changed.
 
-        A row holds the weights of a group's front; the first, behind them, also those of the network.
+        Returns
+        -------
+        ndarray of float32, shape (G, W)
+            Each row has the weights of a group's preprocessor; the first row also has those of the network.
         """
-        for arranged in self._arranged:
-            arranged.update()
+        for packer in self._packers:
+            packer.update()
         return self._weights
 
+    @cached_property
+    def kernel_arguments(self) -> executor.Network:
+        """The program as the kernels take it."""
+        logits, logits_gradient = self.output.buffer, self.output.gradient
+        return executor.Network(
+            run=executor.INSTRUCTIONS.address,
+            preprocess_forward=self.preprocess_forward,
+            forward=self.forward,
+            backward=self.backward,
+            preprocess_backward=self.preprocess_backward,
+            tables=self.tables,
+            work_size=self.sizes[0],
+            scratch_size=self.sizes[1],
+            input_region=np.array(self.input_region),
+            source_region=np.array(self.source_region),
+            output_region=np.array(self.output.region),
+            gradient=self.gradient.origin,
+            gradient_stride=self.gradient.image,
+            gradient_offsets=self.gradient_offsets,
+            logits=logits.origin,
+            logits_stride=logits.image,
+            logits_gradient=logits_gradient.origin,
+            logits_gradient_stride=logits_gradient.image,
+            classes=self.output.channels,
+        )
 
-class _Part:
-    """The instructions of some nodes.
 
-    begin : where their weights begin; sources : for each place from there on the number of what belongs there;
+class _Lowered:
+    """The instructions of some nodes, and the layout of their weights.
+
+    begin : the position of their weights.
+    weight_indices : the symbolic index of each element from there on.
     filters : see `Builder.filters`.
     """
 
     def __init__(self, builder: Builder, nodes: Sequence[Node]) -> None:
-        builder.number = Counter()
-        self.begin, transformed = builder.weights, len(builder.filters)
+        builder.indices_of = SymbolicIndices()
+        self.begin, earlier_filters = builder.weights_size, len(builder.filters)
         for node in nodes:
-            node.place(builder)
+            node.pack_parameters(builder)
         self.forward: list[Any] = [step for node in nodes for step in node.forward(builder)]
         self.backward: list[Any] = [step for node in reversed(nodes) for step in node.backward(builder)]
-        self.sources = builder.sources[self.begin :]
-        self.filters = builder.filters[transformed:]
+        self.weight_indices = builder.weight_indices[self.begin :]
+        self.filters = builder.filters[earlier_filters:]
 
 
 @dataclass
-class _Arranged:
-    """The weights of some nodes, arranged in `target` as `part` says, and what they were when that was done."""
+class _Packer:
+    """Packs the weights of some nodes into `target`, and remembers the arrays that it has packed."""
 
     nodes: Sequence[Node]
-    part: _Part
+    lowered: _Lowered
     target: Floats
-    arrays: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    packed: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def update(self) -> None:
-        """Arrange the present weights, unless that has been done."""
-        arrays = numbered([array for node in self.nodes for array in node.arrays()])
-        if not np.array_equal(arrays, self.arrays):
-            values = numbered([array for node in self.nodes for array in node.folded()])
-            sources, begin = self.part.sources, self.part.begin
-            np.take(values, sources, out=self.target[begin : begin + sources.size], mode="clip")
-            transform(self.target, self.part.filters)
-            self.arrays = arrays
+        """Pack the present weights if they have changed."""
+        arrays = value_pool([array for node in self.nodes for array in node.arrays()])
+        if not np.array_equal(arrays, self.packed):
+            values = value_pool([array for node in self.nodes for array in node.folded()])
+            indices, begin = self.lowered.weight_indices, self.lowered.begin
+            np.take(values, indices, out=self.target[begin : begin + indices.size], mode="clip")
+            transform_filters(self.target, self.lowered.filters)
+            self.packed = arrays
 
 
-def _lanes(graph: Graph) -> int:
-    """How many images a workspace holds."""
+def _capacity(graph: Graph) -> int:
+    """Return how many images a workspace holds."""
     activations = sum(value.pixels * value.stride for value in graph.values)
-    return max(1, min(IMAGES if activations < LARGE else FEW_IMAGES, MOST // activations))
+    images = IMAGES_PER_WORKSPACE if activations < LARGE_NETWORK_ACTIVATIONS else IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK
+    return max(1, min(images, MAX_WORKSPACE_ACTIVATIONS // activations))
 
 
-def _order(value: Value) -> Integers:
-    """Where each number of an image is in the gradient, relative to the image's first."""
+def _offsets(value: Value) -> Integers:
+    """Return where each element of an image is in its gradient, relative to the first."""
     gradient = value.gradient
-    one = Layout(1, value.height, value.width, gradient.channels, gradient.frame)
-    return (one.all_pixels()[:, None] - one.origin + np.arange(value.channels)).ravel()
+    image = Layout(1, value.height, value.width, gradient.channels, gradient.halo)
+    return (image.all_pixels()[:, None] - image.origin + np.arange(value.channels)).ravel()
 
 
-def ascend(program: Program, settings: Settings, box: Box, tasks: Tasks, kept: Kept) -> None:
-    """Attack all tasks; `kept` is updated in place."""
-    out, gradient = program.output.buffer, program.output.gradient
-    # copies: the compiled function takes contiguous arrays that may be written to, and users have others, too
-    origins, sources, starts, targets = (
-        np.array(values, order="C") for values in (tasks.origins, tasks.sources, tasks.starts, tasks.targets)
-    )
-    labels, groups = np.array(tasks.labels), np.array(tasks.groups)
-    places = (
-        executor.INSTRUCTIONS.address, program.front, program.forward, program.backward, program.front_backward,
-        program.tables, program.sizes, program.slots,
-        program.gradient.origin, program.gradient.image, program.gradient_order,
-        out.origin, out.image, gradient.origin, gradient.image, program.output.channels,
-    )  # fmt: skip
+def ascend(
+    program: Program,
+    settings: attack.AscentSettings,
+    box: attack.Box,
+    tasks: attack.AttackTasks,
+    best: attack.BestCodes,
+) -> None:
+    """Attack all tasks; `best` is updated in place.
+
+    Parameters
+    ----------
+    program : Program
+        The classifier, with the decoder of codes as its preprocessor.
+    settings, box, tasks, best
+        See `kernels.interpreter.attack`.
+    """
+    # copies: the kernels take contiguous, writeable arrays, and callers may have others
+    own_tasks = attack.AttackTasks._make(np.array(values, order="C") for values in tasks)
     attack.attack_kernel(
-        attack.PART.addresses, program.pack(), places, settings, box,
-        (origins, sources, starts, targets, labels, groups), kept, np.argsort(groups, kind="stable"), program.lanes,
-        numba.get_num_threads(),
+        attack.PART.addresses, program.packed_weights(), program.kernel_arguments, settings, box, own_tasks, best,
+        np.argsort(own_tasks.groups, kind="stable"), program.capacity, numba.get_num_threads(),
     )  # fmt: skip

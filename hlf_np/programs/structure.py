@@ -1,31 +1,34 @@
-"""What a network computes, but for the entries of its arrays: the key under which compiled programs are kept."""
+"""The structure of a network: everything but the values of its arrays. Compiled programs are cached by it."""
 
 from collections.abc import Hashable
 from typing import Any
 
 from hlf_np.layers import Layer
 
-_PLAIN = {bool, int, float, str, type(None)}
+_SETTINGS = {bool, int, float, str, type(None)}  # types of attributes that count as settings
 
 
 def structure(network: Layer) -> Hashable:
-    """Layers, their settings, the shapes of their arrays, and what is shared between them.
+    """Return a key of a network's layers, their settings, the shapes of their arrays, and what is shared between them.
 
-    Two networks of one structure are compiled to the same instructions. It is cheap, some microseconds for each layer,
-    so that it can be looked at whenever a program is used: settings and layers may have been changed since.
+    Networks of the same structure are compiled to the same instructions. This takes a few microseconds per
+    layer, so it is repeated whenever a program is used: settings and layers may have changed since the last time.
     """
-    seen: dict[int, int] = {}  # of layers, parameters and arrays, the order in which they were met
+    order: dict[int, int] = {}  # of layers, parameters and arrays, by identity
 
-    def order(thing: Any) -> int:
-        return seen.setdefault(id(thing), len(seen))
+    def first_seen(thing: Any) -> int:
+        return order.setdefault(id(thing), len(order))
 
     def describe(layer: Layer) -> Hashable:
         return (
             type(layer),
-            order(layer),
-            *[(name, value) for name, value in vars(layer).items() if type(value) in _PLAIN],
-            *[(name, order(p), order(p.data), p.data.shape, p.data.dtype.char) for name, p in layer.parameters.items()],
-            *[(name, order(b), b.shape, b.dtype.char) for name, b in layer.buffers.items()],
+            first_seen(layer),
+            *[(name, value) for name, value in vars(layer).items() if type(value) in _SETTINGS],
+            *[
+                (name, first_seen(p), first_seen(p.data), p.data.shape, p.data.dtype.char)
+                for name, p in layer.parameters.items()
+            ],
+            *[(name, first_seen(b), b.shape, b.dtype.char) for name, b in layer.buffers.items()],
             *[(name, describe(child)) for name, child in layer.children().items()],
         )
 

@@ -1,10 +1,10 @@
-"""Networks compiled for training: a whole step, forward, backward and update, without allocating anything.
+"""Networks compiled for training: a whole step, forward, backward and update, without allocating memory.
 
-The instructions are those of evaluation, and with each layer's the ones for its parameters; batch norm is a node of
-its own that uses the batch's statistics. `kernels.training` says how a batch is cut into parts and stages.
+The instructions are those of evaluation, and for each layer those for its parameters; batch norm is a node of its own
+that uses the statistics of the batch. `kernels.interpreter.training` says how a batch is cut into parts and stages.
 
-During training the parameters live in one array, arranged as the products read them. `TrainingProgram.store` copies
-them to the layers, and what somebody writes into the layers behind that is taken over by the next step.
+During training the parameters are in one array, packed as the products read them. `TrainingProgram.store` copies them
+back to the layers. Values that are written into the layers after that are used by the next step.
 """
 
 from __future__ import annotations
@@ -12,165 +12,211 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
 
-from hlf_np.arrays import Array, Floats, Integers, flat_rows
-from hlf_np.kernels import training as kernels
-from hlf_np.kernels.buffers import aligned
-from hlf_np.kernels.instructions import encoded
-from hlf_np.kernels.tile import LANES
-from hlf_np.kernels.training_instructions import CLOSING, SoftmaxLoss, TradesLoss, VaeLoss
-from hlf_np.kernels.winograd_filters import FILTERS, transform
+from hlf_np.kernels.buffers import aligned_zeros
+from hlf_np.kernels.instructions.encoding import encoded
+from hlf_np.kernels.instructions.training import REDUCTIONS, SoftmaxLoss, TradesLoss
+from hlf_np.kernels.interpreter import training as kernels
+from hlf_np.kernels.products.tile import LANES
+from hlf_np.kernels.winograd.filters import FILTER_TRANSFORM, transform_filters
 from hlf_np.layers import Layer
 from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss, Trades
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.builder import FIRST, ONE, ZERO, Builder, Counter, numbered, slot
+from hlf_np.programs.builder import Builder
 from hlf_np.programs.graph import Graph
-from hlf_np.programs.reparameterization import Reparameterization
+from hlf_np.programs.symbolic import FIRST_INDEX, INDEX_OF_ONE, INDEX_OF_ZERO, SymbolicIndices, value_pool
 from hlf_np.programs.values import NotCompiledError, Value
-
-if TYPE_CHECKING:
-    from hlf_np.manifolds.vae import Vae
+from hlf_np.support.arrays import Array, Floats, Integers
 
 
 class TrainingProgram(ABC):
-    """A network compiled for training, and Adam's state; NotCompiledError for a network that cannot be compiled.
+    """A network compiled for training, and Adam's state.
 
-    network : whose arrays are trained.
-    graph : of the network, in training mode; targets : what comes with every image besides it; config : of Adam.
-    batch_size : of most batches; others work too.
-    faces : how many images the network sees of each in a batch, one behind the other: 2 for a loss of clean and
-        perturbed ones together. All of an image are in the same part.
+    Parameters
+    ----------
+    network : Layer
+        The network whose arrays are trained.
+    graph : Graph
+        Its graph, in training mode.
+    targets : Value
+        What the loss needs of each image besides the image itself.
+    config : AdamConfig
+        The optimiser.
+    batch_size : int
+        The size of most batches; others work, too.
+
+    Raises
+    ------
+    NotCompiledError
+        If the network cannot be compiled.
+
+    Attributes
+    ----------
+    views_per_image : int
+        How many views of each image the network sees, next to each other in the batch: 2 for a loss of clean and
+        perturbed images together. All views of an image are in the same part of the batch.
     """
 
-    faces: ClassVar[int] = 1
+    views_per_image: ClassVar[int] = 1
 
     def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
         self.network, self.config, self.steps = network, config, 0
         self.image_shape = graph.input.shape
-        self._images = self.faces * _images_per_part(batch_size)
-        self._flat = np.zeros(0, np.float32)
-        builder, results = Builder(self._images, _numbering(network), training=True), Value(1, 1, 2)
-        graph.finish()
-        for node in graph.nodes:  # parameters first, so that their gradients can lie in the same order
-            node.place(builder)
-        parameters = builder.weights
-        builder.buffers(graph)
+        images = self.views_per_image * _images_per_part(batch_size)
+        self._stored_values = np.zeros(0, np.float32)
+        builder, results = Builder(images, _symbolic_indices(network), training=True), Value(1, 1, 2)
+        graph.choose_algorithms()
+        for node in graph.nodes:  # parameters come first, so that their gradients have the same layout
+            node.pack_parameters(builder)
+        parameters = builder.weights_size
+        graph.allocate(builder)
         for value in (targets, results):
-            value.buffer = builder.buffer(value)
+            value.allocate(builder)
         steps = [step for node in graph.nodes for step in node.forward(builder)]
         steps.append(self._loss(graph, builder, targets, results))
         for node in reversed(graph.nodes):
             steps += [*node.parameter_gradients(builder), *node.backward(builder)]
         steps += builder.totals
-        self._rows, self._stages = encoded(steps), _stages(steps)
-        self._tasks = encoded(sorted(builder.tasks, key=lambda task: -task.pixels * task.rows))  # the longest first
-        self._tables = builder.tables
-        self._slots = np.array([slot(graph.input), slot(targets), slot(results)])
-        self._gradients = aligned((kernels.HALVES, parameters))
-        self._first, self._second = (aligned((parameters,)) for _ in range(2))
-        self._weights = aligned((builder.weights,))
-        self._work, self._rooms = aligned((0, builder.work)), aligned((0, builder.room))
+        panels = sorted(builder.weight_gradients, key=lambda panel: -panel.pixels * panel.rows)  # the longest first
+        self._program = kernels.Program(
+            instructions=encoded(steps),
+            stages=_stages(steps),
+            panels=encoded(panels),
+            tables=builder.tables,
+            input_region=np.array(graph.input.region),
+            target_region=np.array(targets.region),
+            result_region=np.array(results.region),
+            images=images,
+        )
+        self._gradients = aligned_zeros((kernels.BATCH_HALVES, parameters))
+        self._first, self._second = (aligned_zeros((parameters,)) for _ in range(2))  # Adam's moments
+        self._weights = aligned_zeros((builder.weights_size,))
+        self._work, self._scratch = aligned_zeros((0, builder.work_size)), aligned_zeros((0, builder.scratch_size))
         self._results = np.zeros((0, 2), np.float32)
-        self._vectors = builder.filters
-        for at, constant in builder.constants:
-            self._weights[at] = constant
-        self._arrange(builder.sources, parameters)
-        self._stored = True  # the layers hold the present weights, and perhaps other ones by now
+        self._filters = builder.filters
+        for position, constant in builder.constants:
+            self._weights[position] = constant
+        self._link_copies(builder.weight_indices, parameters)
+        self._stored = True  # whether the layers have the present weights; they may have been changed since
 
-    def _arrange(self, sources: Integers, parameters: int) -> None:
-        """Find out where each number has its place, which others are copies of it, and whose gradients add up.
+    def _link_copies(self, weight_indices: Integers, parameters: int) -> None:
+        """Find the position of each entry, its copies, and the gradients that belong together.
 
-        A layer that is used twice has its weights in two places, with a gradient at each; the second is a copy.
+        A layer that is used twice has its weights at two positions, with a gradient for each; the second is a copy.
         """
-        filled = np.flatnonzero(sources)
-        numbers = sources[filled]
-        self._filled, self._numbers = filled, numbers
-        self._places = np.zeros(numbers.max(initial=FIRST) + 1, np.int64)
-        self._places[numbers[::-1]] = filled[::-1]  # each number's first place is its own
-        own = self._places[numbers]
-        copies = (filled != own) & (numbers >= FIRST)
-        self._runs = _runs(filled[copies], own[copies])
-        tied = copies & (filled < parameters)
-        self._ties = own[tied], filled[tied]
+        packed = np.flatnonzero(weight_indices)
+        indices = weight_indices[packed]
+        self._packed, self._indices = packed, indices
+        self._positions = np.zeros(indices.max(initial=FIRST_INDEX) + 1, np.int64)
+        self._positions[indices[::-1]] = packed[::-1]  # the first position of each entry counts, all others are copies
+        original = self._positions[indices]
+        copies = (packed != original) & (indices >= FIRST_INDEX)
+        self._copies = _strided_copies(packed[copies], original[copies])
+        tied = copies & (packed < parameters)
+        self._tied = original[tied], packed[tied]
 
     @abstractmethod
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> Any:
-        """The loss and its gradient; two numbers of each image go into `results`."""
+        """Return the instruction that computes the loss and its gradient, and two results for each image."""
 
     @abstractmethod
     def random_targets(self, random: np.random.Generator, count: int) -> Floats:
-        """Targets (N, T) for the program's check."""
+        """Draw targets (N, T) for checking the program."""
 
     def gradients(self, inputs: Floats, targets: Floats) -> Floats:
-        """Forward and backward for a batch of inputs (N, D) and targets (N, T); the results (N, 2)."""
+        """Run the forward and the backward pass of a batch.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (N, D)
+            The images, flat.
+        targets : ndarray of float32, shape (N, T)
+            What the loss needs besides the images.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, 2)
+            Two results for each image, overwritten by the next call.
+        """
         if self._stored:
             self._load()
-        parts = -(-len(inputs) // self._images)
+        images = self._program.images
+        parts = -(-len(inputs) // images)
         if parts > len(self._work):
-            self._work = aligned((parts, self._work.shape[1]))
-            self._results = np.zeros((parts * self._images, 2), np.float32)
+            self._work = aligned_zeros((parts, self._work.shape[1]))
+            self._results = np.zeros((parts * images, 2), np.float32)
         threads = numba.get_num_threads()
-        if threads > len(self._rooms):
-            self._rooms = aligned((threads, self._rooms.shape[1]))
+        if threads > len(self._scratch):
+            self._scratch = aligned_zeros((threads, self._scratch.shape[1]))
         results = self._results[: len(inputs)]
-        own, copies = self._ties
-        self._gradients[:, own] = 0  # a bias in front of a batch norm has none of its own
-        kernels.gradients_kernel(
-            kernels.addresses(), self._rows, self._stages, self._tasks, self._tables, self._weights, self._work,
-            self._rooms[:threads], self._images, self._slots, inputs, targets, results, self._gradients,
-        )  # fmt: skip
-        if own.size:
+        original, copies = self._tied
+        self._gradients[:, original] = 0  # a bias before a batch norm has no instruction that writes its gradient
+        memory = kernels.Memory(self._weights, self._work, self._scratch[:threads], self._gradients)
+        batch = kernels.Batch(inputs, targets, results)
+        kernels.gradients_kernel(kernels.gradient_addresses(), *self._program, *memory, *batch)
+        if original.size:
             for half in self._gradients:
-                np.add.at(half, own, half[copies])
+                np.add.at(half, original, half[copies])
         return results
 
     def update(self, learning_rate: float) -> None:
-        """A step of Adam."""
+        """Take a step of Adam along the gradients of the last batch."""
         self.steps += 1
         kernels.update_kernel(
-            (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTERS.addresses), self._weights, self._gradients,
-            self._first, self._second, self.config.settings(self.steps, learning_rate).astype(np.float32), self._runs,
-            self._vectors,
+            (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTER_TRANSFORM.addresses), self._weights,
+            self._gradients, self._first, self._second,
+            self.config.settings(self.steps, learning_rate).astype(np.float32), self._copies, self._filters,
         )  # fmt: skip
 
     def gradient(self) -> list[Floats]:
-        """Of every array, in the order of `named_arrays`, the gradient that `gradients` has left; zero for buffers."""
+        """Return the gradients of the last batch, in the order of `named_arrays`; zeros for buffers."""
         total = np.append(self._gradients.sum(axis=0), np.float32(0))
-        number = _numbering(self.network)
-        places = np.minimum(self._places, len(total) - 1)
-        return [total[places[number(array)]] for _, array in self.network.named_arrays()]
+        indices_of = _symbolic_indices(self.network)
+        positions = np.minimum(self._positions, len(total) - 1)
+        return [total[positions[indices_of(array)]] for _, array in self.network.named_arrays()]
 
     def store(self) -> None:
-        """Put the present parameters and statistics into the layers, which keep their old ones until then."""
+        """Copy the present parameters and statistics into the layers, which keep their old ones until then."""
         if self._stored:
             return
-        flat = self._weights[self._places]
-        flat[:FIRST] = ZERO, ONE
-        first = FIRST
+        values = self._weights[self._positions]
+        values[:FIRST_INDEX] = INDEX_OF_ZERO, INDEX_OF_ONE  # these indices are also their values
+        first = FIRST_INDEX
         for array in _arrays(self.network):
-            array[...] = flat[first : first + array.size].reshape(array.shape)
+            array[...] = values[first : first + array.size].reshape(array.shape)
             first += array.size
-        self._flat, self._stored = flat, True
+        self._stored_values, self._stored = values, True
 
     def _load(self) -> None:
-        """Take over what is in the layers, unless it is what `store` has put there."""
+        """Pack the arrays of the layers, unless they are what `store` has left there."""
         self._stored = False
-        flat = numbered(_arrays(self.network))
-        if flat.size != self._places.size:
+        values = value_pool(_arrays(self.network))
+        if values.size != self._positions.size:
             raise NotCompiledError("the shapes of a network's arrays changed while it was trained")
-        if not np.array_equal(flat, self._flat):
-            self._weights[self._filled] = flat[self._numbers]
-            transform(self._weights, self._vectors)
+        if not np.array_equal(values, self._stored_values):
+            self._weights[self._packed] = values[self._indices]
+            transform_filters(self._weights, self._filters)
 
 
 class ClassifierTraining(TrainingProgram):
-    """Training a classifier with the cross-entropy, or, in the classes that inherit from this, another loss.
+    """The compiled training of a classifier with the cross-entropy; subclasses have other losses.
 
-    network : what the graph knows to read; image_shape : (H, W, C); loss : of the class that `CLASSIFIERS` says.
+    Parameters
+    ----------
+    network : Layer
+        A network of layers that the graph can read.
+    image_shape : tuple of int
+        (H, W, C).
+    config : AdamConfig
+        The optimiser.
+    batch_size : int
+        The size of most batches.
+    loss : Loss
+        The loss, of the class that `CLASSIFIERS` maps to this class.
     """
 
     def __init__(
@@ -181,17 +227,21 @@ class ClassifierTraining(TrainingProgram):
         batch_size: int = 100,
         loss: Loss = CROSS_ENTROPY,
     ) -> None:
-        graph = Graph(network, image_shape, self.faces * batch_size)
+        graph = Graph(network, image_shape, self.views_per_image * batch_size)
         self.classes, self.loss = graph.output.channels, loss
         super().__init__(network, graph, Value(1, 1, 1), config, batch_size)
 
     def step(self, clean: Floats, perturbed: Floats, labels: Integers, learning_rate: float) -> tuple[Floats, Integers]:
-        """One step of Adam on a batch, see `AutodiffLearner`; with a single face only the perturbed one is seen."""
-        images = perturbed if self.faces == 1 else np.stack((clean, perturbed), axis=1)
-        inputs = images.reshape(self.faces * len(labels), -1)
-        results = self.gradients(inputs, np.repeat(labels, self.faces).astype(np.float32)[:, None])
+        """Take one step of Adam on a batch; `AutodiffTrainStep.step` describes parameters and result.
+
+        A loss of one view per image uses the perturbed images only.
+        """
+        views = self.views_per_image
+        images = perturbed if views == 1 else np.stack((clean, perturbed), axis=1)
+        inputs = images.reshape(views * len(labels), -1)
+        results = self.gradients(inputs, np.repeat(labels, views).astype(np.float32)[:, None])
         self.update(learning_rate)
-        return results[:: self.faces, 0].copy(), results[:, 1].reshape(-1, self.faces).T.astype(np.int64).ravel()
+        return results[::views, 0].copy(), results[:, 1].reshape(-1, views).T.astype(np.int64).ravel()
 
     def random_targets(self, random: np.random.Generator, count: int) -> Floats:
         return random.integers(0, self.classes, (count, 1)).astype(np.float32)
@@ -199,116 +249,81 @@ class ClassifierTraining(TrainingProgram):
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> Any:
         logits, gradient, labels, to = graph.output.buffer, graph.output.gradient, targets.buffer, results.buffer
         return SoftmaxLoss(
-            logits=logits.origin, logits_step=logits.image, gradient=gradient.origin, gradient_step=gradient.image,
-            labels=labels.origin, labels_step=labels.image, classes=graph.output.channels, results=to.origin,
-            results_step=to.image,
+            logits=logits.origin, logits_stride=logits.image, gradient=gradient.origin, gradient_stride=gradient.image,
+            labels=labels.origin, labels_stride=labels.image, classes=graph.output.channels, results=to.origin,
+            results_stride=to.image,
         )  # fmt: skip
 
 
 class TradesTraining(ClassifierTraining):
-    """The same with TRADES; see `losses.Trades`."""
+    """The compiled training of a classifier with TRADES; see `losses.Trades`."""
 
-    faces = 2
+    views_per_image = 2
 
     def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> TradesLoss:
         assert isinstance(self.loss, Trades)
         return TradesLoss._make((*super()._loss(graph, builder, targets, results), builder.constant(self.loss.beta)))
 
 
-# What trains a classifier, by the class of its loss; all others are left to autodiff.
+# For each class of losses, the class that trains with it; other losses are left to autodiff.
 CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTraining, Trades: TradesTraining}
 
 
-class VaeTraining(TrainingProgram):
-    """Training a variational autoencoder; see `manifolds.vae`.
-
-    vae : everything, Adam's settings too, is as its config says.
-    """
-
-    def __init__(self, vae: Vae) -> None:
-        config = vae.config
-        self.weight, self.latents = config.reconstruction_weight, config.latent_dimensions
-        noise = Value(1, 1, config.latent_dimensions)
-        graph = Graph(vae.encoder, config.image_shape, config.batch_size)
-        self.posterior = graph.output
-        codes = graph.add(Reparameterization(self.posterior, graph.value(*noise.shape), noise))
-        graph.output, graph.output_shape = codes, (config.latent_dimensions,)
-        graph.append(vae.decoder)
-        super().__init__(vae, graph, noise, config.adam, config.batch_size)
-
-    def step(self, images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
-        """One step of Adam on a batch; summed absolute error and KL of each image before the step, (N,) each.
-
-        images : (N, H, W, C) float32; noise : (N, L) float32, from N(0, I).
-        """
-        results = self.gradients(flat_rows(images), noise)
-        self.update(learning_rate)
-        return results[:, 0].copy(), results[:, 1].copy()
-
-    def random_targets(self, random: np.random.Generator, count: int) -> Floats:
-        return random.standard_normal((count, self.latents), np.float32)
-
-    def _loss(self, graph: Graph, builder: Builder, targets: Value, results: Value) -> VaeLoss:
-        x, y, g = graph.input.buffer, graph.output.buffer, graph.output.gradient
-        posterior, to = self.posterior.buffer, results.buffer
-        return VaeLoss(
-            rows=x.height, row=x.width * x.channels, y=y.origin, y_row_step=y.row, y_step=y.image, x=x.origin,
-            x_row_step=x.row, x_step=x.image, g=g.origin, g_row_step=g.row, g_step=g.image,
-            weight=builder.constant(self.weight), latents=targets.channels, posterior=posterior.origin,
-            posterior_step=posterior.image, results=to.origin, results_step=to.image,
-        )  # fmt: skip
-
-
 def _images_per_part(batch_size: int) -> int:
-    """An even share of a batch: ten parts of a large one, four of a small one."""
+    """Return an even share of a batch: a tenth of a large one, a quarter of a small one."""
     return -(-batch_size // (10 if batch_size >= 80 else 4))
 
 
 def _arrays(network: Layer) -> list[Floats]:
-    """The arrays of a network, each once."""
+    """Return the arrays of a network, each once."""
     return list({id(array): array for _, array in network.named_arrays()}.values())
 
 
-def _numbering(network: Layer) -> Callable[[Array], Integers]:
-    """The numbers of the entries of each of the network's arrays, by its identity.
+def _symbolic_indices(network: Layer) -> Callable[[Array], Integers]:
+    """Return a function that gives the symbolic indices of each of the network's arrays, found by identity.
 
-    NotCompiledError where different parameters have memory in common: a step would move it twice.
+    Raises NotCompiledError if parameters share memory: a step would update it twice.
     """
     arrays = _arrays(network)
     parameters = {id(parameter): parameter.data for _, parameter in network.named_parameters()}.values()
     if any(np.may_share_memory(*pair) for pair in itertools.combinations(arrays, 2)) or any(
         a is b for a, b in itertools.combinations(parameters, 2)
     ):
-        raise NotCompiledError("arrays that have memory in common are not trained by compiled code")
-    count = Counter()
-    numbers = {id(array): count(array) for array in arrays}
-    return lambda array: numbers[id(array)]
+        raise NotCompiledError("arrays that share memory are not trained by compiled code")
+    indices_of = SymbolicIndices()
+    indices = {id(array): indices_of(array) for array in arrays}
+    return lambda array: indices[id(array)]
 
 
-def _runs(to: Integers, source: Integers) -> Integers:
-    """Copies of numbers as runs, see `kernels.training.copy_block`: up to a vector of neighbours whose originals are
-    evenly spaced, single ones elsewhere. to : sorted."""
-    if not to.size:
+def _strided_copies(targets: Integers, sources: Integers) -> Integers:
+    """Return copies of single elements as strided copies, see `kernels.interpreter.training.copy_block`.
+
+    Up to a vector of neighbouring targets are one copy if their sources are evenly spaced; all others stay single.
+
+    targets : (N,), sorted.
+    sources : (N,).
+    """
+    if not targets.size:
         return np.zeros((0, 4), np.int64)
-    first = np.flatnonzero(np.diff(to // LANES, prepend=-1))
-    count = np.diff(first, append=to.size)
-    step = np.where(count > 1, source[np.minimum(first + 1, to.size - 1)] - source[first], 0)
-    within = np.arange(to.size) - np.repeat(first, count)
-    even = (to == np.repeat(to[first], count) + within) & (
-        source == np.repeat(source[first], count) + within * np.repeat(step, count)
+    first = np.flatnonzero(np.diff(targets // LANES, prepend=-1))  # of the targets in each vector
+    count = np.diff(first, append=targets.size)
+    stride = np.where(count > 1, sources[np.minimum(first + 1, targets.size - 1)] - sources[first], 0)
+    within = np.arange(targets.size) - np.repeat(first, count)
+    even = (targets == np.repeat(targets[first], count) + within) & (
+        sources == np.repeat(sources[first], count) + within * np.repeat(stride, count)
     )
     regular = np.logical_and.reduceat(even, first)
     single = ~np.repeat(regular, count)
-    runs = np.stack([to[first], source[first], step, count], axis=1)[regular]
-    ones = np.stack([to[single], source[single], np.zeros_like(to[single]), np.ones_like(to[single])], axis=1)
-    return np.concatenate([runs, ones])
+    strided = np.stack([targets[first], sources[first], stride, count], axis=1)[regular]
+    zeros, ones = np.zeros_like(targets[single]), np.ones_like(targets[single])
+    return np.concatenate([strided, np.stack([targets[single], sources[single], zeros, ones], axis=1)])
 
 
 def _stages(steps: list[Any]) -> Integers:
-    """Of each stage its first instruction, the first of its end, and the next stage's first."""
-    closing = np.array([isinstance(step, CLOSING) for step in steps] + [False])
-    ends = np.flatnonzero(closing & ~np.roll(closing, 1))
-    behind = np.flatnonzero(~closing & np.roll(closing, 1))
-    if not len(ends) or behind[-1] < len(steps):
-        ends, behind = np.append(ends, len(steps)), np.append(behind, len(steps))
-    return np.stack([np.append(0, behind[:-1]), ends, behind], axis=1)
+    """Return for each stage its first instruction, its first reduction, and the next stage's first instruction."""
+    reduces = np.array([isinstance(step, REDUCTIONS) for step in steps] + [False])
+    begins = np.flatnonzero(reduces & ~np.roll(reduces, 1))
+    ends = np.flatnonzero(~reduces & np.roll(reduces, 1))
+    if not len(begins) or ends[-1] < len(steps):
+        begins, ends = np.append(begins, len(steps)), np.append(ends, len(steps))
+    return np.stack([np.append(0, ends[:-1]), begins, ends], axis=1)

@@ -1,49 +1,92 @@
-"""What the nodes of a compiled network read and write: values, and the base class of the nodes."""
+"""The intermediate representation of a network: values, and the base class of the nodes that compute them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from hlf_np.arrays import Floats
-from hlf_np.errors import UserError
+import numpy as np
+
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.tile import ADD, GATE, PLAIN, padded
-
-if TYPE_CHECKING:
-    from hlf_np.programs.builder import Builder
+from hlf_np.kernels.products.tile import ADD, MASK, PLAIN, padded
+from hlf_np.programs.builder import Builder
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.errors import UserError
 
 
 class NotCompiledError(UserError):
-    """A network that the compiler does not take; autodiff does."""
+    """The compiler does not support a network; autodiff does."""
+
+
+class Region(NamedTuple):
+    """Where the elements of a value are in the work: rows of pixels, in each row runs of contiguous elements."""
+
+    rows: int  # rows of pixels
+    runs: int  # contiguous runs per row
+    length: int  # elements per run
+    origin: int  # position of the first image's first element
+    row_stride: int  # from one row to the next, in elements
+    run_stride: int  # from one run to the next
+    image_stride: int  # from one image of the workspace to the next
+
+    @property
+    def size(self) -> int:
+        """Elements of one image."""
+        return self.rows * self.runs * self.length
+
+    def positions(self, image: int) -> Integers:
+        """Return the positions of all elements of one image of the workspace, flat."""
+        row, run, element = np.ogrid[: self.rows, : self.runs, : self.length]
+        first = self.origin + image * self.image_stride
+        return np.asarray(first + row * self.row_stride + run * self.run_stride + element).ravel()
+
+
+NO_REGION = Region(0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(eq=False)
 class Value:
-    """An activation, (height, width, channels) for each image: who writes and reads it, and where it lies.
+    """An activation: its shape, the nodes that write and read it, and its buffers.
 
-    rectified : whether it is the output of a ReLU. Its gradient is then *gated*, zero where the value is not positive,
-        by whoever writes the last part of it: what is stored is the gradient before the ReLU.
-    frame, gradient_frame : widths of the zeros around its two buffers, as far as the readers reach.
-    narrow : an image whose few channels are not filled up to a whole vector.
-    same_gradient : a value whose gradient is this one's, too, in the same buffer.
-    written : how many parts of the gradient have been added up so far.
+    Parameters
+    ----------
+    height, width, channels : int
+        The shape for each image.
+    after_relu : bool
+        Whether it is the output of a ReLU. Its gradient is then *masked*, set to zero where the value is not positive,
+        by the node that adds the last part of it: what is stored is the gradient with respect to the ReLU's input.
+    is_input : bool
+        Whether it is the input of the whole network.
+    writer : Node, optional
+        The node that computes it.
+    readers : list of Node
+        The nodes that read it.
+    unpadded : bool
+        Whether its few channels are stored as they are, not padded to a whole vector.
+    halo, gradient_halo : int
+        Widths, in pixels, of the zeros around its two buffers, as the readers need them.
+    same_gradient : Value, optional
+        A value that has the same gradient, in the same buffer.
+    gradient_parts : int
+        How many readers have already added their part to the gradient.
+    buffer, gradient : Layout
+        Where it and its gradient are in the work.
     """
 
     height: int
     width: int
     channels: int
-    rectified: bool = False
+    after_relu: bool = False
     is_input: bool = False
     writer: Node | None = None
     readers: list[Node] = field(default_factory=list)
-    narrow: bool = False
-    frame: int = 0
-    gradient_frame: int = 0
+    unpadded: bool = False
+    halo: int = 0
+    gradient_halo: int = 0
     same_gradient: Value | None = None
-    written: int = 0
+    gradient_parts: int = 0
     buffer: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
     gradient: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
 
@@ -57,26 +100,61 @@ class Value:
 
     @property
     def stride(self) -> int:
-        """Numbers from one pixel to the next."""
-        return self.channels if self.narrow else padded(self.channels)
+        """Elements from one pixel to the next."""
+        return self.channels if self.unpadded else padded(self.channels)
 
-    def next_finish(self) -> int:
-        """How the next reader adds its part to the gradient: the first stores it, the last gates the sum."""
-        first, self.written = self.written == 0, self.written + 1
-        gated = self.rectified and self.written == len(self.readers)
-        return (PLAIN if first else ADD) | (GATE if gated else PLAIN)
+    @property
+    def region(self) -> Region:
+        """Where its elements are in the work."""
+        return _region(self, self.buffer)
+
+    @property
+    def gradient_region(self) -> Region:
+        """Where the elements of its gradient are in the work."""
+        return _region(self, self.gradient)
+
+    def allocate(self, builder: Builder) -> None:
+        """Allocate the buffer of the value."""
+        self.buffer = builder.allocate(self._layout(builder, self.halo))
+
+    def allocate_gradient(self, builder: Builder) -> None:
+        """Allocate the buffer of the gradient, unless it is that of another value, allocated before."""
+        shared = self.same_gradient
+        self.gradient = shared.gradient if shared else builder.allocate(self._layout(builder, self.gradient_halo))
+
+    def _layout(self, builder: Builder, halo: int) -> Layout:
+        return Layout(builder.images, self.height, self.width, self.stride, halo)
+
+    def next_epilogue(self) -> int:
+        """Return how the next reader adds its part to the gradient: the first stores it, the last masks the sum."""
+        first, self.gradient_parts = self.gradient_parts == 0, self.gradient_parts + 1
+        masked = self.after_relu and self.gradient_parts == len(self.readers)
+        return (PLAIN if first else ADD) | (MASK if masked else PLAIN)
+
+
+def _region(value: Value, layout: Layout) -> Region:
+    contiguous_rows = layout.channels == value.channels
+    runs, run_pixels = (1, value.width) if contiguous_rows else (value.width, 1)
+    strides = (layout.row, layout.channels, layout.image)
+    return Region(value.height, runs, run_pixels * value.channels, layout.origin, *strides)
 
 
 class Node(ABC):
-    """A step of a compiled network, which writes its own instructions.
+    """An operation of a compiled network, which writes its own instructions.
 
-    source : the value that it reads; target : the value that it writes.
-    room : how many numbers it needs to work in, besides its values.
+    Attributes
+    ----------
+    source : Value
+        What it reads.
+    target : Value
+        What it computes.
+    scratch_size : int
+        Elements of scratch memory that it needs.
     """
 
     source: Value
     target: Value
-    room = 0
+    scratch_size = 0
 
     @property
     def sources(self) -> tuple[Value, ...]:
@@ -84,32 +162,35 @@ class Node(ABC):
         return (self.source,)
 
     def arrays(self) -> list[Floats]:
-        """Everything that its layers own: what is computed does not change while these do not."""
+        """Return all arrays of its layers: its packed weights stay valid as long as these do not change."""
         return []
 
     def folded(self) -> list[Floats]:
-        """What is made of these in evaluation mode, to be placed among the weights."""
+        """Return the arrays that evaluation mode packs: those of the layers, folded into fewer."""
         return []
 
     def prepare(self, batch_size: int | None) -> None:
-        """Choose how to compute, and ask the values for the frames that this needs; all readers are known by now.
+        """Choose an algorithm, and request the halos that it needs; by now all readers are known.
 
-        batch_size : in training; otherwise none.
+        Parameters
+        ----------
+        batch_size : int, optional
+            The size of most batches in training mode; None in evaluation mode.
         """
         return
 
-    def place(self, builder: Builder) -> None:
-        """Put the parameters among the weights."""
+    def pack_parameters(self, builder: Builder) -> None:
+        """Pack the parameters among the weights."""
         return
 
     @abstractmethod
     def forward(self, builder: Builder) -> Sequence[Any]:
-        """The instructions that compute the target."""
+        """Return the instructions that compute the target."""
 
     @abstractmethod
     def backward(self, builder: Builder) -> Sequence[Any]:
-        """The instructions that add the gradient with respect to the sources."""
+        """Return the instructions that add the gradient with respect to the sources."""
 
     def parameter_gradients(self, builder: Builder) -> Sequence[Any]:
-        """The instructions for the gradients with respect to the parameters, in training."""
+        """Return the instructions for the gradients with respect to the parameters, in training mode."""
         return []

@@ -1,84 +1,111 @@
-"""Convolutions in Winograd's form, as instructions; `kernels.winograd_forms` explains it."""
-
-from __future__ import annotations
+"""Affine maps by Winograd's algorithm; `kernels.winograd.forms` explains it."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlf_np.arrays import Integers
-from hlf_np.kernels.instructions import Winograd
+from hlf_np.kernels.instructions.propagation import Winograd
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.tile import LANES, PANEL
-from hlf_np.kernels.winograd import BLOCK, inputs, scratch, sums
-from hlf_np.kernels.winograd_forms import FORMS, FROM_THREE, Form
+from hlf_np.kernels.products.tile import LANES, PANEL
+from hlf_np.kernels.winograd.forms import FORMS, UP_F3_2, Form
+from hlf_np.kernels.winograd.winograd import PATCHES_PER_BLOCK, product_columns, product_depth, scratch_elements
+from hlf_np.programs.affine_map import AffineMap
 from hlf_np.programs.builder import Builder
-
-if TYPE_CHECKING:
-    from hlf_np.programs.affine import Affine
+from hlf_np.support.arrays import Integers
 
 
-def room(node: Affine) -> int:
-    """How many numbers it needs to work in."""
-    to_small = scratch(node.forms[0], node.big.stride, node.small.stride)
-    return max(to_small, scratch(node.forms[1], node.small.stride, node.big.stride))
+def scratch_size(affine: AffineMap) -> int:
+    """Return how many elements of scratch memory the map needs, in either direction."""
+    to_small = scratch_elements(affine.winograd_forms[0], affine.big.stride, affine.small.stride)
+    return max(to_small, scratch_elements(affine.winograd_forms[1], affine.small.stride, affine.big.stride))
 
 
 def convolution(
-    node: Affine, builder: Builder, to_big: bool, source: Layout, target: Layout, gates: Layout, start: int, finish: int
+    affine: AffineMap,
+    builder: Builder,
+    to_big: bool,
+    source: Layout,
+    target: Layout,
+    masks: Layout,
+    initial: int,
+    epilogue: int,
 ) -> Winograd:
-    """From the small side to the big one or back."""
-    form = node.forms[to_big]
-    wide, sums_wide = inputs(form, source.channels), sums(form, target.channels)
-    matrix = node.matrix
-    if to_big:  # the big side's channels as columns
-        matrix = builder.place_matrix(node.numbers.transpose(2, 3, 0, 1), node.small.stride, node.big.stride)
-    rows, columns = (FORMS[form].begins(size) for size in (target.height, target.width))
+    """Return the instruction for a map from the small to the big side, or back.
+
+    Parameters
+    ----------
+    affine : AffineMap
+        The convolution.
+    builder : Builder
+        Where tables and weights are allocated.
+    to_big : bool
+        The direction.
+    source, target : Layout
+        The buffers to read and to write.
+    masks : Layout
+        The buffer of the ReLU outputs that mask the result, if the epilogue has MASK.
+    initial : int
+        Position in the weights of the bias, or of zeros.
+    epilogue : int
+        Flags of `kernels.products.tile`.
+    """
+    form = affine.winograd_forms[to_big]
+    # each entry of a patch has a matrix of this size
+    depth, columns = product_depth(form, source.channels), product_columns(form, target.channels)
+    matrix = affine.matrix
+    if to_big:  # a matrix whose columns are the big side's channels
+        indices = affine.weight_indices.transpose(2, 3, 0, 1)
+        matrix = builder.pack_filters(indices, affine.small.stride, affine.big.stride)
+    patch_rows, patch_columns = (FORMS[form].patch_starts(size) for size in (target.height, target.width))
+    lines = np.concatenate([np.arange(PATCHES_PER_BLOCK) * depth, np.arange(PATCHES_PER_BLOCK) * columns])
     return Winograd(
-        form=form, patches=builder.table(source.pixels(rows, columns)), patches_per_image=rows.size * columns.size,
-        row=source.row, channels=source.channels, weights=_filters(builder, node, to_big, matrix, wide, sums_wide),
-        start=start, zeros=builder.zeros(sums_wide), columns=target.channels,
-        targets=builder.table(_outputs(target, FORMS[form])), gates=builder.table(_outputs(gates, FORMS[form])),
-        finish=finish, lines=builder.table(np.concatenate([np.arange(BLOCK) * wide, np.arange(BLOCK) * sums_wide])),
+        form=form, patches=builder.table(source.pixels(patch_rows, patch_columns)),
+        patches_per_image=patch_rows.size * patch_columns.size, row_stride=source.row, channels=source.channels,
+        weights=_filters(builder, affine, to_big, matrix, depth, columns), initial=initial,
+        zeros=builder.zeros(columns), columns=target.channels, targets=builder.table(_outputs(target, FORMS[form])),
+        masks=builder.table(_outputs(masks, FORMS[form])), epilogue=epilogue, lines=builder.table(lines),
     )  # fmt: skip
 
 
-def _filters(builder: Builder, node: Affine, to_big: bool, matrix: int, wide: int, sums_wide: int) -> int:
-    """Where the transformed filters will be.
+def _filters(builder: Builder, affine: AffineMap, to_big: bool, matrix: int, depth: int, columns: int) -> int:
+    """Reserve the transformed filters and note how they are computed; return their position.
 
-    For each entry there is a matrix (wide, sums_wide), with the source's channels of all phases as rows and the
-    target's as columns, in `panels`. matrix : where the weights are, from which they are computed.
+    Each entry of a patch has a matrix (depth, columns) of panels, whose rows are the source's channels of all phases
+    and whose columns are the target's channels of all phases.
+
+    matrix : position of the packed weights that the filters are computed from.
     """
-    form, phases, width = node.forms[to_big], node.stride, node.kernel[1]
-    source, target = (node.small, node.big) if to_big else (node.big, node.small)
-    size = wide * -(-sums_wide // PANEL) * PANEL
-    to = builder.reserve("weights", FORMS[form].multiplications ** 2 * size)
-    # one vector for each phase (i, j), row and 16 columns
+    form, phases, width = affine.winograd_forms[to_big], affine.stride, affine.kernel[1]
+    source, target = (affine.small, affine.big) if to_big else (affine.big, affine.small)
+    size = depth * -(-columns // PANEL) * PANEL
+    position = builder.reserve("weights", FORMS[form].multiplications ** 2 * size)
+    # one vector for each phase (i, j), row, and 16 columns
     i, j, row, column = np.indices((phases, phases, source.stride, target.stride // LANES)).reshape(4, -1)
     column = column * LANES
-    first = matrix + _in_panels(math.prod(node.kernel) * source.stride, (i * width + j) * source.stride + row, column)
-    tap = phases * source.stride * PANEL
-    line = width * tap
-    if to_big and form != FROM_THREE:  # turned: from the last tap on
-        first, line, tap = first + (node.kernel[0] // phases - 1) * (line + tap), -line, -tap
+    weight_rows = math.prod(affine.kernel) * source.stride
+    first = matrix + _in_panels(weight_rows, (i * width + j) * source.stride + row, column)
+    tap_stride = phases * source.stride * PANEL
+    line_stride = width * tap_stride
+    if to_big and form != UP_F3_2:  # rotated by 180 degrees: from the last tap to the first
+        first = first + (affine.kernel[0] // phases - 1) * (line_stride + tap_stride)
+        line_stride, tap_stride = -line_stride, -tap_stride
     phase = i * phases + j
     if to_big:
         column = column + phase * target.stride
     else:
         row = row + phase * source.stride
-    at = to + _in_panels(wide, row, column)
-    builder.transform(np.stack(np.broadcast_arrays(form, first, line, tap, at, size), axis=1))
-    return to
+    targets = position + _in_panels(depth, row, column)
+    builder.add_filters(np.stack(np.broadcast_arrays(form, first, line_stride, tap_stride, targets, size), axis=1))
+    return position
 
 
 def _in_panels(depth: int, row: Integers, column: Integers) -> Integers:
-    """Where entries of a matrix of `depth` rows are in `panels`."""
+    """Return where entries of a matrix of `depth` rows are in the order of `panels`."""
     return (column // PANEL * depth + row) * PANEL + column % PANEL
 
 
 def _outputs(layout: Layout, form: Form) -> Integers:
-    """Where the outputs of every patch go, phase after phase; -1 beyond the image."""
+    """Return where the outputs of every patch go, phase after phase; -1 beyond the image."""
     rows, columns = (_positions(size, form) for size in (layout.height, layout.width))  # (patches, phases, outputs)
     rows, columns = rows[:, None, :, None, :, None], columns[None, :, None, :, None, :]
     within = rows * layout.row + columns * layout.channels
@@ -88,7 +115,7 @@ def _outputs(layout: Layout, form: Form) -> Integers:
 
 
 def _positions(size: int, form: Form) -> Integers:
-    """Along an axis of the target, the outputs of every patch, (patches, phases, outputs)."""
-    first = np.arange(form.begins(size).size)[:, None, None] * form.outputs
-    output = first + np.arange(form.outputs)
+    """Return the outputs of every patch along one axis of the target, (patches, phases, outputs)."""
+    first = np.arange(form.patch_starts(size).size)[:, None, None] * form.output_size
+    output = first + np.arange(form.output_size)
     return 2 * output - 1 + np.arange(2)[:, None] if form.to_phases else output

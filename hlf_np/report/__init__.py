@@ -1,1 +1,1 @@
-"""What a person sees: figures, the table, the page."""
+"""Figures, tables and the HTML page that present the results of a run."""

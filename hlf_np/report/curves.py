@@ -8,17 +8,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
-from hlf_np.experiments.measurements import MEASUREMENTS, Measurement, Shown
+from hlf_np.experiments.measurements import MEASUREMENTS, Display, Measurement
 from hlf_np.experiments.results import CellResult, by_training
+from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import Training
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A measurement of one training against N.
+    """A measurement as a function of the number of training images N, for one training.
 
-    sizes : (S,) ascending; mean, low, high : (S,) over seeds.
+    Parameters
+    ----------
+    training : Training
+        The training.
+    sizes : ndarray of int, shape (S,)
+        Numbers of training images, ascending.
+    mean : ndarray of float, shape (S,)
+        Mean over seeds.
+    low : ndarray of float, shape (S,)
+        Minimum over seeds.
+    high : ndarray of float, shape (S,)
+        Maximum over seeds.
     """
 
     training: Training
@@ -28,48 +39,74 @@ class Curve:
     high: Floats
 
 
-def curves(results: Sequence[CellResult], measurement: str) -> list[Curve]:
-    """One curve for each training that has the measurement, in the order of the results."""
+def curves(results: Sequence[CellResult], column: str) -> list[Curve]:
+    """Compute one curve per training that has finite values of a measurement.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run; values that are not finite are ignored.
+    column : str
+        Column of the measurement.
+
+    Returns
+    -------
+    list of Curve
+        In the order in which the trainings first occur in `results`.
+    """
     found = []
     for training, cells in by_training(results).items():
-        seeds: dict[int, list[float]] = {}
+        values_by_size: dict[int, list[float]] = {}
         for result in sorted(cells, key=lambda result: result.cell.n_train):
-            if math.isfinite(value := result.value(measurement)):
-                seeds.setdefault(result.cell.n_train, []).append(value)
-        if seeds:
-            ranges = np.array([(np.mean(values), min(values), max(values)) for values in seeds.values()])
-            found.append(Curve(training, np.array(list(seeds)), *ranges.T))
+            if math.isfinite(value := result.value(column)):
+                values_by_size.setdefault(result.cell.n_train, []).append(value)
+        if values_by_size:
+            rows = np.array([(np.mean(values), min(values), max(values)) for values in values_by_size.values()])
+            found.append(Curve(training, np.array(list(values_by_size)), *rows.T))
     return found
 
 
-def has(results: Sequence[CellResult], measurement: str) -> bool:
-    """Whether any cell has the measurement."""
-    return any(math.isfinite(result.value(measurement)) for result in results)
+def has_values(results: Sequence[CellResult], column: str) -> bool:
+    """Return whether any cell has a finite value of a measurement."""
+    return any(math.isfinite(result.value(column)) for result in results)
 
 
-def sizes_of(results: Sequence[CellResult]) -> list[int]:
-    """All numbers of training images, ascending."""
+def training_sizes(results: Sequence[CellResult]) -> list[int]:
+    """Return all numbers of training images, ascending."""
     return sorted({result.cell.n_train for result in results})
 
 
-def compared(
-    results: Sequence[CellResult], published: Sequence[CellResult], measurement: str
+def compare_means(
+    results: Sequence[CellResult], published: Sequence[CellResult], column: str
 ) -> list[tuple[Training, Floats, Floats]]:
-    """The rows of a table: each training that has the measurement, its means for all N, and those that are published.
+    """Compute the rows of a table: means over seeds, and the published means for the same N.
 
-    NaN where there is none.
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run, with S different numbers of training images.
+    published : sequence of CellResult
+        Published results; may be empty.
+    column : str
+        Column of the measurement.
+
+    Returns
+    -------
+    list of (Training, ndarray of shape (S,), ndarray of shape (S,))
+        For each training that has the measurement: the means of the run and the published means, by ascending N.
+        Missing values are NaN.
     """
-    sizes = sizes_of(results)
+    sizes = training_sizes(results)
 
     def means(cells: Sequence[CellResult]) -> dict[Training, Floats]:
-        found = {}
-        for curve in curves(cells, measurement):
+        rows = {}
+        for curve in curves(cells, column):
             by_size = dict(zip(curve.sizes, curve.mean, strict=True))
-            found[curve.training] = np.array([by_size.get(size, math.nan) for size in sizes])
-        return found
+            rows[curve.training] = np.array([by_size.get(size, math.nan) for size in sizes])
+        return rows
 
-    papers, nothing = means(published), np.full(len(sizes), math.nan)
-    return [(training, ours, papers.get(training, nothing)) for training, ours in means(results).items()]
+    paper, missing = means(published), np.full(len(sizes), math.nan)
+    return [(training, own, paper.get(training, missing)) for training, own in means(results).items()]
 
 
 def table(
@@ -77,23 +114,35 @@ def table(
     published: Sequence[CellResult] = (),
     measurements: Sequence[Measurement] = MEASUREMENTS,
 ) -> str:
-    """The measurements that are shown by training and N, for the terminal; what was not measured is left out.
+    """Format the measurements as tables for the terminal, one row per training and one column per N.
 
-    Below each training are the published numbers for the same N, if there are any.
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run.
+    published : sequence of CellResult
+        Published results; those for the same N are shown below each training.
+    measurements : sequence of Measurement
+        Measurements to show; those without values, and those that are not displayed as curves or tables, are omitted.
+
+    Returns
+    -------
+    str
+        The tables, separated by empty lines.
     """
     width = max(len(training.label) for training in by_training(results)) + 2
-    head = " " * width + "".join(f"{f'N={size}':>10}" for size in sizes_of(results))
+    header = " " * width + "".join(f"{f'N={size}':>10}" for size in training_sizes(results))
     lines = []
     for measurement in measurements:
-        if measurement.shown in (Shown.CURVE, Shown.TABLE) and has(results, measurement.column):
-            lines += [measurement.title, head]
-            for training, ours, papers in compared(results, published, measurement.column):
-                lines.append(_line(training.label, ours, width))
-                if np.isfinite(papers).any():
-                    lines.append(_line("  paper", papers, width))
+        if measurement.display in (Display.CURVE, Display.TABLE) and has_values(results, measurement.column):
+            lines += [measurement.title, header]
+            for training, own, paper in compare_means(results, published, measurement.column):
+                lines.append(_table_row(training.label, own, width))
+                if np.isfinite(paper).any():
+                    lines.append(_table_row("  paper", paper, width))
             lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def _line(name: str, means: Floats, width: int) -> str:
+def _table_row(name: str, means: Floats, width: int) -> str:
     return f"{name:<{width}}" + "".join(f"{mean:>10.3f}" if np.isfinite(mean) else f"{'-':>10}" for mean in means)

@@ -1,16 +1,16 @@
-"""Perturbations of the image itself."""
+"""Perturbations of the image itself: the code of an image is the image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images
 from hlf_np.data.dataset import Codes
 from hlf_np.models import Model
 from hlf_np.spaces.space import Chart, Compiled, Space
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_images
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,15 @@ class _ImageChart(Chart):
 class ImageBall(Space):
     """Perturbations of the image itself: ||delta|| <= epsilon and x + delta in [0, 1].
 
-    These are the paper's *regular* adversarial examples. Most directions in image space leave the
-    manifold, so most of them do. The paper uses epsilon 0.3 for L_inf and 1.5 for L2.
+    These are the paper's *regular* adversarial examples. Most directions in image space leave the manifold, and so do
+    most of these examples.
+
+    Parameters
+    ----------
+    epsilon : float
+        Largest norm of delta. The paper uses 0.3 for L_inf and 1.5 for L2.
+    norm : {"linf", "l2"}
+        The norm of delta.
 
     Examples
     --------
@@ -49,4 +56,5 @@ class ImageBall(Space):
     epsilon: float = 0.3
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
+        """Return the ball around the images; labels and codes are ignored."""
         return _ImageChart(check_images(images), np.zeros(1, np.float32), np.ones(1, np.float32))

@@ -1,31 +1,31 @@
-"""Perturbations along a manifold that was learned from examples.
+"""Perturbations along a manifold learned from examples.
 
-The true manifold of a class is known only for data that somebody generated. For all other data it must be
-learned: a variational autoencoder of a class (`hlf_np.manifolds.vae`) has an encoder that finds an image's
-code z and a decoder dec that turns codes into images of that class. The images of all codes in a box are the
-*learned manifold*, a stand-in for the true one.
+The true manifold of a class is known only for generated data. For all other data it must be learned: a variational
+autoencoder (`hlf_np.models.vae`) trained on one class has an encoder, which maps an image to its code z, and a decoder
+dec, which maps codes to images of that class. The images of all codes in a box are the *learned manifold*, an
+approximation of the true one.
 
-An on-learned-manifold adversarial example (section 3.2 of the paper) is
+An on-learned-manifold adversarial example (section 3.2 of the paper) is a misclassified image
 
     dec(z + zeta),   ||zeta|| <= epsilon,   z + zeta in [-2, 2]^L,
 
-that the classifier gets wrong, where z is the mean of the encoder's Gaussian, clipped into the box. The
-codes of training images are about N(0, I), of which 95 % of each entry lie within [-2, 2]: in the box the decoder has
-seen codes, beyond it may decode to anything. Epsilon is 0.3 in L_inf as in the paper: a fraction of a standard
-deviation in each of the 10 entries.
+where z is the mean of the encoder's Gaussian, clipped to the box. The codes of training images follow N(0, I)
+approximately, so 95 % of their entries lie within [-2, 2]: the decoder was trained inside the box and may decode codes
+outside to anything. As in the paper, epsilon is 0.3 in L_inf: a fraction of a standard deviation in each of the 10
+entries.
 
-Two things differ from the true manifold, and both matter when results are read:
+Two differences from the true manifold matter when results are interpreted:
 
-- The attack does not start at the image but at its reconstruction dec(z). Where that is bad, so is the example, and
-  some succeed before the first step: the classifier gets the reconstruction wrong. `manifolds.quality` measures this.
-- Nothing guarantees that dec(z + zeta) still shows the class. A VAE of one class has seen no other letter, so it
-  mostly does; `manifolds.oracle` measures how often. An adversarial example whose label changed is not a mistake of the
-  classifier.
+- The attack starts not at the image but at its reconstruction dec(z). A bad reconstruction makes a bad example. Some
+  attacks succeed before the first step because the reconstruction is misclassified. `manifolds.quality` measures this.
+- Nothing guarantees that dec(z + zeta) still shows the class. A VAE of one class has never seen another letter, so it
+  mostly does; `manifolds.oracle` measures how often. If the true label of an adversarial example has changed, the
+  classifier has made no mistake.
 
-With one VAE of all classes, `LearnedManifold((vae,) * 10)`, the paper's *class-agnostic* manifold, nothing but
-epsilon keeps a code from walking over to the next letter. On FONTS (hard) a VAE of the default size does not even
-keep the class while it reconstructs: the oracle recognises only half of its reconstructions, against 95 % with
-class-specific VAEs. Attacks there say little.
+With one VAE for all classes, `LearnedManifold((vae,) * 10)`, the paper's *class-agnostic* manifold, only epsilon keeps
+a code from moving to another letter. On FONTS (hard), a VAE of the default size does not even preserve the class in its
+reconstructions: the oracle recognises only half of them, against 95 % with class-specific VAEs. Attacks on that
+manifold say little.
 """
 
 from __future__ import annotations
@@ -37,27 +37,34 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_images, check_labels
 from hlf_np.data.dataset import Codes
-from hlf_np.errors import UserError
 from hlf_np.layers import Layer, Sequential
-from hlf_np.manifolds.vae import Vae
 from hlf_np.models import Model
+from hlf_np.models.vae import Vae
 from hlf_np.operations import concatenate, take
 from hlf_np.programs.compiler import Compiler
-from hlf_np.spaces.space import Chart, Compiled, Given, Need, Norm, Space
+from hlf_np.spaces.space import Chart, Compiled, Need, Norm, RunContext, Space
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_images, check_labels
+from hlf_np.support.errors import UserError
 
-BOUND = 2.0  # codes stay in [-BOUND, BOUND]
-NO_NETWORK = Sequential()
+MAX_CODE_ENTRY = 2.0  # codes lie in [-2, 2]^L
+IDENTITY_NETWORK = Sequential()
 
 
 @dataclass(frozen=True)
 class LearnedChart(Chart):
-    """Codes (N, L) of images, each decoded by the VAE of its class.
+    """Codes (N, L), each decoded by the VAE of its class.
 
-    space : whose VAEs they are, one per class; labels : (N,), the class of each code.
+    Parameters
+    ----------
+    start, lower, upper : ndarray of float32
+        See `Chart`.
+    space : LearnedManifold
+        The space with the VAEs, one per class.
+    labels : ndarray of int64, shape (N,)
+        The class of each code.
     """
 
     of_images: ClassVar[tuple[str, ...]] = ("start", "labels")
@@ -66,19 +73,22 @@ class LearnedChart(Chart):
     labels: Integers
 
     def decode(self, codes: Tensor) -> Tensor:
+        """Map codes (N, L) to images (N, H, W, C): class by class, then back in their order."""
         vaes, present = self.space.vaes, np.unique(self.labels)
         if not len(present):
             return Tensor(np.empty((0, *self.space.image_shape), np.float32))
-        groups = [np.flatnonzero(self.labels == label) for label in present]
-        decoded = [vaes[label].decoder(take(codes, rows)) for label, rows in zip(present, groups, strict=True)]
-        back = np.argsort(np.concatenate(groups))  # where each row has gone
-        return take(concatenate(decoded), back)
+        rows_of_classes = [np.flatnonzero(self.labels == label) for label in present]
+        decoded = [vaes[label].decoder(take(codes, rows)) for label, rows in zip(present, rows_of_classes, strict=True)]
+        order = np.argsort(np.concatenate(rows_of_classes))  # inverts the grouping by class
+        return take(concatenate(decoded), order)
 
     def decoded(self, codes: Floats) -> Floats:
+        """Map codes (N, L) to images (N, H, W, C) without recording gradients, by compiled decoders if possible."""
         codes = np.asarray(codes, np.float32)
         return self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels)
 
     def compiled(self, model: Model) -> Compiled | None:
+        """Return the compiled decoders followed by the model, or None if only autodiff can compute them."""
         decoders = [vae.decoder for vae in self.space.vaes]
         program = model.program_behind(decoders, self.space.code_shape)
         sources = np.zeros((len(self.labels), 0), np.float32)
@@ -89,8 +99,19 @@ class LearnedChart(Chart):
 class LearnedManifold(Space):
     """Perturbations of the latent codes of class-specific VAEs: ||zeta|| <= epsilon, z + zeta in [-2, 2]^L.
 
-    vaes : one per class, in the order of the labels; all of the same sizes.
-    epsilon, norm : of the perturbation of z. The paper uses 0.3 for L_inf and for L2.
+    Parameters
+    ----------
+    vaes : sequence of Vae
+        One per class, in the order of the labels; all with the same sizes.
+    epsilon : float
+        Largest norm of zeta. The paper uses 0.3 for L_inf and for L2.
+    norm : {"linf", "l2"}
+        The norm of zeta.
+
+    Raises
+    ------
+    UserError
+        If there are no VAEs or their sizes differ.
 
     Examples
     --------
@@ -115,12 +136,13 @@ class LearnedManifold(Space):
         sizes = {(vae.config.latent_dimensions, vae.config.channels, vae.config.image_shape) for vae in self.vaes}
         if len(sizes) != 1:
             raise UserError(
-                "a learned manifold needs one VAE for each class, all of the same latent_dimensions, channels and"
+                "a learned manifold needs one VAE for each class, all with the same latent_dimensions, channels and"
                 " image_shape"
             )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
         return self.vaes[0].config.image_shape
 
     @property
@@ -132,23 +154,50 @@ class LearnedManifold(Space):
     def _compiler(self) -> Compiler:
         return Compiler()
 
-    def evaluate(self, inputs: Floats, networks: Sequence[Layer], groups: Integers) -> Floats:
-        """What the encoders or decoders of the VAEs make of inputs (N, ...), each of a group (N,)."""
-        return self._compiler.evaluate(inputs, NO_NETWORK, networks, groups)
+    def evaluate(self, inputs: Floats, networks: Sequence[Layer], labels: Integers) -> Floats:
+        """Map inputs (N, ...), each by the network of its class, in evaluation mode.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (N, ...)
+            Images for encoders, codes for decoders.
+        networks : sequence of Layer
+            The encoders or the decoders of the VAEs.
+        labels : ndarray of int64, shape (N,)
+            The class of each input.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, ...)
+            The outputs.
+        """
+        return self._compiler.evaluate(inputs, IDENTITY_NETWORK, networks, labels)
 
     @classmethod
-    def of_run(cls, given: Given) -> LearnedManifold:
-        return cls(given.vaes, epsilon=given.latent_epsilon, norm=given.norm)
+    def of_run(cls, run: RunContext) -> LearnedManifold:
+        """Return the space of a run's VAEs, with its latent epsilon."""
+        return cls(run.vaes, epsilon=run.latent_epsilon, norm=run.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> LearnedChart:
-        """The space around the reconstructions of images; `codes`, of the true manifold, are not used.
+        """Encode images and return the space around their codes.
+
+        Parameters
+        ----------
+        images : ndarray of floats, shape (N, H, W, C)
+            Images in [0, 1].
+        labels : ndarray of integers, shape (N,)
+            Their classes, which choose the VAEs.
+        codes : Codes or None
+            Ignored: codes of the true manifold.
 
         Raises
         ------
-        UserError : for bad images, or labels of classes that have no VAE.
+        UserError
+            If images or labels are invalid, or there is no VAE for a label.
         """
         images = check_images(images, self.image_shape)
         labels = check_labels(labels, len(self.vaes), len(images))
+        # an encoder's output is (N, 2 L): means, then log variances
         means = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)[:, : self.code_shape[0]]
-        bound = np.array([BOUND], np.float32)
+        bound = np.array([MAX_CODE_ENTRY], np.float32)
         return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)

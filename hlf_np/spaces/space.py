@@ -1,8 +1,8 @@
-"""What a perturbation space is.
+"""The interface of perturbation spaces: `Space`, and `Chart`, a space around one batch of images.
 
-Every attack and every training of this package differs only in this. A *space* encodes a batch of images to start
-codes, decodes codes to images differentiably, and says which codes are allowed: those within `epsilon` of the start, in
-a norm, and within a box. For a given batch a space draws up a `Chart`, which is all that an attack needs to know.
+Attacks and trainings differ only in their space. A space maps a batch of images to *codes*, maps codes back to images
+differentiably, and defines which codes are allowed: those within distance `epsilon` of the original codes, in the given
+norm, and inside a box. `Space.chart` collects this for one batch in a `Chart`; attacks see nothing but the two.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers, flat_rows
 from hlf_np.autodiff import Tensor
-from hlf_np.checks import check_choice, check_positive
 from hlf_np.data.dataset import Codes
-from hlf_np.errors import UserError
 from hlf_np.programs.evaluation import Program
+from hlf_np.support.arrays import Floats, Integers, flat_rows
+from hlf_np.support.checks import check_choice, check_positive
+from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
-    from hlf_np.manifolds import Vae
     from hlf_np.models import Model
+    from hlf_np.models.vae import Vae
 
 
-TINY = float(np.finfo(np.float32).tiny)  # no norm is divided by less
+MIN_NORM = float(np.finfo(np.float32).tiny)  # smallest divisor, so that zero perturbations stay zero
 
 
 class Norm(StrEnum):
-    """How the size of a perturbation is measured, over all entries of an image's code.
+    """The norm of a perturbation, taken over all entries of one image's code.
 
     Examples
     --------
@@ -47,41 +47,48 @@ class Norm(StrEnum):
     L2 = "l2"
 
     def of(self, perturbations: Floats) -> Floats:
-        """The norm of each perturbation, (N, ...) to (N,)."""
+        """Return the norm of each perturbation: (N, ...) to (N,)."""
         flat = flat_rows(perturbations)
         if self is Norm.LINF:
             return np.asarray(np.abs(flat).max(axis=1))
-        squares = np.square(flat, dtype=np.float64).sum(axis=1)  # sums of float32 would be wrong in the last digits
+        squares = np.square(flat, dtype=np.float64).sum(axis=1)  # float32 sums lose the last digits
         return np.asarray(np.sqrt(squares), flat.dtype)
 
     def clip(self, perturbations: Floats, epsilon: float) -> Floats:
-        """The nearest perturbations of norm <= epsilon."""
+        """Project perturbations (N, ...) onto the ball of radius epsilon."""
         if self is Norm.LINF:
             return np.clip(perturbations, -epsilon, epsilon)
         norms = per_row(self.of(perturbations), perturbations)
-        return perturbations * (epsilon / np.maximum(norms, max(epsilon, TINY)))
+        return perturbations * (epsilon / np.maximum(norms, max(epsilon, MIN_NORM)))
 
     def steepest(self, gradients: Floats) -> Floats:
-        """The directions of norm 1 along which a loss with these gradients rises fastest: the sign for L_inf."""
+        """Return the direction of steepest ascent of norm 1 for each gradient; in L_inf this is the sign."""
         if self is Norm.LINF:
             return np.sign(gradients)
-        return gradients / np.maximum(per_row(self.of(gradients), gradients), TINY)
+        return gradients / np.maximum(per_row(self.of(gradients), gradients), MIN_NORM)
 
 
-# The paper's sizes of perturbations of the image, and of those on manifolds.
+# The paper's epsilons for each norm: in image space, and on manifolds.
 PAPER_EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
 
 
 def per_row(values: Floats, like: Floats) -> Floats:
-    """(N,) values shaped to broadcast over an array (N, ...)."""
+    """Reshape values (N,) so that they broadcast against an array `like` of shape (N, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled program from codes to logits.
+    """A compiled program from codes to logits, with its inputs besides the codes.
 
-    groups : (N,), of each row; sources : (N, E), the images that are warped, E = 0 for none.
+    Parameters
+    ----------
+    program : Program
+        The decoder and the model, compiled together.
+    groups : ndarray of int64, shape (N,)
+        The index of the decoder for each code; 0 where there is only one.
+    sources : ndarray of float32, shape (N, E)
+        The flattened image to warp for each code; E = 0 if nothing is warped.
     """
 
     program: Program
@@ -91,12 +98,24 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Chart(ABC):
-    """A space around the images of one batch.
+    """A space around the images of one batch: their codes, the box, and the decoder.
 
-    start : the codes of the images, (N, ...) float32.
-    lower, upper : the box that codes must stay in; they broadcast against `start`, and the start lies inside.
-    codes_are_images : whether decoding changes nothing.
-    of_images : the fields that have an entry for each image.
+    Subclasses implement `decode` and may add fields for what the decoder needs. Fields with one entry per image must be
+    listed in `of_images`, so that `take` can select images.
+
+    Parameters
+    ----------
+    start : ndarray of float32, shape (N, ...)
+        The codes of the images, inside the box.
+    lower, upper : ndarray of float32
+        The box that codes must stay in; broadcast against `start`.
+
+    Attributes
+    ----------
+    codes_are_images : bool
+        Whether `decode` is the identity.
+    of_images : tuple of str
+        The names of all fields with one entry per image.
     """
 
     start: Floats
@@ -107,37 +126,60 @@ class Chart(ABC):
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """The images (N, H, W, C) of codes (N, ...), differentiably."""
+        """Map codes (N, ...) to images (N, H, W, C), differentiably."""
 
     def decoded(self, codes: Floats) -> Floats:
-        """The same images where no gradient is needed."""
+        """Map codes (N, ...) to images (N, H, W, C) without recording gradients."""
         return self.decode(Tensor(np.asarray(codes, self.start.dtype))).data
 
     def compiled(self, model: Model) -> Compiled | None:
-        """How to attack a model here in a compiled program; None if only the autodiff can."""
+        """Return a compiled program that decodes and classifies codes, or None if only autodiff can."""
         return None
 
     def take(self, rows: Integers) -> Self:
-        """The chart of some of the images."""
-        more = {each.name for each in fields(self)} - {"start", "lower", "upper"}
-        if more and type(self).of_images is Chart.of_images:  # a field that is forgotten would fit to other images
-            raise UserError(f"{type(self).__name__} must say which of its fields are of images: set of_images = (...)")
+        """Return the chart of some of the images.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Indices of the images.
+
+        Raises
+        ------
+        UserError
+            If the class adds fields but does not define `of_images`.
+        """
+        added = {field.name for field in fields(self)} - {"start", "lower", "upper"}
+        if added and type(self).of_images is Chart.of_images:  # a forgotten field would belong to other images
+            raise UserError(
+                f"{type(self).__name__} must list its fields with one entry per image: set of_images = (...)"
+            )
         return replace(self, **{name: getattr(self, name)[rows] for name in self.of_images})
 
 
 class Need(StrEnum):
-    """What not every run has."""
+    """A requirement of a space that not every run meets."""
 
     TRUE_MANIFOLD = "the true manifold"
     LEARNED_MANIFOLD = "the learned manifold"
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a run makes its spaces from.
+class RunContext:
+    """What a run offers to `Space.of_run`.
 
-    source : of its images; vaes : of the learned manifold, one for each class, or none.
-    epsilon, norm : of perturbations of the image; latent_epsilon : of codes of manifolds and of transformations.
+    Parameters
+    ----------
+    source : Source
+        The source of the run's images.
+    vaes : tuple of Vae
+        The VAEs of the learned manifold, one per class; empty if the run has none.
+    epsilon : float
+        Largest norm of perturbations of the image.
+    latent_epsilon : float
+        Largest norm of perturbations of manifold codes and of transformations.
+    norm : Norm
+        The norm of perturbations.
     """
 
     source: Source
@@ -151,20 +193,38 @@ class Given:
 class Space(ABC):
     """A family of allowed perturbations.
 
-    The class is also its declaration. Where a run knows it, every model is attacked in it, `NAME_success` and
-    `NAME_success_worst` are columns of the results, and `NAME_adversarial` is a training; tables, figures and help
-    texts follow.
+    Subclasses implement `chart`; those with parameters of their own also override `of_run`.
 
-    epsilon : the largest norm of a perturbation of the code, positive; norm : "linf" or "l2".
+    A subclass with a `name` is also a declaration for experiment runs: if it is `measured`, every model is attacked in
+    it, and `NAME_success` and `NAME_success_worst` become result columns; `NAME_adversarial` becomes a training.
+    Tables, figures and help texts follow from it.
+
+    Parameters
+    ----------
+    epsilon : float
+        Largest norm of a perturbation of the code, positive.
+    norm : {"linf", "l2"}
+        The norm of perturbations.
 
     Attributes
     ----------
-    name : of a space that runs know, in lower case; "" for all others.
-    attacks : what attacks there are called: "attacks on the true manifold".
-    option : its name on the command line, if not `name`.
-    needs : what a run must have for it, if anything.
-    measured : whether runs attack in it, or only train.
-    step_size : of the projected gradients of runs here, in the units of its codes; 0 for that of the run.
+    name : str
+        Name in results and trainings, in lower case; "" for a space that runs do not use.
+    attacks : str
+        What reports call attacks in this space, such as "attacks on the true manifold"; derived from `name` if empty.
+    option : str
+        Name on the command line; `name` if empty.
+    needs : Need or None
+        What a run must have to use this space.
+    measured : bool
+        Whether runs measure attacks in this space; otherwise they only train in it.
+    step_size : float
+        Step size of a run's gradient attacks in this space, in units of the code; 0 for the run's own.
+
+    Raises
+    ------
+    UserError
+        If epsilon is not positive or the norm is unknown.
     """
 
     name: ClassVar[str] = ""
@@ -183,39 +243,53 @@ class Space(ABC):
 
     @abstractmethod
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
-        """The space around these images; `codes` are their places on the true manifold, where known."""
+        """Return the space around the images of a batch.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (N, H, W, C)
+            Images in [0, 1].
+        labels : ndarray of int64, shape (N,)
+            Their classes.
+        codes : Codes or None
+            Their codes on the true manifold, if known.
+        """
 
     @classmethod
-    def called(cls) -> str:
-        """Attacks in this space, in words; a class that inherits from another space is another one."""
+    def attack_label(cls) -> str:
+        """Return what reports call attacks in this space.
+
+        `attacks` is not inherited: a subclass of another space needs a phrase of its own.
+        """
         return vars(cls).get("attacks") or f"{cls.name.replace('_', ' ')} attacks"
 
     @classmethod
-    def choice(cls) -> str:
-        """Its name on the command line."""
+    def option_name(cls) -> str:
+        """Return the name on the command line; `option` is not inherited."""
         return vars(cls).get("option") or cls.name
 
     @classmethod
-    def of_run(cls, given: Given) -> Space:
-        """The space that a run trains and attacks in; asked for only where the run has what it `needs`."""
-        return cls(given.epsilon, given.norm)
+    def of_run(cls, run: RunContext) -> Space:
+        """Return the space in which a run attacks and trains; called only if the run has what the space `needs`."""
+        return cls(run.epsilon, run.norm)
 
     @property
     def radius(self) -> float:
-        """What `project` takes for epsilon, a float32 number that is never above it: float32(0.3) would be 0.300000012.
+        """The radius that `project` uses: epsilon rounded down to float32, as float32(0.3) would be 0.300000012.
 
-        In L2 it is a millionth less, so that a norm is within epsilon in whatever order somebody adds up the squares.
+        In L2 it is smaller by a factor of 1 - 2^-20, so that the norm is at most epsilon regardless of the order in
+        which its squares are summed.
         """
         radius = self.epsilon * (1 if self.norm is Norm.LINF else 1 - 2**-20)
         rounded = np.float32(radius)
         return float(rounded if float(rounded) <= radius else np.nextafter(rounded, np.float32(0)))
 
     def project(self, chart: Chart, codes: Floats) -> Floats:
-        """Codes brought back into the ball, then into the box.
+        """Project codes (N, ...) into the ball around `chart.start`, then into the box.
 
-        The sum of start and perturbation is rounded, and may come to lie further from the start than the perturbation
-        is long; the next number towards the start does not. The start lies in the box, so clipping to the box moves
-        every entry towards the start, too, and cannot leave the ball.
+        start + perturbation is rounded and may end up farther from the start than the perturbation is long; the next
+        float towards the start does not. The start lies in the box, so clipping to the box moves every entry towards
+        the start and cannot leave the ball.
         """
         perturbations = self.norm.clip(codes - chart.start, self.radius)
         moved = chart.start + perturbations
@@ -224,11 +298,12 @@ class Space(ABC):
         return np.clip(moved, chart.lower, chart.upper)
 
     def random_perturbations(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Perturbations uniform over direction and over distance: a Gaussian over its norm, times U(0, 1) epsilon.
+        """Draw perturbations of shape (N, ...), uniform in direction and in distance.
 
-        (Uniform over the *volume* of a ball in hundreds of dimensions would almost always start at its border.)
+        Each is a Gaussian vector divided by its norm, times epsilon U(0, 1). (Samples uniform in the *volume* of a
+        ball of hundreds of dimensions would almost all lie near its boundary.)
         """
         directions = random.standard_normal(shape, np.float32)
         distances = self.epsilon * random.random(shape[0], np.float32)
-        drawn = directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
-        return self.norm.clip(drawn, self.radius)
+        perturbations = directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
+        return self.norm.clip(perturbations, self.radius)

@@ -1,24 +1,23 @@
 """Affine transformations of any image.
 
-A dataset without a known manifold still has *some* known directions along it: a letter that is shifted,
-sheared, scaled or turned a little is the same letter. The space of transformations is that piece of
-knowledge and nothing more. Its codes are the six parameters of `operations.affine_matrix`; an image is
-decoded by warping the *original image*, not a prototype; and the code of the original is the identity,
-(0, 0, 0, 0, 1, 0): no translation, no shear, scale 1, no rotation.
+Even if a dataset has no known manifold, *some* directions along it are known: a letter that is shifted, sheared, scaled
+or rotated a little is the same letter. The space of transformations is exactly this knowledge. Its codes are the six
+parameters of `operations.affine_matrix`; decoding warps the *original image* (not a prototype); and the code of the
+original is the identity (0, 0, 0, 0, 1, 0): no translation, no shear, scale 1, no rotation.
 
 The adversary (section 3.4 of the paper: adversarial transformations) may change each parameter by at most epsilon from
-the identity, and within a box of what a dataset regards as the same class: a digit 6 that is turned by half is a 9. It
-may not change pixels one by one. With epsilon 0.3, as in the paper, the box is what binds most of the time:
-translations end at 0.15 or 0.2, scales at 0.85 or 0.75; rotations may go up to 0.3, or 17 degrees.
+the identity, within a box of what counts as the same class in a dataset: a 6 rotated by 180 degrees is a 9. It cannot
+change single pixels. With epsilon = 0.3, as in the paper, the box is usually the tighter limit: translations are
+limited to 0.15 or 0.2, scales to at least 0.85 or 0.75; rotations may reach 0.3, or 17 degrees.
 
-How it differs from `TrueManifold`: on FONTS both warp, but there the perturbation is added to the
-parameters that the image was made with, and stays in the data's box; here it comes on top of them, so a
-letter that was turned by 90 degrees can be turned further, off the data's manifold. Training on
-adversarial transformations is thus an approximation of on-manifold training, and it works on every
-dataset. *Random* transformations, data augmentation as usual, are the baseline that shows what the adversary
-adds: they are drawn as an attack draws its start, uniform over direction and distance, and stay there.
+On FONTS, both `TrueManifold` and this space warp. There the perturbation is added to the parameters that the image was
+generated with, and the sum stays in the box of the data; here it is applied on top of them, so a letter already rotated
+by 90 degrees can be rotated further, off the manifold of the data. Training on adversarial transformations therefore
+approximates on-manifold training, and works on every dataset. *Random* transformations, the usual data augmentation,
+are the baseline that shows what the adversary adds: they are drawn like an attack's random start (uniform in direction
+and distance) and left there.
 
-A trap in the paper's released code: it draws them so, but around 0 instead of around the identity, and the
+A trap in the paper's released code: it draws them in the same way, but around 0 instead of around the identity, so the
 scale always ends up at the lower end of its range.
 """
 
@@ -27,22 +26,33 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from hlf_np.arrays import Floats, Integers
-from hlf_np.checks import check_images
 from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Box
-from hlf_np.errors import UserError
 from hlf_np.operations import IDENTITY
-from hlf_np.spaces.space import Given, Norm, Space
+from hlf_np.spaces.space import Norm, RunContext, Space
 from hlf_np.spaces.warp_chart import WarpChart
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_images
+from hlf_np.support.errors import UserError
 
 
 @dataclass(frozen=True)
 class Transformations(Space):
-    """Affine maps of the image: parameters within epsilon of the identity, and in a box.
+    """Affine maps of the image, with parameters within epsilon of the identity and in a box.
 
-    box : of the parameters; `Fonts.box`, or `data.fonts.EMNIST_BOX`.
-    epsilon, norm : of the parameters' distance to the identity.
+    Parameters
+    ----------
+    box : Box
+        The box of the parameters, such as `Fonts.box` or `data.fonts.EMNIST_BOX`.
+    epsilon : float
+        Largest distance of the parameters from the identity.
+    norm : {"linf", "l2"}
+        The norm of that distance.
+
+    Raises
+    ------
+    UserError
+        If the box does not contain the identity.
 
     Examples
     --------
@@ -65,16 +75,18 @@ class Transformations(Space):
         super().__post_init__()
         sizes = len(self.box.lower), len(self.box.upper)
         if sizes != (6, 6) or not all(
-            low <= value <= high for low, value, high in zip(self.box.lower, IDENTITY, self.box.upper, strict=True)
+            lower <= value <= upper
+            for lower, value, upper in zip(self.box.lower, IDENTITY, self.box.upper, strict=True)
         ):
-            raise UserError("the box of transformations must hold the identity: use Box.around_identity(...)")
+            raise UserError("the box of transformations must contain the identity: use Box.around_identity(...)")
 
     @classmethod
-    def of_run(cls, given: Given) -> Self:
-        return cls(given.source.box, epsilon=given.latent_epsilon)
+    def of_run(cls, run: RunContext) -> Self:
+        """Return the transformations in the box of the run's data, always in L_inf."""
+        return cls(run.source.box, epsilon=run.latent_epsilon)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
-        """The space around any images; labels and codes are not needed."""
+        """Return the space around any images (N, H, W, C); labels and codes are ignored."""
         images = check_images(images)
         start = np.tile(np.asarray(IDENTITY, np.float32), (len(images), 1))
         lower, upper = (np.asarray(bound, np.float32) for bound in (self.box.lower, self.box.upper))

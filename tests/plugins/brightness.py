@@ -1,4 +1,4 @@
-"""A space of one's own: images may become brighter or darker, by a factor between 1/2 and 1."""
+"""A space: images may become darker, by a factor between 1/2 and 1."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from hlf_np.spaces import Chart, Space
 
 @dataclass(frozen=True)
 class BrightnessChart(Chart):
-    of_images = ("start", "images")  # have an entry for each image
+    of_images = ("start", "images")  # the fields with one entry per image
 
     images: np.ndarray  # (N, H, W, C)
 
-    def decode(self, codes):  # (N, 1, 1, 1), factors
+    def decode(self, codes):  # factors, (N, 1, 1, 1)
         return self.images * codes
 
 

@@ -1,4 +1,4 @@
-"""A training of one's own: a loss that asks for 0.9 of the label and 0.1 of all classes together."""
+"""A training: label smoothing, with target probability 0.9 for the label and 0.1 spread evenly over all classes."""
 
 from hlf_np.operations import cross_entropy
 from hlf_np.trainings import Training

@@ -1,4 +1,4 @@
-"""An attack of one's own: random perturbations, of which the last that fools the model is kept."""
+"""An attack: random perturbations, of which the last that fools the model is kept."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Noise:
         chart, random = space.chart(split.images, split.labels, split.codes), generator(seed, "noise")
         codes = chart.start.copy()
         for _ in range(self.tries):
-            drawn = space.project(chart, chart.start + space.random_perturbations(random, codes.shape))
-            fooled = model.predict(np.clip(chart.decoded(drawn), 0, 1)) != split.labels
-            codes[fooled] = drawn[fooled]
+            trials = space.project(chart, chart.start + space.random_perturbations(random, codes.shape))
+            fooled = model.predict(np.clip(chart.decoded(trials), 0, 1)) != split.labels
+            codes[fooled] = trials[fooled]
         images = np.clip(chart.decoded(codes), 0, 1)
-        success, nothing = model.predict(images) != split.labels, np.zeros(len(split))
-        return AttackResult(images, codes - chart.start, success, nothing.astype(int), nothing, success[None])
+        success, zeros = model.predict(images) != split.labels, np.zeros(len(split))
+        return AttackResult(images, codes - chart.start, success, zeros.astype(int), zeros, success[None])
 
 
 noise = Noise()

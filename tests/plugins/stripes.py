@@ -1,4 +1,4 @@
-"""A dataset of one's own: noise in which one row is brighter, a different one for each class."""
+"""A dataset: noise with one brighter row, a different one for each class."""
 
 import numpy as np
 

@@ -1,0 +1,51 @@
+"""The paper's four claims, as statements about the cells of a run.
+
+A claim is *supported* or *refuted* only if a bootstrap interval allows no other conclusion; otherwise it is
+*undecided*, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hlf_np.experiments.analysis.claim import MIN_CELLS, Claim
+from hlf_np.experiments.analysis.data_factor import data_factor, factors_by_size
+from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
+from hlf_np.experiments.analysis.generalization import on_manifold_robustness, regular_robustness
+from hlf_np.experiments.results import CellResult
+
+__all__ = [
+    "MIN_CELLS",
+    "Claim",
+    "data_factor",
+    "evaluate_claims",
+    "factors_by_size",
+    "leaving_the_manifold",
+    "on_manifold_examples",
+    "on_manifold_robustness",
+    "regular_robustness",
+]
+_JUDGES = (leaving_the_manifold, on_manifold_examples, on_manifold_robustness, regular_robustness)
+
+
+def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResult] = ()) -> list[Claim]:
+    """Decide the four claims.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The results of a run.
+    published : sequence of CellResult
+        The paper's numbers. A claim that they decide by the same rule is attached to the run's as `published`.
+
+    Returns
+    -------
+    list of Claim
+        The claims in order.
+    """
+    ours, papers = ([judge(cells) for judge in _JUDGES] for cells in (results, published))
+    return [
+        claim if paper.statistic is None else replace(claim, published=paper)
+        for claim, paper in zip(ours, papers, strict=True)
+    ]

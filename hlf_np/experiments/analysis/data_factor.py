@@ -1,0 +1,111 @@
+"""The cost of adversarial training in training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hlf_np.experiments.analysis.claim import MIN_CELLS
+from hlf_np.experiments.analysis.statistics import bootstrap_interval, slopes
+from hlf_np.experiments.results import CellResult, by_training
+from hlf_np.support.arrays import Floats
+from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
+
+COMPARED = (NORMAL, ADVERSARIAL)
+
+
+def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> dict[str, Any] | None:
+    """Estimate how many times as many images adversarial training needs as normal training for the same test error.
+
+    The model is an error that falls as a power of N, the same power for both trainings. On logarithmic axes these are
+    two parallel lines::
+
+        log error = height - power log N
+
+    A training whose line is higher by h needs exp(h / power) times as many images. Where the curves are not parallel,
+    the factor is an average over the observed N; `factors_by_size` returns it for each N.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The cells of a run.
+    min_cells : int
+        Minimum number of models of each training.
+
+    Returns
+    -------
+    dict or None
+        "factor", its 95 % "interval", the smallest and largest N as "sizes", and `factors_by_size` as "by_size". None
+        if there are too few models, or the interval of the power includes 0.
+    """
+    points = [_points(results, training) for training in COMPARED]
+    if any(len(samples) < min_cells for samples in points):
+        return None
+    if not np.isfinite(_powers(*points)) or bootstrap_interval(_powers, *points)[0] <= 0:
+        return None
+    low, high = bootstrap_interval(_log_factors, *points)
+    factor, low, high = (float(np.exp(log_factor)) for log_factor in (_log_factors(*points), low, high))
+    sizes = [r.cell.n_train for r in results if r.cell.training in COMPARED]
+    return {
+        "factor": factor,
+        "interval": (low, high),
+        "sizes": (min(sizes), max(sizes)),
+        "by_size": factors_by_size(results),
+    }
+
+
+def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
+    """Estimate the data factor at each N of adversarial training.
+
+    It is N divided by the fewest images with which normal training reaches the same mean error, interpolated on
+    logarithmic axes.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The cells of a run.
+
+    Returns
+    -------
+    list of (int, float)
+        N and its factor. An N whose error lies outside the curve of normal training is left out.
+    """
+    normal, adversarial = (_curve(_points(results, training)) for training in COMPARED)
+    if len(normal) < 2:
+        return []
+    best = np.minimum.accumulate(normal[:, 1])  # the best error so far: a larger N may be worse by chance
+    inside = (adversarial[:, 1] >= best[-1]) & (adversarial[:, 1] <= best[0])
+    log_n, log_error = adversarial[inside].T
+    needed = np.interp(-log_error, -best, normal[:, 0])
+    return [
+        (round(float(np.exp(n))), float(np.exp(n - log_needed))) for n, log_needed in zip(log_n, needed, strict=True)
+    ]
+
+
+def _points(results: Sequence[CellResult], training: Training) -> Floats:
+    """Return log N and log error of each model of a training, (n, 2)."""
+    cells = by_training(results).get(training, [])
+    points = [(r.cell.n_train, r.value("test_error")) for r in cells if r.value("test_error") > 0]
+    return np.log(np.array(points, np.float64).reshape(-1, 2))
+
+
+def _curve(points: Floats) -> Floats:
+    """Return ascending log N and the logarithm of the mean error, (sizes, 2)."""
+    sizes = np.unique(points[:, 0])
+    means = [np.log(np.exp(points[points[:, 0] == size, 1]).mean()) for size in sizes]
+    return np.stack([sizes, np.array(means)], axis=1)
+
+
+def _powers(*samples: Floats) -> Floats:
+    """Return the common power (...,) by which errors fall, for samples of points (..., n, 2): log N and log error."""
+    centred = np.concatenate([points - points.mean(axis=-2, keepdims=True) for points in samples], axis=-2)
+    return -slopes(centred[..., 0], centred[..., 1])
+
+
+def _log_factors(normal: Floats, adversarial: Floats) -> Floats:
+    """Return the logarithms of the data factor, (...,); NaN unless the errors fall."""
+    powers = _powers(normal, adversarial)
+    shifts = adversarial.mean(axis=-2) - normal.mean(axis=-2)  # (..., 2): of log N and of log error
+    return np.asarray(shifts[..., 0] + shifts[..., 1] / np.where(powers > 0, powers, np.nan))

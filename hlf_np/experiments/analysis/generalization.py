@@ -1,0 +1,199 @@
+"""Claims 3 and 4: the relation of robustness to generalization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from hlf_np.experiments.analysis.claim import MIN_CELLS, REFUTED, SUPPORTED, Claim, too_few_cells, with_measurements
+from hlf_np.experiments.analysis.data_factor import data_factor
+from hlf_np.experiments.analysis.statistics import CONFIDENCE_LEVEL, rank_correlation, slope, slope_interval
+from hlf_np.experiments.results import CellResult, by_training
+from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+from hlf_np.trainings import Training
+
+NEGLIGIBLE_SUCCESS_CHANGE = 0.1  # of the success rate, over the observed test errors
+NEGLIGIBLE_SLOPE = 0.1  # success rate per unit of test error
+MIN_ERROR_RATIO = 1.5  # of the largest to the smallest test error, to tell whether success depends on it
+
+ON_MANIFOLD_ROBUSTNESS_CLAIM = Claim(
+    3,
+    "On-manifold robustness is generalization.",
+    "An on-manifold adversarial example is an image that the data could contain, so misclassifying it is a test error"
+    " found by a deliberate search. A model that makes fewer errors leaves fewer to be found, however it was trained.",
+    "smallest slope of on-manifold success against test error over all trainings",
+    "success rises with the test error in every training: the intervals of all slopes lie above 0",
+    f"success does not follow the test error in some training: the interval of its slope lies below {NEGLIGIBLE_SLOPE}",
+)
+REGULAR_ROBUSTNESS_CLAIM = Claim(
+    4,
+    "Regular robustness and generalization do not contradict each other.",
+    "Noise off the manifold is unrelated to how well a model performs on it: models with small and with large test"
+    " error are equally vulnerable to regular attacks. Only training against such attacks changes that. It requires the"
+    " model to learn more, and the price is paid in training images.",
+    "largest change in regular success over the observed test errors of a training without regular attacks",
+    f"success hardly changes with the test error: the intervals of all changes lie within ±{NEGLIGIBLE_SUCCESS_CHANGE}",
+    "success clearly changes with the test error in some training: the interval of its change lies outside"
+    f" ±{NEGLIGIBLE_SUCCESS_CHANGE}",
+)
+
+
+def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
+    """Decide claim 3: for every training, on-manifold success falls with the test error.
+
+    For each training, success is regressed on the test error. The intervals of all slopes hold simultaneously with 95 %
+    confidence (Bonferroni). The claim is about every training, so the statistic is the smallest slope. The claim is
+    supported if all intervals lie above 0, and refuted if any lies below 0.1. Success is measured on the true manifold
+    or, without one, on the learned manifold.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The cells of a run.
+
+    Returns
+    -------
+    Claim
+        The claim with its verdict.
+    """
+    columns = [f"{space.name}_success" for space in (TrueManifold, LearnedManifold)]
+    by_column = {column: _fits(results, column) for column in columns}
+    column = next((column for column in columns if by_column[column]), columns[0])
+    fits = by_column[column]
+    labels = {training.name: training.label for training in by_training(results)}
+    claim = replace(ON_MANIFOLD_ROBUSTNESS_CLAIM, data={"success": column} | by_column)
+    decided = [fit for fit in fits.values() if fit["interval"] is not None]
+    if not decided:
+        count = max((len(fit["cells"]) for fit in fits.values()), default=0)
+        return replace(claim, verdict=too_few_cells(count, "models of one training"))
+    smallest = min(decided, key=lambda fit: float(fit["slope"]))
+    lacking = [_lacking_verdict(training, fit) for training, fit in fits.items() if fit["interval"] is None]
+    refuted = any(fit["interval"][1] < NEGLIGIBLE_SLOPE for fit in decided)
+    verdict = _verdict(refuted, any(fit["interval"][0] <= 0 for fit in decided), "an interval contains 0", lacking)
+    details = [f"{labels[training]}: slope {_format_slope(fit)}." for training, fit in fits.items() if fit["interval"]]
+    claim = replace(claim, details=tuple(details))
+    return replace(claim, verdict=verdict, statistic=smallest["slope"], interval=smallest["interval"])
+
+
+def regular_robustness(results: Sequence[CellResult]) -> Claim:
+    """Decide claim 4: for every training without regular attacks, regular success hardly changes with the test error.
+
+    For each training, the slope of success on the test error times the range of the errors is the change of success
+    over all observed errors. The intervals of all changes hold simultaneously with 95 % confidence (Bonferroni). The
+    statistic is the largest change. The claim is supported if all intervals lie within +-0.1, and refuted if any lies
+    entirely outside. Nearly equal errors allow no conclusion: the largest must be 1.5 times the smallest. Trainings
+    with regular attacks, and their cost in data, are reported in the details.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The cells of a run.
+
+    Returns
+    -------
+    Claim
+        The claim with its verdict.
+    """
+    column = f"{ImageBall.name}_success"
+    fits = {training: fit | _change(fit) for training, fit in _fits(results, column).items()}
+    factor, trainings = data_factor(results), {training.name: training for training in by_training(results)}
+    changes = (_format_change(trainings[name], fit) for name, fit in fits.items() if fit["change"] is not None)
+    details = (*_format_factor(factor), *changes)
+    claim = replace(REGULAR_ROBUSTNESS_CLAIM, details=details, data={column: fits, "data_factor": factor})
+    judged = {name: fit for name, fit in fits.items() if not _attacks_regularly(trainings[name])}
+    decided = [fit for fit in judged.values() if fit["change"] is not None]
+    lacking = [_lacking_verdict(name, fit) for name, fit in judged.items() if fit["change"] is None]
+    if not decided:
+        return replace(claim, verdict=(lacking or [too_few_cells(0, "models trained without regular attacks")])[0])
+    bound, intervals = NEGLIGIBLE_SUCCESS_CHANGE, [fit["change_interval"] for fit in decided]
+    refuted = any(low > bound or high < -bound for low, high in intervals)
+    beyond = any(max(-low, high) >= bound for low, high in intervals)
+    verdict = _verdict(refuted, beyond, f"an interval extends beyond ±{bound}", lacking)
+    largest = max(decided, key=lambda fit: abs(float(fit["change"])))
+    return replace(claim, verdict=verdict, statistic=largest["change"], interval=largest["change_interval"])
+
+
+def _fits(results: Sequence[CellResult], column: str) -> dict[str, dict[str, Any]]:
+    """Regress success on the test error for each training that has the measurement; None if there are too few cells."""
+    fits: dict[str, dict[str, Any]] = {}
+    groups = by_training(results)
+    level = 1 - (1 - CONFIDENCE_LEVEL) / max(len(groups), 1)  # Bonferroni
+    for training, group in groups.items():
+        cells, (errors, successes) = with_measurements(group, "test_error", column)
+        if not cells:
+            continue
+        enough = len(cells) >= MIN_CELLS and np.ptp(errors) > 0
+        fits[training.name] = {
+            "cells": [r.cell.name for r in cells],
+            "test_error": errors.tolist(),
+            "success": successes.tolist(),
+            "slope": slope(errors, successes) if enough else None,
+            "interval": slope_interval(errors, successes, level) if enough else None,
+            "rank_correlation": rank_correlation(errors, successes) if enough else None,
+        }
+    return fits
+
+
+def _verdict(refuted: bool, undecided: bool, reason: str, lacking: Sequence[str]) -> str:
+    """Return the verdict: one training can refute a claim, but all must support it, including the `lacking` ones."""
+    if refuted:
+        return REFUTED
+    if undecided:
+        return f"undecided: {reason}"
+    return lacking[0] if lacking else SUPPORTED
+
+
+def _change(fit: dict[str, Any]) -> dict[str, Any]:
+    """Return the change of success over the range of errors, with its interval; None if errors are few or similar."""
+    errors = fit["test_error"]
+    if fit["interval"] is None or max(errors) < MIN_ERROR_RATIO * min(errors):
+        return {"change": None, "change_interval": None}
+    spread = max(errors) - min(errors)
+    low, high = fit["interval"]
+    return {"change": spread * fit["slope"], "change_interval": (spread * low, spread * high)}
+
+
+def _attacks_regularly(training: Training) -> bool:
+    return ImageBall in training.spaces
+
+
+def _lacking_verdict(training: str, fit: dict[str, Any]) -> str:
+    """Return the verdict where the cells of a training allow no conclusion."""
+    if len(fit["cells"]) < MIN_CELLS:
+        return too_few_cells(len(fit["cells"]), f"models of training {training}")
+    low, high = min(fit["test_error"]), max(fit["test_error"])
+    return f"undecided: the test errors of training {training} differ too little ({low:.3f} to {high:.3f})"
+
+
+def _format_slope(fit: dict[str, Any]) -> str:
+    low, high = fit["interval"]
+    correlation = fit["rank_correlation"]
+    suffix = "" if correlation is None else f", rank correlation {correlation:.2f}"
+    return f"{fit['slope']:.2f} ({low:.2f} to {high:.2f}){suffix}"
+
+
+def _format_change(training: Training, fit: dict[str, Any]) -> str:
+    low, high = fit["change_interval"]
+    role = " (not part of the verdict)" if _attacks_regularly(training) else ""
+    return (
+        f"{training.label}{role}: success changes by {fit['change']:.3f} ({low:.3f} to {high:.3f}) over test errors"
+        f" from {min(fit['test_error']):.3f} to {max(fit['test_error']):.3f}; slope {_format_slope(fit)}."
+    )
+
+
+def _format_factor(factor: dict[str, Any] | None) -> tuple[str, ...]:
+    """Return a sentence about the data factor of adversarial training, if it is known."""
+    if factor is None:
+        return ()
+    (low, high), (smallest, largest) = factor["interval"], factor["sizes"]
+    values = [f"{value:.2f} at N = {size}" for size, value in factor["by_size"]]
+    ends = f": {values[0]}, {values[-1]}" if len(values) > 1 else ""
+    sentence = (
+        f"For the same test error, adversarial training needs {factor['factor']:.2f} times as many training images as"
+        f" normal training (95 % interval {low:.2f} to {high:.2f}), on average over N from {smallest} to"
+        f" {largest}{ends}."
+    )
+    return (sentence + " A factor below 1 saves images.",) if factor["factor"] < 1 else (sentence,)

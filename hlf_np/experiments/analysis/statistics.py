@@ -1,0 +1,117 @@
+"""Slopes, effect sizes and rank correlations, and the bootstrap, which tells how certain they are.
+
+The bootstrap asks how a statistic would vary if the experiment were repeated. It treats the observed points as the
+population: it draws as many of them with replacement, computes the statistic of the draw, and repeats this many times.
+The middle 95 % of the values are the interval.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import DegenerateDataWarning, bootstrap, mannwhitneyu, spearmanr
+
+from hlf_np.random import generator
+from hlf_np.support.arrays import Floats, Integers
+
+N_RESAMPLES = 2000
+CONFIDENCE_LEVEL = 0.95
+Interval = tuple[float, float]
+
+
+def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:
+    """Compute a percentile bootstrap interval of a statistic.
+
+    Draws for which the statistic is undefined are left out.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes B draws of each sample, arrays of shape (B, n, ...), and returns B values; NaN where it is undefined. It
+        must be defined for the samples themselves.
+    *samples : ndarray, shape (n, ...)
+        The samples, whose rows are drawn independently of the other samples.
+    level : float
+        The share of the bootstrap distribution within the interval.
+
+    Returns
+    -------
+    tuple of float
+        The lower and upper bound.
+    """
+    indices = [np.arange(len(sample)) for sample in samples]  # SciPy draws these, and each index stands for a row
+
+    def of_draws(*draws: Integers, axis: int) -> Floats:
+        return statistic(*(sample[rows] for sample, rows in zip(samples, draws, strict=True)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # issued for undefined draws
+        result = bootstrap(
+            indices,
+            of_draws,
+            n_resamples=N_RESAMPLES,
+            vectorized=True,
+            method="percentile",
+            random_state=generator(0, "bootstrap"),
+        )
+    low, high = np.nanquantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_interval(values: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:
+    """Compute the bootstrap interval of the mean of values (n,)."""
+    return bootstrap_interval(lambda draws: draws.mean(axis=1), values, level=level)
+
+
+def slope(x: Floats, y: Floats) -> float:
+    """Compute the slope of the least-squares line through points; NaN if all have the same x.
+
+    Examples
+    --------
+    >>> x = np.array([0.0, 1.0, 2.0, 3.0])
+    >>> slope(x, 0.5 * x + 2), [round(bound, 6) for bound in slope_interval(x, 0.5 * x + 2)]
+    (0.5, [0.5, 0.5])
+    """
+    return float(slopes(x, y))
+
+
+def slopes(x: Floats, y: Floats) -> Floats:
+    """Compute the slopes (...,) of many least-squares lines, each through points (..., n)."""
+    x_deviations, y_deviations = (values - values.mean(axis=-1, keepdims=True) for values in (x, y))
+    squares = np.where(np.ptp(x, axis=-1) == 0, np.nan, np.square(x_deviations).sum(axis=-1))
+    return np.asarray((x_deviations * y_deviations).sum(axis=-1) / squares)
+
+
+def slope_interval(x: Floats, y: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:
+    """Compute the bootstrap interval of the slope, drawing points (x, y); x must not be constant."""
+    points = np.stack([x, y], axis=1)
+    return bootstrap_interval(lambda draws: slopes(draws[..., 0], draws[..., 1]), points, level=level)
+
+
+def superiority(first: Floats, second: Floats) -> float:
+    """Compute the probability that a random value of `first` (n,) exceeds a random value of `second` (m,).
+
+    This effect size has no unit and assumes no distribution: 0.5 means no difference, 1 complete separation. Ties count
+    half. It is the Mann-Whitney U statistic divided by n m.
+
+    Examples
+    --------
+    >>> superiority(np.array([1.0, 3.0]), np.array([0.0, 2.0]))  # 1 < 2 is the only pair of four that is lost
+    0.75
+    """
+    x, y = first.astype(np.float64), second.astype(np.float64)  # float32 cannot represent large rank sums
+    return float(mannwhitneyu(x, y, method="asymptotic").statistic) / len(x) / len(y)
+
+
+def rank_correlation(x: Floats, y: Floats) -> float | None:
+    """Compute Spearman's rank correlation; None if x or y is constant.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 3.0])
+    >>> round(rank_correlation(x, np.exp(x)), 6), round(rank_correlation(x, -x), 6)
+    (1.0, -1.0)
+    """
+    return None if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)

@@ -1,0 +1,1 @@
+"""What a run consists of: its settings, and the trainings, spaces, attacks, measurements and data that it may use."""

@@ -1,0 +1,35 @@
+"""The numbers measured on a trained model. Each is declared once: its column, its title and how to compute it.
+
+To add one, append it to `built_in.MEASUREMENTS`, or declare it in a plugin. It becomes a column of `results.csv`; its
+`Display` says whether tables, figures and the report show it, too. Measurements read a `Subject`, the trained model
+under examination, which performs work shared by several of them, such as an attack, only once.
+"""
+
+from hlf_np.experiments.measurements.built_in import MEASUREMENTS, of_attack, of_space
+from hlf_np.experiments.measurements.distances import (
+    CLEAN,
+    DISTANCE_REFERENCES,
+    SUBSPACE_REFERENCE,
+    TRUE_MANIFOLD_REFERENCE,
+    DistanceReference,
+)
+from hlf_np.experiments.measurements.measurement import KEY_COLUMNS, Display, Measurement, measure
+from hlf_np.experiments.measurements.subject import ExaminationSettings, Subject, collect
+
+__all__ = [
+    "CLEAN",
+    "DISTANCE_REFERENCES",
+    "KEY_COLUMNS",
+    "MEASUREMENTS",
+    "SUBSPACE_REFERENCE",
+    "TRUE_MANIFOLD_REFERENCE",
+    "Display",
+    "DistanceReference",
+    "ExaminationSettings",
+    "Measurement",
+    "Subject",
+    "collect",
+    "measure",
+    "of_attack",
+    "of_space",
+]

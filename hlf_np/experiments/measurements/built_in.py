@@ -1,0 +1,136 @@
+"""The measurements of the package, and those that each space and each attack adds."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+
+from hlf_np.attacks import Attack, SuccessRate, Transfer, checked_result
+from hlf_np.experiments.measurements.distances import DISTANCE_REFERENCES, DistanceReference, mean_or_nan
+from hlf_np.experiments.measurements.measurement import Display, Measurement
+from hlf_np.experiments.measurements.subject import Subject
+from hlf_np.manifolds.oracle import labels_kept
+from hlf_np.spaces import SPACES, ImageBall, LearnedManifold, Need, Norm, Space, TrueManifold
+
+
+def of_space(space: type[Space]) -> tuple[Measurement, Measurement]:
+    """Return the success rates of attacks in a space: averaged over restarts, and in any restart."""
+    column, title = f"{space.name}_success", f"Success rate of {space.attack_label()}"
+    return (
+        Measurement(column, title, lambda s: s.rate(space).average, space.needs),
+        Measurement(
+            f"{column}_worst",
+            f"{title}, any restart",
+            lambda s: s.rate(space).worst,
+            space.needs,
+            Display.RESTARTS,
+        ),
+    )
+
+
+def of_attack(attack: Attack) -> Measurement:
+    """Return the success rate of an attack in image space, on the images that the run's own attack is applied to."""
+
+    def compute(subject: Subject) -> float:
+        space = subject.space(ImageBall)
+        assert space is not None
+        model, attacked = subject.model, subject.attacked(ImageBall)
+        # a copy, so that an attack with a state starts afresh for each model, in any process
+        result = copy.deepcopy(attack).find(model, subject.attacked(ImageBall), space, subject.config.attack_seed)
+        return SuccessRate.of(checked_result(attack, result, model, attacked, space)).average
+
+    return Measurement(f"{attack.name}_success", f"Success rate of attack {attack.name}", compute)
+
+
+def _mean_distance(reference: DistanceReference, kind: str) -> Measurement:
+    """Return the mean L2 distance of a kind of images: successful adversarial examples, or clean images."""
+    key = reference.key(kind)
+    return Measurement(
+        f"{key}_distance",
+        f"Distance of {kind} images to {reference.description}",
+        lambda subject: mean_or_nan(subject.distances.get(key, np.empty(0))),
+        None,
+        Display.NOWHERE,
+        False,
+    )
+
+
+def _labels_kept(subject: Subject) -> float:
+    """Return the share of images attacked on the learned manifold to which the oracle still assigns their label."""
+    if subject.oracle is None:
+        return math.nan
+    return labels_kept(subject.oracle, subject.attack(LearnedManifold).images, subject.attacked(LearnedManifold).labels)
+
+
+def _carlini_wagner_success(subject: Subject) -> float:
+    result = subject.carlini_wagner_result
+    return SuccessRate.of(result).average if result else math.nan
+
+
+def _carlini_wagner_norm(subject: Subject) -> float:
+    """Return the mean L2 norm of the successful perturbations."""
+    result = subject.carlini_wagner_result
+    return mean_or_nan(Norm.L2.of(result.perturbations[result.success]) if result else np.empty(0))
+
+
+def _transfer_success(kind: type[Space]) -> Measurement:
+    """Return the success rate of the surrogate's adversarial examples, averaged over restarts.
+
+    Only images that both models classify correctly are attacked.
+    """
+
+    def compute(subject: Subject) -> float:
+        space, source, candidates = subject.space(kind), subject.surrogate, subject.candidates(kind)
+        if source is None or space is None:
+            return math.nan
+        both = subject.correct[: len(candidates)] & (source.predict(candidates.images) == candidates.labels)
+        attacked, attack = candidates.take(np.flatnonzero(both)), Transfer(source, subject.config.attack)
+        return SuccessRate.of(attack.find(subject.model, attacked, space, subject.config.attack_seed)).average
+
+    title = f"Success rate of {kind.attack_label()} transferred from another model"
+    return Measurement(f"{kind.name}_transfer_success", title, compute, kind.needs, Display.TABLE)
+
+
+_RATES = [of_space(space) for space in SPACES if space.measured]
+MEASUREMENTS = (  # in the order of the columns
+    Measurement("test_error", "Test error", lambda s: float(1 - s.correct.mean())),
+    *(average for average, _ in _RATES),
+    *(worst for _, worst in _RATES),
+    Measurement(
+        "learned_labels_kept",
+        "Share of images attacked on the learned manifold that keep their label, according to the oracle",
+        _labels_kept,
+        Need.LEARNED_MANIFOLD,
+        Display.TABLE,
+    ),
+    *(_mean_distance(reference, kind) for reference in DISTANCE_REFERENCES for kind in reference.kinds),
+    Measurement(
+        "train_loss",
+        "Mean loss of the last epoch",
+        lambda s: s.log[-1].loss if s.log else math.nan,
+        None,
+        Display.NOWHERE,
+        False,
+    ),
+    # the time of training and attacks together, which `run_cell` fills in
+    Measurement("seconds", "Seconds per model", lambda s: math.nan, None, Display.NOWHERE, False),
+    Measurement(
+        "carlini_wagner_success",
+        "Success rate of Carlini and Wagner's attack, L2",
+        _carlini_wagner_success,
+        None,
+        Display.TABLE,
+    ),
+    Measurement(
+        "carlini_wagner_norm",
+        "L2 norm of its successful perturbations",
+        _carlini_wagner_norm,
+        None,
+        Display.TABLE,
+        False,
+    ),
+    _transfer_success(ImageBall),
+    _transfer_success(TrueManifold),
+)

@@ -1,0 +1,106 @@
+"""Distances of images to the manifold of the data, or to what approximates it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hlf_np.data.dataset import Split
+from hlf_np.manifolds.distance import project, subspace_distances
+from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
+from hlf_np.support.arrays import Floats
+
+SUBSPACE_NEIGHBOURS = 50  # training images that span the subspace, as in the paper
+CLEAN = "clean"  # the kind of images that were not attacked
+
+
+@dataclass(frozen=True)
+class DistanceReference:
+    """What distances are measured to: the true manifold, or a subspace that approximates it.
+
+    Parameters
+    ----------
+    description : str
+        The reference in words.
+    baseline : str
+        The on-manifold images that regular adversarial examples are compared with, in words.
+    suffix : str
+        Suffix of the keys of its distances.
+    on_manifold : type of Space
+        The space whose adversarial examples are the on-manifold images.
+    """
+
+    description: str
+    baseline: str
+    suffix: str
+    on_manifold: type[Space]
+
+    @property
+    def kinds(self) -> tuple[str, str, str]:
+        """The kinds of images measured: regular examples, on-manifold examples and clean images."""
+        return (ImageBall.name, self.on_manifold.name, CLEAN)
+
+    def key(self, kind: str) -> str:
+        """Return the key of a kind in `CellResult.distances`; the column of the mean appends `_distance`."""
+        return kind + self.suffix
+
+
+TRUE_MANIFOLD_REFERENCE = DistanceReference("the true manifold", "an image on it", "", TrueManifold)
+SUBSPACE_REFERENCE = DistanceReference(
+    "the subspace of nearest training images", "one on the learned manifold", "_subspace", LearnedManifold
+)
+DISTANCE_REFERENCES = (TRUE_MANIFOLD_REFERENCE, SUBSPACE_REFERENCE)
+
+
+def manifold_distances(images: Floats, originals: Split, manifold: Space) -> Floats:
+    """Compute the distance of each image to the true manifold.
+
+    The descent starts at the codes of the originals, the best available guess for an adversarial example.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, H, W, C)
+        The images.
+    originals : Split
+        The images from which they were made, with codes.
+    manifold : Space
+        The true manifold.
+
+    Returns
+    -------
+    ndarray of float32, shape (N,)
+        The L2 distances.
+    """
+    return project(images, manifold.chart(originals.images, originals.labels, originals.codes)).distances
+
+
+def neighbour_distances(images: Floats, originals: Split, space: Space, neighbours: Floats) -> Floats:
+    """Compute the distance of each image to the subspace of its nearest neighbours.
+
+    The subspace passes through the image at which the attack in `space` started. For the learned manifold that is the
+    reconstruction of the original, so the reconstruction error is not part of the distance.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, H, W, C)
+        The images.
+    originals : Split
+        The images from which they were made.
+    space : Space
+        The space of the attack.
+    neighbours : ndarray of float32, shape (M, H, W, C)
+        The training images to choose neighbours from.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        The L2 distances.
+    """
+    chart = space.chart(originals.images, originals.labels, originals.codes)
+    count = min(SUBSPACE_NEIGHBOURS, len(neighbours))
+    return subspace_distances(images, chart.decoded(chart.start), neighbours, count)
+
+
+def mean_or_nan(values: Floats) -> float:
+    """Return the mean of values (N,); NaN if there are none."""
+    return float(values.mean()) if len(values) else math.nan

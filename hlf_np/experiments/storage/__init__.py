@@ -1,0 +1,1 @@
+"""Storing the results of a run, so that an interrupted run can be resumed."""

@@ -1,0 +1,142 @@
+"""The cells of a results folder, one file each and written atomically, so that a run can be resumed; `results.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hlf_np.experiments.configuration.config import RunConfig
+from hlf_np.experiments.measurements import KEY_COLUMNS
+from hlf_np.experiments.results import Cell, CellResult, Examples
+from hlf_np.models import Model
+from hlf_np.support.checks import check_images, check_labels
+from hlf_np.support.errors import UserError
+from hlf_np.support.files import DECODING_ERRORS, read_arrays, replace_file, write_text
+
+
+class Store:
+    """A results folder; `open_store` opens one.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder.
+    config : RunConfig
+        Its configuration.
+
+    Attributes
+    ----------
+    manifolds : Path
+        Folder of the VAEs and the oracle.
+    models : Path
+        Folder of the trained models and the surrogate.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder, self.config = folder, config
+        self.manifolds, self.models = folder / "manifolds", folder / "models"
+
+    def model_path(self, cell: Cell) -> Path:
+        """Return the path of a cell's trained model."""
+        return self.models / f"{cell.name}.npz"
+
+    def _cell_path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.npz"
+
+    def has(self, cell: Cell) -> bool:
+        """Return whether a cell is finished."""
+        return self._cell_path(cell).exists()
+
+    def save(self, result: CellResult, model: Model | None) -> None:
+        """Store a finished cell.
+
+        Parameters
+        ----------
+        result : CellResult
+            The results of the cell.
+        model : Model or None
+            Its trained model, if it did not fail; written first, so that a stored cell is always complete.
+        """
+        if model is not None:
+            model.save(self.model_path(result.cell))
+        content = {
+            "measurements": dict(result.measurements),
+            "failure": result.failure,
+            "examples": list(result.examples),
+            "distances": list(result.distances),
+        }
+        entries: dict[str, Any] = {f"distances/{kind}": distances for kind, distances in result.distances.items()}
+        for kind, examples in result.examples.items():
+            entries |= {f"examples/{kind}/{name}": array for name, array in asdict(examples).items()}
+        with replace_file(self._cell_path(result.cell)) as stream:
+            np.savez_compressed(stream, content=np.array(json.dumps(content)), **entries)
+
+    def load(self, cell: Cell) -> CellResult:
+        """Load a finished cell.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+
+        Returns
+        -------
+        CellResult
+            Its results.
+
+        Raises
+        ------
+        UserError
+            If its file is damaged.
+        """
+        path = self._cell_path(cell)
+        try:
+            arrays = read_arrays(path)
+            content = json.loads(str(arrays.pop("content")))
+            examples = {
+                kind: _checked(Examples(*(arrays[f"examples/{kind}/{entry.name}"] for entry in fields(Examples))))
+                for kind in content["examples"]
+            }
+            distances = {kind: arrays[f"distances/{kind}"] for kind in content["distances"]}
+            measurements = {name: float(value) for name, value in content["measurements"].items()}
+            if any(values.ndim != 1 or values.dtype.kind != "f" for values in distances.values()):
+                raise ValueError("distances must be floating-point arrays of shape (N,)")
+            failure = str(content.get("failure", ""))
+            return CellResult(cell, measurements, examples, distances, failure)
+        except DECODING_ERRORS:
+            raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to recompute it") from None
+
+    def results(self) -> list[CellResult]:
+        """Load all finished cells, in the order of the grid."""
+        return [self.load(cell) for cell in self.config.cells() if self.has(cell)]
+
+    def write_csv(self, results: Sequence[CellResult]) -> None:
+        """Write `results.csv`, with one row for each result."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = [measurement.column for measurement in self.config.measurements]
+        writer.writerow([*KEY_COLUMNS, *columns])
+        for result in results:
+            keys = [self.config.dataset, result.cell.training, result.cell.n_train, result.cell.seed]
+            values = map(result.value, columns)
+            writer.writerow([*keys, *("" if math.isnan(value) else f"{value:.6f}" for value in values)])
+        write_text(self.folder / "results.csv", text.getvalue())
+
+
+def _checked(examples: Examples) -> Examples:
+    """Return examples read from a file; raise ValueError if they are invalid."""
+    for images in (examples.originals, examples.adversarial):
+        check_images(images)
+    for labels in (examples.labels, examples.predictions):
+        check_labels(labels, np.iinfo(np.int64).max, len(examples.originals))
+    if examples.adversarial.shape != examples.originals.shape:
+        raise ValueError("originals and adversarial images must have the same shape")
+    return examples

@@ -1,0 +1,265 @@
+"""The kernel of Winograd's convolutions; `forms` explains them.
+
+Three stages, for a block of patches at a time, so that everything stays in the cache::
+
+    work (activations)                       scratch                                  work
+    patches of pixels  --input transform-->  entries (products, patches, depth)
+                                             @ filters (products, depth, columns)
+                                             sums (products, patches, columns)  --output transform-->  pixels
+
+A vector holds 16 channels, and the square of a patch is transformed in registers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hlf_np.kernels.numba_internals.compiling import inlined
+from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
+from hlf_np.kernels.products.product import product
+from hlf_np.kernels.products.tile import LANES, PANEL, PLAIN, epilogue_flags, reference_epilogue, write_epilogue
+from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, FORMS, UP_F3_2, UP_F4_2, Matrix
+
+PATCHES_PER_BLOCK = 48  # four tiles of rows for each panel of filters
+# Elements between the entries of a block, and between its sums. If they were a power of two apart, all entries of a
+# patch would compete for the same few lines of the cache.
+CONFLICT_PADDING = LANES
+
+# Of each form, in two dimensions: matrix products, phases that are read and written, and outputs of a patch.
+PRODUCTS_PER_PATCH = tuple(form.multiplications**2 for form in FORMS)
+_PHASES_READ = tuple(4 if form.from_phases else 1 for form in FORMS)
+_PHASES_WRITTEN = tuple(4 if form.to_phases else 1 for form in FORMS)
+OUTPUTS_PER_PATCH = tuple(phases * form.output_size**2 for form, phases in zip(FORMS, _PHASES_WRITTEN, strict=True))
+
+
+def product_depth(form: int, channels: int) -> int:
+    """Return the depth of the matrix products: the channels of all phases that are read."""
+    return _PHASES_READ[form] * channels
+
+
+def product_columns(form: int, columns: int) -> int:
+    """Return the number of columns of the matrix products: the columns of all phases that are written."""
+    return _PHASES_WRITTEN[form] * columns
+
+
+def scratch_elements(form: int, channels: int, columns: int) -> int:
+    """Return the number of elements of the scratch array that `winograd` needs."""
+    row = product_depth(form, channels) + product_columns(form, columns)
+    return PRODUCTS_PER_PATCH[form] * (PATCHES_PER_BLOCK * row + 2 * CONFLICT_PADDING)
+
+
+# --- transforms ---
+
+
+def _transform_square(
+    e: Emitter, matrix: Matrix, load: Callable[[int, int], Any], store: Callable[[int, Any], None]
+) -> None:
+    """Write M S M^T for a square S of vectors.
+
+    To save registers, each vector is loaded when it is needed, by load(i, j), and each result is stored at once, by
+    store(k, result), row by row.
+    """
+    side = range(len(matrix[0]))
+    columns = [e.matrix_vector(matrix, [load(i, j) for i in side]) for j in side]
+    for i in range(len(matrix)):
+        for j, result in enumerate(e.matrix_vector(matrix, [column[i] for column in columns])):
+            store(len(matrix) * i + j, result)
+
+
+class TransformArguments(NamedTuple):
+    """Arguments of an input or filter transform of 16 channels, M S M^T. Arrays: 1-d float32; offsets: in elements."""
+
+    source: Any  # vector (i, j) of the square starts at offset + i * row_stride + j * pixel_stride
+    offset: Any
+    row_stride: Any
+    pixel_stride: Any
+    target: Any  # result k, counted row by row, goes to target_offset + k * entry_stride
+    target_offset: Any
+    entry_stride: Any
+
+
+def _reference_transform(matrix: Matrix, t: TransformArguments) -> None:
+    lanes, side, m = np.arange(LANES), np.arange(len(matrix[0])), np.array(matrix, t.source.dtype)
+    square = t.source[t.offset + side[:, None, None] * t.row_stride + side[:, None] * t.pixel_stride + lanes]
+    result = np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES)
+    t.target[t.target_offset + np.arange(len(result))[:, None] * t.entry_stride + lanes] = result
+
+
+def _write_transform(e: Emitter, matrix: Matrix, t: TransformArguments) -> None:
+    build = e.build
+    rows = [
+        e.pointer(t.source.data, build.add(t.offset, build.mul(t.row_stride, e.int64(i))))
+        for i in range(len(matrix[0]))
+    ]
+
+    def load(i: int, j: int) -> Any:
+        return e.load(e.pointer(rows[i], build.mul(t.pixel_stride, e.int64(j))))
+
+    def store(k: int, result: Any) -> None:
+        offset = build.add(t.target_offset, build.mul(t.entry_stride, e.int64(k)))
+        e.store(result, e.pointer(t.target.data, offset))
+
+    _transform_square(e, matrix, load, store)
+
+
+def make_transform(matrix: Matrix) -> Callable[..., None]:
+    """Return a function for compiled code that computes M S M^T for 16 channels.
+
+    S is a patch d and M = B^T, or S is a filter g and M = G. The arguments are those of `TransformArguments`.
+    """
+    return make_intrinsic(TransformArguments, _write_transform, _reference_transform, matrix)
+
+
+class OutputArguments(NamedTuple):
+    """Arguments of an output transform of 16 columns, bias + A^T m A. Arrays are 1-d; offsets count elements."""
+
+    sums: Any  # float32; sum (i, j) of the square m starts at sums_offset + (side * i + j) * entry_stride
+    sums_offset: Any
+    entry_stride: Any
+    bias: Any  # float32; the bias of these columns starts at bias_offset
+    bias_offset: Any
+    c: Any  # float32, holds the outputs and the masks
+    targets: Any  # int64, where in `c` each output pixel goes; negative for a pixel outside of the image
+    masks: Any  # int64, where in `c` the mask of each output pixel starts
+    first: Any  # the patch's first output, an index of `targets` and `masks`; the others follow, row by row
+    column: Any  # the first of the 16 columns, relative to the start of a pixel
+    epilogue: Any  # what happens before a pixel is stored; see `tile`
+
+
+def _reference_output_transform(matrix: Matrix, t: OutputArguments) -> None:
+    side, m = len(matrix[0]), np.array(matrix, t.sums.dtype)
+    entries = np.arange(side**2)[:, None] * t.entry_stride
+    square = t.sums[t.sums_offset + entries + np.arange(LANES)].reshape(side, side, LANES)
+    for k, total in enumerate(np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES), t.first):
+        if t.targets[k] >= 0:
+            total = total + t.bias[t.bias_offset : t.bias_offset + LANES]
+            reference_epilogue(total, t.epilogue, t.c, t.targets[k] + t.column, t.masks[k] + t.column)
+
+
+def _write_output_transform(e: Emitter, matrix: Matrix, t: OutputArguments) -> None:
+    build, side = e.build, len(matrix[0])
+    bias, flags = e.load(e.pointer(t.bias.data, t.bias_offset)), epilogue_flags(e, t.epilogue)
+    slot = e.stack_slot()
+
+    def load(i: int, j: int) -> Any:
+        entry = build.mul(t.entry_stride, e.int64(side * i + j))
+        return e.load(e.pointer(t.sums.data, build.add(t.sums_offset, entry)))
+
+    def store(k: int, total: Any) -> None:
+        pixel = build.add(t.first, e.int64(k))
+        target, mask = (build.load(e.pointer(table.data, pixel)) for table in (t.targets, t.masks))
+        with build.if_then(build.icmp_signed(">=", target, e.int64(0))):
+            build.store(build.fadd(total, bias), slot)
+            target, mask = (e.pointer(t.c.data, build.add(start, t.column)) for start in (target, mask))
+            write_epilogue(e, slot, flags, target, mask)
+
+    _transform_square(e, matrix, load, store)
+
+
+def _make_output_transform(matrix: Matrix) -> Callable[..., None]:
+    """Return a function for compiled code that computes bias + A^T m A for 16 columns and stores the outputs.
+
+    The arguments are those of `OutputArguments`.
+    """
+    return make_intrinsic(OutputArguments, _write_output_transform, _reference_output_transform, matrix)
+
+
+# Some forms share their input transform, others their output transform.
+_input_4, _input_3_to_4, _input_5 = (make_transform(FORMS[form].input_transform) for form in (F2_3, UP_F3_2, DOWN_F4_2))
+_output_f2_3, _output_f3_2, _output_up_f3_2, _output_f4_2 = (
+    _make_output_transform(FORMS[form].output_transform) for form in (F2_3, DOWN_F3_2, UP_F3_2, DOWN_F4_2)
+)
+
+
+@inlined
+def _input_transform(form, work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride):  # type: ignore[no-untyped-def]
+    """Run the input transform of a form; the arguments are named in `TransformArguments`."""
+    if form in (DOWN_F4_2, UP_F4_2):
+        _input_5(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
+    elif form == UP_F3_2:
+        _input_3_to_4(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
+    else:
+        _input_4(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
+
+
+@inlined
+def _output_transform(  # type: ignore[no-untyped-def]
+    form, scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue
+):
+    """Run the output transform of a form; the arguments are named in `OutputArguments`."""
+    if form in (DOWN_F4_2, UP_F4_2):
+        _output_f4_2(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
+    elif form == DOWN_F3_2:
+        _output_f3_2(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
+    elif form == UP_F3_2:
+        _output_up_f3_2(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
+    else:
+        _output_f2_3(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
+
+
+# --- the convolution ---
+
+
+@inlined
+def winograd(op, tables, weights, work, scratch, first_image, end_image):  # type: ignore[no-untyped-def]
+    """Convolve the images from `first_image` to before `end_image` of a workspace.
+
+    op : the instruction, with its fields
+
+        form : an index of `FORMS`.
+        patches, patches_per_image : position in `tables` of where each patch begins in the work.
+        row_stride, channels : elements from one row of pixels to the next, and of a pixel (whole vectors).
+        weights : position of the filters, a matrix of `product_depth` x `product_columns` for each entry, in `panels`.
+        initial, zeros : positions in the weights of the bias, and of as many zeros as a matrix has columns.
+        columns : of the result, whole vectors.
+        targets, masks : positions in `tables` of where each output of each phase of each patch goes, negative for none,
+            and of the masks.
+        epilogue : see `tile`.
+        lines : position in `tables` of where in `scratch` the rows of the entries begin, then those of the sums;
+            `PATCHES_PER_BLOCK` each.
+
+    tables, weights, work : the arrays of a compiled network.
+    scratch : an array of `scratch_elements`.
+    """
+    form, channels, columns = op.form, op.channels, op.columns
+    skipped, count = op.patches_per_image * first_image, op.patches_per_image * (end_image - first_image)
+    patches, lines = tables[op.patches + skipped :], tables[op.lines :]
+    outputs_per_patch = OUTPUTS_PER_PATCH[form]
+    targets = tables[op.targets + outputs_per_patch * skipped :]
+    masks = tables[op.masks + outputs_per_patch * skipped :]
+    read, written, products = _PHASES_READ[form], _PHASES_WRITTEN[form], PRODUCTS_PER_PATCH[form]
+    outputs_per_phase = outputs_per_patch // written
+    depth, sums_columns, stride = read * channels, written * columns, 2 if read > 1 else 1
+    matrix_size = depth * ((sums_columns + PANEL - 1) // PANEL) * PANEL
+    # scratch: first the entries of all patches of a block, then their sums
+    entry_stride = PATCHES_PER_BLOCK * depth + CONFLICT_PADDING
+    sum_stride = PATCHES_PER_BLOCK * sums_columns + CONFLICT_PADDING
+    sums = products * entry_stride
+    plain = np.int64(PLAIN)  # for a literal, Numba would compile the product again
+    for first in range(0, count, PATCHES_PER_BLOCK):
+        block = min(PATCHES_PER_BLOCK, count - first)
+        for patch in range(block):
+            for phase in range(read):
+                pixel = patches[first + patch] + (phase // 2) * op.row_stride + (phase % 2) * channels
+                target = patch * depth + phase * channels
+                for c in range(0, channels, LANES):
+                    _input_transform(
+                        form, work, pixel + c, stride * op.row_stride, stride * channels,
+                        scratch, target + c, entry_stride,
+                    )  # fmt: skip
+        for k in range(products):
+            product(
+                scratch[k * entry_stride :], lines[:PATCHES_PER_BLOCK], lines[:1], depth,
+                weights, op.weights + k * matrix_size, weights, op.zeros, sums_columns,
+                scratch[sums + k * sum_stride :], lines[PATCHES_PER_BLOCK:], block, plain, lines[PATCHES_PER_BLOCK:],
+            )  # fmt: skip
+        for patch in range(block):
+            for phase in range(written):
+                output = ((first + patch) * written + phase) * outputs_per_phase
+                source = sums + patch * sums_columns + phase * columns
+                for c in range(0, columns, LANES):
+                    _output_transform(
+                        form, scratch, source + c, sum_stride, weights, op.initial + c,
+                        work, targets, masks, output, c, op.epilogue,
+                    )  # fmt: skip

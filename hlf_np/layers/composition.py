@@ -1,0 +1,73 @@
+"""Layers composed of layers: a sequence, and a residual block."""
+
+from collections.abc import Mapping
+
+from hlf_np import operations
+from hlf_np.autodiff import Tensor
+from hlf_np.layers.layer import Layer, Shape, ShapeMismatchError
+
+
+class Sequential(Layer):
+    """Layers that are applied one after another; they are named by their index.
+
+    Parameters
+    ----------
+    *layers : Layer
+        The layers, first to last.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def children(self) -> Mapping[str, Layer]:
+        return {str(index): layer for index, layer in enumerate(self.layers)}
+
+    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, training)
+        return x
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for index, layer in enumerate(self.layers):
+            previous = f"layer {index - 1}, {self.layers[index - 1]!r}," if index else ""
+            shape = _child_output_shape(layer, shape, str(index), previous)
+        return shape
+
+
+class Residual(Layer):
+    """A residual block (He et al., 2016): relu(body(x) + shortcut(x)).
+
+    Parameters
+    ----------
+    body : Layer
+        The residual branch.
+    shortcut : Layer, optional
+        The other branch; the identity by default.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def children(self) -> Mapping[str, Layer]:
+        return {"body": self.body} | ({"shortcut": self.shortcut} if self.shortcut else {})
+
+    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
+        y = self.body(x, training)
+        return operations.relu(y + (self.shortcut(x, training) if self.shortcut else x))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        shapes = {name: _child_output_shape(branch, shape, name) for name, branch in self.children().items()}
+        body, shortcut = shapes["body"], shapes.get("shortcut", shape)
+        if body != shortcut:
+            raise ShapeMismatchError(self, f"branches of the same output shape, not {body} and {shortcut}", shape)
+        return body
+
+
+def _child_output_shape(layer: Layer, shape: Shape, name: str, previous: str = "") -> Shape:
+    """Return the output shape of a child layer; errors refer to the child by `name`."""
+    try:
+        return layer.output_shape(shape)
+    except ShapeMismatchError as error:
+        raise error.within(name, previous) from None

@@ -1,0 +1,350 @@
+"""The classifiers.
+
+`cnn` is the paper's; `mlp`, `resnet` and `vgg` show that the claims do not depend on the architecture. A model is a
+network, the architecture that describes it, and the means to exchange its weights: `state_dict` has PyTorch's names and
+layouts, `save` and `load` use `.npz` files.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from hlf_np.autodiff import Tensor
+from hlf_np.layers import Layer, RandomSource, ShapeMismatchError
+from hlf_np.models import weights
+from hlf_np.models.architectures import Architecture, ImageShape, Kind, Sizes, build
+from hlf_np.models.compiled import Compilable
+from hlf_np.random import generator
+from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_count, check_images
+from hlf_np.support.errors import UserError
+from hlf_np.support.serialization import from_builtins
+
+IMAGES_PER_BATCH = 200  # of an evaluation by autodiff
+
+
+class Model(weights.Weights, Compilable):
+    """A classifier: a network from images (N, H, W, C) to logits (N, classes).
+
+    Create one with `cnn`, `mlp`, `resnet` or `vgg`, from a file with `load`, or from any layers, including custom ones.
+    All are trained and attacked alike, though more slowly, by autodiff, if the network does not compile. Errors about
+    layers that do not fit together are raised when the model is first used.
+
+    Parameters
+    ----------
+    network : Layer
+        The network.
+    classes : int
+        Number of classes, at least 2.
+    image_shape : tuple of int
+        (H, W, C).
+    architecture : Architecture, optional
+        Description of the network, which `save` needs; None for a custom network.
+
+    Raises
+    ------
+    UserError
+        If the layers fit together, but their output does not have shape (classes,).
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> test = hlf.data.load_fonts(0, n_test=5).test
+    >>> model = hlf.models.cnn()
+    >>> model.logits(test.images).shape, model.predict(test.images).dtype
+    ((5, 10), dtype('int64'))
+
+    >>> from hlf_np.layers import Flatten, Linear, Sequential, Tanh
+    >>> from hlf_np.random import generator
+    >>> random = generator(0, "my network")
+    >>> network = Sequential(Flatten(), Linear(784, 20, random), Tanh(), Linear(20, 10, random))
+    >>> Model(network, classes=10).compiles
+    False
+    """
+
+    def __init__(
+        self,
+        network: Layer,
+        classes: int,
+        image_shape: ImageShape = (28, 28, 1),
+        architecture: Architecture | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.image_shape, self.architecture = network, image_shape, architecture
+        self.classes = check_count("classes", classes, minimum=2)
+        with suppress(ShapeMismatchError):  # layers may still be changed before they are used
+            self.check_shapes()
+
+    @classmethod
+    def of(cls, *arguments: Any, **settings: Any) -> Model:
+        """Create a model: the former name of `Model(...)`."""
+        return cls(*arguments, **settings)
+
+    @classmethod
+    def from_architecture(cls, architecture: Architecture, seed: int = 0, random: RandomSource | None = None) -> Model:
+        """Create a model with initial weights.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            Description of the network.
+        seed : int
+            Seed of the initial weights.
+        random : RandomSource, optional
+            Source of the initial weights, instead of a generator with this seed.
+
+        Returns
+        -------
+        Model
+            The model.
+        """
+        network = build(architecture, random or generator(seed, "initialisation"))
+        return cls(network, architecture.classes, architecture.image_shape, architecture)
+
+    def check_shapes(self) -> None:
+        """Check that the layers fit together, end in the logits of the classes, and have float32 weights.
+
+        Raises
+        ------
+        UserError
+            If they do not.
+        """
+        for name, array in self.network.named_arrays():
+            if array.dtype != np.float32:
+                raise UserError(f"weight {name!r} is {array.dtype}: convert it with .astype(numpy.float32)")
+        outputs = self.network.output_shape(self.image_shape)
+        if outputs != (self.classes,):
+            raise UserError(
+                f"the network turns images {self.image_shape} into {outputs}, but a model of {self.classes} classes"
+                f" needs logits ({self.classes},): change its last layers, or `classes`"
+            )
+
+    @property
+    def has_default_forward(self) -> bool:
+        """Whether the logits are the output of the network, as a subclass may define another `forward`."""
+        return type(self).forward is Model.forward
+
+    def forward(self, images: Tensor, training: bool = False) -> Tensor:
+        """Compute logits as a tensor, for training and attacks.
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, H, W, C)
+            Images in [0, 1].
+        training : bool
+            Training mode instead of evaluation mode, see `layers`.
+
+        Returns
+        -------
+        Tensor, shape (N, classes)
+            The logits.
+        """
+        return self.network(images, training)
+
+    def logits(self, images: Floats) -> Floats:
+        """Compute logits in evaluation mode; those of an image do not depend on the rest of the batch, to the last bit.
+
+        Parameters
+        ----------
+        images : ndarray, shape (N, H, W, C)
+            Images in [0, 1], of any floating-point type.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, classes)
+            The logits.
+
+        Raises
+        ------
+        UserError
+            If the images have another shape or type, or values that are not in [0, 1].
+        """
+        return self.evaluate(check_images(images, self.image_shape))
+
+    def evaluate(self, images: Floats) -> Floats:
+        """Compute logits without the checks of `logits`, for float32 images, whose values may lie outside [0, 1]."""
+        if program := self.program:  # the compiled network takes over
+            return program.evaluate(images)
+        parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))
+        return np.concatenate([self.forward(Tensor(part)).data for part in parts])
+
+    def predict(self, images: Floats) -> Integers:
+        """Predict the class of each image; parameters and errors are those of `logits`.
+
+        Returns
+        -------
+        ndarray of int64, shape (N,)
+            The classes with the largest logits.
+        """
+        return np.asarray(self.logits(images).argmax(axis=1), np.int64)
+
+    def parameters(self) -> list[Tensor]:
+        """Return the tensors that are trained."""
+        return [parameter for _, parameter in self.network.named_parameters()]
+
+    @property
+    def _network_and_kind(self) -> tuple[Layer, str]:
+        return self.network, self.architecture.kind if self.architecture else "network"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture and weights to an `.npz` file, atomically.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; missing folders are created.
+
+        Raises
+        ------
+        UserError
+            If the network is a custom one, or the file cannot be written.
+        """
+        if self.architecture is None:
+            raise UserError("a custom network has no architecture to save: save its state_dict() with numpy.savez")
+        weights.save(path, "architecture", self.architecture, self)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Load a model from a file that `Model.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    Model
+        The model.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged or not a model file.
+
+    Examples
+    --------
+    >>> cnn(seed=1).save("model.npz")
+    >>> bool((load("model.npz").state_dict()["0.weight"] == cnn(seed=1).state_dict()["0.weight"]).all())
+    True
+    """
+
+    def build_model(description: Any, random: RandomSource) -> Model:
+        return Model.from_architecture(from_builtins(Architecture, description), random=random)
+
+    hint = "give a file that Model.save or `hlf_np train` wrote"
+    return weights.load(path, "architecture", build_model, "model", hint)
+
+
+def cnn(
+    classes: int = 10,
+    seed: int = 0,
+    widths: Sizes = (16, 32, 64),
+    hidden_units: int = 100,
+    image_shape: ImageShape = (28, 28, 1),
+) -> Model:
+    """Create the paper's classifier: 4x4 convolutions of stride 2 with batch norm and ReLU, and two linear layers.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    seed : int
+        Seed of the initial weights.
+    widths : tuple of int
+        Channels of the convolutions.
+    hidden_units : int
+        Outputs of the first linear layer.
+    image_shape : tuple of int
+        (H, W, C).
+
+    Returns
+    -------
+    Model
+        The model.
+    """
+    return Model.from_architecture(Architecture(Kind.CNN, widths, classes, image_shape, hidden_units), seed)
+
+
+def mlp(
+    classes: int = 10, seed: int = 0, widths: Sizes = (128, 128, 128, 128), image_shape: ImageShape = (28, 28, 1)
+) -> Model:
+    """Create a multilayer perceptron: hidden layers with batch norm and ReLU, and a linear layer.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    seed : int
+        Seed of the initial weights.
+    widths : tuple of int
+        Units of the hidden layers.
+    image_shape : tuple of int
+        (H, W, C).
+
+    Returns
+    -------
+    Model
+        The model.
+    """
+    return Model.from_architecture(Architecture(Kind.MLP, widths, classes, image_shape), seed)
+
+
+def resnet(
+    classes: int = 10,
+    seed: int = 0,
+    widths: Sizes = (64, 128, 256),
+    blocks: Sizes = (2, 2, 2),
+    image_shape: ImageShape = (28, 28, 1),
+) -> Model:
+    """Create a residual network, by default ResNet-13.
+
+    A 3x3 convolution, stages of residual blocks of two 3x3 convolutions, average pooling, and a linear layer.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    seed : int
+        Seed of the initial weights.
+    widths : tuple of int
+        Channels of each stage.
+    blocks : tuple of int
+        Number of blocks of each stage.
+    image_shape : tuple of int
+        (H, W, C).
+
+    Returns
+    -------
+    Model
+        The model.
+    """
+    return Model.from_architecture(Architecture(Kind.RESNET, widths, classes, image_shape, blocks=blocks), seed)
+
+
+def vgg(
+    classes: int = 10, seed: int = 0, widths: Sizes = (64, 128, 256, 256), image_shape: ImageShape = (28, 28, 1)
+) -> Model:
+    """Create a VGG network: stages of two 3x3 convolutions with batch norm and ReLU and a max pooling; a linear layer.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    seed : int
+        Seed of the initial weights.
+    widths : tuple of int
+        Channels of each stage.
+    image_shape : tuple of int
+        (H, W, C).
+
+    Returns
+    -------
+    Model
+        The model.
+    """
+    return Model.from_architecture(Architecture(Kind.VGG, widths, classes, image_shape), seed)

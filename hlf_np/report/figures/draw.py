@@ -1,0 +1,194 @@
+"""Choose and draw the figures of a report, with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib as mpl
+
+from hlf_np.experiments.analysis.claims import MIN_CELLS, factors_by_size
+from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
+from hlf_np.experiments.configuration.catalogue import Catalogue
+from hlf_np.experiments.measurements import (
+    CLEAN,
+    DISTANCE_REFERENCES,
+    SUBSPACE_REFERENCE,
+    TRUE_MANIFOLD_REFERENCE,
+    Display,
+)
+from hlf_np.experiments.results import CellResult, by_training
+from hlf_np.report.curves import has_values
+from hlf_np.report.figures.gallery import gallery_figure
+from hlf_np.report.figures.pictures import STYLE, Picture, Section, render
+from hlf_np.report.figures.plots import curve_figure, distance_figure, error_figure, existence_figure, factor_figure
+from hlf_np.report.published import matching_cells
+from hlf_np.spaces import ImageBall
+from hlf_np.trainings import NORMAL
+
+DISTANCE_NOTES = {
+    TRUE_MANIFOLD_REFERENCE: "The nearest image of the same font and letter is found by gradient descent,"
+    " so distances are upper bounds",
+    SUBSPACE_REFERENCE: "The subspace passes through the image that the attack started from, which is the original or,"
+    " on the learned manifold, its reconstruction; clean images are therefore at distance 0 by construction",
+}
+
+
+def draw_figures(
+    results: Sequence[CellResult],
+    classes: Sequence[str],
+    published: Sequence[CellResult] = (),
+    catalogue: Catalogue | None = None,
+) -> list[Picture]:
+    """Draw all figures for which there are results.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run.
+    classes : sequence of str
+        Names of the classes.
+    published : sequence of CellResult
+        Published results for comparison; may be empty.
+    catalogue : Catalogue, optional
+        Spaces and measurements of the run; by default those that the package declares.
+
+    Returns
+    -------
+    list of Picture
+        The figures, in the order of the page.
+    """
+    catalogue = catalogue or Catalogue()
+    with mpl.rc_context(STYLE):
+        return [
+            *_distances(results),
+            *_existence(results, classes, catalogue),
+            *_success_against_error(results, catalogue),
+            *_data_factor(results, published),
+            *_curves(results, catalogue, published),
+            *_galleries(results, classes, catalogue),
+        ]
+
+
+def _distances(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the figure of claim 1."""
+    measured = [r for r in results if r.cell.training == NORMAL and any(map(len, r.distances.values()))]
+    if measured:
+        reference = next(y for y in DISTANCE_REFERENCES if any(y.key(CLEAN) in r.distances for r in measured))
+        yield render(
+            Section.CLAIM_1,
+            "distances",
+            f"Distances of successful adversarial examples and of clean test images to {reference.description}, for"
+            f" {len(measured)} normally trained models. {DISTANCE_NOTES[reference]}; the last bin contains all larger"
+            " distances. The vertical axis is logarithmic.",
+            "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther away.",
+            distance_figure(measured, reference),
+        )
+
+
+def _existence(results: Sequence[CellResult], classes: Sequence[str], catalogue: Catalogue) -> Iterator[Picture]:
+    """Draw the figures of claim 2: on the true manifold or, without one, on the learned manifold."""
+    manifolds = (space for space in catalogue.measured if space.needs and has_values(results, f"{space.name}_success"))
+    space = next(manifolds, None)
+    if space is None:
+        return
+    yield render(
+        Section.CLAIM_2,
+        "on_manifold_success",
+        f"Success rates of {space.attack_label()}: one point per model. The dotted line marks {SMALL_SUCCESS_RATE}.",
+        f"One row of points per training: success rates of {space.attack_label()}, from 0 to 1.",
+        existence_figure(results, space),
+    )
+    with_examples = [r for r in results if space.name in r.examples and len(r.examples[space.name].labels)]
+    if with_examples:
+        first = with_examples[0]
+        yield render(
+            Section.CLAIM_2,
+            "on_manifold_examples",
+            f"Adversarial examples found by {space.attack_label()} for one model ({first.cell}): the original and its"
+            " label, the adversarial image and the model's prediction, and their difference.",
+            "Images, their adversarial versions and the differences: strokes change, not single pixels.",
+            gallery_figure({space: first.examples[space.name]}, classes),
+        )
+
+
+def _success_against_error(results: Sequence[CellResult], catalogue: Catalogue) -> Iterator[Picture]:
+    """Draw the scatter plots of claims 3 and 4, and those of spaces to which no claim refers."""
+    for space in catalogue.measured:
+        if space is ImageBall:
+            section = Section.CLAIM_4
+            prediction = " Claim 4 predicts flat lines, except for trainings with regular attacks."
+        elif not has_values(results, f"{space.name}_success"):
+            continue
+        elif space.needs:
+            section, prediction = Section.CLAIM_3, " Claim 3 predicts rising lines."
+        else:
+            section, prediction = Section.CURVES, ""
+        yield render(
+            section,
+            f"{space.name}_success_against_error",
+            f"Success rate of {space.attack_label()} against test error: one point per model, and a least-squares line"
+            f" for each training with at least {MIN_CELLS} models.{prediction}",
+            f"Scatter plot of the success rate of {space.attack_label()} against test error, coloured by training.",
+            error_figure(results, space),
+        )
+
+
+def _data_factor(results: Sequence[CellResult], published: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the data factor of claim 4."""
+    factors = factors_by_size(results)
+    if factors:
+        yield render(
+            Section.CLAIM_4,
+            "data_factor",
+            "Data factor of adversarial training: how many times as many images it needs as normal training for the"
+            " same test error. It is shown at each N where normal training reaches that error too. Above 1,"
+            " adversarial training needs more images than normal training; below 1, fewer.",
+            "The data factor of adversarial training against the number of training images.",
+            factor_figure(factors, factors_by_size(published)),
+        )
+
+
+def _curves(results: Sequence[CellResult], catalogue: Catalogue, published: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the measurements that are displayed as curves against the number of training images."""
+    comparison = " Dashed, smaller and lighter: the paper's curves." if matching_cells(published, results) else ""
+    spaces = {f"{space.name}_success": space for space in catalogue.measured}
+    for measurement in catalogue.measurements:
+        column, title = measurement.column, measurement.title
+        if measurement.display is not Display.CURVE or not (has_values(results, column) or column == "test_error"):
+            continue
+        caption, label = f"{title}: mean over seeds; bands show the range over seeds.", title.lower()
+        if column == "test_error":
+            caption = (
+                "Sample complexity: test error against the number of training images. Lines show the mean over seeds,"
+                " bands the range."
+            )
+        elif column in spaces:
+            attacks, label = spaces[column].attack_label(), "success rate"
+            caption = f"Success rate of {attacks} among correctly classified test images, averaged over restarts."
+        yield render(
+            Section.CURVES,
+            column,
+            f"{caption}{comparison}",
+            f"{title} against the number of training images, one line per training.",
+            curve_figure(results, column, label, published, measurement.share),
+        )
+
+
+def _galleries(results: Sequence[CellResult], classes: Sequence[str], catalogue: Catalogue) -> Iterator[Picture]:
+    """Draw one gallery per training: the adversarial examples for the last model that has any."""
+    for training, cells in by_training(results).items():
+        with_examples = [r for r in cells if any(len(e.labels) for e in r.examples.values())]
+        if with_examples:
+            last = with_examples[-1]
+            examples = {s: last.examples[s.name] for s in catalogue.measured if s.name in last.examples}
+            yield render(
+                Section.GALLERY,
+                f"examples_{training}",
+                f"Adversarial examples for one model ({last.cell}): the original and its label, the adversarial image"
+                " and the model's prediction, and their difference (grey is 0; scaled to the largest absolute value)."
+                " On the learned manifold, attacks start from the reconstruction of the original rather than from the"
+                " original itself.",
+                "Images, their adversarial versions and the differences: noise for regular attacks, moved strokes for"
+                " attacks on a manifold.",
+                gallery_figure(examples, classes),
+            )

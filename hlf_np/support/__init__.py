@@ -1,0 +1,1 @@
+"""What every package uses: array types, argument checks, errors, files, serialization, threads."""

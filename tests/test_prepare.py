@@ -1,0 +1,123 @@
+"""What the cells of a run share: trained once, on the first of all images, and stored in the folder."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import TINY, Killed, numbers, quiet, tree
+
+from hlf_np import UserError
+from hlf_np.experiments.grid.estimate import estimate, trial
+from hlf_np.experiments.grid.prepare import prepare, source_of
+from hlf_np.experiments.grid.run import run_grid
+from hlf_np.experiments.storage.folder import open_store
+from hlf_np.manifolds import class_vaes, count_vaes, stored_vaes
+from hlf_np.manifolds.oracle import OracleConfig, stored_oracle, train_oracle
+from hlf_np.models.architectures import Architecture, Kind
+from hlf_np.spaces import LearnedManifold
+from hlf_np.training import TrainingConfig
+from hlf_np.trainings import NORMAL, training_of
+
+JUDGED = replace(TINY, sizes=(10,), trainings=(NORMAL, training_of("on_learned_manifold_adversarial")), n_oracle=20)
+
+
+@pytest.fixture
+def small_oracle(monkeypatch):
+    """Replace the configuration of the oracle by a small one."""
+    config = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=2))
+    monkeypatch.setattr("hlf_np.experiments.grid.prepare.OracleConfig", lambda: config)
+    return config
+
+
+def prepared_in(folder, config):
+    with open_store(folder, config) as store:
+        return prepare(config, store, quiet)
+
+
+def states(vaes):
+    return [array.tobytes() for vae in vaes for array in vae.state_dict().values()]
+
+
+def test_vaes_are_trained_on_the_first_images_whatever_the_sizes(tmp_path):
+    found = {}
+    for sizes in ((10,), (300, 30)):
+        prepared = prepared_in(tmp_path / str(sizes), replace(TINY, sizes=sizes))
+        (manifold,) = (space for space in prepared.spaces if isinstance(space, LearnedManifold))
+        found[sizes] = states(manifold.vaes)
+        assert len(prepared.dataset.train) == max(sizes)
+    images = source_of(TINY).split(np.arange(100))  # ten of each class
+    assert found[10,] == found[300, 30] == states(class_vaes(images, 10, TINY.vae))
+    assert manifold.epsilon == TINY.latent_epsilon
+
+
+def test_the_oracle_is_trained_on_its_own_number_of_images(tmp_path, small_oracle):
+    prepared = prepared_in(tmp_path, JUDGED)
+    expected = train_oracle(source_of(TINY).split(np.arange(20)), small_oracle)
+    images = prepared.dataset.test.images
+    np.testing.assert_array_equal(prepared.oracle.logits(images), expected.logits(images))
+    np.testing.assert_array_equal(stored_oracle(tmp_path / "manifolds").logits(images), expected.logits(images))
+
+
+def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
+    prepared = prepared_in(tmp_path, replace(JUDGED, n_vae=0, trainings=(NORMAL,)))
+    assert prepared.oracle is None
+    assert not any(isinstance(space, LearnedManifold) for space in prepared.spaces)
+    assert not (tmp_path / "manifolds").exists()
+
+
+def test_a_finished_run_prepares_nothing(tmp_path, monkeypatch):
+    with open_store(tmp_path, TINY) as store:
+        run_grid(TINY, store, quiet)
+        monkeypatch.setattr("hlf_np.experiments.grid.run.prepare", None)
+        assert len(run_grid(TINY, store, quiet)) == 4
+
+
+def test_the_estimate_includes_vaes_and_oracle_until_they_are_trained(tmp_path, small_oracle):
+    reports = []
+    with open_store(tmp_path, JUDGED) as store:
+        tasks = trial(JUDGED, source_of(JUDGED))
+        before = estimate(JUDGED, store, source_of(JUDGED), lambda *arguments: tasks).seconds
+        prepare(JUDGED, store, lambda *report: reports.append(report))
+        after = estimate(JUDGED, store, source_of(JUDGED), lambda *arguments: tasks).seconds
+    assert before.keys() - after.keys() == {*(f"class {label}" for label in range(10)), "oracle"}
+    assert [report for report in reports if report[-1]] == [
+        *((f"VAE of class {label}: epoch 1/1", f"class {label}", 1) for label in range(10)),
+        *(("oracle: epoch 1/2", "oracle", 0.5), ("oracle: epoch 2/2", "oracle", 0.5)),
+    ]
+
+
+@pytest.mark.parametrize("vaes", [0, 3])
+def test_an_interrupted_preparation_resumes_with_the_same_results(tmp_path, monkeypatch, small_oracle, vaes):
+    def run(folder, stop_at=None):
+        def progress(what, task, done):
+            if what == stop_at:
+                raise Killed
+
+        with open_store(folder, JUDGED) as store:
+            store.write_csv(run_grid(JUDGED, store, progress))
+
+    run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "stopped", f"VAE of class {vaes}: epoch 1/1")
+    assert count_vaes(tmp_path / "stopped" / "manifolds") == vaes
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").glob("manifolds/*")}
+    with pytest.raises(Killed):
+        run(tmp_path / "stopped", "oracle: epoch 2/2")
+    run(tmp_path / "stopped")
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    assert numbers(tmp_path / "stopped") == numbers(tmp_path / "whole")
+    assert tree(tmp_path / "stopped" / "manifolds") == tree(tmp_path / "whole" / "manifolds")
+    for row in numbers(tmp_path / "whole"):
+        assert 0 <= float(row["learned_labels_kept"]) <= 1
+
+
+def test_vaes_of_an_unfinished_or_another_run_are_refused(tmp_path):
+    prepared_in(tmp_path, TINY)
+    folder = tmp_path / "manifolds"
+    assert states(stored_vaes(folder, 10)) == states(class_vaes(source_of(TINY).split(np.arange(100)), 10, TINY.vae))
+    next(folder.glob("vae-3-*")).unlink()
+    with pytest.raises(UserError, match="holds 0 VAEs of class 3 instead of one"):
+        stored_vaes(folder, 10)
+    with pytest.raises(UserError, match=r"missing.* holds 0 VAEs of class 0"):
+        stored_vaes(tmp_path / "missing", 10)
+    assert stored_oracle(folder) is None
