@@ -10,6 +10,7 @@ from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import decoded
 from hlf_np.kernels.instructions.propagation import Scale, Winograd
 from hlf_np.kernels.interpreter import executor
+from hlf_np.kernels.products.tile import LANES
 from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, FORMS, UP_F3_2, UP_F4_2
 from hlf_np.kernels.winograd.winograd import PATCHES_PER_BLOCK
 from hlf_np.layers import BatchNorm, Convolution, ReLU, Sequential, TransposedConvolution
@@ -202,7 +203,7 @@ def test_more_patches_than_a_block():
 def test_few_channels_and_incomplete_patches_use_the_plain_convolution():
     random = np.random.default_rng(0)
     for layer, size in (
-        (Convolution(16, 16, random, kernel=4, stride=2), 14),  # few channels
+        (Convolution(LANES, LANES, random, kernel=4, stride=2), 14),  # few channels
         (Convolution(32, 32, random, kernel=4, stride=2), 10),  # 5 outputs in patches of 4
         (Convolution(32, 32, random, kernel=4, stride=2), 4),  # 2 outputs in a patch of 3
         (Convolution(32, 32, random, kernel=5, stride=2), 14),

@@ -1,7 +1,7 @@
 """Benchmarks of the `bench` command: the speed of this machine, and the efficiency of the kernels.
 
-The reference is the peak rate of the micro-kernel: its floating-point operations per second on a single tile whose
-data stay in the first-level cache. No other kernel can exceed it.
+The reference is the peak rate of the processor: its floating-point operations per second in multiply-adds on registers,
+without loading anything. No kernel can exceed it.
 
 The fraction of the peak that an attack reaches is computed from the operations of the layers as defined. Winograd
 convolutions need fewer operations (see `kernels.winograd.forms`), so an attack can reach a larger fraction than the
@@ -26,10 +26,10 @@ from hlf_np.kernels.instructions.propagation import Winograd
 from hlf_np.kernels.interpreter import executor
 from hlf_np.kernels.numba_internals.cache import kernel
 from hlf_np.kernels.numba_internals.compiling import callee
-from hlf_np.kernels.numba_internals.numba_types import float32_1d, float32_2d, int64, int64_1d
+from hlf_np.kernels.numba_internals.numba_types import float32_1d, float32_2d, int64
 from hlf_np.kernels.numba_internals.parallel import ParallelLoop
-from hlf_np.kernels.products.product import product
-from hlf_np.kernels.products.tile import PANEL, PLAIN, TILE_ROWS
+from hlf_np.kernels.numba_internals.processor import LANES, SHAPE
+from hlf_np.kernels.products.peak import SUMS, multiply_add_registers
 from hlf_np.kernels.winograd.winograd import PRODUCTS_PER_PATCH, product_columns, product_depth
 from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall
@@ -37,8 +37,7 @@ from hlf_np.support.arrays import Integers
 
 MIN_SECONDS = 0.5  # total duration of the repetitions of a measurement
 MIN_REPETITIONS = 3
-PEAK_DEPTH = 256  # inner dimension of the matrix product that measures the peak
-PEAK_REPETITIONS = 2000  # per measurement, without returning to Python
+PEAK_REPETITIONS = 1_000_000  # of a multiply-add on each register, without returning to Python
 KERNEL_REPETITIONS = 100
 
 
@@ -57,7 +56,7 @@ class BenchmarkResult:
     unit : str
         Unit of the rate.
     share : float, optional
-        Fraction of the peak of the micro-kernel with the same number of threads; None for tasks that are not limited
+        Fraction of the peak of the processor with the same number of threads; None for tasks that are not limited
         by arithmetic.
     """
 
@@ -80,36 +79,27 @@ def _median_seconds(task: Callable[[], object]) -> float:
 
 
 @callee
-def repeat_tile(thread, a, a_rows, segments, b, start, c, c_rows, repeats):  # type: ignore[no-untyped-def]
-    """Compute the same tile of a matrix product repeatedly."""
-    columns, rows, plain = np.int64(PANEL), np.int64(TILE_ROWS), np.int64(PLAIN)
-    for _ in range(repeats):
-        product(a, a_rows, segments, PEAK_DEPTH, b, 0, start, 0, columns, c[thread], c_rows, rows, plain, c_rows)
+def repeat_multiply_adds(thread, factors, sums, repetitions):  # type: ignore[no-untyped-def]
+    """Keep the arithmetic units of a core busy, without touching memory."""
+    multiply_add_registers(factors, sums[thread], repetitions)
 
 
-TILE_LOOP = ParallelLoop(
-    repeat_tile, float32_1d, int64_1d, int64_1d, float32_1d, float32_1d, float32_2d, int64_1d, int64
-)
-_parallel_tile_loop = TILE_LOOP.parallel_for
+PEAK_LOOP = ParallelLoop(repeat_multiply_adds, float32_1d, float32_2d, int64)
+_parallel_peak_loop = PEAK_LOOP.parallel_for
 
 
 @kernel
-def _run_tile_loop(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
-    _parallel_tile_loop(addresses, threads, *arguments)
+def _run_peak_loop(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    _parallel_peak_loop(addresses, threads, *arguments)
 
 
 def peak_rate(threads: int) -> float:
-    """Measure the float32 operations per second of the micro-kernel."""
+    """Measure the float32 operations per second of multiply-adds on registers."""
     numba.set_num_threads(threads)
-    random = np.random.default_rng(0)
-    a = random.random(TILE_ROWS * PEAK_DEPTH, np.float32)
-    b = random.random(PEAK_DEPTH * PANEL, np.float32)
-    c = np.zeros((threads, TILE_ROWS * PANEL), np.float32)
-    a_rows, c_rows = np.arange(TILE_ROWS) * PEAK_DEPTH, np.arange(TILE_ROWS) * PANEL
-    segments, start = np.zeros(1, np.int64), np.zeros(PANEL, np.float32)
-    arguments = a, a_rows, segments, b, start, c, c_rows, PEAK_REPETITIONS
-    seconds = _median_seconds(lambda: _run_tile_loop(TILE_LOOP.addresses, threads, *arguments))
-    return 2 * TILE_ROWS * PEAK_DEPTH * PANEL * PEAK_REPETITIONS * threads / seconds
+    factors, sums = np.zeros(2 * LANES, np.float32), np.zeros((threads, SUMS * LANES), np.float32)
+    arguments = PEAK_LOOP.addresses, threads, factors, sums, PEAK_REPETITIONS
+    seconds = _median_seconds(lambda: _run_peak_loop(*arguments))
+    return 2 * SUMS * LANES * PEAK_REPETITIONS * threads / seconds
 
 
 def _random_split(count: int) -> Split:
@@ -193,18 +183,22 @@ def measure(threads: int) -> Iterator[BenchmarkResult]:
         Each result as soon as it is measured.
     """
     peak = peak_rate(1)
-    yield BenchmarkResult("micro-kernel (peak)", 1, peak / 1e9, "GFLOP/s", 1.0)
+    yield BenchmarkResult("multiply-adds (peak)", 1, peak / 1e9, "GFLOP/s", 1.0)
     yield from _benchmark_kernels(peak)
     thread_counts = sorted({1, *(2**k for k in range(10) if 2**k < threads), threads})
     for count in thread_counts:
         peak = peak_rate(count)
         numba.set_num_threads(count)
         if count > 1:
-            yield BenchmarkResult("micro-kernel (peak)", count, peak / 1e9, "GFLOP/s", 1.0)
+            yield BenchmarkResult("multiply-adds (peak)", count, peak / 1e9, "GFLOP/s", 1.0)
         yield from _benchmark_attacks(count, peak)
         yield from _benchmark_training_and_data(count)
 
 
+TILE = (
+    f"Tile for {SHAPE.name}: {SHAPE.rows} rows of 2 vectors of {SHAPE.lanes} values, in"
+    f" {SHAPE.registers_of_tile} of {SHAPE.registers} registers."
+)
 TABLE_HEADER = f"{'':<32}{'threads':>8}{'rate':>14} {'':<14}of peak"
 
 

@@ -23,12 +23,13 @@ def bench(as_json: bool) -> None:
 
     import numba
 
-    from hlf_np.cli.benchmarks import TABLE_HEADER, measure, table_row
+    from hlf_np.cli.benchmarks import TABLE_HEADER, TILE, measure, table_row
 
     results = measure(numba.get_num_threads())
     if as_json:
         click.echo(json.dumps([asdict(result) for result in results], indent=2))
         return
+    click.echo(TILE)
     click.echo(TABLE_HEADER)
     for result in results:
         click.echo(table_row(result))

@@ -4,8 +4,7 @@ import numpy as np
 
 from hlf_np.kernels.instructions.propagation import Warp, WarpGradient
 from hlf_np.kernels.layout import Layout
-from hlf_np.kernels.operations.warp import Grid
-from hlf_np.kernels.products.tile import LANES
+from hlf_np.kernels.operations.warp import MAP_SIZE, Grid
 from hlf_np.programs.builder import Builder
 from hlf_np.programs.values import Region
 from hlf_np.support.arrays import Integers
@@ -47,9 +46,9 @@ class WarpPreprocessor:
         self.constants = np.concatenate([*grid.positions, grid.limits, grid.pixels_per_unit])
         self.position = builder.reserve("weights", self.constants.size)
         padded_pixels, border = grid.positions[0].size, width + 3
-        code, self.code_gradient = (builder.allocate(Layout(builder.images, 1, 1, LANES)) for _ in range(2))
+        code, self.code_gradient = (builder.allocate(Layout(builder.images, 1, 1, MAP_SIZE)) for _ in range(2))
         plane = builder.allocate(Layout(builder.images, height + 3, border, 1))
-        slopes = builder.allocate(Layout(builder.images, 1, 1, LANES + 3 * padded_pixels))
+        slopes = builder.allocate(Layout(builder.images, 1, 1, MAP_SIZE + 3 * padded_pixels))
         self.code_region = Region(1, 1, PARAMETERS, code.base, 0, 0, code.image)
         self.source_region = Region(height, 1, width, plane.base + border + 1, border, 0, plane.image)
         common = {

@@ -24,7 +24,7 @@ from hlf_np.kernels.numba_internals.numba_types import (
 )
 from hlf_np.kernels.numba_internals.parallel import ParallelLoop
 from hlf_np.kernels.operations.pooling import pool, pool_gradient
-from hlf_np.kernels.operations.warp import map_gradient, sample
+from hlf_np.kernels.operations.warp import MAP_SIZE, map_gradient, sample
 from hlf_np.kernels.products.product import copy, product
 from hlf_np.kernels.products.tile import ADD, LANES, MASK, RELU
 from hlf_np.kernels.winograd.winograd import winograd
@@ -162,7 +162,7 @@ def _warp(row, weights, work, first, end):  # type: ignore[no-untyped-def]
         own[2] = half[0] * (u + one) + one
         own[3], own[4] = half[1] * scale * (hy * c + n), half[1] * scale * (c - hy * n)
         own[5] = half[1] * (v + one) + one
-        values, columns, lines = own[LANES:], own[LANES + size :], own[LANES + 2 * size :]
+        values, columns, lines = own[MAP_SIZE:], own[MAP_SIZE + size :], own[MAP_SIZE + 2 * size :]
         plane = work[op.planes + image * op.plane_stride :]
         sample(plane, width + 3, x, y, rows * width, own, 0, last, values, columns, lines)
         for i in range(rows):
@@ -181,10 +181,10 @@ def _warp_gradient(row, tables, weights, work, first, end):  # type: ignore[no-u
     x, y, half = weights[at:], weights[at + size :], weights[at + 2 * size + 2 :]
     for image in range(first, end):
         source, own = work[op.image + image * op.image_stride :], work[op.slopes + image * op.slope_stride :]
-        offsets, g = tables[op.offsets :], own[LANES:]  # overwrites the values, which are not needed any more
+        offsets, g = tables[op.offsets :], own[MAP_SIZE:]  # overwrites the values, which are not needed any more
         for k in range(pixels):
             g[k] = source[offsets[k]]
-        a, b, d_u, c_, d, d_v = map_gradient(own[LANES + size :], own[LANES + 2 * size :], g, x, y, pixels)
+        a, b, d_u, c_, d, d_v = map_gradient(own[MAP_SIZE + size :], own[MAP_SIZE + 2 * size :], g, x, y, pixels)
         a, b, d_u, c_, d, d_v = a * half[0], b * half[0], d_u * half[0], c_ * half[1], d * half[1], d_v * half[1]
         code = op.codes + image * op.code_stride
         hx, hy, s, r = work[code + 2 : code + 6]

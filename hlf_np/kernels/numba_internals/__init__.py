@@ -5,7 +5,7 @@ No other module imports `llvmlite`, `numba.core` or `numba.extending`; tests/tes
 numba_types
     Short names of Numba's types (public).
 processor
-    The width of the vector registers. Uses `llvmlite.binding.get_host_cpu_features`.
+    The vector registers that Numba compiles for, and the shape of tiles. Uses `magic_tuple` of the code generator.
 cache
     Machine code, kept for later processes. Uses `numba.core.caching` (`_CacheLocator`, `CompileResultCacheImpl`,
     `FunctionCache`), the attribute `_cache` of a dispatcher, and `numba.misc.appdirs`.

@@ -1,9 +1,9 @@
 """Numba's cache of compiled kernels, stored wherever possible and valid only while no source file has changed.
 
 Numba compares a cached function only with the file that defines it. But a kernel contains the functions of other files
-that it calls, and reads tables that yet other files build: after an upgrade, old machine code would be used
-with new tables. So here the stamp of every kernel is a digest of the sources of all kernels, and of the processor's
-features, on which the size of tiles depends.
+that it calls, and reads tables that yet other files build: after an upgrade, old machine code would be used with new
+tables. So here the stamp of every kernel is a digest of the sources of all kernels. (Numba itself keeps apart what it
+has compiled for different processors.)
 
 The cache is stored in the first of these folders that is writable: the one that NUMBA_CACHE_DIR names, `__pycache__`
 beside the source, the user's cache folder. If there is none, or the disk is full, every process compiles its kernels
@@ -23,7 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 from numba import njit
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -34,8 +33,8 @@ KERNELS_FOLDER = Path(__file__).parents[1]
 
 @cache
 def stamp(folder: Path = KERNELS_FOLDER) -> str:
-    """Return a digest of all sources in a folder and its subfolders, and of the processor's features."""
-    digest = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode())
+    """Return a digest of all sources in a folder and its subfolders. (Numba itself tells processors apart.)"""
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(folder)} {len(content)} ".encode() + content)

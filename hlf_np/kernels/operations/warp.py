@@ -49,6 +49,7 @@ from hlf_np.kernels.products.product import copy
 from hlf_np.kernels.products.tile import padded
 from hlf_np.support.arrays import Floats, Integers, as_contiguous, flat_rows, zero_padded
 
+MAP_SIZE = padded(6)  # elements that hold the six numbers of an affine map, whole vectors
 MAX_SHARES = 64  # parts of the images, for the threads
 
 sample = make_sampler()

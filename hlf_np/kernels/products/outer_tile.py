@@ -30,7 +30,7 @@ from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
 from hlf_np.kernels.products.tile import LANES, PANEL, TILE_ROWS, Tile
 
 MAX_NARROW_ROWS = 4  # of a group in a narrow tile
-GROUPS_PER_TILE = 4 if TILE_ROWS == 12 else 1  # 16 rows of one vector each, or 4 on machines with fewer registers
+GROUPS_PER_TILE = 4 if TILE_ROWS == 12 else 3  # 16 or 12 sums of one vector each
 
 
 class OuterTileArguments(NamedTuple):

@@ -17,9 +17,10 @@ The processor's fastest instruction is the fused multiply-add of whole vectors, 
                               +-----------+-----------+
                                sum m,v += A[m, k] * B[k, 16 v : 16 v + 16]
 
-Step k loads the 2 vectors of B, and for each row copies one value of A to all lanes of a vector (*broadcast*): 14 loads
-for 24 multiply-adds. The 24 sums do not depend on each other, which hides the 4 cycles that each multiply-add takes. Of
-the 32 registers, 24 hold sums, 2 vectors of B and the others what is broadcast.
+The numbers are those of AVX-512; `numba_internals.processor` chooses the shape for other registers. Step k loads the 2
+vectors of B, and for each row copies one value of A to all lanes of a vector (*broadcast*): 14 loads for 24
+multiply-adds. The 24 sums do not depend on each other, which hides the 4 cycles that each multiply-add takes. Of the 32
+registers, 24 hold sums, 2 vectors of B and the others what is broadcast.
 
 **Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts, and a second table where
 each *segment* of a row starts, relative to that. For a convolution, a row is the window under an output pixel, `kh`
@@ -52,13 +53,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
-from hlf_np.kernels.numba_internals.processor import HAS_512_BIT_REGISTERS
 from hlf_np.kernels.numba_internals.processor import LANES as LANES
+from hlf_np.kernels.numba_internals.processor import SHAPE
 
 PANEL = 2 * LANES  # columns of the largest tile
-
-# 32 registers of 512 bits hold 12 x 2 vectors of sums; 16 registers of 256 bits hold 6 x 1 (a vector takes two).
-TILE_ROWS = 12 if HAS_512_BIT_REGISTERS else 6
+TILE_ROWS = SHAPE.rows
 
 # The epilogue of a product: what happens to the sums before they are stored; a sum of these flags.
 PLAIN = 0  # nothing
