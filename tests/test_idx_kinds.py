@@ -93,7 +93,9 @@ def test_qmnist_is_read_as_published(tmp_path):
     )
     assert len(load_idx(beside, "qmnist").train) == 20
     assert len(load_idx(beside, "mnist").train) == 30
-    with pytest.raises(UserError, match="but files named as those of mnist, qmnist: name one of these"):
+    with pytest.raises(
+        UserError, match="files named as those of mnist, qmnist instead of a single dataset: name one of these"
+    ):
         load_idx(beside)
     with pytest.raises(UserError, match=r"github\.com/facebookresearch/qmnist"):
         load_idx(tmp_path / "qmnist")

@@ -326,7 +326,7 @@ def test_distances_are_drawn_for_normal_training_only():
     for others in ([made_up(ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
         assert Section.CLAIM_1 not in {p.section for p in draw_figures(others, LETTERS)}
     page = report([made_up()])
-    assert "only 0 models with distances, but 6 are needed" in page
+    assert "Only 0 models with distances, but 6 are needed" in page
     assert "This run learned no manifold." in page
 
 

@@ -24,9 +24,9 @@ into 7 x 7 of 16.
 1. **Graph.** `graph.Graph` first asks the layers for their output shapes (`Layer.output_shape`), so that layers that do
    not fit together are rejected before anything is allocated. Then it reads the layers one after another.
    `graph.READERS` says that a `Convolution` is read by `graph.read_affine`, which also consumes the `BatchNorm` and the
-   `ReLU` after it: in evaluation mode batch norm is an affine map, which is folded into the weights
-   (`Affine.folded`), and the ReLU becomes part of the epilogue. The result is one `Affine` node between two values, of
-   shapes (14, 14, 32) and (7, 7, 16).
+   `ReLU` after it: in evaluation mode batch norm is an affine map, which is folded into the weights (`Affine.folded`),
+   and the ReLU becomes part of the *epilogue*, which is applied to the sums of a product before they are stored. The
+   result is one `Affine` node between two values, of shapes (14, 14, 32) and (7, 7, 16).
 2. **Algorithms and halos.** Now that all readers of all values are known, `Graph.choose_algorithms` lets every node
    choose how to compute (`Node.prepare`). Winograd's algorithm would not pay for so few output channels, so this node
    gathers windows. They extend one pixel beyond the image. So the node requests a halo of one pixel of zeros around its
@@ -45,12 +45,12 @@ into 7 x 7 of 16.
        epilogue : RELU
 
 5. **Backward.** `Affine.backward` writes the gradient with respect to the source. Along an axis, input pixel k meets
-   weight a at output pixel (k + 1 - a) / 2, where that is an integer: even and odd pixels meet different weights. So
-   `products.scatter` writes one `Product` for each of the 2 x 2 phases. Each row gathers the 2 x 2 output gradients
-   that a pixel of the phase meets, and is multiplied by a matrix (2 * 2 * 16, 32) of its weights. If the source is
-   itself the output of a ReLU, the last part of its gradient has the epilogue MASK: zero where the source is zero.
-   `Value.next_epilogue` counts the parts. (With 16 input channels, pairs of pixels would be faster:
-   `products.paired_gradient`.)
+   weight a at output pixel (k + padding - a) / stride = (k + 1 - a) / 2, where that is an integer: even and odd pixels
+   meet different weights. So `products.scatter` writes one `Product` for each of the 2 x 2 phases. Each row gathers the
+   2 x 2 output gradients that a pixel of the phase meets, and is multiplied by a matrix (2 * 2 * 16, 32) of its
+   weights. If the source is itself the output of a ReLU, the last part of its gradient has the epilogue MASK: zero
+   where the source is zero. `Value.next_epilogue` counts the parts. (With 16 input channels, pairs of pixels would be
+   faster: `products.paired_gradient`.)
 6. **Execution.** `evaluation.Program` encodes the lists as rows of integers.
    `kernels.interpreter.executor.run_instructions` decodes a row as a `Product` and calls
    `kernels.products.product.product`. It divides the result into *tiles* of 12 rows (pixels) and up to 32

@@ -8,16 +8,17 @@ What happens to one image x with label y in an attack on the learned manifold, a
    [-2, 2]^L, is the image's code. The result is a `Chart` with `start` = z and the box as `lower` and `upper`.
 2. **Start.** `PGD.find` adds a random perturbation: code = project(z + zeta).
 3. **Decode.** `Chart.decode` runs the code through the decoder of class y: an image again.
-4. **Classify.** The model maps that image to logits and a loss. The best code so far is kept: for evaluation the first
-   that is assigned a class other than y, where the attack stops; for training the one of highest loss. Otherwise the
-   gradient of the loss flows back through the model *and the decoder* to the code.
+4. **Classify.** The model maps that image to logits and a loss. The best code so far is kept, the one of highest loss;
+   in an evaluation, the first one that is assigned a class other than y, and there the attack stops. The gradient of
+   the loss flows back through the model *and the decoder* to the code.
 5. **Step and project.** code = project(code + step): `Space.project` moves the code back to within epsilon of z and
    into the box. Repeat from 3, `steps` times. At the end the best code is decoded and classified once more.
 
-Read `space.py`, `learned_manifold.py` and `attacks/pgd.py` in this order. Compiled, the same happens in
-`kernels/interpreter/attack.py`, through a program that `programs/evaluation.py` makes of decoders and classifier. In
-the other spaces, only steps 1 and 3 differ: for `ImageBall` the code is the image itself, for `TrueManifold` and
-`Transformations` it is the six parameters of an affine map.
+Read `Space.project` in `space.py`, `LearnedManifold.chart` and `LearnedChart.decode` in `learned_manifold.py`, then
+`PGD.find` and `_ascent` in `attacks/pgd.py`. Compiled, the same happens in `kernels/interpreter/attack.py`, through a
+program that `programs/evaluation.py` makes of decoders and classifier. In the other spaces, only steps 1 and 3 differ:
+for `ImageBall` the code is the image itself, for `TrueManifold` and `Transformations` it is the six parameters of an
+affine map.
 """
 
 from hlf_np.data.fonts import EMNIST_BOX

@@ -1,4 +1,7 @@
-"""The cells of a results folder, one file each and written atomically, so that a run can be resumed; `results.csv`."""
+"""The cells of a results folder (what is known of each trained model), one file each; and `results.csv`.
+
+Files are written atomically, so that an interrupted run can be resumed.
+"""
 
 from __future__ import annotations
 

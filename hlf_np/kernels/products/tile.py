@@ -4,6 +4,8 @@ Every linear layer of this package, forward and backward, is a sum of the form::
 
     C[m, :] = start[:] + sum_k A[m, k] * B[k, :]
 
+Each row is summed by itself, in the order of k, so it does not depend on the rows that are computed with it.
+
 The processor's fastest instruction is the fused multiply-add of whole vectors, `acc += a * b`: with 512-bit registers
 16 float32 values at once, two per cycle. To keep it busy, loads must be rarer than multiply-adds. A *tile* of C,
 `TILE_ROWS` = 12 rows by 1 or 2 vectors of 16 columns, therefore stays in registers during the whole sum::
