@@ -17,14 +17,13 @@ import numpy as np
 
 from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import Objective, margin
-from hlf_np.attacks.pgd import IMAGES_PER_BATCH
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.operations import relu, tanh
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.support.arrays import Booleans, Floats, Integers, batches
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches
 from hlf_np.support.checks import check_count, check_positive
 from hlf_np.support.errors import UserError
 

@@ -20,13 +20,13 @@ from itertools import pairwise
 import numpy as np
 
 from hlf_np.attacks.black_box import random_search, transfer
-from hlf_np.attacks.pgd import IMAGES_PER_BATCH, PGD, Rule
+from hlf_np.attacks.pgd import PGD, Rule
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import ImageBall
-from hlf_np.support.arrays import Booleans, batches
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, batches
 from hlf_np.support.errors import UserError
 
 NEGLIGIBLE_GRADIENT = 1e-8  # per pixel; Adam's epsilon: steps along smaller gradients shrink to nothing

@@ -30,10 +30,9 @@ from hlf_np.programs.evaluation import ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import Compiled
-from hlf_np.support.arrays import Booleans, Floats, Integers, batches, flat_rows
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_count, check_positive
 
-IMAGES_PER_BATCH = 200  # attacked together by autodiff; results do not depend on it
 COMPILED_OBJECTIVES = (Objective.CROSS_ENTROPY, Objective.DIVERGENCE)
 
 

@@ -24,12 +24,8 @@ from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels.instructions.encoding import decoded
 from hlf_np.kernels.instructions.propagation import Winograd
 from hlf_np.kernels.interpreter import executor
-from hlf_np.kernels.numba_internals.cache import kernel
-from hlf_np.kernels.numba_internals.compiling import callee
-from hlf_np.kernels.numba_internals.numba_types import float32_1d, float32_2d, int64
-from hlf_np.kernels.numba_internals.parallel import ParallelLoop
-from hlf_np.kernels.numba_internals.processor import LANES, SHAPE
-from hlf_np.kernels.products.peak import SUMS, multiply_add_registers
+from hlf_np.kernels.numba_internals.processor import SHAPE
+from hlf_np.kernels.products.peak import run_peak
 from hlf_np.kernels.winograd.winograd import PRODUCTS_PER_PATCH, product_columns, product_depth
 from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall
@@ -78,28 +74,10 @@ def _median_seconds(task: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-@callee
-def repeat_multiply_adds(thread, factors, sums, repetitions):  # type: ignore[no-untyped-def]
-    """Keep the arithmetic units of a core busy, without touching memory."""
-    multiply_add_registers(factors, sums[thread], repetitions)
-
-
-PEAK_LOOP = ParallelLoop(repeat_multiply_adds, float32_1d, float32_2d, int64)
-_parallel_peak_loop = PEAK_LOOP.parallel_for
-
-
-@kernel
-def _run_peak_loop(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
-    _parallel_peak_loop(addresses, threads, *arguments)
-
-
 def peak_rate(threads: int) -> float:
     """Measure the float32 operations per second of multiply-adds on registers."""
     numba.set_num_threads(threads)
-    factors, sums = np.zeros(2 * LANES, np.float32), np.zeros((threads, SUMS * LANES), np.float32)
-    arguments = PEAK_LOOP.addresses, threads, factors, sums, PEAK_REPETITIONS
-    seconds = _median_seconds(lambda: _run_peak_loop(*arguments))
-    return 2 * SUMS * LANES * PEAK_REPETITIONS * threads / seconds
+    return run_peak(threads, PEAK_REPETITIONS) / _median_seconds(lambda: run_peak(threads, PEAK_REPETITIONS))
 
 
 def _random_split(count: int) -> Split:

@@ -75,14 +75,13 @@ def fonts(context: click.Context, out: Path, prototypes: Path | None, seed: int)
 @option("--per-family", type=click.IntRange(1), default=8, help="Maximum number of faces of one family.")
 def build(directories: tuple[Path, ...], out: Path, faces: int | None, per_family: int) -> None:
     """Build prototypes from all font files below DIRECTORIES."""
-    from hlf_np.data.fonts import load_prototypes
-    from hlf_np.data.fonts import rendering as font_files
+    from hlf_np.data.fonts import load_prototypes, rendering
     from hlf_np.data.fonts.selection import family_key
 
-    kept, rejected = font_files.build_prototypes(
+    kept, rejected = rendering.build_prototypes(
         directories, faces=faces, per_family=per_family, known=load_prototypes()
     )
-    font_files.write_prototypes(kept, out)
+    rendering.write_prototypes(kept, out)
     click.echo(f"Saved {out}: {len(kept)} faces of {len({family_key(face.family) for face in kept})} families")
-    for line in font_files.rejection_summary(rejected, 10):
+    for line in rendering.rejection_summary(rejected, 10):
         click.echo(f"  left out {line}")

@@ -53,7 +53,7 @@ def empty(shape: tuple[int, ...]) -> Floats:
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> Floats:
-    """Return float32 zeros that begin at a cache line: a vector that straddles two lines takes two loads."""
+    """Return float32 zeros aligned to vectors: a vector that straddles two cache lines takes two loads."""
     size = int(np.prod(shape, dtype=np.int64))
     buffer = np.zeros(size + LANES, np.float32)
     first = -(buffer.ctypes.data // buffer.itemsize) % LANES

@@ -14,11 +14,10 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.spaces.space import Chart, Norm
-from hlf_np.support.arrays import Floats, Integers, batches, flat_rows
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_count
 from hlf_np.support.errors import UserError
 
-IMAGES_PER_BATCH = 200  # processed together; results do not depend on it
 STEPS_PER_DECAY = 10  # steps after which the learning rate decays
 MIN_RELATIVE_EIGENVALUE = 1e-10  # eigenvalues of A^T A below this fraction of the largest are rounding errors
 

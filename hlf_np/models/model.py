@@ -19,12 +19,10 @@ from hlf_np.models import weights
 from hlf_np.models.architectures import Architecture, ImageShape, Kind, Sizes, build
 from hlf_np.models.compiled import Compilable
 from hlf_np.random import generator
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import check_count, check_images
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
-
-IMAGES_PER_BATCH = 200  # of an evaluation by autodiff
 
 
 class Model(weights.Weights, Compilable):

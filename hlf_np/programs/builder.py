@@ -101,7 +101,7 @@ class Builder:
         return np.concatenate(self._filters)
 
     def reserve(self, array: str, size: int) -> int:
-        """Reserve `size` elements of "work" or "weights" that start on a cache line; return their position."""
+        """Reserve `size` elements of "work" or "weights" that start at a whole vector; return their position."""
         position = self._sizes[array]
         self._sizes[array] = position + padded(size)
         return position

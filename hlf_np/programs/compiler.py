@@ -29,10 +29,9 @@ from hlf_np.programs.structure import structure
 from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining
 from hlf_np.programs.vae_training import VaeSettings, VaeTraining
 from hlf_np.programs.values import NotCompiledError
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.errors import UserError
 
-IMAGES_PER_BATCH = 200  # where autodiff computes
 NO_PREPROCESSOR: tuple[Layer, ...] = (Sequential(),)
 
 _verdicts: dict[Hashable, bool] = {}  # of each structure compiled in this process, whether its program is right

@@ -94,7 +94,7 @@ def _scatter_rows(
 
 
 def paired_gradient(affine: AffineMap, builder: Builder) -> list[Product]:
-    """Return the products for the gradient with respect to pixels of 16 channels, two pixels at a time.
+    """Return the products for the gradient with respect to pixels of one vector of channels, two pixels at a time.
 
     One pixel is a single vector; a pair is as wide as the larger tile. With stride 2 and an even kernel, pixels 2 q and
     2 q + 1 of the padded image meet the same outputs along their row: q - kernel / 2 + 1 to q. The first and the last

@@ -79,7 +79,7 @@ def _filters(builder: Builder, affine: AffineMap, to_big: bool, matrix: int, dep
     source, target = (affine.small, affine.big) if to_big else (affine.big, affine.small)
     size = depth * -(-columns // PANEL) * PANEL
     position = builder.reserve("weights", FORMS[form].multiplications ** 2 * size)
-    # one vector for each phase (i, j), row, and 16 columns
+    # one vector for each phase (i, j), row, and vector of columns
     i, j, row, column = np.indices((phases, phases, source.stride, target.stride // LANES)).reshape(4, -1)
     column = column * LANES
     weight_rows = math.prod(affine.kernel) * source.stride

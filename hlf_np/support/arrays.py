@@ -13,6 +13,8 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
+IMAGES_PER_BATCH = 200  # computed together by autodiff; results do not depend on it
+
 
 def flat_rows(array: Floats) -> Floats:
     """Reshape (N, ...) to (N, D), as a view if possible; N may be 0."""

@@ -265,7 +265,7 @@ def run_by_group(run, rows, tables, weights, work, scratch, groups, count):  # t
 
 @callee
 def aligned_zeros(size):  # type: ignore[no-untyped-def]
-    """Return float32 zeros that begin on a cache line: loading a vector that straddles two lines takes two accesses."""
+    """Return float32 zeros aligned to vectors: loading a vector that straddles two cache lines takes two accesses."""
     buffer = np.zeros(size + LANES, np.float32)
     first = LANES - (np.int64(buffer.ctypes.data) // 4) % LANES
     return buffer[first : first + size]

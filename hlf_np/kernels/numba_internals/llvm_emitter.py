@@ -129,12 +129,12 @@ class Emitter:
     # --- gathers and masks ---
 
     def gather_neighbours(self, pointer: Any, index: Any) -> tuple[Any, Any]:
-        """Return the vectors pointer[index] and pointer[index + 1] for a vector of 16 int32 indices.
+        """Return the vectors pointer[index] and pointer[index + 1] for a vector of int32 indices.
 
         Both float32 values of a lane are loaded as one integer of 64 bits, in two gathers of 8 lanes each::
 
             index            i0        i1        ...       i7
-            64-bit gather    p[i0] p[i0+1]   p[i1] p[i1+1]   ...   p[i7] p[i7+1]     = 16 values of 32 bits
+            64-bit gather    p[i0] p[i0+1]   p[i1] p[i1+1]   ...   p[i7] p[i7+1]     = 16 lanes of 32 bits
             even positions   p[i0], p[i1], ...            odd positions   p[i0+1], p[i1+1], ...
         """
         build, halves = self.build, []

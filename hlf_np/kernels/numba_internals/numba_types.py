@@ -7,6 +7,5 @@ int64_1d, int64_2d = types.int64[::1], types.int64[:, ::1]
 float32_1d, float32_2d = types.float32[::1], types.float32[:, ::1]
 float32_3d, float32_4d = types.float32[:, :, ::1], types.float32[:, :, :, ::1]
 uint64_1d, boolean_1d = types.uint64[::1], types.boolean[::1]
-int64_pair = types.UniTuple(types.int64, 2)
 
 Tuple = types.Tuple

@@ -24,7 +24,7 @@ from numba.core.registry import cpu_target
 
 
 @dataclass(frozen=True)
-class Shape:
+class TileShape:
     """The shape of vectors and tiles.
 
     Parameters
@@ -54,13 +54,13 @@ class Shape:
         return (2 * self.rows + 2) * per_vector + 1
 
 
-AVX512 = Shape("AVX-512", lanes=16, rows=12, registers=32, register_lanes=16)
-AVX2 = Shape("AVX2", lanes=8, rows=6, registers=16, register_lanes=8)
-NEON = Shape("NEON", lanes=8, rows=6, registers=32, register_lanes=4)
-BASELINE = Shape("baseline", lanes=4, rows=6, registers=16, register_lanes=4)
+AVX512 = TileShape("AVX-512", lanes=16, rows=12, registers=32, register_lanes=16)
+AVX2 = TileShape("AVX2", lanes=8, rows=6, registers=16, register_lanes=8)
+NEON = TileShape("NEON", lanes=8, rows=6, registers=32, register_lanes=4)
+BASELINE = TileShape("baseline", lanes=4, rows=6, registers=16, register_lanes=4)
 
 
-def shape_of(triple: str, features: str) -> Shape:
+def shape_of(triple: str, features: str) -> TileShape:
     """Choose the shape for a target of LLVM.
 
     Parameters

@@ -4,7 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hlf_np.kernels.numba_internals.cache import kernel
+from hlf_np.kernels.numba_internals.compiling import callee
 from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
+from hlf_np.kernels.numba_internals.numba_types import float32_1d, float32_2d, int64
+from hlf_np.kernels.numba_internals.parallel import ParallelLoop
 from hlf_np.kernels.products.tile import LANES, TILE_ROWS
 
 SUMS = 2 * TILE_ROWS  # vectors
@@ -36,4 +40,26 @@ def _write_peak(e: Emitter, p: PeakArguments) -> None:
         e.store(e.build.load(slot), place)
 
 
-multiply_add_registers = make_intrinsic(PeakArguments, _write_peak, _reference_peak)
+_multiply_add_registers = make_intrinsic(PeakArguments, _write_peak, _reference_peak)
+
+
+@callee
+def repeat_multiply_adds(thread, factors, sums, repetitions):  # type: ignore[no-untyped-def]
+    """Keep the arithmetic units of a core busy, without touching memory."""
+    _multiply_add_registers(factors, sums[thread], repetitions)
+
+
+PEAK = ParallelLoop(repeat_multiply_adds, float32_1d, float32_2d, int64)
+_parallel_loop = PEAK.parallel_for
+
+
+@kernel
+def _run_peak(addresses, threads, *arguments):  # type: ignore[no-untyped-def]
+    _parallel_loop(addresses, threads, *arguments)
+
+
+def run_peak(threads: int, repetitions: int) -> int:
+    """Multiply and add on `threads` cores, and return the number of floating-point operations."""
+    factors, sums = np.zeros(2 * LANES, np.float32), np.zeros((threads, SUMS * LANES), np.float32)
+    _run_peak(PEAK.addresses, threads, factors, sums, repetitions)
+    return 2 * sums.size * repetitions

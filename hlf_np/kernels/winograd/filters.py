@@ -1,7 +1,7 @@
 """The filter transform of Winograd's convolutions, G g G^T for all filters; `forms` explains it.
 
 The transformed filters are stored in the same array as the weights. So when the weights of a layer change, in training
-at every step, they are transformed again. A vector of 16 output channels is transformed by one sequence of
+at every step, they are transformed again. A vector of output channels is transformed by one sequence of
 instructions, like a vector of channels of a patch.
 """
 
@@ -24,7 +24,7 @@ _transform_f2_3, _transform_f3_2, _transform_f4_2 = (
 def filter_transform_block(block, weights, vectors):  # type: ignore[no-untyped-def]
     """Transform a block of filters.
 
-    vectors : (V, 6), for each vector of 16 output channels
+    vectors : (V, 6), for each vector of output channels
 
         form : an index of `FORMS`;
         offset, row_stride, tap_stride : where tap (0, 0) is among the weights, and the distances of rows and taps;

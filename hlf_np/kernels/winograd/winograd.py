@@ -7,7 +7,7 @@ Three stages, for a block of patches at a time, so that everything stays in the 
                                              @ filters (products, depth, columns)
                                              sums (products, patches, columns)  --output transform-->  pixels
 
-A vector holds 16 channels, and the square of a patch is transformed in registers.
+A vector holds `LANES` channels, and the square of a patch is transformed in registers.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def _transform_square(
 
 
 class TransformArguments(NamedTuple):
-    """Arguments of an input or filter transform of 16 channels, M S M^T. Arrays: 1-d float32; offsets: in elements."""
+    """Arguments of an input or filter transform M S M^T of a vector. Arrays: 1-d float32; offsets: elements."""
 
     source: Any  # vector (i, j) of the square starts at offset + i * row_stride + j * pixel_stride
     offset: Any
@@ -104,7 +104,7 @@ def _write_transform(e: Emitter, matrix: Matrix, t: TransformArguments) -> None:
 
 
 def make_transform(matrix: Matrix) -> Callable[..., None]:
-    """Return a function for compiled code that computes M S M^T for 16 channels.
+    """Return a function for compiled code that computes M S M^T for one vector of channels.
 
     S is a patch d and M = B^T, or S is a filter g and M = G. The arguments are those of `TransformArguments`.
     """
@@ -112,7 +112,7 @@ def make_transform(matrix: Matrix) -> Callable[..., None]:
 
 
 class OutputArguments(NamedTuple):
-    """Arguments of an output transform of 16 columns, bias + A^T m A. Arrays are 1-d; offsets count elements."""
+    """Arguments of an output transform bias + A^T m A of a vector. Arrays are 1-d; offsets count elements."""
 
     sums: Any  # float32; sum (i, j) of the square m starts at sums_offset + (side * i + j) * entry_stride
     sums_offset: Any
@@ -123,7 +123,7 @@ class OutputArguments(NamedTuple):
     targets: Any  # int64, where in `c` each output pixel goes; negative for a pixel outside of the image
     masks: Any  # int64, where in `c` the mask of each output pixel starts
     first: Any  # the patch's first output, an index of `targets` and `masks`; the others follow, row by row
-    column: Any  # the first of the 16 columns, relative to the start of a pixel
+    column: Any  # the first column of the vector, relative to the start of a pixel
     epilogue: Any  # what happens before a pixel is stored; see `tile`
 
 
@@ -158,7 +158,7 @@ def _write_output_transform(e: Emitter, matrix: Matrix, t: OutputArguments) -> N
 
 
 def _make_output_transform(matrix: Matrix) -> Callable[..., None]:
-    """Return a function for compiled code that computes bias + A^T m A for 16 columns and stores the outputs.
+    """Return a function for compiled code that computes bias + A^T m A for a vector of columns and stores the outputs.
 
     The arguments are those of `OutputArguments`.
     """
