@@ -162,9 +162,9 @@ class Affine(Node):
         supported = ((3, 3), 1, 1), ((4, 4), 2, 1)
         if (affine.kernel, affine.stride, affine.padding) not in supported or affine.big.unpadded:
             return False
-        form = FORMS[affine.winograd_forms[0]]
-        patches = form.patch_starts(affine.small.height).size * form.patch_starts(affine.small.width).size
-        multiplications = (affine.stride * form.multiplications) ** 2 * patches
+        form = affine.winograd_forms[0]
+        patches = FORMS[form].patches(affine.small.height, affine.small.width)
+        multiplications = affine.winograd_multiplications(form)
         direct = math.prod(affine.kernel) * affine.small.pixels
         if batch_size and (direct - multiplications) * patches * batch_size < MIN_SAVINGS * multiplications:
             return False

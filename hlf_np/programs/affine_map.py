@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, UP_F3_2, UP_F4_2
+from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, F4_3, FORMS, UP_F3_2, UP_F4_2
 from hlf_np.programs.values import Value
 from hlf_np.support.arrays import Integers
 
@@ -56,5 +56,11 @@ class AffineMap:
     def winograd_forms(self) -> tuple[int, int]:
         """The Winograd forms to the small side and to the big side, as indices into `FORMS`."""
         if self.stride == 1:
-            return F2_3, F2_3
+            form = min(F2_3, F4_3, key=self.winograd_multiplications)
+            return form, form
         return (DOWN_F3_2, UP_F3_2) if max(self.small.height, self.small.width) <= 3 else (DOWN_F4_2, UP_F4_2)
+
+    def winograd_multiplications(self, form: int) -> int:
+        """Return the multiplications per image to the small side, for each pair of channels."""
+        patches = FORMS[form].patches(self.small.height, self.small.width)
+        return (self.stride * FORMS[form].multiplications) ** 2 * patches

@@ -163,6 +163,10 @@ class Builder:
             self._shared[key] = pack()
         return self._shared[key]
 
+    def unread_pixel(self, channels: int) -> int:
+        """Reserve a pixel of the work for results that are not needed; equal requests share it."""
+        return self._once(("unread", channels), lambda: self.reserve("work", channels))
+
     def constant(self, *values: float) -> int:
         """Pack constants."""
         position = self.reserve("weights", len(values))

@@ -62,8 +62,9 @@ def convolution(
         form=form, patches=builder.table(source.pixels(patch_rows, patch_columns)),
         patches_per_image=patch_rows.size * patch_columns.size, row_stride=source.row, channels=source.channels,
         weights=_filters(builder, affine, to_big, matrix, depth, columns), initial=initial,
-        zeros=builder.zeros(columns), columns=target.channels, targets=builder.table(_outputs(target, FORMS[form])),
-        masks=builder.table(_outputs(masks, FORMS[form])), epilogue=epilogue, lines=builder.table(lines),
+        zeros=builder.zeros(columns), columns=target.channels,
+        targets=builder.table(_outputs(target, FORMS[form], builder)),
+        masks=builder.table(_outputs(masks, FORMS[form], builder)), epilogue=epilogue, lines=builder.table(lines),
     )  # fmt: skip
 
 
@@ -104,14 +105,17 @@ def _in_panels(depth: int, row: Integers, column: Integers) -> Integers:
     return (column // PANEL * depth + row) * PANEL + column % PANEL
 
 
-def _outputs(layout: Layout, form: Form) -> Integers:
-    """Return where the outputs of every patch go, phase after phase; -1 beyond the image."""
+def _outputs(layout: Layout, form: Form, builder: Builder) -> Integers:
+    """Return where the outputs of every patch go, phase after phase.
+
+    Those beyond the image go to a pixel that nobody reads.
+    """
     rows, columns = (_positions(size, form) for size in (layout.height, layout.width))  # (patches, phases, outputs)
     rows, columns = rows[:, None, :, None, :, None], columns[None, :, None, :, None, :]
     within = rows * layout.row + columns * layout.channels
     images = layout.origin + np.arange(layout.images).reshape(-1, *[1] * within.ndim) * layout.image
     inside = (rows >= 0) & (rows < layout.height) & (columns >= 0) & (columns < layout.width)
-    return np.where(inside, images + within, -1).ravel()
+    return np.where(inside, images + within, builder.unread_pixel(layout.channels)).ravel()
 
 
 def _positions(size: int, form: Form) -> Integers:

@@ -150,7 +150,7 @@ class Winograd(NamedTuple):
     initial: int  # weights: initial value of each sum, the bias or zeros
     zeros: int  # weights: as many zeros as the matrices have columns
     columns: int
-    targets: int  # table: where each output of each patch goes, -1 beyond the image
+    targets: int  # table: where each output of each patch goes
     masks: int
     epilogue: int
     lines: int  # table: where the rows of the matrices of entries and of sums begin in the scratch memory

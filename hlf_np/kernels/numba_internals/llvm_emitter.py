@@ -73,6 +73,12 @@ class Emitter:
         """Store a vector; it need not be aligned."""
         self.build.store(value, self.build.bitcast(pointer, self.vector.as_pointer())).align = 4
 
+    def prefetch(self, pointer: Any) -> None:
+        """Ask the processor to bring a cache line into its second-level cache; the pointer may be invalid."""
+        address = self.build.bitcast(pointer, ir.IntType(8).as_pointer())
+        read, second_level, data = (ir.Constant(self.int32, value) for value in (0, 2, 1))
+        self.llvm_intrinsic("llvm.prefetch.p0", ir.VoidType(), address, read, second_level, data)
+
     def stack_slot(self) -> Any:
         """Return a pointer to a vector on the stack, which LLVM's pass `mem2reg` turns into a register."""
         return cgutils.alloca_once(self.build, self.vector)

@@ -42,7 +42,8 @@ A tile then reads its panel from one end to the other::
     B (K, 80)  =  [ panel 0: K rows of 32 | panel 1: K rows of 32 | panel 2: K rows of 16, filled up to 32 ]
 
 Row by row through the whole of B, the tile would jump from row to row, and if these are a power of two apart, all of
-them compete for the same few lines of the cache.
+them compete for the same few lines of the cache. While a panel is read, the next one, which follows it in memory, is
+*prefetched*: brought from afar into the second-level cache.
 
 A loop compiled by Numba loads and stores the sums in each step. So the tile is written as LLVM instructions (see
 `numba_internals.llvm_emitter`): vectors of 16 values and `llvm.fmuladd`, which LLVM splits for narrower registers.
@@ -60,6 +61,7 @@ from hlf_np.kernels.numba_internals.processor import SHAPE
 
 PANEL = 2 * LANES  # columns of the largest tile
 TILE_ROWS = SHAPE.rows
+CACHE_LINE = 16  # float32 values
 
 # The epilogue of a product: what happens to the sums before they are stored; a sum of these flags.
 PLAIN = 0  # nothing
@@ -129,14 +131,19 @@ def _write_tile(e: Emitter, vectors: int, t: TileArguments) -> None:
     start = e.pointer(t.start.data, t.start_offset)
     e.begin_sums(TILE_ROWS, [e.load(e.pointer(start, e.int64(v * LANES))) for v in range(vectors)])
 
+    panel_size = build.mul(build.mul(e.length(t.segments), t.length), e.int64(PANEL))
     with e.loop(e.length(t.segments)) as segment:
         offset = build.load(e.pointer(t.segments.data, segment))
         origins = [e.pointer(t.a.data, build.add(row, offset)) for row in rows]
         first_step = build.mul(build.mul(segment, t.length), e.int64(PANEL))
         panel = e.pointer(t.b.data, build.add(t.b_offset, first_step))
+        next_panel = e.pointer(panel, panel_size)
 
         def step(k: Any) -> None:
-            e.accumulate([e.pointer(a, k) for a in origins], e.pointer(panel, build.mul(k, e.int64(PANEL))))
+            row = build.mul(k, e.int64(PANEL))
+            for first in range(0, PANEL if vectors == 2 else 0, CACHE_LINE):  # one vector leaves no time for it
+                e.prefetch(e.pointer(next_panel, build.add(row, e.int64(first))))
+            e.accumulate([e.pointer(a, k) for a in origins], e.pointer(panel, row))
 
         e.unrolled_loop(t.length, step)
 

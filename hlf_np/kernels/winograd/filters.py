@@ -9,14 +9,14 @@ from hlf_np.kernels.numba_internals.cache import kernel
 from hlf_np.kernels.numba_internals.compiling import callee
 from hlf_np.kernels.numba_internals.numba_types import float32_1d, int64_2d
 from hlf_np.kernels.numba_internals.parallel import ParallelLoop
-from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, FORMS
+from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, F4_3, FORMS
 from hlf_np.kernels.winograd.winograd import make_transform
 from hlf_np.support.arrays import Floats, Integers
 
 VECTORS_PER_BLOCK = 64
 
-_transform_f2_3, _transform_f3_2, _transform_f4_2 = (
-    make_transform(FORMS[form].filter_transform) for form in (F2_3, DOWN_F3_2, DOWN_F4_2)
+_transform_f2_3, _transform_f4_3, _transform_f3_2, _transform_f4_2 = (
+    make_transform(FORMS[form].filter_transform) for form in (F2_3, F4_3, DOWN_F3_2, DOWN_F4_2)
 )
 
 
@@ -34,6 +34,8 @@ def filter_transform_block(block, weights, vectors):  # type: ignore[no-untyped-
         form, offset, row_stride, tap_stride, target, entry_stride = vectors[index]
         if form == F2_3:
             _transform_f2_3(weights, offset, row_stride, tap_stride, weights, target, entry_stride)
+        elif form == F4_3:
+            _transform_f4_3(weights, offset, row_stride, tap_stride, weights, target, entry_stride)
         elif form < DOWN_F4_2:
             _transform_f3_2(weights, offset, row_stride, tap_stride, weights, target, entry_stride)
         else:

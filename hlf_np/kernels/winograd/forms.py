@@ -19,6 +19,7 @@ m r. With three constant matrices, and * element by element::
 The reason is polynomial interpolation. A polynomial of degree n - 1 is determined by its values at n points, values of
 a product are products of values, and the points 0, 1, -1 (and 2, and "infinity", the leading coefficient) give
 matrices of small integers. A *patch* d of 4x4 pixels gives 2x2 outputs with 16 multiplications instead of 36.
+**F(4, 3)** has the points 2 and -2, too: 6x6 pixels give 4x4 outputs with 36 multiplications instead of 144.
 
 **Many channels.** Each of the 16 transformed inputs of a patch, its *entries*, is a vector of C channels, and the sum
 over channels can be taken before the output transform. So there are 16 matrix products, for the micro-kernel::
@@ -45,7 +46,8 @@ the multiplication of two polynomials, g_0 + g_1 t + g_2 t^2 by w_p + w_{p+2} t,
 multiplications: by the transposed matrices, B [(G w) * (A g)].
 
 References: S. Winograd, *Arithmetic Complexity of Computations* (1980); for networks A. Lavin and S. Gray, *Fast
-Algorithms for Convolutional Neural Networks* (CVPR 2016). Larger patches save more multiplications, but lose accuracy.
+Algorithms for Convolutional Neural Networks* (CVPR 2016). Still larger patches would lose accuracy: their matrices have
+large entries, so large numbers cancel.
 """
 
 from typing import NamedTuple
@@ -59,17 +61,26 @@ def _transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-# B^T at the points 0, 1, -1, infinity, and at 0, 1, -1, 2, infinity
+# B^T at the points 0, 1, -1, infinity; at 0, 1, -1, 2, infinity; and at 0, 1, -1, 2, -2, infinity
 _INPUT_4: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _INPUT_5: Matrix = ((2, -1, -2, 1, 0), (0, -2, -1, 1, 0), (0, 2, -3, 1, 0), (0, -1, 0, 1, 0), (0, 2, -1, -2, 1))
+_INPUT_6: Matrix = (
+    (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
+)  # fmt: skip
 # A^T
 _OUTPUT_F2_3: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 _OUTPUT_F3_2: Matrix = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
 _OUTPUT_F4_2: Matrix = ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 0), (0, 1, -1, 8, 1))
+_OUTPUT_F4_3: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 # G
 _FILTER_F2_3: Matrix = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
 _FILTER_F3_2: Matrix = ((1, 0), (1 / 2, 1 / 2), (1 / 2, -1 / 2), (0, 1))
 _FILTER_F4_2: Matrix = ((1 / 2, 0), (-1 / 2, -1 / 2), (-1 / 6, 1 / 6), (1 / 6, 1 / 3), (0, 1))
+_FILTER_F4_3: Matrix = (
+    (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
+)  # fmt: skip
 
 
 class Form(NamedTuple):
@@ -104,6 +115,10 @@ class Form(NamedTuple):
         starts = np.arange(0, count, self.output_size) + self.offset
         return 2 * starts - 1 if self.from_phases else starts
 
+    def patches(self, height: int, width: int) -> int:
+        """Return the number of patches for a target of this size."""
+        return self.patch_starts(height).size * self.patch_starts(width).size
+
     def halo(self, source_size: int, target_size: int) -> int:
         """Return how many pixels the patches reach beyond the source."""
         starts = self.patch_starts(target_size)
@@ -113,11 +128,12 @@ class Form(NamedTuple):
 
 # The forms that the kernel knows, by index. DOWN maps a big image to a small one, by a 4x4 kernel with stride 2: a side
 # of 2 n or 2 n + 1 pixels to one of n. UP maps back: it is the gradient of DOWN, and the transposed convolution.
-F2_3 = 0  # 3x3 kernel, stride 1, in both directions; the image keeps its size
-DOWN_F3_2, UP_F3_2 = 1, 2  # the small image has at most 3x3 pixels
-DOWN_F4_2, UP_F4_2 = 3, 4  # images of any size
+F2_3, F4_3 = 0, 1  # 3x3 kernel, stride 1, in both directions; the image keeps its size
+DOWN_F3_2, UP_F3_2 = 2, 3  # the small image has at most 3x3 pixels
+DOWN_F4_2, UP_F4_2 = 4, 5  # images of any size
 FORMS = (
     Form(_INPUT_4, _OUTPUT_F2_3, _FILTER_F2_3, from_phases=False, to_phases=False, offset=-1),
+    Form(_INPUT_6, _OUTPUT_F4_3, _FILTER_F4_3, from_phases=False, to_phases=False, offset=-1),
     Form(_INPUT_4, _OUTPUT_F3_2, _FILTER_F3_2, from_phases=True, to_phases=False, offset=0),
     Form(_transposed(_OUTPUT_F3_2), _transposed(_INPUT_4), _FILTER_F3_2, from_phases=False, to_phases=True, offset=0),
     Form(_INPUT_5, _OUTPUT_F4_2, _FILTER_F4_2, from_phases=True, to_phases=False, offset=0),

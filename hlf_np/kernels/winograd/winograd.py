@@ -10,6 +10,7 @@ Three stages, for a block of patches at a time, so that everything stays in the 
 A vector holds `LANES` channels, and the square of a patch is transformed in registers.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from hlf_np.kernels.numba_internals.compiling import inlined
 from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
 from hlf_np.kernels.products.product import product
 from hlf_np.kernels.products.tile import LANES, PANEL, PLAIN, epilogue_flags, reference_epilogue, write_epilogue
-from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, FORMS, UP_F3_2, UP_F4_2, Matrix
+from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, F4_3, FORMS, UP_F3_2, UP_F4_2, Matrix
 
 PATCHES_PER_BLOCK = 48  # four tiles of rows for each panel of filters
 # Elements between the entries of a block, and between its sums. If they were a power of two apart, all entries of a
@@ -52,19 +53,25 @@ def scratch_elements(form: int, channels: int, columns: int) -> int:
 # --- transforms ---
 
 
-def _transform_square(
-    e: Emitter, matrix: Matrix, load: Callable[[int, int], Any], store: Callable[[int, Any], None]
-) -> None:
-    """Write M S M^T for a square S of vectors.
+def _transform_square(e: Emitter, matrix: Matrix, first: Any, row_stride: Any, column_stride: Any) -> list[Any]:
+    """Write M S M^T for a square S of vectors; return the results, row by row.
 
-    To save registers, each vector is loaded when it is needed, by load(i, j), and each result is stored at once, by
-    store(k, result), row by row.
+    Pointers are advanced from vector to vector. The compiler would compute offsets (i * row_stride) before all loops,
+    and keep dozens of them on the stack.
+
+    first : pointer to vector (0, 0) of S.
+    row_stride, column_stride : elements from one vector to the next, along a column and along a row.
     """
-    side = range(len(matrix[0]))
-    columns = [e.matrix_vector(matrix, [load(i, j) for i in side]) for j in side]
-    for i in range(len(matrix)):
-        for j, result in enumerate(e.matrix_vector(matrix, [column[i] for column in columns])):
-            store(len(matrix) * i + j, result)
+    columns = []
+    for _ in matrix[0]:
+        pointer, column = first, []
+        for _ in matrix[0]:
+            column.append(e.load(pointer))
+            pointer = e.pointer(pointer, row_stride)
+        columns.append(e.matrix_vector(matrix, column))
+        first = e.pointer(first, column_stride)
+    rows = [e.matrix_vector(matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+    return [result for row in rows for result in row]
 
 
 class TransformArguments(NamedTuple):
@@ -87,20 +94,10 @@ def _reference_transform(matrix: Matrix, t: TransformArguments) -> None:
 
 
 def _write_transform(e: Emitter, matrix: Matrix, t: TransformArguments) -> None:
-    build = e.build
-    rows = [
-        e.pointer(t.source.data, build.add(t.offset, build.mul(t.row_stride, e.int64(i))))
-        for i in range(len(matrix[0]))
-    ]
-
-    def load(i: int, j: int) -> Any:
-        return e.load(e.pointer(rows[i], build.mul(t.pixel_stride, e.int64(j))))
-
-    def store(k: int, result: Any) -> None:
-        offset = build.add(t.target_offset, build.mul(t.entry_stride, e.int64(k)))
-        e.store(result, e.pointer(t.target.data, offset))
-
-    _transform_square(e, matrix, load, store)
+    target = e.pointer(t.target.data, t.target_offset)
+    for result in _transform_square(e, matrix, e.pointer(t.source.data, t.offset), t.row_stride, t.pixel_stride):
+        e.store(result, target)
+        target = e.pointer(target, t.entry_stride)
 
 
 def make_transform(matrix: Matrix) -> Callable[..., None]:
@@ -120,7 +117,7 @@ class OutputArguments(NamedTuple):
     bias: Any  # float32; the bias of these columns starts at bias_offset
     bias_offset: Any
     c: Any  # float32, holds the outputs and the masks
-    targets: Any  # int64, where in `c` each output pixel goes; negative for a pixel outside of the image
+    targets: Any  # int64, where in `c` each output pixel goes
     masks: Any  # int64, where in `c` the mask of each output pixel starts
     first: Any  # the patch's first output, an index of `targets` and `masks`; the others follow, row by row
     column: Any  # the first column of the vector, relative to the start of a pixel
@@ -132,29 +129,33 @@ def _reference_output_transform(matrix: Matrix, t: OutputArguments) -> None:
     entries = np.arange(side**2)[:, None] * t.entry_stride
     square = t.sums[t.sums_offset + entries + np.arange(LANES)].reshape(side, side, LANES)
     for k, total in enumerate(np.einsum("ip,pqv,jq->ijv", m, square, m).reshape(-1, LANES), t.first):
-        if t.targets[k] >= 0:
-            total = total + t.bias[t.bias_offset : t.bias_offset + LANES]
-            reference_epilogue(total, t.epilogue, t.c, t.targets[k] + t.column, t.masks[k] + t.column)
+        total = total + t.bias[t.bias_offset : t.bias_offset + LANES]
+        reference_epilogue(total, t.epilogue, t.c, t.targets[k] + t.column, t.masks[k] + t.column)
 
 
 def _write_output_transform(e: Emitter, matrix: Matrix, t: OutputArguments) -> None:
-    build, side = e.build, len(matrix[0])
-    bias, flags = e.load(e.pointer(t.bias.data, t.bias_offset)), epilogue_flags(e, t.epilogue)
-    slot = e.stack_slot()
+    build = e.build
+    bias, (add, relu, masked) = e.load(e.pointer(t.bias.data, t.bias_offset)), epilogue_flags(e, t.epilogue)
+    row_stride = build.mul(t.entry_stride, e.int64(len(matrix[0])))
+    first = e.pointer(t.sums.data, t.sums_offset)
+    totals = [build.fadd(total, bias) for total in _transform_square(e, matrix, first, row_stride, t.entry_stride)]
+    minimum = build.select(relu, e.zero, e.constant_vector(-math.inf))
 
-    def load(i: int, j: int) -> Any:
-        entry = build.mul(t.entry_stride, e.int64(side * i + j))
-        return e.load(e.pointer(t.sums.data, build.add(t.sums_offset, entry)))
+    def pixel(table: Any, k: int) -> Any:
+        """Return a pointer to where output k goes, or its mask is."""
+        start = build.load(e.pointer(table.data, build.add(t.first, e.int64(k))))
+        return e.pointer(t.c.data, build.add(start, t.column))
 
-    def store(k: int, total: Any) -> None:
-        pixel = build.add(t.first, e.int64(k))
-        target, mask = (build.load(e.pointer(table.data, pixel)) for table in (t.targets, t.masks))
-        with build.if_then(build.icmp_signed(">=", target, e.int64(0))):
-            build.store(build.fadd(total, bias), slot)
-            target, mask = (e.pointer(t.c.data, build.add(start, t.column)) for start in (target, mask))
-            write_epilogue(e, slot, flags, target, mask)
-
-    _transform_square(e, matrix, load, store)
+    with build.if_else(build.or_(add, masked)) as (general, simple):
+        with simple:
+            for k, total in enumerate(totals):
+                below = build.fcmp_ordered("<", total, minimum)
+                e.store(build.select(below, minimum, total), pixel(t.targets, k))
+        with general:
+            slot = e.stack_slot()
+            for k, total in enumerate(totals):
+                build.store(total, slot)
+                write_epilogue(e, slot, (add, relu, masked), pixel(t.targets, k), pixel(t.masks, k))
 
 
 def _make_output_transform(matrix: Matrix) -> Callable[..., None]:
@@ -166,9 +167,11 @@ def _make_output_transform(matrix: Matrix) -> Callable[..., None]:
 
 
 # Some forms share their input transform, others their output transform.
-_input_4, _input_3_to_4, _input_5 = (make_transform(FORMS[form].input_transform) for form in (F2_3, UP_F3_2, DOWN_F4_2))
-_output_f2_3, _output_f3_2, _output_up_f3_2, _output_f4_2 = (
-    _make_output_transform(FORMS[form].output_transform) for form in (F2_3, DOWN_F3_2, UP_F3_2, DOWN_F4_2)
+_input_4, _input_6, _input_3_to_4, _input_5 = (
+    make_transform(FORMS[form].input_transform) for form in (F2_3, F4_3, UP_F3_2, DOWN_F4_2)
+)
+_output_f2_3, _output_f4_3, _output_f3_2, _output_up_f3_2, _output_f4_2 = (
+    _make_output_transform(FORMS[form].output_transform) for form in (F2_3, F4_3, DOWN_F3_2, UP_F3_2, DOWN_F4_2)
 )
 
 
@@ -177,6 +180,8 @@ def _input_transform(form, work, pixel, row_stride, pixel_stride, scratch, entry
     """Run the input transform of a form; the arguments are named in `TransformArguments`."""
     if form in (DOWN_F4_2, UP_F4_2):
         _input_5(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
+    elif form == F4_3:
+        _input_6(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
     elif form == UP_F3_2:
         _input_3_to_4(work, pixel, row_stride, pixel_stride, scratch, entry, entry_stride)
     else:
@@ -190,6 +195,8 @@ def _output_transform(  # type: ignore[no-untyped-def]
     """Run the output transform of a form; the arguments are named in `OutputArguments`."""
     if form in (DOWN_F4_2, UP_F4_2):
         _output_f4_2(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
+    elif form == F4_3:
+        _output_f4_3(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
     elif form == DOWN_F3_2:
         _output_f3_2(scratch, sums, sum_stride, weights, bias, work, targets, masks, first, column, epilogue)
     elif form == UP_F3_2:
@@ -213,8 +220,7 @@ def winograd(op, tables, weights, work, scratch, first_image, end_image):  # typ
         weights : position of the filters, a matrix of `product_depth` x `product_columns` for each entry, in `panels`.
         initial, zeros : positions in the weights of the bias, and of as many zeros as a matrix has columns.
         columns : of the result, whole vectors.
-        targets, masks : positions in `tables` of where each output of each phase of each patch goes, negative for none,
-            and of the masks.
+        targets, masks : positions in `tables` of where each output of each phase of each patch goes, and of the masks.
         epilogue : see `tile`.
         lines : position in `tables` of where in `scratch` the rows of the entries begin, then those of the sums;
             `PATCHES_PER_BLOCK` each.
