@@ -18,7 +18,7 @@ layer, forward and backward, consists of such products.
     winograd          forms:        convolutions with fewer multiplications: the mathematics
                       filters:      the transforms of the weights
                       winograd:     the kernel
-    operations        warp, sampling, pooling, normalization, losses, adam
+    operations        warp, sampling, pointwise, overlap, pooling, normalization, losses, adam
     interpreter       executor:     runs lists of instructions, on a few images in one core's cache
                       attack:       whole attacks; training: whole training steps
 

@@ -144,9 +144,7 @@ class Affine(Node):
             return max(form.halo(*pair) for pair in sizes)
         if not to_big:
             return affine.padding
-        if affine.big.unpadded:
-            return blocks.halo(affine)
-        if affine.covers:
+        if affine.big.unpadded or affine.covers:
             return 0
         extents = zip((affine.big.height, affine.big.width), affine.kernel, strict=True)
         return max(halo_for_gradient(size, kernel, affine.stride, affine.padding) for size, kernel in extents)

@@ -103,6 +103,12 @@ class Graph:
             if value.same_gradient:
                 shared = value.same_gradient
                 shared.gradient_halo = max(shared.gradient_halo, value.gradient_halo)
+        shared_values = {value.same_gradient for value in self.values if value.same_gradient}
+        for value in self.values:
+            only_affine = len(value.readers) == 1 and isinstance(value.readers[0], Affine)
+            if not self.training and value.after_relu and only_affine and value not in shared_values:
+                # an affine layer writes a gradient pixel by pixel, each after it has read the mask there
+                value.in_place, value.halo = True, max(value.halo, value.gradient_halo)
 
     def allocate(self, builder: Builder) -> None:
         """Allocate scratch memory and the buffers of all values and their gradients."""

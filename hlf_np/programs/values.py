@@ -69,6 +69,8 @@ class Value:
         Widths, in pixels, of the zeros around its two buffers, as the readers need them.
     same_gradient : Value, optional
         A value that has the same gradient, in the same buffer.
+    in_place : bool
+        Whether the gradient overwrites the value, which nothing reads afterwards but the mask of that gradient.
     gradient_parts : int
         How many readers have already added their part to the gradient.
     buffer, gradient : Layout
@@ -86,6 +88,7 @@ class Value:
     halo: int = 0
     gradient_halo: int = 0
     same_gradient: Value | None = None
+    in_place: bool = False
     gradient_parts: int = 0
     buffer: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
     gradient: Layout = field(default_factory=lambda: Layout(0, 0, 0, 0))
@@ -120,7 +123,10 @@ class Value:
     def allocate_gradient(self, builder: Builder) -> None:
         """Allocate the buffer of the gradient, unless it is that of another value, allocated before."""
         shared = self.same_gradient
-        self.gradient = shared.gradient if shared else builder.allocate(self._layout(builder, self.gradient_halo))
+        if self.in_place:
+            self.gradient = self.buffer
+        else:
+            self.gradient = shared.gradient if shared else builder.allocate(self._layout(builder, self.gradient_halo))
 
     def _layout(self, builder: Builder, halo: int) -> Layout:
         return Layout(builder.images, self.height, self.width, self.stride, halo)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hlf_np.kernels.instructions.propagation import (
+    OverlapAdd,
     Pool,
     PoolGradient,
     Product,
@@ -26,7 +27,7 @@ from hlf_np.support.arrays import Integers
 
 PROPAGATION_INSTRUCTIONS = (
     Product, Scale, ResidualAdd, Pool, PoolGradient, SigmoidFromBlocks, SigmoidGradientFromBlocks, Warp, WarpGradient,
-    Winograd,
+    Winograd, OverlapAdd,
 )  # fmt: skip
 _ALL: tuple[Any, ...] = (*PROPAGATION_INSTRUCTIONS, *PART_INSTRUCTIONS, *REDUCTIONS, WeightGradientPanel)
 KIND: dict[Any, int] = {instruction: kind for kind, instruction in enumerate(_ALL)}

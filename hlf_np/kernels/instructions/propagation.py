@@ -73,6 +73,19 @@ class PoolGradient(NamedTuple):
     masks: int
 
 
+class OverlapAdd(NamedTuple):
+    """block = initial + sum of its pieces, which lie in overlapping patches (see `programs.blocks`)."""
+
+    sources: int  # table: where the first piece of each block begins
+    blocks: int  # blocks per image
+    pieces: int  # table: where the pieces of a block begin, relative to the first
+    piece_count: int  # pieces per block
+    size: int  # elements per block
+    initial: int  # weights: initial values of a block
+    targets: int  # work: first block of the first image; the blocks of an image follow each other
+    target_stride: int  # from the blocks of one image to those of the next
+
+
 class SigmoidFromBlocks(NamedTuple):
     """Image of few channels = sigmoid of what a product has left in blocks of pixels (see `programs.blocks`)."""
 

@@ -23,20 +23,22 @@ from hlf_np.kernels.numba_internals.numba_types import (
     uint64_1d,
 )
 from hlf_np.kernels.numba_internals.parallel import ParallelLoop
+from hlf_np.kernels.operations.overlap import overlap_add
+from hlf_np.kernels.operations.pointwise import residual_add, scale
 from hlf_np.kernels.operations.pooling import pool, pool_gradient
 from hlf_np.kernels.operations.warp import MAP_SIZE, map_gradient, sample
 from hlf_np.kernels.products.product import copy, product
-from hlf_np.kernels.products.tile import ADD, LANES, MASK, RELU
+from hlf_np.kernels.products.tile import LANES
 from hlf_np.kernels.winograd.winograd import winograd
 from hlf_np.support.arrays import Array, Integers
 
 (
     PRODUCT, SCALE, RESIDUAL_ADD, POOL, POOL_GRADIENT, SIGMOID_FROM_BLOCKS, SIGMOID_GRADIENT_FROM_BLOCKS, WARP,
-    WARP_GRADIENT, WINOGRAD,
+    WARP_GRADIENT, WINOGRAD, OVERLAP_ADD,
 ) = (KIND[instruction] for instruction in PROPAGATION_INSTRUCTIONS)  # fmt: skip
 (
-    _decode_product, _decode_scale, _decode_residual_add, _, _, _decode_sigmoid, _decode_sigmoid_gradient,
-    _decode_warp, _decode_warp_gradient, _decode_winograd,
+    _decode_product, _, _, _, _, _decode_sigmoid, _decode_sigmoid_gradient, _decode_warp, _decode_warp_gradient,
+    _decode_winograd, _,
 ) = (decoder(instruction) for instruction in PROPAGATION_INSTRUCTIONS)  # fmt: skip
 
 
@@ -89,36 +91,6 @@ def _sigmoid(x, count):  # type: ignore[no-untyped-def]
         t = two * t / (one + t * t)
         t = two * t / (one + t * t)
         x[k] = np.float32(0.5) + np.float32(0.5) * t
-
-
-@inlined
-def _scale(row, tables, weights, work, first, end):  # type: ignore[no-untyped-def]
-    op = _decode_scale(row)
-    factors, offsets = weights[op.factors :], weights[op.offsets :]
-    minimum = np.float32(0) if op.epilogue & RELU else np.float32(-np.inf)
-    for pixel in range(op.pixels * first, op.pixels * end):
-        source, target = work[tables[op.sources + pixel] :], work[tables[op.targets + pixel] :]
-        if op.epilogue & ADD:
-            for c in range(op.channels):
-                target[c] += factors[c] * source[c] + offsets[c]
-        else:
-            for c in range(op.channels):
-                value = factors[c] * source[c] + offsets[c]
-                target[c] = minimum if value < minimum else value
-        if op.epilogue & MASK:
-            mask = work[tables[op.masks + pixel] :]
-            for c in range(op.channels):
-                target[c] = target[c] if mask[c] > 0 else np.float32(0)
-
-
-@inlined
-def _residual_add(row, tables, work, first, end):  # type: ignore[no-untyped-def]
-    op = _decode_residual_add(row)
-    for pixel in range(op.pixels * first, op.pixels * end):
-        body, shortcut = work[tables[op.bodies + pixel] :], work[tables[op.shortcuts + pixel] :]
-        total = work[tables[op.targets + pixel] :]
-        for c in range(op.channels):
-            total[c] = max(body[c] + shortcut[c], np.float32(0))
 
 
 @inlined
@@ -223,9 +195,9 @@ def run_instructions(rows, tables, weights, work, scratch, first, end):  # type:
         elif kind == WINOGRAD:
             winograd(_decode_winograd(row), tables, weights, work, scratch, first, end)
         elif kind == SCALE:
-            _scale(row, tables, weights, work, first, end)
+            scale(row, tables, weights, work, first, end)
         elif kind == RESIDUAL_ADD:
-            _residual_add(row, tables, work, first, end)
+            residual_add(row, tables, work, first, end)
         elif kind == POOL:
             pool(row, tables, work, first, end)
         elif kind == POOL_GRADIENT:
@@ -238,6 +210,8 @@ def run_instructions(rows, tables, weights, work, scratch, first, end):  # type:
             _warp(row, weights, work, first, end)
         elif kind == WARP_GRADIENT:
             _warp_gradient(row, tables, weights, work, first, end)
+        elif kind == OVERLAP_ADD:
+            overlap_add(row, tables, weights, work, first, end)
 
 
 INSTRUCTIONS = FunctionPointer(run_instructions, int64_2d, int64_1d, float32_1d, float32_1d, float32_1d, int64, int64)
