@@ -7,7 +7,8 @@ ARGS ?=
 WORKERS := -n auto --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 COVERED := $(BIN)/coverage run -m pytest $(WORKERS)
-KERNEL_TESTS := $(addprefix tests/test_, kernels.py parallel.py program.py sharing.py training_program.py winograd.py)
+KERNEL_TESTS := $(addprefix tests/test_, kernels.py overlap.py parallel.py program.py sharing.py threads.py \
+    training_program.py winograd.py)
 SHAPE_TESTS := $(KERNEL_TESTS) $(addprefix tests/test_, attacks.py compiler.py fuzz.py vae.py)
 # What Numba is told to compile for: processors with AVX2 but without AVX-512, and any x86-64.
 AVX2 := NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+64bit,+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+cx8,+f16c,+fma,+fsgsbase,+fxsr,$\

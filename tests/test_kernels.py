@@ -1,7 +1,5 @@
-"""The compiled kernels (float32) and the operations of the autodiff (float64) against naive NumPy; the kernels with any
-number of threads and without compilation."""
-
-import hashlib
+"""The compiled kernels (float32) and the operations of the autodiff (float64) against naive NumPy; the kernels
+also without compilation."""
 
 import numpy as np
 import oracles
@@ -257,29 +255,13 @@ def test_far_outside_everything_is_zero(far):
         assert not gradient.any()
 
 
-# --- threads and compilation ----------------------------------------------------------------------------------
+# --- without compilation ----------------------------------------------------------------------------------
 
 
 def results():
     """Return the results of the kernels for a sample of sizes."""
     arrays = [array for case in sample_cases() for array in case.all()]
     return [*arrays, *warp_gradients(*random_warp(9, (7, 6), 2, np.float32))]
-
-
-def digest():
-    """Return a digest of these results."""
-    return hashlib.sha256(b"".join(array.tobytes() for array in results())).hexdigest()
-
-
-def test_results_have_the_same_bits_at_any_number_of_threads(threads, run_python):
-    fingerprints = {}
-    for count in (1, 2):
-        threads(count)
-        fingerprints[count] = digest()
-    more_than_cores = "import numba, test_kernels; print(numba.get_num_threads(), test_kernels.digest())"
-    count, fingerprints[8] = run_python(more_than_cores, NUMBA_NUM_THREADS="8").split()
-    assert count == "8"
-    assert len(set(fingerprints.values())) == 1, fingerprints
 
 
 def test_results_without_compilation_agree(run_python, tmp_path):

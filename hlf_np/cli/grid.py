@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 2**16
 MAX_JOBS = 1024
+THREADS_PER_JOB = 4  # with more, the threads of a training step mostly wait: `bench/scaling.py`
 PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
 
 
@@ -72,8 +73,13 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
 @click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of a separately trained model.")
 @path_option("--out", "results", "Results folder.")
 @threads_option
-@option("--jobs", default=1, help="Number of models to train and attack in parallel; they share the threads.")
-def run(preset: str, data: Data, out: Path, jobs: int, **choices: Any) -> None:
+@option(
+    "--jobs",
+    type=int,
+    help="Number of models to train and attack in parallel; they share the threads."
+    f" [default: one for every {THREADS_PER_JOB} threads]",
+)
+def run(preset: str, data: Data, out: Path, jobs: int | None, **choices: Any) -> None:
     """Train and attack a grid of models, and write a report.
 
     A run can be interrupted at any time; repeat the command to resume it.
@@ -94,11 +100,12 @@ def run(preset: str, data: Data, out: Path, jobs: int, **choices: Any) -> None:
     preset_config = PRESETS[check_choice("preset", preset, Preset)]
     config = fit(preset_config, data.source, plugins=data.plugins, **_run_settings(data, choices))
     check_grid(config, data.source)
-    check_count("jobs", jobs, 1, MAX_JOBS)
+    threads = numba.get_num_threads()
+    jobs = check_count("jobs", max(1, threads // THREADS_PER_JOB) if jobs is None else jobs, 1, MAX_JOBS)
     with open_store(out, config) as store:
         expected = estimate(config, store, data.source)
         if expected.models:
-            click.echo(expected.announcement(numba.get_num_threads()))
+            click.echo(expected.announcement(threads))
         with _progress_bar(expected.seconds) as progress:
             results = run_grid(config, store, progress, jobs)
         claims = write_report(store, results)

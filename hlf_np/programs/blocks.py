@@ -63,9 +63,7 @@ def image_gradient(affine: AffineMap, builder: Builder) -> list[Any]:
     ]  # fmt: skip
 
 
-def _blocks(
-    affine: AffineMap, builder: Builder, small: Layout, bias: int | None
-) -> tuple[list[Any], Layout, Integers]:
+def _blocks(affine: AffineMap, builder: Builder, small: Layout, bias: int | None) -> tuple[list[Any], Layout, Integers]:
     """Lower the map from the small side to blocks of the image.
 
     Returns
@@ -81,7 +79,9 @@ def _blocks(
     block = affine.kernel if affine.covers else (affine.stride, affine.stride)
     counts = [-(-k // b) for k, b in zip(affine.kernel, block, strict=True)]  # pieces of a patch along each axis
     # the blocks that have pixels of the image
-    ranges = [np.arange(affine.padding // b, (n + affine.padding - 1) // b + 1) for b, n in zip(block, size, strict=True)]
+    ranges = [
+        np.arange(affine.padding // b, (n + affine.padding - 1) // b + 1) for b, n in zip(block, size, strict=True)
+    ]
     block_size = math.prod(block) * channels
     columns = padded(math.prod(counts) * block_size)
     matrix: Array = np.zeros((small.channels, *counts, *block, channels), np.int64)

@@ -32,6 +32,8 @@ from hlf_np.programs.symbolic import FIRST_INDEX, INDEX_OF_ONE, INDEX_OF_ZERO, S
 from hlf_np.programs.values import NotCompiledError, Value
 from hlf_np.support.arrays import Array, Floats, Integers
 
+IMAGES_PER_PART = 12  # one or two full tiles of rows, even where an image is a single row
+
 
 class TrainingProgram(ABC):
     """A network compiled for training, and Adam's state.
@@ -270,8 +272,8 @@ CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTra
 
 
 def _images_per_part(batch_size: int) -> int:
-    """Return an even share of a batch: a tenth of a large one, a quarter of a small one."""
-    return -(-batch_size // (10 if batch_size >= 80 else 4))
+    """Return how many images are computed together: full tiles of rows, or half of a small batch."""
+    return IMAGES_PER_PART if batch_size > IMAGES_PER_PART else -(-batch_size // 2)
 
 
 def _arrays(network: Layer) -> list[Floats]:
