@@ -191,12 +191,12 @@ def test_stride_2_upwards_is_the_transposed_convolution(count, side, channels, s
 
 def test_more_patches_than_a_block():
     """Blocks do not begin where images begin, and the last block is not full."""
-    size = (9, 17)  # 3 x 5 patches
-    assert IMAGES_PER_WORKSPACE * 15 > 2 * PATCHES_PER_BLOCK
-    assert IMAGES_PER_WORKSPACE * 15 % PATCHES_PER_BLOCK
+    size, count = (9, 17), IMAGES_PER_WORKSPACE - 1  # 3 x 5 patches in each image
+    assert count * 15 > 2 * PATCHES_PER_BLOCK
+    assert count * 15 % PATCHES_PER_BLOCK
     random = np.random.default_rng(0)
     layer = Convolution(32, 32, random, kernel=3, stride=1)
-    x = random_images(random, IMAGES_PER_WORKSPACE, size, 32)
+    x = random_images(random, count, size, 32)
     expected = oracles.convolution(x, layer.parameters["weight"].data, layer.parameters["bias"].data, 1, 1)
     found = Program(Sequential(layer), (*size, 32)).evaluate(x).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=1e-5 * abs(expected).max())

@@ -1,1 +1,1 @@
-"""The other operations on images and batches: warps (`warp`, `sampling`), single pixels, overlapping patches, pooling, batch norm, losses, Adam."""
+"""The other operations: warps (`warp`, `sampling`), pixels, overlapping patches, pooling, batch norm, losses, Adam."""
