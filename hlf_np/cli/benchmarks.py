@@ -22,7 +22,7 @@ from hlf_np.attacks import PGD
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Fonts, load_prototypes
 from hlf_np.kernels.instructions.encoding import decoded
-from hlf_np.kernels.instructions.propagation import Winograd
+from hlf_np.kernels.instructions.propagation import Product, Winograd
 from hlf_np.kernels.interpreter import executor
 from hlf_np.kernels.numba_internals.processor import SHAPE
 from hlf_np.kernels.products.peak import run_peak
@@ -105,7 +105,7 @@ def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
     work, scratch = (np.zeros(size, np.float32) for size in program.sizes)
     lanes = program.capacity
     for direction, steps in (("forward", program.forward), ("backward", program.backward)):
-        for row in steps:
+        for row in (row for row in steps if isinstance(decoded(row), (Product, Winograd))):
             count, rows, depth, columns = _matrix_products(decoded(row), lanes)
 
             def repeat(row: Integers = row) -> None:

@@ -1,8 +1,8 @@
 """A training step: forward, backward and Adam's update in two calls.
 
 Like `executor`, this runs lists of `instructions` over flat workspaces. A batch is cut into *parts* (micro-batches) of
-a few images, whose number does not depend on the threads (`programs.training.IMAGES_PER_PART`). Each
-part has a workspace of its own, which keeps all activations and gradients until the step is over.
+a few images, whose number does not depend on the threads (`programs.training.IMAGES_PER_PART`). Each part has a
+workspace of its own, which keeps all activations and gradients until the step is over.
 
 Batch norm needs sums over the whole batch, so the list of instructions is cut into *stages* there. All parts finish a
 stage; then its *reductions* add up their sums, in the order of the parts; then the next stage begins.

@@ -73,13 +73,13 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-def _transforms(points: Sequence[Fraction | int], outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Return B^T, A^T and G of F(outputs, taps), for outputs + taps - 2 points and infinity.
+def _transforms(values: Sequence[Fraction | int], outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Return B^T, A^T and G of F(outputs, taps), for points of these values, outputs + taps - 2, and infinity.
 
     Row i of G evaluates the filter at point i, divided by the product of the point's distances to the others; row i of
     B^T has the coefficients of the polynomial that is zero at all other points; and A^T has the powers of the points.
     """
-    points = [Fraction(point) for point in points]
+    points = [Fraction(value) for value in values]
     others = [[b for b in points if b != a] for a in points]
     inputs = [[*_polynomial(rest), Fraction(0)] for rest in others] + [_polynomial(points)]
     filters = [
