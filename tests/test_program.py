@@ -87,17 +87,11 @@ def test_a_large_network_has_a_smaller_workspace_and_the_same_bits(monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_normalised_gradient_steps_agree_with_the_autodiff(name, stop_early):
-    """L2 steps depend smoothly on the gradient, so codes agree to rounding.
-
-    Where a ReLU's input is itself rounding, its sign depends on the processor, and the gradient jumps: the test allows
-    that in one image.
-    """
+    """L2 steps depend smoothly on the gradient, so all codes agree to rounding."""
     model = settled(name)
     attack = PGD(steps=4, step_size=0.1, rule="sign", stop_early=stop_early)
     fast, slow = attacked(model, ImageBall(0.3, "l2"), attack)
-    differences = np.abs(fast.images - slow.images).max(axis=(1, 2, 3))
-    assert np.sort(differences)[-2] < 1e-4
-    assert differences.max() < 1e-2
+    np.testing.assert_allclose(fast.images, slow.images, atol=1e-4)
     np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(fast.iterations, slow.iterations)
 
@@ -119,12 +113,12 @@ def test_ascending_the_divergence_agrees_with_the_autodiff(name, stop_early):
 def test_other_steps_agree_except_where_the_gradient_is_rounding(name, rule, norm):
     """Signs, and Adam's first steps, are discontinuous where a gradient is nearly 0: there rounding decides.
 
-    Rounding may also change the maximum of a window or the sign of a ReLU's input; the test allows that in two images.
+    Rounding may also change the maximum of a window or the sign of a ReLU's input; the test allows that in one image.
     """
     model = settled(name)
     fast, slow = attacked(model, ImageBall(0.3 if norm == "linf" else 2, norm), PGD(3, 0.02, rule, stop_early=False))
     differing = (np.abs(fast.images - slow.images) > 1e-4).mean(axis=(1, 2, 3))
-    assert np.sort(differing)[:-2].mean() < 0.005
+    assert np.sort(differing)[:-1].mean() < 0.005
     np.testing.assert_allclose(fast.loss, slow.loss, rtol=1e-2, atol=1e-4)
 
 
