@@ -73,9 +73,7 @@ def training_speedup(batch_size: int) -> Callable[[int], float]:
 
     few, many = measure(1), measure(parts)
     per_part = (many - few) / max(1, parts - 1)
-    fixed = (
-        few - per_part
-    )  # reductions, the update and the filter transforms; taken as serial, which they are not quite
+    fixed = few - per_part  # reductions, update and filter transforms; taken as serial, which they are not quite
     return lambda threads: (fixed + parts * per_part) / (fixed + -(-parts // threads) * per_part)
 
 

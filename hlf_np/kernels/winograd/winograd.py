@@ -22,9 +22,7 @@ from hlf_np.kernels.products.product import product
 from hlf_np.kernels.products.tile import LANES, PANEL, PLAIN, epilogue_flags, reference_epilogue, write_epilogue
 from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, F4_3, FORMS, UP_F3_2, UP_F4_2, Matrix
 
-PATCHES_PER_BLOCK = (
-    24  # two or four tiles of rows for each panel of filters; with more, entries leave the nearer caches
-)
+PATCHES_PER_BLOCK = 24  # two or four tiles of rows for each panel of filters; more would leave the nearer caches
 # Elements between the entries of a block, and between its sums. If they were a power of two apart, all entries of a
 # patch would compete for the same few lines of the cache.
 CONFLICT_PADDING = LANES
