@@ -1,7 +1,6 @@
 """Disentangling adversarial robustness and generalization, from scratch in NumPy and Numba.
 
-hlf stands for *hold the label fixed*, which every adversarial example must do: it changes an image, but not what the
-image shows.
+hlf stands for the Heidelberg Laureate Forum, at which the authors of the paper summed it up on a poster in 2019.
 
 >>> import hlf_np as hlf
 >>> data = hlf.data.load_fonts(n_train=100, n_test=100)

@@ -20,7 +20,7 @@ class AdamConfig:
     Parameters
     ----------
     learning_rate : float
-        Learning rate in the first epoch.
+        Learning rate before any decay.
     betas : tuple of float
         Decay rates of the moving averages of the gradient and of its square, each at least 0 and below 1.
     epsilon : float
@@ -28,7 +28,7 @@ class AdamConfig:
     weight_decay : float
         Added to the gradient, times the weight; at least 0.
     decay : float
-        The learning rate is multiplied by this after each epoch.
+        The learning rate is multiplied by this in the course of each epoch.
 
     Raises
     ------
@@ -48,9 +48,9 @@ class AdamConfig:
         if not all(0 <= beta < 1 for beta in self.betas) or not self.weight_decay >= 0:
             raise UserError(f"Adam needs betas of at least 0 and below 1, and a weight decay of at least 0, not {self}")
 
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        return self.learning_rate * self.decay**epoch
+    def rate(self, epochs: float) -> float:
+        """Return the learning rate after the decay of a number of epochs, which need not be whole."""
+        return float(self.learning_rate * self.decay**epochs)
 
     def settings(self, step: int, learning_rate: float) -> Floats:
         """Return the coefficients of a step, counted from 1, in the order in which the kernels read them."""

@@ -8,6 +8,11 @@ adversarial training (Madry et al., 2018), by the paper's recipe, has one that r
     losses = train_step.step(batch.images, images, labels)    # update, model in training mode
 
 The attack sees frozen batch-norm statistics, takes all its steps, and keeps the code of highest loss.
+
+Two details are those of the paper's released code. If the images do not fill the last batch of an epoch, it is filled
+with the first ones of that epoch: all batches have the same size. The learning rate falls at every step::
+
+    learning_rate decay^(epoch + 1 + fraction of the epoch),   epoch = 0, 1, ...
 """
 
 import math
@@ -27,7 +32,7 @@ from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Space
-from hlf_np.support.arrays import Floats, Integers, batches
+from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_choice, check_count
 from hlf_np.support.errors import UserError
 from hlf_np.train_step import TrainStep, make_train_step
@@ -87,7 +92,7 @@ class EpochLog:
     error : float
         Fraction of misclassified images in the batches, as trained on.
     learning_rate : float
-        Learning rate of the epoch.
+        Learning rate of its first step.
     seconds : float
         Duration of the epoch.
     """
@@ -134,8 +139,8 @@ def train(
     epochs : int
         Number of passes over the data.
     batch_size : int
-        Images per update; the last batch of an epoch may be smaller. A batch of one image is an error if batch norm
-        follows a linear layer: every value would be normalised to 0.
+        Images per update. A batch of one image is an error if batch norm follows a linear layer: every value would be
+        normalised to 0.
     seed : int
         Seed of the order of the images, and of random starts and perturbations.
     config : TrainingConfig, optional
@@ -176,7 +181,8 @@ def train(
     split = split.checked(model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
-    check_batch_size(model.network, split.images, config.batch_size)
+    if config.batch_size == 1:
+        check_batch_size(model.network, split.images, config.batch_size)
     train_step = make_train_step(model, config.adam, config.loss, config.engine)
     log = []
     for epoch in range(config.epochs):
@@ -199,21 +205,23 @@ def _train_epoch(
 ) -> EpochLog:
     """Train for one epoch, counted from 0."""
     started = time.perf_counter()
-    learning_rate = config.adam.rate(epoch)
     order = generator(seed, "order", epoch).permutation(len(split))
+    steps = math.ceil(len(split) / config.batch_size)
     total_loss, errors = 0.0, 0.0
-    for step, rows in enumerate(batches(len(split), config.batch_size)):
+    for step in range(steps):
+        rows = np.arange(step * config.batch_size, (step + 1) * config.batch_size) % len(split)
         batch = split.take(order[rows])
         random = generator(seed, "training attack", epoch, step)
         if config.perturbations:
             train_step.store()  # the attacks need the current weights
         images = perturbed_batch(model, batch, config.perturbations, random)
+        learning_rate = config.adam.rate(epoch + 1 + step / steps)
         losses, predictions = train_step.step(batch.images, images, batch.labels, learning_rate)
         total_loss += float(losses.sum())
         errors += _errors(predictions, batch.labels)
     train_step.store()
-    seconds = time.perf_counter() - started
-    return EpochLog(epoch + 1, total_loss / len(split), errors / len(split), learning_rate, seconds)
+    seconds, count = time.perf_counter() - started, steps * config.batch_size
+    return EpochLog(epoch + 1, total_loss / count, errors / count, config.adam.rate(epoch + 1), seconds)
 
 
 def _errors(predictions: Integers, labels: Integers) -> float:
@@ -227,7 +235,7 @@ def _errors(predictions: Integers, labels: Integers) -> float:
 def perturbed_batch(
     model: Model, batch: Split, perturbations: Sequence[Perturbation], random: np.random.Generator
 ) -> Floats:
-    """Return the images to train on: the batch, with its last part replaced by perturbed images.
+    """Return the images to train on: the batch, with the `perturbable` images of its last part perturbed.
 
     Parameters
     ----------
@@ -257,9 +265,12 @@ def perturbed_batch(
     for share, (first, last) in zip(perturbations, pairwise(bounds), strict=True):
         if first < last:
             part = batch.take(slice(first, last))
+            rows = np.flatnonzero(share.space.perturbable(part))
             seed = int(random.integers(2**31))
-            result = share.attack.find(model, part, share.space, seed).images
-            if result.shape != images[first:last].shape or not (result.min() >= 0 and result.max() <= 1):
+            if not len(rows):
+                continue
+            result = share.attack.find(model, part.take(rows), share.space, seed).images
+            if result.shape != images[first + rows].shape or not (result.min() >= 0 and result.max() <= 1):
                 raise UserError(f"attack {share.attack.name} must return one image in [0, 1] for each, in their order")
-            images[first:last] = result
+            images[first + rows] = result
     return images

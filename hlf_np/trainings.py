@@ -23,11 +23,12 @@ class Variant(StrEnum):
     Attributes
     ----------
     HALF
-        Half of it, by the full attack; the paper's main recipe.
+        Half of it, by the full attack, or two thirds for perturbations in two spaces, so that clean images and each
+        space have the same weight; the paper's main recipe.
     FULL
         All of it, by the full attack.
     WEAK
-        Half of it, by an attack that stops at the first label change.
+        As much as `HALF`, by an attack that stops at the first label change.
     """
 
     HALF = "half"
@@ -174,7 +175,8 @@ class Training:
             if self.random:
                 attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
         used = [self._space(kind, spaces) for kind in self.spaces]
-        fraction = (1.0 if variant is Variant.FULL else 0.5) if self.fraction is None else self.fraction
+        clean = 0.0 if variant is Variant.FULL else 1 / (len(used) + 1)  # clean images have the weight of one space
+        fraction = 1 - clean if self.fraction is None else self.fraction
         return tuple(
             Perturbation(space, self.attack or with_step_size_of(space, attack), fraction / len(used)) for space in used
         )
@@ -200,7 +202,19 @@ MAIN = (
     Training("adversarial_transformations", (Transformations,), color="#8a5fbf"),
     Training("random_transformations", (Transformations,), random=True, color="#7a7a7a"),
 )
-PAPER = (*MAIN, Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"))
+# Regular training combined with each other kind, as in the paper's trade-off figures.
+COMBINED = (
+    Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"),
+    Training("regular_and_on_learned_manifold_adversarial", (ImageBall, LearnedManifold), color="#b0703c"),
+    Training("regular_and_adversarial_transformations", (ImageBall, Transformations), color="#b0508f"),
+)
+# The paper's baselines: random perturbations in place of an attack.
+RANDOM = (
+    Training("random_perturbations", (ImageBall,), random=True, color="#e0a090"),
+    Training("random_on_true_manifold", (TrueManifold,), random=True, color="#90c8a8"),
+    Training("random_on_learned_manifold", (LearnedManifold,), random=True, color="#c8dca0"),
+)
+PAPER = (*MAIN, *COMBINED)
 TRADES_BETAS = (1, 3, 6)  # from accuracy to robustness
 
 
@@ -231,7 +245,7 @@ def trades(space: type[Space], beta: float) -> Training:
     return Training(name, (space,), Trades(beta), objective=Objective.DIVERGENCE, fraction=1.0)
 
 
-TRAININGS = (*PAPER, *(trades(space, beta) for space in SPACES for beta in TRADES_BETAS))
+TRAININGS = (*PAPER, *RANDOM, *(trades(space, beta) for space in SPACES for beta in TRADES_BETAS))
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:

@@ -11,7 +11,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.engine import Engine
 from hlf_np.manifolds import VaeConfig, class_vaes, quality, train_vae
-from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
+from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
 from hlf_np.manifolds.oracle import labels_kept
 from hlf_np.spaces import EMNIST_BOX, ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.support.checks import check_images, check_labels
@@ -134,14 +134,14 @@ def test_distances_are_the_same_bits(fonts, split, kind):
         subspace_distances(*map(kind, arrays), neighbours=7), subspace_distances(*arrays, neighbours=7)
     )
     np.testing.assert_array_equal(
-        nearest_neighbours(kind(moved), kind(others), 5), nearest_neighbours(moved, others, 5)
+        NeighbourSearch(kind(others)).nearest(kind(moved), 5), NeighbourSearch(others).nearest(moved, 5)
     )
 
 
 def test_distances_of_integers_are_refused(split):
     whole = (split.images * 255).astype(np.uint8)
     with pytest.raises(UserError, match="floating-point images, not uint8"):
-        nearest_neighbours(whole, split.images, 3)
+        NeighbourSearch(split.images).nearest(whole, 3)
     with pytest.raises(UserError, match="floating-point images, not uint8"):
         subspace_distances(split.images, split.images, whole, 3)
     with pytest.raises(UserError, match="floating-point images, not uint8"):

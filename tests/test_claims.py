@@ -109,7 +109,10 @@ def moving(changes, count=12, noise=0.005):
         (moving({NORMAL: 0, TRANSFORMED: 0.02}), "supported"),
         (moving({NORMAL: 0, TRANSFORMED: 0.4}), "refuted"),  # any training may refute it
         (moving({NORMAL: 0, TRANSFORMED: -0.4}), "refuted"),
-        (moving({NORMAL: 0, ADVERSARIAL: 0.4, PAPER[-1]: 0.4}), "supported"),
+        (
+            moving({NORMAL: 0, ADVERSARIAL: 0.4, training_of("regular_and_on_true_manifold_adversarial"): 0.4}),
+            "supported",
+        ),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0.1}, noise=0.1), "undecided"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0}, count=5), "undecided"),
         (moving({ADVERSARIAL: 0}), "undecided"),

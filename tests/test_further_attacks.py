@@ -159,11 +159,14 @@ def test_fgsm_is_one_step_of_size_epsilon_along_the_steepest_direction(trained, 
 # --- Carlini and Wagner ---------------------------------------------------------------------------------------
 
 
+FAR = CarliniWagner(confidence=1.5, learning_rate=0.03, start="image")  # 120 steps lead far beyond the boundary
+
+
 @pytest.fixture(scope="module")
 def small(trained, split):
     """The result of the attack with a budget too large to matter, on correctly classified images."""
     right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels)[:60])
-    return right, carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"))
+    return right, FAR.find(trained, right, ImageBall(50, "l2"))
 
 
 def test_cw_results_are_consistent(trained, small):
@@ -183,14 +186,14 @@ def test_cw_perturbations_shrink_and_are_smaller_than_those_of_projected_ascent(
     smallest = [  # norms after a number of iterations; infinite before the first success
         np.where(found.success, norms(found.perturbations, "l2"), np.inf)
         for n in (20, 40, 80)
-        for found in [carlini_wagner(trained, right.images, right.labels, ImageBall(50, "l2"), None, CarliniWagner(n))]
+        for found in [replace(FAR, iterations=n).find(trained, right, ImageBall(50, "l2"))]
     ]
     sizes = [*smallest, norms(result.perturbations, "l2")]
     for earlier, later in pairwise(sizes):
         assert (later <= earlier).all()
     first = np.isfinite(sizes[0])
     assert first.sum() > 20
-    assert (sizes[-1][first] < sizes[0][first]).mean() > 0.2
+    assert (sizes[-1][first] < sizes[0][first]).mean() > 0.1
     ascent = pgd(trained, right.images, right.labels, ImageBall(1.5, "l2"), steps=40)
     assert ascent.success.mean() > 0.9
     smaller = sizes[-1][ascent.success] < norms(ascent.perturbations, "l2")[ascent.success]
@@ -203,9 +206,9 @@ def test_on_a_linear_model_cw_finds_the_nearest_point_across_the_boundary():
     w = np.array([3, -2, 1, 0.5, -1, 2], np.float32)
     images = random.uniform(0.3, 0.7, (30, 2, 3, 1)).astype(np.float32)
     bias = np.array([0, -(w * images[0].ravel()).sum()], np.float32)
-    model = linear_model(np.stack([0 * w, w]), bias)
+    model = linear_model(np.stack([0 * w, w]), bias + 10)  # logits far above 0, to which the attack compares them
     labels = model.predict(images)
-    settings = CarliniWagner(iterations=400, confidence=0.01, learning_rate=0.005)
+    settings = CarliniWagner(iterations=400, confidence=0.01, start="image")
     result = carlini_wagner(model, images, labels, ImageBall(5, "l2"), settings=settings)
     assert result.success.all()
     shortest = np.abs(images.reshape(30, -1) @ w + bias[1]) / np.linalg.norm(w)

@@ -255,7 +255,7 @@ def test_bad_images_are_refused(bad, message):
         lambda: models.cnn(widths=()),
         lambda: models.cnn(widths=(4, 0)),
         lambda: models.cnn(image_shape=(7, 28, 1)),
-        lambda: models.vgg(image_shape=(15, 15, 1)),
+        lambda: models.vgg(image_shape=(3, 15, 1)),
         lambda: models.resnet(widths=(4, 8), blocks=(1,)),
     ],
 )

@@ -13,7 +13,7 @@ from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
-from hlf_np.manifolds.distance import nearest_neighbours, project, subspace_distances
+from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
 from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
@@ -34,8 +34,7 @@ def test_each_image_is_encoded_and_decoded_by_the_vae_of_its_class(vaes, split):
     chart = LearnedManifold(vaes).chart(images, labels, None)
     decoded = chart.decode(Tensor(chart.start)).data
     for image, label, code, seen in zip(images, labels, chart.start, decoded, strict=True):
-        expected = np.clip(vaes[label].encode(image[None]), -2, 2)
-        np.testing.assert_allclose(code, expected[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(code, vaes[label].encode(image[None])[0], rtol=0, atol=1e-6)
         np.testing.assert_allclose(seen, vaes[label].decode(code[None])[0], rtol=0, atol=1e-6)
     rows = np.array([30, 2, 17])
     np.testing.assert_allclose(chart.take(rows).decode(Tensor(chart.start[rows])).data, decoded[rows], atol=1e-6)
@@ -44,9 +43,42 @@ def test_each_image_is_encoded_and_decoded_by_the_vae_of_its_class(vaes, split):
 def test_codes_far_out_are_clipped_into_the_box(vaes, split):
     far = class_vaes(split, 10, VaeConfig(channels=(2, 4), latent_dimensions=3, epochs=0))
     for vae in far:
-        vae.encoder.layers[-1].parameters["bias"].data[:] = 5
-    chart = LearnedManifold(far).chart(split.images[:20], split.labels[:20], None)
-    np.testing.assert_array_equal(chart.start, np.full((20, 3), 2, np.float32))
+        vae.encoder.layers[-1].parameters["bias"].data[:] = 50
+    part = split.take(slice(20))
+    for space, largest in ((LearnedManifold(far), 10), (LearnedManifold(far, lower=(0,) * 3, upper=(7,) * 3), 7)):
+        chart = space.chart(part.images, part.labels, None)
+        np.testing.assert_array_equal(chart.start, np.full((20, 3), largest, np.float32))
+    assert not LearnedManifold(far).perturbable(part).any()
+
+
+def test_the_fitted_box_holds_all_codes_of_all_classes(vaes, split):
+    space = LearnedManifold(vaes).fitted(split.images, split.labels)
+    codes = np.concatenate([vaes[y].encode(x[None]) for x, y in zip(split.images, split.labels, strict=True)])
+    np.testing.assert_allclose(space.lower, codes.min(axis=0), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(space.upper, codes.max(axis=0), rtol=0, atol=1e-6)
+    chart = space.chart(split.images, split.labels, None)
+    moved = space.project(chart, chart.start + np.float32(9))
+    assert (moved <= chart.start + np.float32(0.3)).all()
+    assert (moved <= chart.upper).all()
+    assert space.fitted(split.images[:0], split.labels[:0]) == space
+
+
+def test_images_with_a_code_beyond_2_are_not_perturbable(vaes, split):
+    spread = class_vaes(split, 10, vaes[0].config)  # an equal copy
+    codes = np.concatenate([spread[y].encode(x[None]) for x, y in zip(split.images, split.labels, strict=True)])
+    for vae in spread:  # scale the means, so that some of the codes lie outside
+        for parameter in vae.encoder.layers[-1].parameters.values():
+            parameter.data[:3] *= 1.9 / np.quantile(np.abs(codes), 0.9)
+    codes = np.concatenate([spread[y].encode(x[None]) for x, y in zip(split.images, split.labels, strict=True)])
+    found = LearnedManifold(spread).perturbable(split)
+    np.testing.assert_array_equal(found, (np.abs(codes) <= 2).all(axis=1))
+    assert 0 < found.sum() < len(split)
+
+
+@pytest.mark.parametrize("bounds", [{"lower": (0, 0)}, {"upper": (1, 2, math.nan)}])
+def test_impossible_boxes_are_refused(vaes, bounds):
+    with pytest.raises(UserError, match="one finite bound for each of the 3 latents"):
+        LearnedManifold(vaes, **bounds)
 
 
 def test_gradients_flow_through_the_decoders_to_each_code(vaes, split):
@@ -67,7 +99,7 @@ def test_gradients_flow_through_the_decoders_to_each_code(vaes, split):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_stay_on_the_manifold_within_reach_and_in_the_box(vaes, split, trained, norm):
     images, labels = split.images[:60], split.labels[:60]
-    space = LearnedManifold(vaes, epsilon=0.3, norm=norm)
+    space = LearnedManifold(vaes, epsilon=0.3, norm=norm, lower=(-1,) * 3, upper=(1.5,) * 3)
     chart = space.chart(images, labels, None)
     results = [
         pgd(trained, images, labels, space, steps=10, step_size=0.1, stop_early=False, start=start)
@@ -75,7 +107,8 @@ def test_attacks_stay_on_the_manifold_within_reach_and_in_the_box(vaes, split, t
     ]
     for result in results:
         codes = chart.start + result.perturbations
-        assert np.abs(codes).max() <= 2 + 1e-6
+        assert codes.min() >= -1 - 1e-6
+        assert codes.max() <= 1.5 + 1e-6
         order = np.inf if norm == "linf" else 2
         assert np.linalg.norm(result.perturbations, order, axis=1).max() <= 0.3 + 1e-6
         np.testing.assert_allclose(result.images, chart.decode(Tensor(codes)).data, rtol=0, atol=1e-5)
@@ -181,12 +214,11 @@ def test_more_images_than_a_batch_change_nothing(fonts, split, monkeypatch):
 
 def test_a_decoded_code_is_found_again_on_the_learned_manifold(vaes, split):
     chart = LearnedManifold(vaes).chart(split.images[:40], split.labels[:40], None)
-    goal = np.clip(chart.start + 0.2, -2, 2)
+    goal = chart.start + np.float32(0.2)
     images = chart.decode(Tensor(goal)).data
     before = np.linalg.norm((images - chart.decode(Tensor(chart.start)).data).reshape(40, -1), axis=1)
     found = project(images, chart)
     assert np.median(found.distances) < np.median(before) / 10
-    assert np.abs(found.codes).max() <= 2
 
 
 def test_a_projection_needs_one_code_for_each_image(fonts, split):
@@ -201,12 +233,27 @@ def test_nearest_neighbours_against_all_distances(monkeypatch):
     random = np.random.default_rng(0)
     images, among = random.random((23, 4, 4, 1), np.float32), random.random((80, 4, 4, 1), np.float32)
     monkeypatch.setattr(distance, "IMAGES_PER_BATCH", 10)
-    found = nearest_neighbours(images, among, 7)
+    search = NeighbourSearch(among, components=None)
+    found = search.nearest(images, 7)
     for image, indices in zip(images, found, strict=True):
         expected = np.argsort([np.linalg.norm(image - other) for other in among])[:7]
         assert set(indices) == set(expected)
     with pytest.raises(UserError, match="count must be between 1 and 80, not 81"):
-        nearest_neighbours(images, among, 81)
+        search.nearest(images, 81)
+
+
+def test_neighbours_are_searched_in_the_first_principal_components():
+    """Images vary along three directions; in 3 components, noise in all others does not matter."""
+    random = np.random.default_rng(0)
+    directions, _ = np.linalg.qr(random.standard_normal((16, 16)))
+    coordinates = random.standard_normal((80, 3))
+    among = (coordinates @ directions[:3]).astype(np.float32).reshape(80, 4, 4, 1)
+    noise = (5 * random.standard_normal((23, 13)) @ directions[3:]).astype(np.float32).reshape(23, 4, 4, 1)
+    near = random.standard_normal((23, 3))
+    images = (near @ directions[:3]).astype(np.float32).reshape(23, 4, 4, 1) + noise
+    found = NeighbourSearch(among, components=3).nearest(images, 7)
+    for image, indices in zip(near, found, strict=True):
+        assert set(indices) == set(np.argsort(np.linalg.norm(coordinates - image, axis=1))[:7])
 
 
 def lstsq_distances(images, originals, training_images, neighbours):
@@ -226,7 +273,7 @@ def test_subspace_distances_against_numpys_least_squares(split, monkeypatch):
     originals, training_images = split.images[:12], split.images[12:]
     images = np.clip(originals + 0.1 * random.standard_normal(originals.shape), 0, 1).astype(np.float32)
     monkeypatch.setattr(distance, "IMAGES_PER_BATCH", 5)
-    found = subspace_distances(images, originals, training_images, 20)
+    found = subspace_distances(images, originals, NeighbourSearch(training_images, None), 20)
     np.testing.assert_allclose(found, lstsq_distances(images, originals, training_images, 20), rtol=1e-6)
     # some of the way lies in the subspace, most does not
     assert (found < np.linalg.norm((images - originals).reshape(12, -1), axis=1)).all()
@@ -238,13 +285,13 @@ def test_neighbours_that_span_nothing_do_no_harm(split):
     originals = split.images[:12]
     doubled = np.concatenate([split.images, split.images])
     images = np.clip(originals + np.float32(0.1), 0, 1)
-    found = subspace_distances(images, originals, doubled, 20)
+    found = subspace_distances(images, originals, NeighbourSearch(doubled, None), 20)
     np.testing.assert_allclose(found, lstsq_distances(images, originals, doubled, 20), rtol=1e-6)
 
 
 def test_a_step_towards_a_neighbour_stays_in_the_subspace(split):
     originals, training_images = split.images[:5], split.images[5:]
-    towards = training_images[nearest_neighbours(originals, training_images, 1)[:, 0]]
+    towards = training_images[NeighbourSearch(training_images).nearest(originals, 1)[:, 0]]
     images = (0.9 * originals + 0.1 * towards).astype(np.float32)
     np.testing.assert_allclose(subspace_distances(images, originals, training_images, 10), 0, atol=1e-5)
 

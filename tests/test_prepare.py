@@ -42,7 +42,7 @@ def test_vaes_are_trained_on_the_first_images_whatever_the_sizes(tmp_path):
     found = {}
     for sizes in ((10,), (300, 30)):
         prepared = prepared_in(tmp_path / str(sizes), replace(TINY, sizes=sizes))
-        (manifold,) = (space for space in prepared.spaces if isinstance(space, LearnedManifold))
+        (manifold,) = (space for space in prepared.training_spaces if isinstance(space, LearnedManifold))
         found[sizes] = states(manifold.vaes)
         assert len(prepared.dataset.train) == max(sizes)
     images = source_of(TINY).split(np.arange(100))  # ten of each class
@@ -61,7 +61,7 @@ def test_the_oracle_is_trained_on_its_own_number_of_images(tmp_path, small_oracl
 def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
     prepared = prepared_in(tmp_path, replace(JUDGED, n_vae=0, trainings=(NORMAL,)))
     assert prepared.oracle is None
-    assert not any(isinstance(space, LearnedManifold) for space in prepared.spaces)
+    assert not any(isinstance(space, LearnedManifold) for space in prepared.test_spaces)
     assert not (tmp_path / "manifolds").exists()
 
 

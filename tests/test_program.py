@@ -47,6 +47,8 @@ def settled(name):
             array[...] = random.normal(0, 0.2, array.shape)
         elif parameter.endswith("running_var"):
             array[...] = random.uniform(0.5, 2, array.shape)
+        elif array.ndim == 4 and array.shape[-1] != 4:  # of ResNet and VGG: keep variances
+            array *= np.sqrt(2 / (3 * array[0].size)) / array.std()
     return model
 
 

@@ -47,6 +47,7 @@ MEASUREMENTS = {  # by the captions of their tables
     "Success rate of attacks on the true manifold, any restart": "on_true_manifold_success_worst",
     "Success rate of attacks on the learned manifold": "on_learned_manifold_success",
     "Success rate of attacks on the learned manifold, any restart": "on_learned_manifold_success_worst",
+    "Share of images whose reconstruction by the autoencoders is misclassified": "reconstruction_error",
     "Seconds per model": "seconds",
 }
 

@@ -16,20 +16,26 @@ from hlf_np.experiments.grid.prepare import prepare, source_of, spaces_of
 from hlf_np.experiments.grid.run import training_config
 from hlf_np.experiments.storage.folder import open_store, stored_config
 from hlf_np.models.architectures import DEFAULTS, Architecture, Kind
-from hlf_np.spaces import ImageBall, Norm, Transformations, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import ADVERSARIAL, PAPER, Variant, training_of
 
 MEASURED_ON_REQUEST = {
-    "--carlini-wagner": {"carlini_wagner_success", "carlini_wagner_norm"},
-    "--transfer": {"regular_transfer_success", "on_true_manifold_transfer_success"},
+    "--carlini-wagner": {
+        *("carlini_wagner_success", "carlini_wagner_norm"),
+        *("on_true_manifold_carlini_wagner_success", "on_learned_manifold_carlini_wagner_success"),
+    },
+    "--transfer": {
+        *("regular_transfer_success", "on_true_manifold_transfer_success"),
+        "on_learned_manifold_transfer_success",
+    },
 }
 
 
 @pytest.fixture
 def tiny_preset(monkeypatch):
     """The smoke preset, made tiny and without a report; so is the surrogate of transfer attacks."""
-    config = replace(TINY, trainings=(ADVERSARIAL,), sizes=(20,), n_vae=0)
+    config = replace(TINY, trainings=(ADVERSARIAL,), sizes=(20,), epochs=3, n_vae=0)
     monkeypatch.setitem(PRESETS, Preset.SMOKE, config)
     monkeypatch.setattr("hlf_np.experiments.configuration.config.SURROGATE_IMAGES", 200)
     monkeypatch.setattr("hlf_np.report.write.write_report", lambda store, results: store.write_csv(results) or [])
@@ -49,7 +55,7 @@ def tiny_preset(monkeypatch):
         ("--norm l2", {"norm": Norm.L2, "epsilon": 1.5, "latent_epsilon": 0.3}),
         ("--norm linf", {}),
         ("--variant weak", {"variant": Variant.WEAK}),
-        ("--carlini-wagner", {"carlini_wagner": CarliniWagner()}),
+        ("--carlini-wagner", {"carlini_wagner": CarliniWagner(bounded=False)}),
         ("--transfer", {"n_transfer": 200}),
     ],
 )
@@ -60,7 +66,8 @@ def test_options_change_what_they_say_and_nothing_else(tiny_preset, tmp_path, ar
     assert stored_config(tmp_path / "out") == expected
     (row,) = rows(tmp_path / "out")
     measured = {name for names in MEASURED_ON_REQUEST.values() for name in names if row[name]}
-    assert measured == MEASURED_ON_REQUEST.get(arguments, set())
+    expected_columns = MEASURED_ON_REQUEST.get(arguments, set())  # but this run has no learned manifold
+    assert measured == {name for name in expected_columns if "learned" not in name}
     stored = models.load(tmp_path / "out" / "models" / "adversarial-20-0.npz")
     assert stored.architecture == expected.architecture
 
@@ -83,7 +90,7 @@ def test_the_norm_is_that_of_regular_perturbations_and_of_those_on_manifolds():
     assert (spaces[TrueManifold].norm, spaces[TrueManifold].epsilon) == (Norm.L2, 0.3)
     assert spaces[Transformations] == Transformations(fonts.box, epsilon=0.3)  # random ones are drawn from a box
     for training in PAPER:
-        if training is not training_of("on_learned_manifold_adversarial"):
+        if LearnedManifold not in training.spaces:
             shares = training_config(config, training, tuple(spaces.values())).perturbations
             assert [share.space for share in shares] == [
                 spaces[type(share.space)] for share in shares if type(share.space) in spaces
@@ -108,7 +115,9 @@ def test_the_variant_is_that_of_every_adversarial_training(variant, fraction, st
 @pytest.fixture(scope="module")
 def config():
     counts = {"n_test": 150, "n_attacked": 120, "n_attacked_on_manifold": 100}
-    return replace(TINY, attack=PGD(3, 0.02, restarts=2), carlini_wagner=CarliniWagner(iterations=4), **counts)
+    return replace(
+        TINY, attack=PGD(3, 0.02, restarts=2), carlini_wagner=CarliniWagner(iterations=30, bounded=False), **counts
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,7 @@ def surrogate(split):
     return model
 
 
-def test_the_smallest_perturbations_are_those_of_carlini_and_wagner_within_the_papers_ball(trained, split, config):
+def test_the_small_perturbations_are_those_of_carlini_and_wagner_from_the_papers_ball(trained, split, config):
     measurements, *_ = examined(trained, split, config, [ImageBall(0.1)])
     right = np.flatnonzero(trained.predict(split.images[:120]) == split.labels[:120])
     attacked = split.take(right)
@@ -129,7 +138,7 @@ def test_the_smallest_perturbations_are_those_of_carlini_and_wagner_within_the_p
     assert measurements["carlini_wagner_success"] == pytest.approx(result.success.mean())
     assert 0 < measurements["carlini_wagner_success"] < 1  # or the above says little
     assert measurements["carlini_wagner_norm"] == pytest.approx(np.mean(sizes), rel=1e-5)
-    assert 0 < measurements["carlini_wagner_norm"] < 1.5
+    assert measurements["carlini_wagner_norm"] > 0
 
 
 def test_transferred_examples_are_those_of_the_surrogate_on_images_that_both_classify_correctly(

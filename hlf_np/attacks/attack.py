@@ -160,7 +160,7 @@ def checked_result(attack: Attack, result: AttackResult, model: Model, split: Sp
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """Successful attacks as a fraction of the images that are classified correctly without one.
+    """Successful attacks as a fraction of the images that are classified correctly before.
 
     Attributes
     ----------
@@ -183,8 +183,24 @@ class SuccessRate:
     worst: float
 
     @classmethod
-    def of(cls, result: AttackResult) -> Self:
-        """Return the rates of an attack on correctly classified images; NaN if there are none."""
-        if not len(result.success):
+    def of(cls, result: AttackResult, total: int | None = None) -> Self:
+        """Return the rates of an attack on correctly classified images.
+
+        Parameters
+        ----------
+        result : AttackResult
+            The result of the attack.
+        total : int, optional
+            The number of correctly classified images, if not all of them were attacked; the others count as
+            withstanding.
+
+        Returns
+        -------
+        SuccessRate
+            NaN if there are no such images.
+        """
+        restarts = result.restart_success  # (restarts, N)
+        total = restarts.shape[1] if total is None else total
+        if not total:
             return cls(math.nan, math.nan)
-        return cls(float(result.restart_success.mean()), float(result.restart_success.any(axis=0).mean()))
+        return cls(float(restarts.sum() / (len(restarts) * total)), float(restarts.any(axis=0).sum() / total))

@@ -22,7 +22,8 @@ from hlf_np.support.checks import check_count
 class Transfer:
     """Transfer attack: adversarial examples for one model, applied to another. An `Attack`.
 
-    A low rate means either that the attacked model is robust or merely that the two models err in different places.
+    As in the paper, an example counts only if it fools its source, too. A low rate means either that the attacked model
+    is robust or merely that the two models err in different places.
 
     Parameters
     ----------
@@ -41,15 +42,16 @@ class Transfer:
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`.
 
-        `restart_success` tells which restarts fool the model; `images` come from the first of them, or from the first
-        restart if there is none.
+        `restart_success` tells which restarts fool both models; `images` come from the first of them, or from the first
+        that fools the attacked model, or from the first.
         """
         attacked = split.checked(self.source.classes, self.source.image_shape)
         once = replace(self.attack, restarts=1)
         seeds = (int(generator(seed, "transfer", i).integers(2**31)) for i in range(self.attack.restarts))
         results = [once.find(self.source, attacked, space, restart_seed) for restart_seed in seeds]
         fooled = np.array([model.predict(result.images) != attacked.labels for result in results])  # (restarts, N)
-        restart, row = fooled.argmax(axis=0), np.arange(len(attacked))
+        both = fooled & np.array([result.success for result in results])
+        restart, row = (2 * both + fooled).argmax(axis=0), np.arange(len(attacked))
         images, perturbations, iterations = (
             np.stack([getattr(result, name) for result in results])[restart, row]
             for name in ("images", "perturbations", "iterations")
@@ -57,7 +59,7 @@ class Transfer:
         objective = self.attack.objective
         targets = objective.targets(model, attacked.images, attacked.labels)
         losses = objective.of(Tensor(model.logits(images)), targets).data
-        return AttackResult(images, perturbations, np.asarray(fooled.any(axis=0)), iterations, losses, fooled)
+        return AttackResult(images, perturbations, np.asarray(fooled.any(axis=0)), iterations, losses, both)
 
 
 def transfer(

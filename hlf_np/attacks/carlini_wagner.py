@@ -2,11 +2,14 @@
 
 It minimises, with Adam,
 
-    ||zeta||_2^2 + lambda max(f_y - max_{k != y} f_k, -kappa)
+    ||zeta||_2 + lambda max(f_y - max(0, max_{k != y} f_k), -kappa)
 
 over the perturbation zeta of the code: be small, but let another class lead by kappa. The box of the space needs no
-projection, because the code is parameterised as lower + (upper - lower) (tanh(w) + 1) / 2 with unconstrained w. The
-original attack searches for the best lambda of each image; the paper reproduced here takes lambda = 1.
+projection, because the code is parameterised as lower + (upper - lower) (tanh(w) + 1) / 2 with unconstrained w.
+
+This is the attack as the released code of the paper reproduced here has it. The original one squares the norm, searches
+for the best lambda of each image, and does not compare f_y with 0, to which that code sets the label's own logit before
+it takes the maximum.
 """
 
 import math
@@ -17,36 +20,42 @@ import numpy as np
 
 from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import Objective, margin
+from hlf_np.attacks.pgd import Start
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
-from hlf_np.operations import relu, tanh
+from hlf_np.operations import relu, reshape, tanh
 from hlf_np.optim import Adam, AdamConfig
+from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches
-from hlf_np.support.checks import check_count, check_positive
+from hlf_np.support.checks import check_choice, check_count, check_positive
 from hlf_np.support.errors import UserError
 
 # |tanh(w)| of codes on the boundary of the box; closer to 1, tanh is so flat that w could hardly move.
 MAX_INITIAL_TANH = 0.999
+TINY = 1e-12  # added to squared norms, as the norm has no gradient at 0
 
 
 @dataclass(frozen=True)
 class CarliniWagner:
-    """The attack of Carlini and Wagner, an `Attack` without randomness.
-
-    The first three defaults are the paper's.
+    """The attack of Carlini and Wagner, an `Attack`. The defaults are the paper's.
 
     Parameters
     ----------
     iterations : int
         Number of Adam steps.
     confidence : float
-        kappa, the margin by which another class should lead, in logits.
+        kappa, the margin by which another class should lead, in logits. (The text of the paper says 1.5, its code 3.)
     weight : float
-        lambda, the weight of the margin relative to the squared size.
+        lambda, the weight of the margin relative to the size.
     learning_rate : float
-        Learning rate of Adam, in units of w. With much smaller ones, 120 steps do not lead far from the boundary.
+        Learning rate of Adam, in units of w.
+    start : {"random", "image"}
+        Where the search starts: at a random perturbation within epsilon, or at the image.
+    bounded : bool
+        Whether only label changes within epsilon count as success. If not, as in the paper, epsilon merely limits the
+        random start, and perturbations may be of any size.
 
     Raises
     ------
@@ -55,17 +64,19 @@ class CarliniWagner:
     """
 
     name: ClassVar[str] = "cw"
-    random: ClassVar[bool] = False
 
     iterations: int = 120
-    confidence: float = 1.5
+    confidence: float = 3.0
     weight: float = 1.0
-    learning_rate: float = 0.05
+    learning_rate: float = 0.005
+    start: Start = Start.RANDOM
+    bounded: bool = True
 
     def __post_init__(self) -> None:
         check_count("iterations", self.iterations, minimum=0)
         for name in ("weight", "learning_rate"):
             check_positive(name, getattr(self, name))
+        object.__setattr__(self, "start", check_choice("start", self.start, Start))
         if not 0 <= self.confidence < math.inf:
             raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
 
@@ -74,10 +85,15 @@ class CarliniWagner:
         split = split.checked(model.classes, model.image_shape)
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
+        starts = chart.start
+        if self.start is Start.RANDOM:
+            perturbations = space.random_perturbations(generator(seed, "attack"), starts.shape)
+            starts = space.project(chart, starts + perturbations)
         for rows in batches(len(labels), IMAGES_PER_BATCH):
-            smallest = _minimise(model, chart.take(rows), labels[rows], space, self)
+            smallest = _minimise(model, chart.take(rows), starts[rows], labels[rows], space, self)
             best[rows], iterations[rows] = smallest.codes, smallest.iterations
-        best = space.project(chart, best)  # changes unsuccessful codes only
+        if self.bounded:
+            best = space.project(chart, best)  # changes unsuccessful codes only
         final = np.clip(chart.decoded(best), 0, 1)
         logits = model.logits(final)
         success = logits.argmax(axis=1) != labels
@@ -111,11 +127,12 @@ def carlini_wagner(
     space: Space,
     codes: Codes | None = None,
     settings: CarliniWagner | None = None,
+    seed: int = 0,
 ) -> AttackResult:
     """Search for small adversarial perturbations by the attack of Carlini and Wagner.
 
-    Only label changes within epsilon count as success, and the final codes lie within epsilon. The paper's regular
-    attack takes place in `ImageBall(1.5, "l2")`, its attacks on manifolds with `epsilon=0.3, norm="l2"`.
+    The paper's regular attack takes place in `ImageBall(1.5, "l2")`, its attacks on manifolds with `epsilon=0.3,
+    norm="l2"`, both with `CarliniWagner(bounded=False)`.
 
     Parameters
     ----------
@@ -130,7 +147,9 @@ def carlini_wagner(
     codes : Codes, optional
         Codes of the images on the true manifold, for spaces that need them.
     settings : CarliniWagner, optional
-        The settings of the attack; the paper's by default.
+        The settings of the attack; by default the paper's, but bounded by epsilon.
+    seed : int
+        Seed of the random start.
 
     Returns
     -------
@@ -151,31 +170,37 @@ def carlini_wagner(
     >>> bool((space.norm.of(result.perturbations) <= 1.5).all())
     True
     """
-    return (settings or CarliniWagner()).find(model, Split(images, labels, codes), space)
+    return (settings or CarliniWagner()).find(model, Split(images, labels, codes), space, seed)
 
 
-def _minimise(model: Model, chart: Chart, labels: Integers, space: Space, settings: CarliniWagner) -> _SmallestCodes:
-    """Attack one batch."""
+def _minimise(
+    model: Model, chart: Chart, start: Floats, labels: Integers, space: Space, settings: CarliniWagner
+) -> _SmallestCodes:
+    """Attack one batch, from the codes `start` (N, ...)."""
     smallest = _SmallestCodes(chart.start)
 
     def margins_of(codes: Tensor, iteration: int) -> Tensor:
-        """Return the margins (N,) of codes, and keep the codes that are better."""
-        margins = margin(model.forward(chart.decode(codes)), labels)
-        zeta = codes.data - chart.start
-        success = (margins.data > 0) & (space.norm.of(zeta) <= space.radius)
+        """Return max(0, max_{k != y} f_k) - f_y for codes, shape (N,), and keep the codes that are better."""
+        logits = model.forward(chart.decode(codes))
+        margins, zeta = margin(logits, labels), codes.data - chart.start
+        success = margins.data > 0
+        if settings.bounded:
+            success &= space.norm.of(zeta) <= space.radius
         smallest.update(codes.data, Norm.L2.of(zeta), margins.data, success, iteration)
-        return margins
+        label_logits = (logits * (np.arange(model.classes) == labels[:, None]).astype(np.float32)).sum(axis=1)
+        return margins + relu(-label_logits - margins)
 
-    margins_of(Tensor(chart.start), 0)  # the start itself: on the boundary of the box it has no finite w
+    margins_of(Tensor(chart.start), 0)  # the image itself: on the boundary of the box it has no finite w
     half, middle = (chart.upper - chart.lower) / 2, (chart.upper + chart.lower) / 2
-    position = (chart.start - middle) / np.maximum(half, np.finfo(np.float32).tiny)  # lower = upper is allowed
+    position = (start - middle) / np.maximum(half, np.finfo(np.float32).tiny)  # lower = upper is allowed
     w = Tensor(np.arctanh(np.clip(position, -MAX_INITIAL_TANH, MAX_INITIAL_TANH)), requires_grad=True)
     optimiser = Adam([w], AdamConfig(settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0))
     for iteration in range(settings.iterations + 1):
         codes = half * tanh(w) + middle
         margins = margins_of(codes, iteration)
         if iteration < settings.iterations:
-            ((codes - chart.start) ** 2).backward()
+            squares = reshape((codes - chart.start) ** 2, (len(labels), -1)).sum(axis=1)
+            ((squares + TINY) ** 0.5).backward()
             hinge = relu(settings.confidence - margins)  # max(-margin, -kappa) plus the constant kappa
             hinge.backward(np.full(len(labels), settings.weight, np.float32))
             optimiser.step(settings.learning_rate)

@@ -69,7 +69,9 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
 @click.option(
     "--norm", help="Norm of perturbations: linf (radius 0.3) or l2 (radius 1.5; 0.3 on manifolds). [default: linf]"
 )
-@click.option("--carlini-wagner", is_flag=True, help="Also search for the smallest regular perturbations in L2.")
+@click.option(
+    "--carlini-wagner", is_flag=True, help="Also search for small perturbations in L2, in image space and on manifolds."
+)
 @click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of a separately trained model.")
 @path_option("--out", "results", "Results folder.")
 @threads_option
@@ -134,7 +136,7 @@ def _run_settings(data: Data, options: dict[str, Any]) -> dict[str, Any]:
     if "norm" in settings:
         settings["norm"] = check_choice("norm", settings["norm"], Norm)
         settings["epsilon"], settings["latent_epsilon"] = PAPER_EPSILONS[settings["norm"]]
-    settings["carlini_wagner"] = CarliniWagner() if settings["carlini_wagner"] else None
+    settings["carlini_wagner"] = CarliniWagner(bounded=False) if settings["carlini_wagner"] else None
     settings["n_transfer"] = min(SURROGATE_IMAGES, data.source.train_size) if settings.pop("transfer") else 0
     if "trainings" in settings:
         names = [name.strip() for name in settings["trainings"].split(",")]

@@ -82,7 +82,7 @@ def train(
     default, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
     vaes = required_vaes(f"training {training}", method.needs, source, manifolds)
     split = source.dataset(n_train, 0).train
-    spaces = spaces_of(RunConfig(plugins=data.plugins), source, vaes)
+    spaces = [s.fitted(split.images, split.labels) for s in spaces_of(RunConfig(plugins=data.plugins), source, vaes)]
     model = models.Model.from_architecture(
         replace(default, classes=len(source.class_names), image_shape=source.image_shape), seed
     )
@@ -163,7 +163,8 @@ def evaluate(
         plugins=data.plugins,
     )
     test = source.dataset(0, n_test).test
-    subject = Subject(classifier, test, config, spaces_of(config, source, vaes), oracle)
+    spaces = [space.fitted(test.images, test.labels) for space in spaces_of(config, source, vaes)]
+    subject = Subject(classifier, test, config, spaces, oracle)
     shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
     values = measure(subject, shown)
     click.echo(f"{n_test} test images of {source.name}, regular attacks within radius {epsilon}:")
@@ -248,7 +249,7 @@ def attack(
     vaes = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
     ball = replace(space_type.of_run(RunContext(source, vaes)), epsilon=epsilon, norm=norm)
     test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
-    result = selected.find(classifier, test, ball, seed)
+    result = selected.find(classifier, test, ball.fitted(test.images, test.labels), seed)
     predictions = classifier.predict(result.images)
     correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:

@@ -18,13 +18,21 @@ from hlf_np.layers.parameter_free import (
     Tanh,
     Unflatten,
 )
-from hlf_np.layers.parametric import BatchNorm, Convolution, Linear, RandomSource, TransposedConvolution
+from hlf_np.layers.parametric import (
+    BatchNorm,
+    Convolution,
+    Initialization,
+    Linear,
+    RandomSource,
+    TransposedConvolution,
+)
 
 __all__ = [
     "AveragePool",
     "BatchNorm",
     "Convolution",
     "Flatten",
+    "Initialization",
     "Layer",
     "LeakyReLU",
     "Linear",

@@ -1,5 +1,8 @@
 """Layers with parameters: linear, convolution, transposed convolution, batch norm."""
 
+from __future__ import annotations
+
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
@@ -17,9 +20,27 @@ class RandomSource(Protocol):
     def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32], /) -> Floats: ...
 
 
-def _normal(random: RandomSource, shape: tuple[int, ...], fan_in: int) -> Tensor:
-    """Draw initial weights as the paper does, normal with standard deviation sqrt(2 / (3 fan_in))."""
-    return Tensor(random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / (3 * fan_in))), True)
+class Initialization(Enum):
+    """The variance of initial weights, which are normal with mean 0; each fan is a number of summands.
+
+    Attributes
+    ----------
+    PAPER
+        2 / (3 fan_in), which is what the calls in the paper's released code amount to.
+    FAN_IN, FAN_OUT
+        2 / fan_in and 2 / fan_out (He et al., 2015): through layers with ReLU, they keep the variance of the outputs,
+        and of the gradients with respect to the inputs.
+    """
+
+    PAPER = "paper"
+    FAN_IN = "fan in"
+    FAN_OUT = "fan out"
+
+    def draw(self, random: RandomSource, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
+        """Draw weights of the given shape."""
+        kind = Initialization
+        fan = {kind.PAPER: 3 * fan_in, kind.FAN_IN: fan_in, kind.FAN_OUT: fan_out}[self]
+        return Tensor(random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan)), True)
 
 
 def _zeros(size: int) -> Tensor:
@@ -37,11 +58,20 @@ class Linear(Layer):
         Number of output features.
     random : RandomSource
         Source of the initial weights.
+    initialization : Initialization
+        Their variance.
     """
 
-    def __init__(self, inputs: int, outputs: int, random: RandomSource) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        random: RandomSource,
+        initialization: Initialization = Initialization.PAPER,
+    ) -> None:
         super().__init__()
-        self.parameters = {"weight": _normal(random, (outputs, inputs), inputs), "bias": _zeros(outputs)}
+        weight = initialization.draw(random, (outputs, inputs), inputs, outputs)
+        self.parameters = {"weight": weight, "bias": _zeros(outputs)}
 
     def __repr__(self) -> str:
         outputs, inputs = self.parameters["weight"].shape
@@ -78,6 +108,8 @@ class Convolution(Layer):
         Width of the border of zeros.
     bias : bool
         Whether a bias is added.
+    initialization : Initialization
+        The variance of the initial weights.
     """
 
     def __init__(
@@ -89,11 +121,13 @@ class Convolution(Layer):
         stride: int = 2,
         padding: int = 1,
         bias: bool = True,
+        initialization: Initialization = Initialization.PAPER,
     ) -> None:
         super().__init__()
         self.stride, self.padding = check_count("stride", stride), check_count("padding", padding, minimum=0)
         shape = (out_channels, channels, check_count("kernel", kernel), kernel)
-        self.parameters = {"weight": _normal(random, shape, channels * kernel * kernel)}
+        window = kernel * kernel
+        self.parameters = {"weight": initialization.draw(random, shape, channels * window, out_channels * window)}
         if bias:
             self.parameters["bias"] = _zeros(out_channels)
 
@@ -150,7 +184,8 @@ class TransposedConvolution(Layer):
         shape = (channels, out_channels, check_count("kernel", kernel), kernel)
         # each output pixel is a sum over kernel^2 / stride^2 pixels of the input
         fan_in = max(1, channels * kernel * kernel // stride**2)
-        self.parameters = {"weight": _normal(random, shape, fan_in), "bias": _zeros(out_channels)}
+        weight = Initialization.PAPER.draw(random, shape, fan_in, fan_in)
+        self.parameters = {"weight": weight, "bias": _zeros(out_channels)}
 
     def __repr__(self) -> str:
         channels, out_channels, kernel, _ = self.parameters["weight"].shape

@@ -19,6 +19,7 @@ from hlf_np.support.checks import check_count
 from hlf_np.support.errors import UserError
 
 STEPS_PER_DECAY = 10  # steps after which the learning rate decays
+PRINCIPAL_COMPONENTS = 40  # in which neighbours are searched
 MIN_RELATIVE_EIGENVALUE = 1e-10  # eigenvalues of A^T A below this fraction of the largest are rounding errors
 
 
@@ -125,40 +126,71 @@ def _descend(images: Floats, chart: Chart, steps: int, config: AdamConfig, neare
             np.clip(codes.data, chart.lower, chart.upper, out=codes.data)
 
 
-def nearest_neighbours(images: Floats, candidates: Floats, count: int = 50) -> Integers:
-    """Find the candidates nearest to each image in L2.
+class NeighbourSearch:
+    """Search for the images nearest to others in L2, as the paper does: in their first principal components.
+
+    Most of the variance of images lies in few directions, the eigenvectors of their covariance with the largest
+    eigenvalues. Noise, such as that of regular adversarial examples, hardly changes the coordinates in these.
 
     Parameters
     ----------
-    images : ndarray of floats, shape (N, ...)
-        The images.
-    candidates : ndarray of floats, shape (M, ...)
+    images : ndarray of floats, shape (M, ...)
         The images to choose from.
-    count : int
-        Number of neighbours, up to M.
-
-    Returns
-    -------
-    ndarray of int64, shape (N, count)
-        Indices of the nearest candidates, in ascending order.
+    components : int, optional
+        Number of principal components to compare; all pixels if None.
 
     Raises
     ------
     UserError
-        If there are fewer candidates than neighbours, or images are integers.
+        If the images are integers.
     """
-    check_count("count", count, maximum=len(candidates))
-    points, others = flat_rows(_as_float32(images)), flat_rows(_as_float32(candidates))
-    squares = np.square(others).sum(axis=1)
-    indices = np.empty((len(points), count), np.int64)
-    for batch in batches(len(points), IMAGES_PER_BATCH):
-        # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, where ||a||^2 is the same for every b
-        distances = squares - 2 * (points[batch] @ others.T)
-        indices[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
-    return indices
+
+    def __init__(self, images: Floats, components: int | None = PRINCIPAL_COMPONENTS) -> None:
+        self.images = flat_rows(_as_float32(images))  # (M, D)
+        self.mean = self.images.mean(axis=0)
+        self.axes = np.eye(self.images.shape[1], dtype=np.float32)  # (D, K), in columns
+        if components is not None and components < len(self.axes):
+            centred = self.images - self.mean
+            _, eigenvectors = np.linalg.eigh(centred.T @ centred)  # in the order of ascending eigenvalues
+            self.axes = np.ascontiguousarray(eigenvectors[:, -components:])
+        self.points = self._coordinates(self.images)  # (M, K)
+
+    def _coordinates(self, images: Floats) -> Floats:
+        return np.asarray((images - self.mean) @ self.axes)
+
+    def nearest(self, images: Floats, count: int = 50) -> Integers:
+        """Find the nearest images.
+
+        Parameters
+        ----------
+        images : ndarray of floats, shape (N, ...)
+            The images whose neighbours are searched.
+        count : int
+            Number of neighbours, up to M.
+
+        Returns
+        -------
+        ndarray of int64, shape (N, count)
+            Their indices, in ascending order.
+
+        Raises
+        ------
+        UserError
+            If there are fewer images than neighbours, or images are integers.
+        """
+        check_count("count", count, maximum=len(self.points))
+        points, squares = self._coordinates(flat_rows(_as_float32(images))), np.square(self.points).sum(axis=1)
+        indices = np.empty((len(points), count), np.int64)
+        for batch in batches(len(points), IMAGES_PER_BATCH):
+            # ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2, where ||a||^2 is the same for every b
+            distances = squares - 2 * (points[batch] @ self.points.T)
+            indices[batch] = np.sort(np.argpartition(distances, count - 1, axis=1)[:, :count], axis=1)
+        return indices
 
 
-def subspace_distances(images: Floats, originals: Floats, training_images: Floats, neighbours: int = 50) -> Floats:
+def subspace_distances(
+    images: Floats, originals: Floats, training_images: NeighbourSearch | Floats, neighbours: int = 50
+) -> Floats:
     """Compute the L2 distances from images x~ to the subspaces that their nearest training images span around x.
 
     With the differences of the neighbours from the original image x as the columns of A, and d = x~ - x, the distance
@@ -175,8 +207,8 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
         The images x~.
     originals : ndarray of floats, shape (N, H, W, C)
         The original image x of each.
-    training_images : ndarray of floats, shape (M, H, W, C)
-        The images to choose neighbours from.
+    training_images : NeighbourSearch, or ndarray of floats, shape (M, H, W, C)
+        The images to choose neighbours from; from an array, they are chosen in 40 principal components.
     neighbours : int
         Number of neighbours, up to M.
 
@@ -202,13 +234,14 @@ def subspace_distances(images: Floats, originals: Floats, training_images: Float
     """
     if images.shape != originals.shape:
         raise UserError(f"{images.shape} images and {originals.shape} originals: pass one original for each image")
-    images, originals, training_images = map(_as_float32, (images, originals, training_images))
-    indices = nearest_neighbours(images, training_images, neighbours)
-    centres, candidates = flat_rows(originals).astype(np.float64), flat_rows(training_images)
+    images, originals = map(_as_float32, (images, originals))
+    search = training_images if isinstance(training_images, NeighbourSearch) else NeighbourSearch(training_images)
+    indices = search.nearest(images, neighbours)
+    centres = flat_rows(originals).astype(np.float64)
     displacements = flat_rows(images) - centres  # d: (N, D)
     distances = np.empty(len(images))
     for batch in batches(len(images), IMAGES_PER_BATCH):
-        transposed = candidates[indices[batch]] - centres[batch, None]  # A^T: (n, neighbours, D)
+        transposed = search.images[indices[batch]] - centres[batch, None]  # A^T: (n, neighbours, D)
         d = displacements[batch, :, None]  # (n, D, 1)
         gram = transposed @ transposed.transpose(0, 2, 1)  # A^T A: (n, neighbours, neighbours)
         coefficients = np.linalg.pinv(gram, rcond=MIN_RELATIVE_EIGENVALUE, hermitian=True) @ (transposed @ d)

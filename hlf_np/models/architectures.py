@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 from hlf_np import layers as nn
@@ -32,13 +33,13 @@ class Architecture:
     kind : Kind
         The kind of network.
     widths : tuple of int
-        Channels of the convolutions of a CNN or of the stages of a ResNet or VGG; units of the hidden layers of an MLP.
+        Channels of the convolutions of a CNN or VGG or of the stages of a ResNet; units of the hidden layers of an MLP.
     classes : int
         Number of classes.
     image_shape : tuple of int
         (H, W, C).
     hidden_units : int
-        Outputs of the first linear layer of a CNN.
+        Outputs of the first linear layer of a CNN, and of the first two of a VGG.
     blocks : tuple of int
         Number of residual blocks of each stage of a ResNet.
 
@@ -90,15 +91,15 @@ class Architecture:
     @property
     def min_image_side(self) -> int:
         """Side of the smallest image, in pixels, that still has a pixel after all layers that halve it."""
-        halvings = len(self.widths) - 1 if self.kind is Kind.RESNET else len(self.widths)
-        return int(2**halvings)
+        halvings = {Kind.RESNET: len(self.widths) - 1, Kind.VGG: sum(a != b for a, b in pairwise(self.widths))}
+        return int(2 ** halvings.get(self.kind, len(self.widths)))
 
 
 DEFAULTS = {
     Kind.CNN: Architecture(Kind.CNN, (16, 32, 64)),
     Kind.MLP: Architecture(Kind.MLP, (128, 128, 128, 128)),
     Kind.RESNET: Architecture(Kind.RESNET, (64, 128, 256), blocks=(2, 2, 2)),
-    Kind.VGG: Architecture(Kind.VGG, (64, 128, 256, 256)),
+    Kind.VGG: Architecture(Kind.VGG, (64, 128, 128, 256, 256), hidden_units=1024),
 }
 
 
@@ -136,14 +137,14 @@ def _mlp(architecture: Architecture, random: nn.RandomSource) -> list[nn.Layer]:
     inputs = math.prod(architecture.image_shape)
     layers: list[nn.Layer] = [nn.Flatten()]
     for units in architecture.widths:
-        layers += [nn.Linear(inputs, units, random), nn.BatchNorm(units), nn.ReLU()]
+        layers += [nn.Linear(inputs, units, random), nn.ReLU(), nn.BatchNorm(units)]  # the released code's order
         inputs = units
     return [*layers, nn.Linear(inputs, architecture.classes, random)]
 
 
 def _convolution_and_norm(channels: int, out_channels: int, random: nn.RandomSource, stride: int = 1) -> list[nn.Layer]:
     """Return a 3x3 convolution and its batch norm."""
-    convolution = nn.Convolution(channels, out_channels, random, kernel=3, stride=stride, padding=1, bias=False)
+    convolution = nn.Convolution(channels, out_channels, random, 3, stride, 1, False, nn.Initialization.FAN_OUT)
     return [convolution, nn.BatchNorm(out_channels)]
 
 
@@ -159,7 +160,7 @@ def _resnet(architecture: Architecture, random: nn.RandomSource) -> list[nn.Laye
             shortcut = None
             if stride > 1 or channels != out_channels:
                 projection = nn.Convolution(
-                    channels, out_channels, random, kernel=1, stride=stride, padding=0, bias=False
+                    channels, out_channels, random, 1, stride, 0, False, nn.Initialization.FAN_OUT
                 )
                 shortcut = nn.Sequential(projection, nn.BatchNorm(out_channels))
             layers.append(nn.Residual(body, shortcut))
@@ -172,8 +173,15 @@ def _resnet(architecture: Architecture, random: nn.RandomSource) -> list[nn.Laye
 def _vgg(architecture: Architecture, random: nn.RandomSource) -> list[nn.Layer]:
     height, width, channels = architecture.image_shape
     layers: list[nn.Layer] = []
-    for out_channels in architecture.widths:  # 28 -> 14 -> 7 -> 3 -> 1
-        layers += [*_convolution_and_norm(channels, out_channels, random), nn.ReLU()]
-        layers += [*_convolution_and_norm(out_channels, out_channels, random), nn.ReLU(), nn.MaxPool(2)]
-        height, width, channels = height // 2, width // 2, out_channels
-    return [*layers, nn.Flatten(), nn.Linear(height * width * channels, architecture.classes, random)]
+    for index, out_channels in enumerate(architecture.widths):
+        if index and out_channels != channels:  # 28 -> 14 -> 7
+            layers.append(nn.MaxPool(2))
+            height, width = height // 2, width // 2
+        convolution = nn.Convolution(channels, out_channels, random, 3, 1, 1, initialization=nn.Initialization.FAN_OUT)
+        layers += [convolution, nn.BatchNorm(out_channels), nn.ReLU()]
+        channels = out_channels
+    sizes = [height * width * channels, architecture.hidden_units, architecture.hidden_units, architecture.classes]
+    layers.append(nn.Flatten())
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, random, nn.Initialization.FAN_IN), nn.ReLU()]
+    return layers[:-1]  # no ReLU after the logits

@@ -271,7 +271,7 @@ def cnn(
 def mlp(
     classes: int = 10, seed: int = 0, widths: Sizes = (128, 128, 128, 128), image_shape: ImageShape = (28, 28, 1)
 ) -> Model:
-    """Create a multilayer perceptron: hidden layers with batch norm and ReLU, and a linear layer.
+    """Create a multilayer perceptron: hidden layers with ReLU and then batch norm, and a linear layer.
 
     Parameters
     ----------
@@ -325,9 +325,15 @@ def resnet(
 
 
 def vgg(
-    classes: int = 10, seed: int = 0, widths: Sizes = (64, 128, 256, 256), image_shape: ImageShape = (28, 28, 1)
+    classes: int = 10,
+    seed: int = 0,
+    widths: Sizes = (64, 128, 128, 256, 256),
+    hidden_units: int = 1024,
+    image_shape: ImageShape = (28, 28, 1),
 ) -> Model:
-    """Create a VGG network: stages of two 3x3 convolutions with batch norm and ReLU and a max pooling; a linear layer.
+    """Create a VGG network, by default the paper's.
+
+    3x3 convolutions with batch norm and ReLU, max pooling wherever the number of channels changes, three linear layers.
 
     Parameters
     ----------
@@ -336,7 +342,9 @@ def vgg(
     seed : int
         Seed of the initial weights.
     widths : tuple of int
-        Channels of each stage.
+        Channels of each convolution.
+    hidden_units : int
+        Outputs of the first two linear layers.
     image_shape : tuple of int
         (H, W, C).
 
@@ -345,4 +353,4 @@ def vgg(
     Model
         The model.
     """
-    return Model.from_architecture(Architecture(Kind.VGG, widths, classes, image_shape), seed)
+    return Model.from_architecture(Architecture(Kind.VGG, widths, classes, image_shape, hidden_units), seed)

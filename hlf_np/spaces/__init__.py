@@ -4,8 +4,8 @@
 
 What happens to one image x with label y in an attack on the learned manifold, and where to read it:
 
-1. **Encode.** `LearnedManifold.chart` runs x through the encoder of class y. The mean z of q(z | x), clipped to
-   [-2, 2]^L, is the image's code. The result is a `Chart` with `start` = z and the box as `lower` and `upper`.
+1. **Encode.** `LearnedManifold.chart` runs x through the encoder of class y. The mean z of q(z | x) is the
+   image's code. The result is a `Chart` with `start` = z and the box of all codes as `lower` and `upper`.
 2. **Start.** `PGD.find` adds a random perturbation: code = project(z + zeta).
 3. **Decode.** `Chart.decode` runs the code through the decoder of class y: an image again.
 4. **Classify.** The model maps that image to logits and a loss. The best code so far is kept, the one of highest loss;

@@ -7,17 +7,18 @@ approximation of the true one.
 
 An on-learned-manifold adversarial example (section 3.2 of the paper) is a misclassified image
 
-    dec(z + zeta),   ||zeta|| <= epsilon,   z + zeta in [-2, 2]^L,
+    dec(z + zeta),   ||zeta|| <= epsilon,   lower <= z + zeta <= upper,
 
-where z is the mean of the encoder's Gaussian, clipped to the box. The codes of training images follow N(0, I)
-approximately, so 95 % of their entries lie within [-2, 2]: the decoder was trained inside the box and may decode codes
-outside to anything. As in the paper, epsilon is 0.3 in L_inf: a fraction of a standard deviation in each of the 10
-entries.
+where z is the mean of the encoder's Gaussian and the box holds the codes of all images, see `LearnedManifold.fitted`.
+As in the paper, epsilon is 0.3 in L_inf: a fraction of a standard deviation in each of the 10 entries.
 
-Two differences from the true manifold matter when results are interpreted:
+Three differences from the true manifold matter when results are interpreted:
 
-- The attack starts not at the image but at its reconstruction dec(z). A bad reconstruction makes a bad example. Some
-  attacks succeed before the first step because the reconstruction is misclassified. `manifolds.quality` measures this.
+- The attack starts not at the image but at its reconstruction dec(z). Success rates are therefore fractions of the
+  images whose *reconstruction* is classified correctly; otherwise bad reconstructions would count as successes.
+- The codes of training images follow N(0, I) approximately, so 95 % of their entries lie within [-2, 2]: outside, the
+  decoder has seen little. As in the paper, images whose code leaves [-2, 2]^L are not `perturbable`: they are not
+  perturbed in training and count as withstanding an attack in evaluation.
 - Nothing guarantees that dec(z + zeta) still shows the class. A VAE of one class has never seen another letter, so it
   mostly does; `manifolds.oracle` measures how often. If the true label of an adversarial example has changed, the
   classifier has made no mistake.
@@ -31,25 +32,26 @@ manifold say little.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Codes
+from hlf_np.data.dataset import Codes, Split
 from hlf_np.layers import Layer, Sequential
 from hlf_np.models import Model
 from hlf_np.models.vae import Vae
 from hlf_np.operations import concatenate, take
 from hlf_np.programs.compiler import Compiler
 from hlf_np.spaces.space import Chart, Compiled, Need, Norm, RunContext, Space
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images, check_labels
 from hlf_np.support.errors import UserError
 
-MAX_CODE_ENTRY = 2.0  # codes lie in [-2, 2]^L
+MAX_PERTURBABLE_ENTRY = 2.0  # only images with codes in [-2, 2]^L are perturbed
+MAX_CODE_ENTRY = 10.0  # of any code; for N(0, I), ten standard deviations
 IDENTITY_NETWORK = Sequential()
 
 
@@ -97,12 +99,15 @@ class LearnedChart(Chart):
 
 @dataclass(frozen=True)
 class LearnedManifold(Space):
-    """Perturbations of the latent codes of class-specific VAEs: ||zeta|| <= epsilon, z + zeta in [-2, 2]^L.
+    """Perturbations of the latent codes of class-specific VAEs: ||zeta|| <= epsilon, z + zeta in a box.
 
     Parameters
     ----------
     vaes : sequence of Vae
         One per class, in the order of the labels; all with the same sizes.
+    lower, upper : tuple of float, optional
+        The box of codes, one bound for each of the L entries; [-10, 10]^L if not given. Codes outside are clipped to
+        it.
     epsilon : float
         Largest norm of zeta. The paper uses 0.3 for L_inf and for L2.
     norm : {"linf", "l2"}
@@ -111,7 +116,7 @@ class LearnedManifold(Space):
     Raises
     ------
     UserError
-        If there are no VAEs or their sizes differ.
+        If there are no VAEs, their sizes differ, or the bounds are not L numbers each.
 
     Examples
     --------
@@ -125,9 +130,12 @@ class LearnedManifold(Space):
     attacks: ClassVar[str] = "attacks on the learned manifold"
     option: ClassVar[str] = "learned-manifold"
     needs: ClassVar[Need | None] = Need.LEARNED_MANIFOLD
+    starts_at_image: ClassVar[bool] = False
 
     vaes: Sequence[Vae]
     _: KW_ONLY
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
     epsilon: float = 0.3
     norm: Norm = Norm.LINF
 
@@ -139,6 +147,11 @@ class LearnedManifold(Space):
                 "a learned manifold needs one VAE for each class, all with the same latent_dimensions, channels and"
                 " image_shape"
             )
+        for name, sign in (("lower", -1), ("upper", 1)):
+            bounds = getattr(self, name) or (sign * MAX_CODE_ENTRY,) * self.code_shape[0]
+            if len(bounds) != self.code_shape[0] or not np.isfinite(bounds).all():
+                raise UserError(f"{name} must have one finite bound for each of the {self.code_shape[0]} latents")
+            object.__setattr__(self, name, tuple(bounds))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -195,9 +208,47 @@ class LearnedManifold(Space):
         UserError
             If images or labels are invalid, or there is no VAE for a label.
         """
+        lower, upper = np.array(self.lower, np.float32), np.array(self.upper, np.float32)
+        start = np.clip(self.encode(images, labels), lower, upper)
+        return LearnedChart(start, lower, upper, self, check_labels(labels, len(self.vaes), len(images)))
+
+    def encode(self, images: Floats, labels: Integers) -> Floats:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : ndarray of floats, shape (N, H, W, C)
+            Images in [0, 1].
+        labels : ndarray of integers, shape (N,)
+            Their classes, which choose the VAEs.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, L)
+            The means of q(z | x).
+
+        Raises
+        ------
+        UserError
+            If images or labels are invalid, or there is no VAE for a label.
+        """
         images = check_images(images, self.image_shape)
         labels = check_labels(labels, len(self.vaes), len(images))
         # an encoder's output is (N, 2 L): means, then log variances
-        means = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)[:, : self.code_shape[0]]
-        bound = np.array([MAX_CODE_ENTRY], np.float32)
-        return LearnedChart(np.clip(means, -bound, bound), -bound, bound, self, labels)
+        outputs = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)
+        return outputs[:, : self.code_shape[0]]
+
+    def fitted(self, images: Floats, labels: Integers) -> Self:
+        """Return the space with the smallest box that holds the codes of all these images, whatever their class.
+
+        As in the paper, a run uses the box of training images to train and that of test images to evaluate.
+        """
+        codes = np.clip(self.encode(images, labels), -MAX_CODE_ENTRY, MAX_CODE_ENTRY)
+        if not len(codes):
+            return self
+        return replace(self, lower=tuple(codes.min(axis=0).tolist()), upper=tuple(codes.max(axis=0).tolist()))
+
+    def perturbable(self, split: Split) -> Booleans:
+        """Return which images have codes in [-2, 2]^L."""
+        codes = self.encode(split.images, split.labels)
+        return np.asarray((np.abs(codes) <= MAX_PERTURBABLE_ENTRY).all(axis=1))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Codes
+from hlf_np.data.dataset import Codes, Split
 from hlf_np.programs.evaluation import Program
-from hlf_np.support.arrays import Floats, Integers, flat_rows
+from hlf_np.support.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.support.checks import check_choice, check_positive
 from hlf_np.support.errors import UserError
 
@@ -220,6 +220,9 @@ class Space(ABC):
         Whether runs measure attacks in this space; otherwise they only train in it.
     step_size : float
         Step size of a run's gradient attacks in this space, in units of the code; 0 for the run's own.
+    starts_at_image : bool
+        Whether the code of an image decodes to the image itself. If not, as for a reconstruction, success rates are
+        fractions of the images whose start, rather than the image, is classified correctly.
 
     Raises
     ------
@@ -233,6 +236,7 @@ class Space(ABC):
     needs: ClassVar[Need | None] = None
     measured: ClassVar[bool] = True
     step_size: ClassVar[float] = 0.0
+    starts_at_image: ClassVar[bool] = True
 
     epsilon: float
     norm: Norm = Norm.LINF
@@ -272,6 +276,30 @@ class Space(ABC):
     def of_run(cls, run: RunContext) -> Space:
         """Return the space in which a run attacks and trains; called only if the run has what the space `needs`."""
         return cls(run.epsilon, run.norm)
+
+    def fitted(self, images: Floats, labels: Integers) -> Self:
+        """Return the space with everything that depends on a whole set of images, such as the box of their codes.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (N, H, W, C)
+            All images to train on, or all test images.
+        labels : ndarray of int64, shape (N,)
+            Their classes.
+
+        Returns
+        -------
+        Space
+            By default, the space itself.
+        """
+        return self
+
+    def perturbable(self, split: Split) -> Booleans:
+        """Return which images of a split can be perturbed, shape (N,): by default all.
+
+        The others are trained on as they are, and count as withstanding the attack.
+        """
+        return np.ones(len(split), bool)
 
     @property
     def radius(self) -> float:

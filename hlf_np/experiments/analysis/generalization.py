@@ -157,7 +157,7 @@ def _change(fit: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attacks_regularly(training: Training) -> bool:
-    return ImageBall in training.spaces
+    return ImageBall in training.spaces and not training.random
 
 
 def _lacking_verdict(training: str, fit: dict[str, Any]) -> str:

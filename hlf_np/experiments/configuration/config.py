@@ -34,6 +34,8 @@ class Preset(StrEnum):
 
 
 SURROGATE_IMAGES = 10_000  # training images of the paper's surrogate
+# 2: learning rates fall within epochs, batches are full, success on the learned manifold counts from reconstructions
+PROTOCOL = 2
 MAX_SEEDS = 10_000  # so that the cells of a grid can be listed
 
 
@@ -94,8 +96,8 @@ class RunConfig:
     n_projected : int
         Maximum number of images of each kind whose distance to the manifold is measured.
     n_neighbours : int
-        Without a true manifold: the number of images among which nearest neighbours are searched to approximate it.
-        They are the first training images, whatever the sizes in the grid.
+        Number of images among which nearest neighbours are searched to approximate the manifold; 0 for none. They are
+        the first training images, whatever the sizes in the grid.
     attack_seed : int
         Seed of the attacks that measure success rates.
     vae : VaeConfig
@@ -107,9 +109,11 @@ class RunConfig:
     n_oracle : int
         Images on which the oracle is trained; 0 for none. Ignored without a learned manifold.
     carlini_wagner : CarliniWagner, optional
-        The attack that searches for the smallest perturbations of images in L2; None to leave it out.
+        The attack that searches for small perturbations in L2, of images and on manifolds; None to leave it out.
     n_transfer : int
         Images on which the surrogate is trained, the source model of transfer attacks; 0 for none.
+    protocol : int
+        Version of the rules of training and measurement, so that results by different rules are never mixed.
 
     Raises
     ------
@@ -152,6 +156,7 @@ class RunConfig:
     n_oracle: int = 100_000
     carlini_wagner: CarliniWagner | None = None
     n_transfer: int = 0
+    protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
         if not self.trainings or len(set(self.trainings)) < len(self.trainings):
@@ -217,7 +222,7 @@ class RunConfig:
         PluginError
             If a plugin is missing or differs.
         """
-        older = {"true_manifold": not values.get("path")}
+        older = {"true_manifold": not values.get("path"), "protocol": 1}
         digests = values.get("plugins", {})
         by_name = {plugin.name: plugin for plugin in plugins}
         for name, digest in digests.items():
@@ -246,6 +251,7 @@ _SMOKE_ATTACK = PGD(steps=5)
 
 PRESETS = {
     Preset.SMOKE: RunConfig(
+        trainings=MAIN,
         sizes=(100, 200),
         epochs=5,
         training_attack=replace(_SMOKE_ATTACK, stop_early=False),

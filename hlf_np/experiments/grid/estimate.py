@@ -15,6 +15,7 @@ from hlf_np.experiments.measurements import MEASUREMENTS, Subject, measure
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
+from hlf_np.manifolds.distance import NeighbourSearch
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
@@ -162,7 +163,7 @@ def _try_plugin_measurements(config: RunConfig, model: Model, few: Split, spaces
     count = len(few)
     small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0)
     oracle, surrogate = (model if needed else None for needed in (config.n_vae and config.n_oracle, config.n_transfer))
-    subject = Subject(model, few, small, spaces, oracle, few.images, surrogate)
+    subject = Subject(model, few, small, spaces, oracle, NeighbourSearch(few.images), surrogate)
     measure(subject, [m for m in config.measurements if m not in MEASUREMENTS])
 
 

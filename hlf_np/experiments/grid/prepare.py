@@ -3,8 +3,7 @@
 The VAEs of the learned manifold, the oracle and the surrogate are trained once per results folder and stored in it one
 by one, so that an interrupted run resumes at the VAE it had reached. They are trained on the first images of the whole
 training set, whatever the number of images in a cell: as in the paper, they represent what is known about the data, not
-what a classifier has seen of it. The same holds for the images among which nearest neighbours are searched where the
-true manifold is not known.
+what a classifier has seen of it. The same holds for the images among which nearest neighbours are searched.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from hlf_np.experiments.configuration.config import RunConfig, needs_met
 from hlf_np.experiments.grid.jobs import Progress
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeConfig, VaeLog, class_vaes
+from hlf_np.manifolds.distance import NeighbourSearch
 from hlf_np.manifolds.oracle import ClassifierConfig, OracleConfig, train_once, train_oracle
 from hlf_np.models import Model
 from hlf_np.models.architectures import Architecture
 from hlf_np.random import generator
 from hlf_np.spaces import Need, RunContext, Space
-from hlf_np.support.arrays import Floats
 from hlf_np.support.errors import UserError
 from hlf_np.training import EpochLog, TrainingConfig
 from hlf_np.trainings import NORMAL, Training
@@ -40,20 +39,21 @@ class Prepared:
     ----------
     dataset : Dataset
         The training images of the largest cell, and the test images.
-    spaces : tuple of Space
-        The spaces in which models are trained and attacked.
+    training_spaces, test_spaces : tuple of Space
+        The spaces in which models are trained and attacked, fitted to training and to test images.
     oracle : Model, optional
         The judge of labels.
-    neighbours : ndarray of float32, shape (M, H, W, C), optional
-        Images that approximate the manifold; None if the true manifold is known.
+    neighbours : NeighbourSearch, optional
+        Images that approximate the manifold.
     surrogate : Model, optional
         The source model of transfer attacks.
     """
 
     dataset: Dataset
-    spaces: tuple[Space, ...]
+    training_spaces: tuple[Space, ...]
+    test_spaces: tuple[Space, ...]
     oracle: Model | None = None
-    neighbours: Floats | None = None
+    neighbours: NeighbourSearch | None = None
     surrogate: Model | None = None
 
 
@@ -189,20 +189,23 @@ def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
     """
     source = source_of(config)
     vaes: tuple[Vae, ...] = ()
-    oracle = surrogate = None
+    oracle = surrogate = vae_images = None
     if config.n_vae:
 
         def vae_epoch_done(entry: VaeLog) -> None:
             progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
 
         progress("VAEs: training", "", 0)
-        split = source.of_each_class(config.n_vae)
-        vaes = class_vaes(split, len(config.classes), config.vae, folder=store.manifolds, progress=vae_epoch_done)
+        vae_images = source.of_each_class(config.n_vae)
+        folder = store.manifolds
+        vaes = class_vaes(vae_images, len(config.classes), config.vae, folder=folder, progress=vae_epoch_done)
     if config.n_vae and config.n_oracle:
         settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
         epoch_done = _epoch_progress("oracle", settings.training, progress)
         oracle = train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
-    neighbours = None if source.manifold else source.dataset(config.n_neighbours, 0).train.images
+    neighbours = None
+    if config.n_neighbours and config.n_projected:
+        neighbours = NeighbourSearch(source.dataset(config.n_neighbours, 0).train.images)
     if config.n_transfer:  # a normally trained model like those of the grid, with a seed that none of them has
         surrogate_config = ClassifierConfig(config.architecture, training_config(config, NORMAL, ()))
         seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train
@@ -211,7 +214,16 @@ def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
     dataset = source.dataset(max(config.sizes), config.n_test)
     for images in (dataset.train.images, dataset.test.images):
         images.flags.writeable = False  # plugins must not change them
-    return Prepared(dataset, spaces_of(config, source, vaes), oracle, neighbours, surrogate)
+    spaces, test = spaces_of(config, source, vaes), dataset.test
+    codes_of = vae_images or dataset.train  # the images whose codes define the boxes of training
+    return Prepared(
+        dataset,
+        tuple(space.fitted(codes_of.images, codes_of.labels) for space in spaces),
+        tuple(space.fitted(test.images, test.labels) for space in spaces),
+        oracle,
+        neighbours,
+        surrogate,
+    )
 
 
 def _epoch_progress(task: str, training: TrainingConfig, progress: Progress) -> Callable[[EpochLog], None]:

@@ -146,14 +146,14 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
 
     report(0, "training")
     split = prepared.dataset.train.take(slice(0, cell.n_train))
-    settings = training_config(config, cell.training, prepared.spaces)
+    settings = training_config(config, cell.training, prepared.training_spaces)
     try:
         log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
     except DivergedError as failure:
         report(1, "failed")
         return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
     report(TRAINING_TIME_FRACTION, "attack")
-    shared = (prepared.spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
+    shared = (prepared.test_spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
     subject, trained = Subject(model, prepared.dataset.test, config, *shared, log), model.state_dict()
     measurements = measure(subject, config.measurements)
     model.load_state_dict(trained)  # in case a measurement has changed it

@@ -8,7 +8,12 @@ import math
 import numpy as np
 
 from hlf_np.attacks import Attack, SuccessRate, Transfer, checked_result
-from hlf_np.experiments.measurements.distances import DISTANCE_REFERENCES, DistanceReference, mean_or_nan
+from hlf_np.experiments.measurements.distances import (
+    DISTANCE_REFERENCES,
+    SUBSPACE_REFERENCE,
+    DistanceReference,
+    mean_or_nan,
+)
 from hlf_np.experiments.measurements.measurement import Display, Measurement
 from hlf_np.experiments.measurements.subject import Subject
 from hlf_np.manifolds.oracle import labels_kept
@@ -64,35 +69,52 @@ def _labels_kept(subject: Subject) -> float:
     return labels_kept(subject.oracle, subject.attack(LearnedManifold).images, subject.attacked(LearnedManifold).labels)
 
 
-def _carlini_wagner_success(subject: Subject) -> float:
-    result = subject.carlini_wagner_result
-    return SuccessRate.of(result).average if result else math.nan
+def _reconstruction_error(subject: Subject) -> float:
+    """Return the share of the images attacked on the learned manifold whose reconstruction is misclassified."""
+    return float(1 - subject.start(LearnedManifold).correct.mean())
+
+
+def _carlini_wagner_success(kind: type[Space]) -> Measurement:
+    """Return the success rate of Carlini and Wagner's attack in a space."""
+
+    def compute(subject: Subject) -> float:
+        result = subject.carlini_wagner(kind)
+        return subject.rate(kind, result).average if result else math.nan
+
+    column = f"{'' if kind is ImageBall else f'{kind.name}_'}carlini_wagner_success"
+    title = f"Success rate of {kind.attack_label()} by Carlini and Wagner, L2"
+    return Measurement(column, title, compute, kind.needs, Display.TABLE)
 
 
 def _carlini_wagner_norm(subject: Subject) -> float:
     """Return the mean L2 norm of the successful perturbations."""
-    result = subject.carlini_wagner_result
+    result = subject.carlini_wagner(ImageBall)
     return mean_or_nan(Norm.L2.of(result.perturbations[result.success]) if result else np.empty(0))
 
 
 def _transfer_success(kind: type[Space]) -> Measurement:
     """Return the success rate of the surrogate's adversarial examples, averaged over restarts.
 
-    Only images that both models classify correctly are attacked.
+    It is a fraction of the candidates that both models classify correctly at first.
     """
 
     def compute(subject: Subject) -> float:
-        space, source, candidates = subject.space(kind), subject.surrogate, subject.candidates(kind)
+        space, source = subject.space(kind), subject.surrogate
         if source is None or space is None:
             return math.nan
-        both = subject.correct[: len(candidates)] & (source.predict(candidates.images) == candidates.labels)
-        attacked, attack = candidates.take(np.flatnonzero(both)), Transfer(source, subject.config.attack)
-        return SuccessRate.of(attack.find(subject.model, attacked, space, subject.config.attack_seed)).average
+        start = subject.start(kind)
+        both = start.correct & (source.predict(start.images) == start.candidates.labels)
+        attacked = start.candidates.take(np.flatnonzero(both & start.perturbable))
+        result = Transfer(source, subject.config.attack).find(
+            subject.model, attacked, space, subject.config.attack_seed
+        )
+        return SuccessRate.of(result, int(both.sum())).average
 
     title = f"Success rate of {kind.attack_label()} transferred from another model"
     return Measurement(f"{kind.name}_transfer_success", title, compute, kind.needs, Display.TABLE)
 
 
+MANIFOLDS_AND_IMAGES = (ImageBall, TrueManifold, LearnedManifold)  # where the paper attacks in further ways
 _RATES = [of_space(space) for space in SPACES if space.measured]
 MEASUREMENTS = (  # in the order of the columns
     Measurement("test_error", "Test error", lambda s: float(1 - s.correct.mean())),
@@ -105,7 +127,15 @@ MEASUREMENTS = (  # in the order of the columns
         Need.LEARNED_MANIFOLD,
         Display.TABLE,
     ),
+    Measurement(
+        "reconstruction_error",
+        "Share of images whose reconstruction by the autoencoders is misclassified",
+        _reconstruction_error,
+        Need.LEARNED_MANIFOLD,
+        Display.TABLE,
+    ),
     *(_mean_distance(reference, kind) for reference in DISTANCE_REFERENCES for kind in reference.kinds),
+    _mean_distance(SUBSPACE_REFERENCE, TrueManifold.name),
     Measurement(
         "train_loss",
         "Mean loss of the last epoch",
@@ -115,19 +145,13 @@ MEASUREMENTS = (  # in the order of the columns
     ),
     # the time of training and attacks together, which `run_cell` fills in
     Measurement("seconds", "Seconds per model", lambda s: math.nan, display=Display.NOWHERE, share=False),
-    Measurement(
-        "carlini_wagner_success",
-        "Success rate of Carlini and Wagner's attack, L2",
-        _carlini_wagner_success,
-        display=Display.TABLE,
-    ),
+    *(_carlini_wagner_success(kind) for kind in MANIFOLDS_AND_IMAGES),
     Measurement(
         "carlini_wagner_norm",
-        "L2 norm of its successful perturbations",
+        "L2 norm of successful regular perturbations by Carlini and Wagner",
         _carlini_wagner_norm,
         display=Display.TABLE,
         share=False,
     ),
-    _transfer_success(ImageBall),
-    _transfer_success(TrueManifold),
+    *(_transfer_success(kind) for kind in MANIFOLDS_AND_IMAGES),
 )

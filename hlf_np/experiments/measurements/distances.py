@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hlf_np.data.dataset import Split
-from hlf_np.manifolds.distance import project, subspace_distances
+from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
 from hlf_np.support.arrays import Floats
 
@@ -28,16 +28,24 @@ class DistanceReference:
         Suffix of the keys of its distances.
     on_manifold : type of Space
         The space whose adversarial examples are the on-manifold images.
+    others : tuple of Space classes
+        Further spaces whose adversarial examples are measured.
     """
 
     description: str
     baseline: str
     suffix: str
     on_manifold: type[Space]
+    others: tuple[type[Space], ...] = ()
+
+    @property
+    def spaces(self) -> tuple[type[Space], ...]:
+        """The spaces whose adversarial examples are measured."""
+        return (ImageBall, self.on_manifold, *self.others)
 
     @property
     def kinds(self) -> tuple[str, str, str]:
-        """The kinds of images measured: regular examples, on-manifold examples and clean images."""
+        """The kinds of images that are compared: regular examples, on-manifold examples and clean images."""
         return (ImageBall.name, self.on_manifold.name, CLEAN)
 
     def key(self, kind: str) -> str:
@@ -47,7 +55,11 @@ class DistanceReference:
 
 TRUE_MANIFOLD_REFERENCE = DistanceReference("the true manifold", "an image on it", "", TrueManifold)
 SUBSPACE_REFERENCE = DistanceReference(
-    "the subspace of nearest training images", "one on the learned manifold", "_subspace", LearnedManifold
+    "the subspace of nearest training images",
+    "one on the learned manifold",
+    "_subspace",
+    LearnedManifold,
+    others=(TrueManifold,),
 )
 DISTANCE_REFERENCES = (TRUE_MANIFOLD_REFERENCE, SUBSPACE_REFERENCE)
 
@@ -74,7 +86,7 @@ def manifold_distances(images: Floats, originals: Split, manifold: Space) -> Flo
     return project(images, manifold.chart(originals.images, originals.labels, originals.codes)).distances
 
 
-def neighbour_distances(images: Floats, originals: Split, space: Space, neighbours: Floats) -> Floats:
+def neighbour_distances(images: Floats, originals: Split, space: Space, neighbours: NeighbourSearch) -> Floats:
     """Compute the distance of each image to the subspace of its nearest neighbours.
 
     The subspace passes through the image at which the attack in `space` started. For the learned manifold that is the
@@ -88,7 +100,7 @@ def neighbour_distances(images: Floats, originals: Split, space: Space, neighbou
         The images from which they were made.
     space : Space
         The space of the attack.
-    neighbours : ndarray of float32, shape (M, H, W, C)
+    neighbours : NeighbourSearch
         The training images to choose neighbours from.
 
     Returns
@@ -97,7 +109,7 @@ def neighbour_distances(images: Floats, originals: Split, space: Space, neighbou
         The L2 distances.
     """
     chart = space.chart(originals.images, originals.labels, originals.codes)
-    count = min(SUBSPACE_NEIGHBOURS, len(neighbours))
+    count = min(SUBSPACE_NEIGHBOURS, len(neighbours.images))
     return subspace_distances(images, chart.decoded(chart.start), neighbours, count)
 
 

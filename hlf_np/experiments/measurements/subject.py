@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from hlf_np.experiments.measurements.distances import (
     neighbour_distances,
 )
 from hlf_np.experiments.results import Examples
+from hlf_np.manifolds.distance import NeighbourSearch
 from hlf_np.models import Model
 from hlf_np.spaces import PAPER_EPSILONS, ImageBall, Norm, Space, TrueManifold
 from hlf_np.support.arrays import Booleans, Floats, Integers
@@ -59,6 +60,28 @@ class ExaminationSettings(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class AttackStart:
+    """The candidates for attacks in a space, N images, as they are before an attack.
+
+    Attributes
+    ----------
+    candidates : Split
+        The images.
+    images : ndarray of float32, shape (N, H, W, C)
+        What their codes decode to: the images themselves or, on a learned manifold, their reconstructions.
+    correct : ndarray of bool, shape (N,)
+        Whether `images` are classified correctly.
+    perturbable : ndarray of bool, shape (N,)
+        Which may be perturbed, see `Space.perturbable`.
+    """
+
+    candidates: Split
+    images: Floats
+    correct: Booleans
+    perturbable: Booleans
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A trained model under examination.
 
@@ -67,15 +90,15 @@ class Subject:
     model : Model
         The trained model.
     test : Split
-        The test images. All of them enter the test error; the first ones are attacked if classified correctly.
+        The test images. All of them enter the test error; the first ones are candidates for attacks.
     config : ExaminationSettings
         The configuration of the run.
     spaces : sequence of Space
         The spaces in which the run trains and attacks.
     oracle : Model, optional
         Judges the labels of adversarial examples on the learned manifold.
-    neighbours : ndarray of float32, shape (M, H, W, C), optional
-        Training images that approximate the manifold where the true one is not known.
+    neighbours : NeighbourSearch, optional
+        Training images that approximate the manifold.
     surrogate : Model, optional
         The source model of transfer attacks.
     log : sequence of EpochLog
@@ -87,10 +110,12 @@ class Subject:
     config: ExaminationSettings
     spaces: Sequence[Space]
     oracle: Model | None = None
-    neighbours: Floats | None = None
+    neighbours: NeighbourSearch | None = None
     surrogate: Model | None = None
     log: Sequence[EpochLog] = ()
+    _starts: dict[type[Space], AttackStart] = field(default_factory=dict, init=False)
     _attacks: dict[type[Space], AttackResult] = field(default_factory=dict, init=False)
+    _smallest: dict[type[Space], AttackResult] = field(default_factory=dict, init=False)
 
     @cached_property
     def labels(self) -> Integers:
@@ -111,10 +136,31 @@ class Subject:
         config = self.config
         return self.test.take(slice(config.n_attacked if kind is ImageBall else config.n_attacked_on_manifold))
 
+    def start(self, kind: type[Space]) -> AttackStart:
+        """Return the candidates for attacks in a space as they are before an attack; computed once.
+
+        Raises
+        ------
+        UserError
+            If the run has no such space.
+        """
+        if kind not in self._starts:
+            space, candidates = self.space(kind), self.candidates(kind)
+            if space is None:
+                raise UserError(f"this run does not attack in {kind.__name__}: check subject.space({kind.__name__})")
+            if space.starts_at_image:
+                images, correct = candidates.images, self.correct[: len(candidates)]
+            else:
+                chart = space.chart(candidates.images, candidates.labels, candidates.codes)
+                images = np.clip(chart.decoded(chart.start), 0, 1)
+                correct = self.model.predict(images) == candidates.labels
+            self._starts[kind] = AttackStart(candidates, images, correct, space.perturbable(candidates))
+        return self._starts[kind]
+
     def attacked(self, kind: type[Space]) -> Split:
-        """Return the images attacked in a space: the correctly classified candidates."""
-        candidates = self.candidates(kind)
-        return candidates.take(np.flatnonzero(self.correct[: len(candidates)]))
+        """Return the images attacked in a space: the perturbable candidates that are classified correctly at first."""
+        start = self.start(kind)
+        return start.candidates.take(np.flatnonzero(start.correct & start.perturbable))
 
     def attack(self, kind: type[Space]) -> AttackResult:
         """Return the result of the run's attack on `attacked(kind)`.
@@ -135,53 +181,76 @@ class Subject:
             If the run has no such space.
         """
         if kind not in self._attacks:
-            space, config = self.space(kind), self.config
-            if space is None:
-                raise UserError(f"this run does not attack in {kind.__name__}: check subject.space({kind.__name__})")
+            attacked, space, config = self.attacked(kind), self.space(kind), self.config
+            assert space is not None
             attack = with_step_size_of(space, config.attack)
-            self._attacks[kind] = attack.find(self.model, self.attacked(kind), space, config.attack_seed)
+            self._attacks[kind] = attack.find(self.model, attacked, space, config.attack_seed)
         return self._attacks[kind]
 
-    def rate(self, kind: type[Space]) -> SuccessRate:
-        """Return the success rates of the run's attack in a space; NaN if the run has no such space."""
-        return SuccessRate.of(self.attack(kind)) if self.space(kind) else SuccessRate(math.nan, math.nan)
+    def rate(self, kind: type[Space], result: AttackResult | None = None) -> SuccessRate:
+        """Return the success rates of an attack on `attacked(kind)`.
+
+        Parameters
+        ----------
+        kind : type of Space
+            The class of a space.
+        result : AttackResult, optional
+            The result of the attack; by default that of the run's attack.
+
+        Returns
+        -------
+        SuccessRate
+            Fractions of the candidates that are classified correctly at first: those that are not perturbable count as
+            withstanding. NaN if the run has no such space.
+        """
+        if self.space(kind) is None:
+            return SuccessRate(math.nan, math.nan)
+        return SuccessRate.of(result or self.attack(kind), int(self.start(kind).correct.sum()))
+
+    def carlini_wagner(self, kind: type[Space]) -> AttackResult | None:
+        """Return the result of Carlini and Wagner's attack on `attacked(kind)`; None if the run leaves it out.
+
+        The random start lies in the paper's L2 ball; the attack may leave it.
+        """
+        attack, space = self.config.carlini_wagner, self.space(kind)
+        if attack is None or space is None:
+            return None
+        if kind not in self._smallest:
+            epsilon = PAPER_EPSILONS[Norm.L2][kind is not ImageBall]
+            ball = replace(space, epsilon=epsilon, norm=Norm.L2)
+            self._smallest[kind] = attack.find(self.model, self.attacked(kind), ball, self.config.attack_seed)
+        return self._smallest[kind]
 
     @cached_property
-    def carlini_wagner_result(self) -> AttackResult | None:
-        """The result of Carlini and Wagner's attack in the paper's L2 ball; None if the run leaves it out."""
-        attack, space = self.config.carlini_wagner, ImageBall(PAPER_EPSILONS[Norm.L2][0], Norm.L2)
-        return attack.find(self.model, self.attacked(ImageBall), space) if attack else None
-
-    @cached_property
-    def distance_reference(self) -> DistanceReference | None:
-        """What distances are measured to; None if there is neither a true manifold nor neighbours."""
-        if self.space(TrueManifold):
-            return TRUE_MANIFOLD_REFERENCE
-        return None if self.neighbours is None else SUBSPACE_REFERENCE
+    def distance_references(self) -> list[DistanceReference]:
+        """What distances are measured to: the true manifold and the training images, as far as they are known."""
+        known = {TRUE_MANIFOLD_REFERENCE: self.space(TrueManifold), SUBSPACE_REFERENCE: self.neighbours}
+        return [reference for reference, value in known.items() if value is not None]
 
     @cached_property
     def distances(self) -> dict[str, Floats]:
-        """The L2 distances (n,) of each kind of images to the reference, by the reference's keys.
+        """The L2 distances (n,) of each kind of images to each reference, by the reference's keys.
 
-        Only the first `n_projected` successful adversarial examples and clean images are measured.
+        Only the first `n_projected` successful adversarial examples and clean images are measured, for each reference
+        the same ones.
         """
-        reference, limit = self.distance_reference, self.config.n_projected
-        result: dict[str, Floats] = {}
-        if reference is None:
-            return result
+        limit, result = self.config.n_projected, {}
         clean = self.test.take(slice(0, limit))
-        for kind in (ImageBall, reference.on_manifold):
-            if space := self.space(kind):
-                attack, attacked = self.attack(kind), self.attacked(kind)
-                rows = np.flatnonzero(attack.success)[:limit]
-                result[reference.key(kind.name)] = self._distances(attack.images[rows], attacked.take(rows), space)
-        result[reference.key(CLEAN)] = self._distances(clean.images, clean, ImageBall(self.config.epsilon))
+        for reference in self.distance_references:
+            for kind in reference.spaces:
+                if space := self.space(kind):
+                    attack, attacked = self.attack(kind), self.attacked(kind)
+                    rows = np.flatnonzero(attack.success)[:limit]
+                    distances = self._distances(reference, attack.images[rows], attacked.take(rows), space)
+                    result[reference.key(kind.name)] = distances
+            ball = ImageBall(self.config.epsilon)
+            result[reference.key(CLEAN)] = self._distances(reference, clean.images, clean, ball)
         return result
 
-    def _distances(self, images: Floats, originals: Split, space: Space) -> Floats:
+    def _distances(self, reference: DistanceReference, images: Floats, originals: Split, space: Space) -> Floats:
         """Return the distances of images that an attack in `space` made from the originals."""
         manifold = self.space(TrueManifold)
-        if manifold is not None:
+        if reference is TRUE_MANIFOLD_REFERENCE and manifold is not None:
             return manifold_distances(images, originals, manifold)
         assert self.neighbours is not None
         return neighbour_distances(images, originals, space, self.neighbours)
