@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
-from hlf_np.spaces import SPACES, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
+from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
 from hlf_np.support.checks import check_choice
 from hlf_np.support.errors import UserError
 
@@ -214,6 +214,7 @@ RANDOM = (
     Training("random_on_true_manifold", (TrueManifold,), random=True, color="#90c8a8"),
     Training("random_on_learned_manifold", (LearnedManifold,), random=True, color="#c8dca0"),
 )
+CLASS_AGNOSTIC = Training("on_data_manifold_adversarial", (DataManifold,), color="#18a7b5")
 PAPER = (*MAIN, *COMBINED)
 TRADES_BETAS = (1, 3, 6)  # from accuracy to robustness
 
@@ -245,7 +246,12 @@ def trades(space: type[Space], beta: float) -> Training:
     return Training(name, (space,), Trades(beta), objective=Objective.DIVERGENCE, fraction=1.0)
 
 
-TRAININGS = (*PAPER, *RANDOM, *(trades(space, beta) for space in SPACES for beta in TRADES_BETAS))
+TRAININGS = (
+    *PAPER,
+    *RANDOM,
+    CLASS_AGNOSTIC,
+    *(trades(space, beta) for space in SPACES if space is not DataManifold for beta in TRADES_BETAS),
+)
 
 
 def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> Training:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,7 +125,6 @@ def _training(case: Case, random: np.random.Generator) -> None:
 def _compare_training(case: Case, random: np.random.Generator) -> None:
     batch_size = int(random.choice([2, 3, 5, 8, 13, 32, 50]))
     count = batch_size if random.random() < 0.7 else batch_size + int(random.integers(1, batch_size))
-    count += count % batch_size == 1  # batch norm may refuse a last batch of one image
     split = Split(drawn_images(case, random, count), random.integers(case.classes, size=count))
     exact_losses, exact = _exact_training(case, split, batch_size)
     found = {engine: _trained(case, split, batch_size, engine) for engine in (Engine.AUTODIFF, Engine.PROGRAM)}
@@ -163,14 +163,15 @@ def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
     optimiser = Adam([parameter for _, parameter in network.named_parameters()], ADAM)
     for epoch in range(5):
         order, total = generator(0, "order", epoch).permutation(len(split)), 0.0
-        for first in range(0, len(split), batch_size):
-            batch = split.take(order[first : first + batch_size])
+        steps = math.ceil(len(split) / batch_size)
+        for step in range(steps):
+            batch = split.take(np.take(order, range(step * batch_size, (step + 1) * batch_size), mode="wrap"))
             each = cross_entropy(network(Tensor(batch.images.astype(np.float64)), training=True), batch.labels)
             if each.requires_grad:  # unless there are no parameters
                 each.mean().backward()
-            optimiser.step(ADAM.rate(epoch))
+            optimiser.step(ADAM.learning_rate * ADAM.decay ** (epoch + 1 + step / steps))
             total += each.data.sum()
-        losses.append(total / len(split))
+        losses.append(total / (steps * batch_size))
     return np.array(losses), dict(network.named_arrays())
 
 

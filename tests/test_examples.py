@@ -92,7 +92,7 @@ def test_weights_travel_to_pytorch_and_back_as_the_readme_says():
     model, other = hlf_np.models.mlp(widths=(8, 8), seed=1), hlf_np.models.mlp(widths=(8, 8), seed=2)
 
     def linear(inputs, units):
-        return torch.nn.Linear(inputs, units), torch.nn.BatchNorm1d(units), torch.nn.ReLU()
+        return torch.nn.Linear(inputs, units), torch.nn.ReLU(), torch.nn.BatchNorm1d(units)
 
     theirs = torch.nn.Sequential(torch.nn.Flatten(), *linear(784, 8), *linear(8, 8), torch.nn.Linear(8, 10)).eval()
     images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)

@@ -271,7 +271,7 @@ def test_success_against_error_has_a_figure_for_each_kind_of_attack_that_was_mea
     assert found["regular_success_against_error"] is Section.CLAIM_4
     assert found["on_learned_manifold_success_against_error"] is Section.CLAIM_3
     assert "on_true_manifold_success_against_error" not in found
-    figures = [error_figure(results, kind) for kind in (ImageBall, LearnedManifold)]
+    figures = [error_figure(results, f"{kind.name}_success", "rate") for kind in (ImageBall, LearnedManifold)]
     assert [f.axes[0].collections[0].get_offsets().tolist() for f in figures] == [[[0.2, 0.9]], [[0.2, 0.4]]]
 
 
@@ -282,7 +282,7 @@ def test_lines_through_success_against_error_are_those_of_the_claim():
         for training, count in ((NORMAL, 9), (ADVERSARIAL, 5))
         for i in range(count)
     ]
-    (axes,) = error_figure(results, TrueManifold).axes
+    (axes,) = error_figure(results, "on_true_manifold_success", "rate").axes
     (drawn,) = axes.lines  # five models are too few
     (x, y), claim = drawn.get_data(), on_manifold_robustness(results)
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(claim.statistic)

@@ -16,7 +16,7 @@ from hlf_np.engine import Engine
 from hlf_np.losses import Trades
 from hlf_np.manifolds import VaeConfig, class_vaes
 from hlf_np.optim import AdamConfig
-from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
+from hlf_np.spaces import DataManifold, ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.train_step import AutodiffTrainStep
 from hlf_np.training import TrainingConfig, perturbed_batch, train
 from hlf_np.trainings import TRAININGS, Perturbation, Variant, trades, training_of
@@ -34,7 +34,13 @@ def random():
 @pytest.fixture(scope="module")
 def spaces(fonts, split):
     vaes = class_vaes(split, 10, VaeConfig(channels=(2, 2), latent_dimensions=3, epochs=1))
-    return ImageBall(0.1), TrueManifold(fonts), Transformations(fonts.box), LearnedManifold(vaes)
+    return (
+        ImageBall(0.1),
+        TrueManifold(fonts),
+        Transformations(fonts.box),
+        LearnedManifold(vaes),
+        DataManifold(vaes[:1] * 10),
+    )
 
 
 def weights_after(split, config=FAST, seed=0, model=None):
@@ -289,6 +295,7 @@ KINDS = {  # where each training perturbs, by the protocol
     "regular_and_on_learned_manifold_adversarial": [ImageBall, LearnedManifold],
     "regular_and_adversarial_transformations": [ImageBall, Transformations],
     "random_perturbations": [ImageBall],
+    "on_data_manifold_adversarial": [DataManifold],
     "random_on_true_manifold": [TrueManifold],
     "random_on_learned_manifold": [LearnedManifold],
     **{f"trades_{beta}": [ImageBall] for beta in (1, 3, 6)},

@@ -57,6 +57,11 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
     type=int,
     help="Number of training images of each class for its VAE; 0: no learned manifold. [default: the preset's]",
 )
+@click.option(
+    "--data-vae-images",
+    type=int,
+    help="Number of training images for a VAE of all classes, the class-agnostic manifold. [default: 0]",
+)
 @click.option("--architecture", help="Architecture of the models: cnn, mlp, resnet or vgg. [default: cnn]")
 @click.option(
     "--channels",
@@ -147,8 +152,11 @@ def _run_settings(data: Data, options: dict[str, Any]) -> dict[str, Any]:
         settings["variant"] = check_choice("variant", settings["variant"], Variant)
     if "vae_images" in settings:
         settings["n_vae"] = check_count("--vae-images", settings.pop("vae_images"), 0, data.source.class_size)
-        if not settings["n_vae"]:
+        if not settings["n_vae"] and not settings.get("data_vae_images"):
             reject_unused(["vae_channels"], "with --vae-images 0")
+    if "data_vae_images" in settings:
+        limit = data.source.train_size
+        settings["n_data_vae"] = check_count("--data-vae-images", settings.pop("data_vae_images"), 0, limit)
     return settings
 
 

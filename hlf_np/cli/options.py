@@ -208,7 +208,9 @@ def reject_unused(names: Collection[str], condition: str) -> None:
             raise click.UsageError(f"{parameter.opts[0]} has no effect {condition}")
 
 
-def required_vaes(user: str, needs: Collection[Need | None], source: Source, folder: Path | None) -> tuple[Vae, ...]:
+def required_vaes(
+    user: str, needs: Collection[Need | None], source: Source, folder: Path | None
+) -> tuple[tuple[Vae, ...], Vae | None]:
     """Load the VAEs of `manifolds_option` if they are needed.
 
     Parameters
@@ -225,7 +227,9 @@ def required_vaes(user: str, needs: Collection[Need | None], source: Source, fol
     Returns
     -------
     tuple of Vae
-        One VAE per class; empty if the learned manifold is not needed.
+        One VAE per class; empty if no VAEs are needed.
+    Vae or None
+        The VAE of all classes, if there is one.
 
     Raises
     ------
@@ -238,16 +242,19 @@ def required_vaes(user: str, needs: Collection[Need | None], source: Source, fol
 
     if Need.TRUE_MANIFOLD in needs and source.manifold is None:
         raise UserError(f"{user} needs the true manifold, which is unknown for {source.name}: choose another")
-    if Need.LEARNED_MANIFOLD not in needs:
+    if not set(needs) & {Need.LEARNED_MANIFOLD, Need.DATA_MANIFOLD}:
         reject_unused(["manifolds"], f"with {user}")
-        return ()
+        return (), None
     if folder is None:
         raise UserError(f"{user} needs the VAEs of a run: give their folder with --manifolds")
-    return load_vaes(folder, source)
+    vaes, data_vae = load_vaes(folder, source)
+    if Need.DATA_MANIFOLD in needs and data_vae is None:
+        raise UserError(f"{user} needs a VAE of all classes: give the folder of a run with --data-vae-images")
+    return vaes, data_vae
 
 
-def load_vaes(folder: Path, source: Source) -> tuple[Vae, ...]:
-    """Load the VAEs of all classes of a dataset.
+def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None]:
+    """Load the VAEs of a run: one for each class, and the one of all classes if there is one.
 
     Parameters
     ----------
@@ -260,22 +267,24 @@ def load_vaes(folder: Path, source: Source) -> tuple[Vae, ...]:
     -------
     tuple of Vae
         One VAE per class.
+    Vae or None
+        The VAE of all classes.
 
     Raises
     ------
     UserError
         If a VAE is missing or damaged, or was trained on images of another shape.
     """
-    from hlf_np.manifolds import stored_vaes
+    from hlf_np.manifolds.learning import stored_all_classes_vae, stored_vaes
 
-    vaes = stored_vaes(folder, len(source.class_names))
-    for vae in vaes:
+    vaes, data_vae = stored_vaes(folder, len(source.class_names)), stored_all_classes_vae(folder)
+    for vae in (*vaes, *filter(None, [data_vae])):
         if vae.config.image_shape != source.image_shape:
             raise UserError(
                 f"the VAEs in {str(folder)!r} are for {format_shape(vae.config.image_shape)} images, but {source.name}"
                 f" has {format_shape(source.image_shape)} images: give the VAEs of a run on the same dataset"
             )
-    return vaes
+    return vaes, data_vae
 
 
 def format_shape(shape: tuple[int, ...]) -> str:

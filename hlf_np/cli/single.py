@@ -80,9 +80,10 @@ def train(
     if not method.spaces:
         reject_unused(["variant"], f"with training {training}")
     default, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
-    vaes = required_vaes(f"training {training}", method.needs, source, manifolds)
+    vaes, data_vae = required_vaes(f"training {training}", method.needs, source, manifolds)
     split = source.dataset(n_train, 0).train
-    spaces = [s.fitted(split.images, split.labels) for s in spaces_of(RunConfig(plugins=data.plugins), source, vaes)]
+    config = RunConfig(plugins=data.plugins)
+    spaces = [s.fitted(split.images, split.labels) for s in spaces_of(config, source, vaes, data_vae)]
     model = models.Model.from_architecture(
         replace(default, classes=len(source.class_names), image_shape=source.image_shape), seed
     )
@@ -148,7 +149,7 @@ def evaluate(
     source = data.source
     classifier = _load_model(model, source)
     other = _load_model(transfer_from, source) if transfer_from else None
-    vaes = load_vaes(manifolds, source) if manifolds else ()
+    vaes, data_vae = load_vaes(manifolds, source) if manifolds else ((), None)
     oracle = stored_oracle(manifolds) if manifolds else None
     if not vaes and source.manifold is None:
         reject_unused(["n_attacked_on_manifold"], f"without --manifolds, as {source.name} has no known true manifold")
@@ -163,7 +164,7 @@ def evaluate(
         plugins=data.plugins,
     )
     test = source.dataset(0, n_test).test
-    spaces = [space.fitted(test.images, test.labels) for space in spaces_of(config, source, vaes)]
+    spaces = [space.fitted(test.images, test.labels) for space in spaces_of(config, source, vaes, data_vae)]
     subject = Subject(classifier, test, config, spaces, oracle)
     shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
     values = measure(subject, shown)
@@ -246,8 +247,8 @@ def attack(
     space_type = choose("space", space, {declared.option_name(): declared for declared in data.catalogue.spaces})
     source = data.source
     classifier = _load_model(model, source)
-    vaes = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
-    ball = replace(space_type.of_run(RunContext(source, vaes)), epsilon=epsilon, norm=norm)
+    vaes, data_vae = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
+    ball = replace(space_type.of_run(RunContext(source, vaes, data_vae=data_vae)), epsilon=epsilon, norm=norm)
     test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
     result = selected.find(classifier, test, ball.fitted(test.images, test.labels), seed)
     predictions = classifier.predict(result.images)

@@ -51,6 +51,7 @@ class VaeLog:
 
 
 Progress = Callable[[VaeLog], None]
+ALL_CLASSES = "all classes"  # name of their common VAE in logs
 
 
 def losses(vae: Vae, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,6 +220,54 @@ def class_vaes(
         if path:
             vaes[-1].save(path)
     return tuple(vaes)
+
+
+def all_classes_vae(
+    images: Floats,
+    config: VaeConfig | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Vae:
+    """Train one VAE on the images of all classes, or load it from a folder; see `class_vaes`.
+
+    Parameters
+    ----------
+    images : ndarray of floats, shape (N, H, W, C)
+        The training images.
+    config : VaeConfig, optional
+        Architecture and settings; the defaults for images of this shape if not given.
+    seed : int
+        Seed of the weights and the training.
+    folder : Path, optional
+        Folder to store the VAE in.
+    progress : callable, optional
+        Called with the `VaeLog` of each epoch.
+
+    Returns
+    -------
+    Vae
+        The trained VAE.
+
+    Raises
+    ------
+    UserError
+        If the images are invalid, or the file in the folder is damaged.
+    """
+    config = config or VaeConfig(image_shape=images.shape[1:])
+    path = folder and folder / f"all-classes-vae-{digest([asdict(config), seed], images)}.npz"
+    if path and path.exists():
+        return load_vae(path)
+    vae = train_vae(images, config, seed, progress, ALL_CLASSES)
+    if path:
+        vae.save(path)
+    return vae
+
+
+def stored_all_classes_vae(folder: Path) -> Vae | None:
+    """Load the VAE that `all_classes_vae` has stored in a folder; None if there is none."""
+    path = next(folder.glob("all-classes-vae-*.npz"), None)
+    return load_vae(path) if path else None
 
 
 def count_vaes(folder: Path) -> int:

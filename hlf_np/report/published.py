@@ -1,9 +1,19 @@
 """The results published in the paper, for comparison with those of a run.
 
-`published.csv` contains the values plotted in the figures of D. Stutz, M. Hein, B. Schiele, *Disentangling Adversarial
-Robustness and Generalization*, CVPR 2019, arXiv 1812.00740: test errors and success rates by dataset, architecture,
-training and N, each the mean over five models. They were extracted from the source of the curves on the authors'
-poster and have four or five significant digits. Empty fields are values that were not published.
+`published.csv` contains every curve in the figures of D. Stutz, M. Hein, B. Schiele, *Disentangling Adversarial
+Robustness and Generalization*, CVPR 2019, arXiv 1812.00740, on FONTS, EMNIST (digits) and Fashion-MNIST. They were read
+from the vector graphics of the paper, and those of its main figures also from the source of the authors' poster. Each
+row is a mean over five models (three for combined trainings); empty fields are values that were not published, and an
+empty N means that the figure shows success against test error only. `run` tells apart models that were trained anew for
+a figure:
+
+main          the main experiments, attacks by transfer and on the class-agnostic manifold
+l2            all perturbations in L2, and the attack of Carlini and Wagner
+combined      regular training combined with another one
+baselines     random perturbations in place of attacks
+variant       `full` and `weak` training. The legend of that figure names its two kinds of lines the other way round
+              than their values and the text suggest; the names here follow the text.
+80 epochs     ResNet-13 on up to 900,000 images
 
 The shapes and the ordering of the curves are comparable with those of a run, the exact values are not: see
 `differences`.
@@ -13,24 +23,25 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.models.architectures import DEFAULTS
-from hlf_np.trainings import training_of
+from hlf_np.spaces import PAPER_EPSILONS, Norm
+from hlf_np.trainings import Training, Variant, training_of
 
 # L2 distances of regular adversarial examples in the poster's histograms: mean, 5th and 95th percentile. They are
 # measured to the true manifold on FONTS, and to the subspace of 50 nearest neighbours on EMNIST.
 PUBLISHED_DISTANCES = {"fonts": (1.07, 0.35, 1.86), "emnist_digits": (1.12, 1.04, 1.18)}
-PUBLISHED_COLUMNS = ("test_error", "regular_success", "on_true_manifold_success", "on_learned_manifold_success")
-# Settings in which a run must agree with the paper's main experiments.
-REQUIRED_SETTINGS = ("architecture", "norm", "epsilon", "latent_epsilon", "variant")
+PAPER_EPOCHS = 20  # but for run "80 epochs"
+KEYS = ("dataset", "architecture", "run", "training", "n_train")  # columns that are not measurements
 
 
 def published(config: RunConfig) -> list[CellResult]:
-    """Return the published results for the dataset and the architecture of a run.
+    """Return the published results for the dataset, the architecture, the perturbations and the trainings of a run.
 
     Parameters
     ----------
@@ -40,24 +51,38 @@ def published(config: RunConfig) -> list[CellResult]:
     Returns
     -------
     list of CellResult
-        Means over five models, stored under seed 0; values that were not published are NaN. Empty if nothing was
-        published for this dataset and architecture, or if the run differs from the paper in `REQUIRED_SETTINGS`.
+        Means over five models, stored under seed 0; values that were not published are NaN, and an N that was not
+        published is 0. Empty if nothing was published for these settings.
     """
-    paper = RunConfig(architecture=DEFAULTS[config.architecture.kind])
-    same = all(getattr(config, name) == getattr(paper, name) for name in REQUIRED_SETTINGS)
-    if not same or (config.true_manifold and config.difficulty is not Difficulty.HARD):
+    kind, epsilons = config.architecture.kind, (config.epsilon, config.latent_epsilon)
+    classes, shape = config.architecture.classes, config.architecture.image_shape
+    papers = replace(DEFAULTS[kind], classes=classes, image_shape=shape)
+    is_papers = config.architecture == papers and epsilons == PAPER_EPSILONS[config.norm]
+    if not is_papers or (config.true_manifold and config.difficulty is not Difficulty.HARD):
         return []
     text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
-    return [
-        CellResult(
-            Cell(training_of(row["training"]), int(row["n_train"]), seed=0),
-            {column: float(row[column] or "nan") for column in PUBLISHED_COLUMNS},
-            examples={},
-            distances={},
-        )
-        for row in csv.DictReader(text.splitlines())
-        if (row["dataset"], row["architecture"]) == (published_name(config), config.architecture.kind)
-    ]
+    key = (published_name(config), kind.value)
+    by_run: dict[str, dict[Training, list[CellResult]]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        if (row["dataset"], row["architecture"]) == key:
+            cell = Cell(training_of(row["training"]), int(row["n_train"] or 0), seed=0)
+            values = {column: float(row[column] or "nan") for column in row if column not in KEYS}
+            of_run = by_run.setdefault(row["run"], {})
+            of_run.setdefault(cell.training, []).append(CellResult(cell, values, examples={}, distances={}))
+    chosen: dict[Training, list[CellResult]] = {}
+    for run in _comparable_runs(config):  # the first run that has a training
+        chosen = by_run.get(run, {}) | chosen
+    return [result for training in config.trainings for result in chosen.get(training, [])]
+
+
+def _comparable_runs(config: RunConfig) -> list[str]:
+    """Return the names of the published runs with the settings of a run, the most similar first."""
+    if config.norm is Norm.L2:
+        return ["l2"] if config.variant is Variant.HALF and config.epochs == PAPER_EPOCHS else []
+    if config.epochs != PAPER_EPOCHS:
+        return [f"{config.epochs} epochs"]
+    variant = [] if config.variant is Variant.HALF else [f"variant {config.variant}"]
+    return [*variant, *(["main", "combined", "baselines"] if not variant else [])]
 
 
 def published_name(config: RunConfig) -> str:
@@ -78,7 +103,8 @@ def matching_cells(published: Sequence[CellResult], results: Iterable[CellResult
     Returns
     -------
     list of CellResult
-        The published results for the trainings of the run, between its smallest and its largest N.
+        The published results for the trainings of the run, between its smallest and its largest N; those without N are
+        left out.
     """
     cells = [result.cell for result in results]
     low, high = min(cell.n_train for cell in cells), max(cell.n_train for cell in cells)
@@ -91,6 +117,7 @@ def differences(config: RunConfig) -> str:
     fonts = " its letters came from other font files," if config.prototypes else ""
     return (
         f"Expect the shapes and the ordering of the paper's curves, not the same values:{fonts} its manifold was"
-        " learned by VAE-GANs rather than VAEs, and its random transformations were drawn around 0 rather than around"
-        " the identity."
+        " learned by VAE-GANs rather than VAEs; its random transformations were drawn around 0 rather than around the"
+        " identity, with one update for clean and one for transformed images; in training, its attacks kept the last"
+        " perturbation of images that were never misclassified, not that of highest loss."
     )

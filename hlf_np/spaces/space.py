@@ -162,6 +162,7 @@ class Need(StrEnum):
 
     TRUE_MANIFOLD = "the true manifold"
     LEARNED_MANIFOLD = "the learned manifold"
+    DATA_MANIFOLD = "the class-agnostic manifold"
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ class RunContext:
         Largest norm of perturbations of manifold codes and of transformations.
     norm : Norm
         The norm of perturbations.
+    data_vae : Vae, optional
+        The VAE of the class-agnostic manifold.
     """
 
     source: Source
@@ -187,6 +190,7 @@ class RunContext:
     epsilon: float = 0.3
     latent_epsilon: float = 0.3
     norm: Norm = Norm.LINF
+    data_vae: Vae | None = None
 
 
 @dataclass(frozen=True)

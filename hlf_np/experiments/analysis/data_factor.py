@@ -87,7 +87,7 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
 def _points(results: Sequence[CellResult], training: Training) -> Floats:
     """Return log N and log error of each model of a training, (n, 2)."""
     cells = by_training(results).get(training, [])
-    points = [(r.cell.n_train, r.value("test_error")) for r in cells if r.value("test_error") > 0]
+    points = [(r.cell.n_train, r.value("test_error")) for r in cells if r.cell.n_train and r.value("test_error") > 0]
     return np.log(np.array(points, np.float64).reshape(-1, 2))
 
 

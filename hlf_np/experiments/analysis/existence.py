@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from hlf_np.experiments.analysis.claim import Claim, judge_mean, with_measurements
-from hlf_np.experiments.analysis.statistics import superiority
+from hlf_np.experiments.analysis.statistics import rank_correlation, superiority
 from hlf_np.experiments.measurements import (
     DISTANCE_REFERENCES,
     SUBSPACE_REFERENCE,
@@ -16,7 +16,7 @@ from hlf_np.experiments.measurements import (
     DistanceReference,
 )
 from hlf_np.experiments.results import CellResult
-from hlf_np.spaces import LearnedManifold, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 
 MIN_IMAGES_PER_KIND = 5  # distances of each kind in a cell
 SUPERIORITY_THRESHOLD = 0.75  # probability; regular examples "leave the manifold" above it
@@ -94,7 +94,29 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
             "The subspace passes through the image at which an attack starts: clean images have distance 0 by"
             " construction, and attacks on the learned manifold start at reconstructions, whose error does not count.",
         )
+    else:
+        details += tuple(_yardstick(results))
     return replace(claim, details=details)
+
+
+def _yardstick(results: Sequence[CellResult]) -> Iterator[str]:
+    """Yield a sentence on how well distances to nearest training images stand in for those to the true manifold.
+
+    Both are measured for the same images. Adversarial examples on the true manifold are at distance 0 from it, so an
+    ideal substitute would find every regular example farther away.
+    """
+    regular, on_manifold = ImageBall.name, TrueManifold.name
+    keys = [SUBSPACE_REFERENCE.key(kind) for kind in (regular, on_manifold)]
+    cells = [r for r in results if all(len(r.distances.get(key, ())) >= MIN_IMAGES_PER_KIND for key in keys)]
+    if cells:
+        chance = np.mean([superiority(*(r.distances[key] for key in keys)) for r in cells])
+        ranks = [rank_correlation(r.distances[regular], r.distances[keys[0]]) for r in cells]
+        known = [rank for rank in ranks if rank is not None and np.isfinite(rank)]
+        yield (
+            f"Measured to {SUBSPACE_REFERENCE.description} instead, as for data without a known manifold, the"
+            f" probability is {chance:.3f}; between the two distances of regular examples, the mean rank correlation is"
+            f" {np.mean(known or [np.nan]):.2f}."
+        )
 
 
 def _cells_with_distances(reference: DistanceReference, results: Sequence[CellResult]) -> list[CellResult]:

@@ -106,6 +106,8 @@ class RunConfig:
         Images of each class on which its VAE is trained, or all of a smaller class; 0 for no learned manifold. They
         are the first training images, whatever the sizes in the grid: as in the paper, the manifold is learned from
         all data, so that only the data of the classifier varies.
+    n_data_vae : int
+        Images of all classes on which the VAE of the class-agnostic manifold is trained, the first ones; 0 for none.
     n_oracle : int
         Images on which the oracle is trained; 0 for none. Ignored without a learned manifold.
     carlini_wagner : CarliniWagner, optional
@@ -153,6 +155,7 @@ class RunConfig:
     attack_seed: int = 0
     vae: VaeConfig = field(default_factory=VaeConfig)
     n_vae: int = 10_000
+    n_data_vae: int = 0
     n_oracle: int = 100_000
     carlini_wagner: CarliniWagner | None = None
     n_transfer: int = 0
@@ -169,7 +172,7 @@ class RunConfig:
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
-        for name in ("n_projected", "n_neighbours", "n_vae", "n_oracle", "n_transfer"):
+        for name in ("n_projected", "n_neighbours", "n_vae", "n_data_vae", "n_oracle", "n_transfer"):
             check_count(name, getattr(self, name), minimum=0)
         for name in ("epsilon", "latent_epsilon"):
             check_positive(name, getattr(self, name))
@@ -180,7 +183,7 @@ class RunConfig:
     @property
     def has(self) -> set[Need]:
         """The needs of trainings, spaces and measurements that the run meets."""
-        return needs_met(self.true_manifold, bool(self.n_vae))
+        return needs_met(self.true_manifold, bool(self.n_vae), bool(self.n_data_vae))
 
     @property
     def catalogue(self) -> Catalogue:
@@ -237,15 +240,20 @@ class RunConfig:
         return replace(config, plugins=used)
 
 
-def needs_met(true_manifold: bool, learned_manifold: bool) -> set[Need]:
+def needs_met(true_manifold: bool, learned_manifold: bool, data_manifold: bool) -> set[Need]:
     """Return the needs that are met, given which manifolds are known."""
-    known = {Need.TRUE_MANIFOLD: true_manifold, Need.LEARNED_MANIFOLD: learned_manifold}
+    known = {
+        Need.TRUE_MANIFOLD: true_manifold,
+        Need.LEARNED_MANIFOLD: learned_manifold,
+        Need.DATA_MANIFOLD: data_manifold,
+    }
     return {need for need, is_known in known.items() if is_known}
 
 
 MISSING_NEED_HINTS = {
     Need.TRUE_MANIFOLD: "which is unknown for this dataset: leave it out",
     Need.LEARNED_MANIFOLD: "but the run trains no VAEs: give them training images, or leave it out",
+    Need.DATA_MANIFOLD: "but the run trains no VAE on all classes: give --data-vae-images, or leave it out",
 }
 _SMOKE_ATTACK = PGD(steps=5)
 

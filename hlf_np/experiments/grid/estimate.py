@@ -16,6 +16,7 @@ from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
 from hlf_np.manifolds.distance import NeighbourSearch
+from hlf_np.manifolds.learning import ALL_CLASSES, stored_all_classes_vae
 from hlf_np.manifolds.oracle import has_oracle
 from hlf_np.models import Model
 from hlf_np.spaces import Space
@@ -93,6 +94,7 @@ def estimate(
     factors = {training: correction(finished.get(training, results)) for training in config.trainings}
     seconds = {cell.name: factors[cell.training] * trial_seconds[cell.name] for cell in missing}
     done = {cell.name for cell in cells} | {f"class {label}" for label in range(count_vaes(store.manifolds))}
+    done |= {ALL_CLASSES} if stored_all_classes_vae(store.manifolds) else set()
     done |= {"oracle"} if has_oracle(store.manifolds) else set()
     done |= {"surrogate"} if any(store.models.glob("surrogate-*.npz")) else set()
     shared = {task: guess for task, guess in trial_seconds.items() if task not in done}
@@ -119,7 +121,7 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     """
     split = source.dataset(min(config.batch_size, source.train_size), 0).train
     vaes = tuple(Vae(config.vae) for _ in config.classes) if config.n_vae else ()
-    spaces = spaces_of(config, source, vaes)
+    spaces = spaces_of(config, source, vaes, Vae(config.vae) if config.n_data_vae else None)
     model = Model.from_architecture(config.architecture)
 
     def training_seconds(settings: TrainingConfig, model: Model, images: int) -> float:
@@ -143,12 +145,15 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
         evaluation += ATTACK_STEP_FRACTION * images * config.attack.restarts * restart
     seconds = {c.name: evaluation + seconds_of[c.training] * c.n_train / largest for c in config.cells()}
-    if config.n_vae:
+    if config.n_vae or config.n_data_vae:
         images_of_vae = split.images[: 2 * config.vae.batch_size]
         log: list[VaeLog] = []
         train_vae(images_of_vae, replace(config.vae, epochs=2), progress=log.append)
-        vae_seconds = log[-1].seconds * config.n_vae / len(images_of_vae) * config.vae.epochs
-        seconds |= {f"class {label}": vae_seconds for label in range(len(config.classes))}
+        per_image = log[-1].seconds / len(images_of_vae) * config.vae.epochs
+        if config.n_vae:
+            seconds |= {f"class {label}": per_image * config.n_vae for label in range(len(config.classes))}
+        if config.n_data_vae:
+            seconds[ALL_CLASSES] = per_image * config.n_data_vae
     if config.n_vae and config.n_oracle:
         oracle = oracle_config(config)
         oracle_model = Model.from_architecture(oracle.architecture)

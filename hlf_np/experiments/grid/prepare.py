@@ -19,7 +19,7 @@ from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig, needs_met
 from hlf_np.experiments.grid.jobs import Progress
 from hlf_np.experiments.storage.store import Store
-from hlf_np.manifolds import Vae, VaeConfig, VaeLog, class_vaes
+from hlf_np.manifolds import Vae, VaeConfig, VaeLog, all_classes_vae, class_vaes
 from hlf_np.manifolds.distance import NeighbourSearch
 from hlf_np.manifolds.oracle import ClassifierConfig, OracleConfig, train_once, train_oracle
 from hlf_np.models import Model
@@ -130,8 +130,9 @@ def fit(
     limits |= {"n_neighbours": source.train_size}
     limits |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
     described |= {name: min(getattr(config, name), limit) for name, limit in limits.items()}
-    has = needs_met(source.manifold is not None, bool(chosen.get("n_vae", described["n_vae"])))
-    if Need.LEARNED_MANIFOLD in has:
+    vae_sizes = (chosen.get(name, described.get(name, 0)) for name in ("n_vae", "n_data_vae"))
+    has = needs_met(source.manifold is not None, *map(bool, vae_sizes))
+    if has - {Need.TRUE_MANIFOLD}:
         described["vae"] = _vae_config(config.vae, vae_channels, source)
     shape: dict[str, Any] = {"classes": len(source.class_names), "image_shape": source.image_shape}
     architecture: Architecture = chosen.get("architecture", config.architecture)
@@ -156,10 +157,12 @@ def _vae_config(vae: VaeConfig, channels: tuple[int, ...] | None, source: Source
         raise UserError(f"{error}: use --vae-images 0 to leave the learned manifold out") from None
 
 
-def spaces_of(config: RunConfig, source: Source, vaes: tuple[Vae, ...] = ()) -> tuple[Space, ...]:
+def spaces_of(
+    config: RunConfig, source: Source, vaes: tuple[Vae, ...] = (), data_vae: Vae | None = None
+) -> tuple[Space, ...]:
     """Return the spaces in which models are trained and attacked: all declared ones whose needs are met."""
-    context = RunContext(source, vaes, config.epsilon, config.latent_epsilon, config.norm)
-    has = needs_met(source.manifold is not None, bool(vaes))
+    context = RunContext(source, vaes, config.epsilon, config.latent_epsilon, config.norm, data_vae)
+    has = needs_met(source.manifold is not None, bool(vaes), data_vae is not None)
     return tuple(
         space.of_run(context) for space in config.catalogue.spaces if space.needs is None or space.needs in has
     )
@@ -189,16 +192,19 @@ def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
     """
     source = source_of(config)
     vaes: tuple[Vae, ...] = ()
-    oracle = surrogate = vae_images = None
+    oracle = surrogate = data_vae = vae_images = None
+
+    def vae_epoch_done(entry: VaeLog) -> None:
+        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
+
     if config.n_vae:
-
-        def vae_epoch_done(entry: VaeLog) -> None:
-            progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
-
         progress("VAEs: training", "", 0)
         vae_images = source.of_each_class(config.n_vae)
         folder = store.manifolds
         vaes = class_vaes(vae_images, len(config.classes), config.vae, folder=folder, progress=vae_epoch_done)
+    if config.n_data_vae:
+        images = source.dataset(config.n_data_vae, 0).train.images
+        data_vae = all_classes_vae(images, config.vae, folder=store.manifolds, progress=vae_epoch_done)
     if config.n_vae and config.n_oracle:
         settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
         epoch_done = _epoch_progress("oracle", settings.training, progress)
@@ -214,7 +220,7 @@ def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
     dataset = source.dataset(max(config.sizes), config.n_test)
     for images in (dataset.train.images, dataset.test.images):
         images.flags.writeable = False  # plugins must not change them
-    spaces, test = spaces_of(config, source, vaes), dataset.test
+    spaces, test = spaces_of(config, source, vaes, data_vae), dataset.test
     codes_of = vae_images or dataset.train  # the images whose codes define the boxes of training
     return Prepared(
         dataset,

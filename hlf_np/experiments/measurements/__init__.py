@@ -5,7 +5,7 @@ To add one, append it to `built_in.MEASUREMENTS`, or declare it in a plugin. It 
 under examination, which performs work shared by several of them, such as an attack, only once.
 """
 
-from hlf_np.experiments.measurements.built_in import MEASUREMENTS, of_attack, of_space
+from hlf_np.experiments.measurements.built_in import FURTHER_RATES, MEASUREMENTS, of_attack, of_space
 from hlf_np.experiments.measurements.distances import (
     CLEAN,
     DISTANCE_REFERENCES,
@@ -19,6 +19,7 @@ from hlf_np.experiments.measurements.subject import ExaminationSettings, Subject
 __all__ = [
     "CLEAN",
     "DISTANCE_REFERENCES",
+    "FURTHER_RATES",
     "KEY_COLUMNS",
     "MEASUREMENTS",
     "SUBSPACE_REFERENCE",

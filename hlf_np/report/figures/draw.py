@@ -12,6 +12,7 @@ from hlf_np.experiments.configuration.catalogue import Catalogue
 from hlf_np.experiments.measurements import (
     CLEAN,
     DISTANCE_REFERENCES,
+    FURTHER_RATES,
     SUBSPACE_REFERENCE,
     TRUE_MANIFOLD_REFERENCE,
     Display,
@@ -20,7 +21,14 @@ from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.report.curves import has_values
 from hlf_np.report.figures.gallery import gallery_figure
 from hlf_np.report.figures.pictures import STYLE, Picture, Section, render
-from hlf_np.report.figures.plots import curve_figure, distance_figure, error_figure, existence_figure, factor_figure
+from hlf_np.report.figures.plots import (
+    curve_figure,
+    distance_figure,
+    error_figure,
+    existence_figure,
+    factor_figure,
+    rate_label,
+)
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall
 from hlf_np.trainings import NORMAL
@@ -62,7 +70,7 @@ def draw_figures(
         return [
             *_distances(results),
             *_existence(results, classes, catalogue),
-            *_success_against_error(results, catalogue),
+            *_success_against_error(results, catalogue, published),
             *_data_factor(results, published),
             *_curves(results, catalogue, published),
             *_galleries(results, classes, catalogue),
@@ -72,11 +80,11 @@ def draw_figures(
 def _distances(results: Sequence[CellResult]) -> Iterator[Picture]:
     """Draw the figure of claim 1."""
     measured = [r for r in results if r.cell.training == NORMAL and any(map(len, r.distances.values()))]
-    if measured:
-        reference = next(y for y in DISTANCE_REFERENCES if any(y.key(CLEAN) in r.distances for r in measured))
+    known = [y for y in DISTANCE_REFERENCES if any(len(r.distances.get(y.key(CLEAN), ())) for r in measured)]
+    for reference in known:
         yield render(
             Section.CLAIM_1,
-            "distances",
+            f"distances{'' if reference is known[0] else reference.suffix}",
             f"Distances of successful adversarial examples and of clean test images to {reference.description}, for"
             f" {len(measured)} normally trained models. {DISTANCE_NOTES[reference]}; the last bin contains all larger"
             " distances. The vertical axis is logarithmic.",
@@ -111,8 +119,24 @@ def _existence(results: Sequence[CellResult], classes: Sequence[str], catalogue:
         )
 
 
-def _success_against_error(results: Sequence[CellResult], catalogue: Catalogue) -> Iterator[Picture]:
-    """Draw the scatter plots of claims 3 and 4, and those of spaces to which no claim refers."""
+def _success_against_error(
+    results: Sequence[CellResult], catalogue: Catalogue, published: Sequence[CellResult]
+) -> Iterator[Picture]:
+    """Draw the scatter plots of claims 3 and 4, and those of spaces and attacks to which no claim refers."""
+
+    def picture(section: Section, column: str, attacks: str, label: str, prediction: str = "") -> Picture:
+        trainings = by_training(results)
+        paper = [r for r in published if r.cell.training in trainings]
+        comparison = " Dashed: the paper's means, for all of its N." if has_values(paper, column) else ""
+        return render(
+            section,
+            f"{column}_against_error",
+            f"Success rate of {attacks} against test error: one point per model, and a least-squares line for each"
+            f" training with at least {MIN_CELLS} models.{prediction}{comparison}",
+            f"Scatter plot of the success rate of {attacks} against test error, coloured by training.",
+            error_figure(results, column, label, paper),
+        )
+
     for space in catalogue.measured:
         if space is ImageBall:
             section = Section.CLAIM_4
@@ -123,14 +147,12 @@ def _success_against_error(results: Sequence[CellResult], catalogue: Catalogue) 
             section, prediction = Section.CLAIM_3, " Claim 3 predicts rising lines."
         else:
             section, prediction = Section.CURVES, ""
-        yield render(
-            section,
-            f"{space.name}_success_against_error",
-            f"Success rate of {space.attack_label()} against test error: one point per model, and a least-squares line"
-            f" for each training with at least {MIN_CELLS} models.{prediction}",
-            f"Scatter plot of the success rate of {space.attack_label()} against test error, coloured by training.",
-            error_figure(results, space),
-        )
+        column, attacks = f"{space.name}_success", space.attack_label()
+        yield picture(section, column, attacks, rate_label(space), prediction)
+    for measurement in catalogue.measurements:
+        if measurement in FURTHER_RATES and has_values(results, measurement.column):
+            attacks = measurement.title.removeprefix("Success rate of ")
+            yield picture(Section.CURVES, measurement.column, attacks, "success rate")
 
 
 def _data_factor(results: Sequence[CellResult], published: Sequence[CellResult]) -> Iterator[Picture]:

@@ -19,6 +19,7 @@ from hlf_np.report.curves import curves, training_sizes
 from hlf_np.report.figures.pictures import training_style
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
+from hlf_np.support.arrays import Floats
 from hlf_np.trainings import ADVERSARIAL
 
 DISTANCE_COLORS = {
@@ -124,8 +125,10 @@ def curve_figure(
     return _add_legend(figure)
 
 
-def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
-    """Plot the success rate of attacks in a space against the test error.
+def error_figure(
+    results: Sequence[CellResult], column: str, label: str, published: Sequence[CellResult] = ()
+) -> Figure:
+    """Plot a success rate against the test error.
 
     Each training with at least `MIN_CELLS` models has a least-squares line, whose slope is the statistic of claim 3.
 
@@ -133,8 +136,12 @@ def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     ----------
     results : sequence of CellResult
         Results of a run.
-    space : type of Space
-        Space of the attacks.
+    column : str
+        Column of the success rate.
+    label : str
+        Label of the vertical axis.
+    published : sequence of CellResult
+        Published results; those of the run's trainings, for any N, are added as dashed lines.
 
     Returns
     -------
@@ -143,21 +150,32 @@ def error_figure(results: Sequence[CellResult], space: type[Space]) -> Figure:
     """
     figure, axes = _new_figure(3.5)
     trainings = by_training(results)
+    paper = {training: _points(cells, column) for training, cells in by_training(published).items()}
     for training, cells in trainings.items():
         style = training_style(training, trainings)
-        points = np.array([(r.value("test_error"), r.value(f"{space.name}_success")) for r in cells]).reshape(-1, 2)
-        x, y = points[np.isfinite(points).all(axis=1)].T
+        x, y = _points(cells, column)
         if not len(x):
             continue
         axes.scatter(x, y, label=training.label, alpha=0.8, **style)  # type: ignore[arg-type]
         if len(x) >= MIN_CELLS and np.ptp(x) > 0:
             ends = np.array([x.min(), x.max()])
             axes.plot(ends, y.mean() + slope(x, y) * (ends - x.mean()), color=style["color"], linewidth=1)
+        if training in paper:
+            axes.plot(*paper[training], **(PUBLISHED_STYLE | style))
+    if any(training in paper and paper[training].size for training in trainings):
+        axes.plot([], [], color=REFERENCE_COLOR, label="paper", **PUBLISHED_STYLE)
     axes.set_xlabel("test error")
-    axes.set_ylabel(rate_label(space))
+    axes.set_ylabel(label, parse_math=False)
     axes.set_xlim(0, 1.03 * axes.get_xlim()[1])
     axes.set_ylim(0, 1.03)
     return _add_legend(figure)
+
+
+def _points(cells: Sequence[CellResult], column: str) -> Floats:
+    """Return the test errors of cells and the values of a column, shape (2, n), where both are finite; by error."""
+    points = np.array([(r.value("test_error"), r.value(column)) for r in cells]).reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    return np.asarray(points[np.argsort(points[:, 0])].T)
 
 
 def distance_figure(results: Sequence[CellResult], reference: DistanceReference) -> Figure:
@@ -176,11 +194,11 @@ def distance_figure(results: Sequence[CellResult], reference: DistanceReference)
         The plot; its last bin contains all distances above the quantile `HISTOGRAM_QUANTILE`.
     """
     figure, axes = _new_figure(3.1)
-    spaces = (ImageBall, reference.on_manifold)
+    spaces = [s for s in reference.spaces if any(reference.key(s.name) in r.distances for r in results)]
     labels = {space.name: space_label(space) for space in spaces} | {CLEAN: "clean test images"}
     pooled = {
         kind: np.concatenate([r.distances.get(reference.key(kind), np.empty(0)) for r in results])
-        for kind in reference.kinds
+        for kind in (*(space.name for space in spaces), CLEAN)
     }
     largest = max(float(np.quantile(np.concatenate(list(pooled.values())), HISTOGRAM_QUANTILE)), 1e-6)
     bins: list[float] = np.linspace(0, largest, 41).tolist()
