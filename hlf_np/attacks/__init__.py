@@ -4,6 +4,7 @@
 """
 
 from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate, checked_result
+from hlf_np.attacks.auto_pgd import AutoPGD, ThoroughAttack
 from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
 from hlf_np.attacks.carlini_wagner import CarliniWagner, carlini_wagner
 from hlf_np.attacks.objectives import Objective
@@ -11,7 +12,7 @@ from hlf_np.attacks.pgd import FGSM, PGD, Rule, Start, fgsm, pgd
 from hlf_np.engine import Engine
 
 # The attacks that `python -m hlf_np attack` offers.
-ATTACKS: tuple[Attack, ...] = (PGD(), FGSM(), CarliniWagner(), RandomSearch())
+ATTACKS: tuple[Attack, ...] = (PGD(), FGSM(), CarliniWagner(), RandomSearch(), AutoPGD(), ThoroughAttack())
 
 __all__ = [
     "ATTACKS",
@@ -19,6 +20,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "AutoPGD",
     "CarliniWagner",
     "Engine",
     "Objective",
@@ -26,6 +28,7 @@ __all__ = [
     "Rule",
     "Start",
     "SuccessRate",
+    "ThoroughAttack",
     "Transfer",
     "carlini_wagner",
     "checked_result",

@@ -29,7 +29,7 @@ from hlf_np.models import Model
 from hlf_np.programs.evaluation import ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.spaces.space import Compiled
+from hlf_np.spaces.space import Compiled, can_compile
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_count, check_positive
 
@@ -109,7 +109,7 @@ class PGD:
         restart_success = np.zeros((self.restarts, len(labels)), bool)
         targets = self.objective.targets(model, images, labels)
         try_program = self.engine is Engine.PROGRAM and self.objective in COMPILED_OBJECTIVES and len(labels) > 0
-        compiled = chart.compiled(model) if try_program and _can_compile(space, chart) else None
+        compiled = chart.compiled(model) if try_program and can_compile(space, chart) else None
         for restart in range(self.restarts):
             codes = chart.start
             if self.start is Start.RANDOM:
@@ -130,16 +130,6 @@ class PGD:
         success = logits.argmax(axis=1) != labels
         losses = self.objective.of(Tensor(logits), targets).data
         return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
-
-
-def _can_compile(space: Space, chart: Chart) -> bool:
-    """Return whether compiled code projects and decodes as these objects do.
-
-    It does not if a subclass overrides `project`, or `decode` without `compiled`.
-    """
-    decoding_class = next(cls for cls in type(chart).__mro__ if "decode" in vars(cls))
-    compiling_class = next(cls for cls in type(chart).__mro__ if "compiled" in vars(cls))
-    return type(space).project is Space.project and decoding_class is compiling_class
 
 
 class _BestCodes:

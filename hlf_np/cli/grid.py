@@ -78,6 +78,12 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
     "--carlini-wagner", is_flag=True, help="Also search for small perturbations in L2, in image space and on manifolds."
 )
 @click.option("--transfer", is_flag=True, help="Also attack with adversarial examples of a separately trained model.")
+@click.option(
+    "--tracked-images",
+    "n_tracked",
+    type=int,
+    help="Number of test images on which models are measured and attacked after every epoch. [default: the preset's]",
+)
 @path_option("--out", "results", "Results folder.")
 @threads_option
 @option(

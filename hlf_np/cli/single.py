@@ -140,7 +140,7 @@ def evaluate(
     from hlf_np.attacks import PGD, masking
     from hlf_np.experiments.configuration.config import RunConfig
     from hlf_np.experiments.grid.prepare import spaces_of
-    from hlf_np.experiments.measurements import Display, Subject, measure
+    from hlf_np.experiments.measurements import EPSILONS, Display, Subject, measure, thorough_success
     from hlf_np.manifolds.oracle import stored_oracle
     from hlf_np.support.checks import check_count
 
@@ -178,6 +178,8 @@ def evaluate(
         signs = masking.diagnose_masking(classifier, checked, epsilon, other)
         click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack on {signs.count} of these images")
         click.echo(f"{signs.random_search:.4f}  Success rate of random search on the same images")
+        for radius, rate in zip(EPSILONS, thorough_success(classifier, checked), strict=True):
+            click.echo(f"{rate:.4f}  Success rate of the strongest attack within radius {radius:g}")
         for warning in signs.warnings():
             click.echo(f"hlf_np: gradients may be masked: {warning}", err=True)
 

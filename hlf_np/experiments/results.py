@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import Training
@@ -71,6 +71,8 @@ class CellResult:
         The distance of each image, by kind; `KEY_distance` is the column of the mean.
     failure : str
         Why the training diverged; empty if it did not.
+    series : mapping of str to ndarray, shape (n,)
+        Numbers in the course of the training or of an attack, by the name of the series.
     """
 
     cell: Cell
@@ -78,6 +80,7 @@ class CellResult:
     examples: Mapping[str, Examples]
     distances: Mapping[str, Floats]
     failure: str = ""
+    series: Mapping[str, Floats] = field(default_factory=dict)
 
     def value(self, column: str) -> float:
         """Return a measurement; NaN if it was not made or is not defined, as for a model that failed."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import encoded
-from hlf_np.kernels.interpreter import attack, executor
+from hlf_np.kernels.interpreter import attack, executor, gradient
 from hlf_np.kernels.layout import Layout
 from hlf_np.kernels.winograd.filters import transform_filters
 from hlf_np.layers import Layer, Sequential
@@ -156,6 +156,38 @@ class Program:
             as_contiguous(groups), flat_rows(as_contiguous(inputs)), outputs, images, *self.kernel_arguments,
         )  # fmt: skip
         return outputs
+
+    def input_gradient(
+        self, inputs: Floats, output_gradients: Floats, groups: Integers | None = None, sources: Floats | None = None
+    ) -> Floats:
+        """Compute gradients with respect to the inputs of a function of the logits.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (N, ...)
+            Images or codes.
+        output_gradients : ndarray of float32, shape (N, classes)
+            Gradients of the function with respect to the logits.
+        groups : ndarray of int64, shape (N,), optional
+            The preprocessor of each input; the first one by default.
+        sources : ndarray of float32, shape (N, E), optional
+            The images that a program warps, flat.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, D)
+            The gradients, flat.
+        """
+        groups = np.zeros(len(inputs), np.int64) if groups is None else as_contiguous(groups)
+        sources = np.empty((len(inputs), 0), np.float32) if sources is None else as_contiguous(sources)
+        codes = as_contiguous(flat_rows(as_contiguous(inputs)))
+        gradients, own = np.empty(codes.shape, np.float32), as_contiguous(output_gradients.astype(np.float32))
+        threads = numba.get_num_threads()
+        gradient.gradient_kernel(
+            gradient.GRADIENT.addresses, threads, self.packed_weights(), np.argsort(groups, kind="stable"),
+            (codes, sources, own, groups), gradients, self.capacity, self.kernel_arguments,
+        )  # fmt: skip
+        return gradients
 
     def packed_weights(self) -> Floats:
         """Return the present weights as the instructions read them, packed again if they have changed.

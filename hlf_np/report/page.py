@@ -23,6 +23,13 @@ from hlf_np.spaces import Norm
 from hlf_np.support.arrays import Floats
 
 NORM_NAMES = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
+PAPER_CLAIMS = 4
+BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, measured on the same models.</p>"
+ROBUSTNESS = (
+    "<h2>How robust, really</h2><p>The attack of the paper moves a pixel by at most about 0.2 and cannot reach the"
+    " border of its ball. This one can: where its success is far higher than that of regular attacks above, the"
+    " robustness reported there is that against a weak attack.</p>"
+)
 LEGEND = 'Rows and dashed lines labelled "paper" are the published means over five models. '
 
 
@@ -59,12 +66,15 @@ def page(
     template = Template(resources.files("hlf_np.report").joinpath("template.html").read_text(encoding="utf-8"))
     paper = published(config)
     comparable = matching_cells(paper, results)
+    papers, further = claims[:PAPER_CLAIMS], claims[PAPER_CLAIMS:]
     measured, curves = config.measurements, {p.name: _figure(p) for p in pictures if p.section is Section.CURVES}
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
-        summary="\n".join(_summary(claim) for claim in claims),
+        summary="\n".join(_summary(claim) for claim in papers),
+        further_summary=_further_summary(further),
         setting=html.escape(f"{_setting(config, len(results))} {failures(results)}".rstrip()),
-        claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in claims),
+        claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
+        beyond=_beyond(further, pictures),
         differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if comparable else "",
         curves="\n".join(
             curves.pop(m.column, "") + _table(results, m.column, m.title, comparable)
@@ -162,6 +172,20 @@ def _badge(verdict: str) -> str:
 def _summary(claim: Claim) -> str:
     link = f'<a href="#claim-{claim.number}">{html.escape(claim.statement)}</a>'
     return f"<li>{link} {_badge(claim.verdict)}</li>"
+
+
+def _beyond(claims: Sequence[Claim], pictures: Sequence[Picture]) -> str:
+    """Return the sections on what goes beyond the paper; empty if nothing was measured."""
+    robustness = _figures(pictures, Section.ROBUSTNESS)
+    sections = [_claim(claim, pictures, ()) for claim in claims] + ([ROBUSTNESS + robustness] if robustness else [])
+    return BEYOND + "\n".join(sections) if sections else ""
+
+
+def _further_summary(claims: Sequence[Claim]) -> str:
+    """Return the list of the claims beyond the paper; empty if there are none."""
+    items = "\n".join(_summary(claim) for claim in claims)
+    start = PAPER_CLAIMS + 1
+    return (claims and f'<p>Beyond the paper:</p><ol class="summary" start="{start}">{items}</ol>') or ""
 
 
 def _claim(claim: Claim, pictures: Sequence[Picture], paper: Iterable[str]) -> str:

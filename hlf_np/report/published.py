@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from importlib import resources
 
 from hlf_np.data.fonts import Difficulty
@@ -54,14 +53,13 @@ def published(config: RunConfig) -> list[CellResult]:
         Means over five models, stored under seed 0; values that were not published are NaN, and an N that was not
         published is 0. Empty if nothing was published for these settings.
     """
-    kind, epsilons = config.architecture.kind, (config.epsilon, config.latent_epsilon)
-    classes, shape = config.architecture.classes, config.architecture.image_shape
-    papers = replace(DEFAULTS[kind], classes=classes, image_shape=shape)
-    is_papers = config.architecture == papers and epsilons == PAPER_EPSILONS[config.norm]
+    own, papers = config.architecture, DEFAULTS[config.architecture.kind]
+    is_papers = all(getattr(own, name) == getattr(papers, name) for name in ("widths", "blocks", "hidden_units"))
+    is_papers = is_papers and (config.epsilon, config.latent_epsilon) == PAPER_EPSILONS[config.norm]
     if not is_papers or (config.true_manifold and config.difficulty is not Difficulty.HARD):
         return []
     text = resources.files("hlf_np.report").joinpath("published.csv").read_text(encoding="utf-8")
-    key = (published_name(config), kind.value)
+    key = (published_name(config), own.kind.value)
     by_run: dict[str, dict[Training, list[CellResult]]] = {}
     for row in csv.DictReader(text.splitlines()):
         if (row["dataset"], row["architecture"]) == key:

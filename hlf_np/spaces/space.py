@@ -339,3 +339,13 @@ class Space(ABC):
         distances = self.epsilon * random.random(shape[0], np.float32)
         perturbations = directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
         return self.norm.clip(perturbations, self.radius)
+
+
+def can_compile(space: Space, chart: Chart) -> bool:
+    """Return whether compiled code projects and decodes as these objects do.
+
+    It does not if a subclass overrides `project`, or `decode` without `compiled`.
+    """
+    decoding_class = next(cls for cls in type(chart).__mro__ if "decode" in vars(cls))
+    compiling_class = next(cls for cls in type(chart).__mro__ if "compiled" in vars(cls))
+    return type(space).project is Space.project and decoding_class is compiling_class

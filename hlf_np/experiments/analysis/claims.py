@@ -1,4 +1,4 @@
-"""The paper's four claims, as statements about the cells of a run.
+"""The paper's four claims, and those beyond it, as statements about the cells of a run.
 
 A claim is *supported* or *refuted* only if a bootstrap interval allows no other conclusion; otherwise it is
 *undecided*, with the reason.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hlf_np.experiments.analysis.beyond import further_claims
 from hlf_np.experiments.analysis.claim import MIN_CELLS, Claim
 from hlf_np.experiments.analysis.data_factor import data_factor, factors_by_size
 from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
@@ -30,7 +31,7 @@ _JUDGES = (leaving_the_manifold, on_manifold_examples, on_manifold_robustness, r
 
 
 def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResult] = ()) -> list[Claim]:
-    """Decide the four claims.
+    """Decide the four claims, and those beyond the paper for which there are measurements.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResul
         The claims in order.
     """
     ours, papers = ([judge(cells) for judge in _JUDGES] for cells in (results, published))
-    return [
+    beside = (
         claim if paper.statistic is None else replace(claim, published=paper)
         for claim, paper in zip(ours, papers, strict=True)
-    ]
+    )
+    return [*beside, *further_claims(results)]

@@ -103,7 +103,7 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     changes = (_format_change(trainings[name], fit) for name, fit in fits.items() if fit["change"] is not None)
     details = (*_format_factor(factor), *changes)
     claim = replace(REGULAR_ROBUSTNESS_CLAIM, details=details, data={column: fits, "data_factor": factor})
-    judged = {name: fit for name, fit in fits.items() if not _attacks_regularly(trainings[name])}
+    judged = {name: fit for name, fit in fits.items() if not attacks_regularly(trainings[name])}
     decided = [fit for fit in judged.values() if fit["change"] is not None]
     lacking = [_lacking_verdict(name, fit) for name, fit in judged.items() if fit["change"] is None]
     if not decided:
@@ -156,7 +156,8 @@ def _change(fit: dict[str, Any]) -> dict[str, Any]:
     return {"change": spread * fit["slope"], "change_interval": (spread * low, spread * high)}
 
 
-def _attacks_regularly(training: Training) -> bool:
+def attacks_regularly(training: Training) -> bool:
+    """Return whether a training attacks images regularly, rather than adding random noise."""
     return ImageBall in training.spaces and not training.random
 
 
@@ -177,7 +178,7 @@ def _format_slope(fit: dict[str, Any]) -> str:
 
 def _format_change(training: Training, fit: dict[str, Any]) -> str:
     low, high = fit["change_interval"]
-    role = " (not part of the verdict)" if _attacks_regularly(training) else ""
+    role = " (not part of the verdict)" if attacks_regularly(training) else ""
     return (
         f"{training.label}{role}: success changes by {fit['change']:.3f} ({low:.3f} to {high:.3f}) over test errors"
         f" from {min(fit['test_error']):.3f} to {max(fit['test_error']):.3f}; slope {_format_slope(fit)}."

@@ -93,6 +93,11 @@ class RunConfig:
         space, and on the manifolds.
     n_examples : int
         Maximum number of adversarial examples of each kind that are stored for the gallery.
+    n_tracked : int
+        Number of test images on which every model is measured and attacked after each epoch; 0 for none.
+    n_thorough : int
+        Number of test images on which the models of the largest size and the first seed are attacked thoroughly, with
+        growing epsilon; 0 for none.
     n_projected : int
         Maximum number of images of each kind whose distance to the manifold is measured.
     n_neighbours : int
@@ -150,6 +155,8 @@ class RunConfig:
     n_attacked: int = 1000
     n_attacked_on_manifold: int = 2500
     n_examples: int = 10
+    n_tracked: int = 0
+    n_thorough: int = 0
     n_projected: int = 200
     n_neighbours: int = 20_000
     attack_seed: int = 0
@@ -172,7 +179,16 @@ class RunConfig:
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
-        for name in ("n_projected", "n_neighbours", "n_vae", "n_data_vae", "n_oracle", "n_transfer"):
+        for name in (
+            "n_tracked",
+            "n_thorough",
+            "n_projected",
+            "n_neighbours",
+            "n_vae",
+            "n_data_vae",
+            "n_oracle",
+            "n_transfer",
+        ):
             check_count(name, getattr(self, name), minimum=0)
         for name in ("epsilon", "latent_epsilon"):
             check_positive(name, getattr(self, name))
@@ -273,13 +289,28 @@ PRESETS = {
         n_vae=200,
         n_oracle=0,
     ),
-    Preset.QUICK: RunConfig(trainings=MAIN, n_attacked_on_manifold=500, n_projected=100, n_vae=8000, n_oracle=20_000),
+    Preset.QUICK: RunConfig(
+        trainings=MAIN,
+        sizes=(200, 300, 500, 800, 1200, 2000),
+        n_attacked_on_manifold=500,
+        n_projected=100,
+        n_vae=8000,
+        n_oracle=20_000,
+    ),
     Preset.STANDARD: RunConfig(
-        trainings=MAIN, sizes=(250, 500, 1000, 2500, 5000), seeds=2, n_test=40_000, n_attacked_on_manifold=1000
+        trainings=MAIN,
+        sizes=(250, 500, 1000, 2500, 5000),
+        seeds=2,
+        n_test=40_000,
+        n_attacked_on_manifold=1000,
+        n_tracked=200,
+        n_thorough=100,
     ),
     Preset.PAPER: RunConfig(
         sizes=(250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 7500, 10_000, 15_000, 20_000, 30_000, 40_000),
         seeds=5,
         n_test=160_000,
+        n_tracked=400,
+        n_thorough=500,
     ),
 }

@@ -128,7 +128,9 @@ def fit(
     oracle_fits = min(source.image_shape[:2]) >= OracleConfig().architecture.min_image_side
     limits = {"n_vae": source.class_size, "n_oracle": source.train_size if oracle_fits else 0}
     limits |= {"n_neighbours": source.train_size}
-    limits |= dict.fromkeys(("n_test", "n_attacked", "n_attacked_on_manifold"), source.test_size)
+    limits |= dict.fromkeys(
+        ("n_test", "n_attacked", "n_attacked_on_manifold", "n_tracked", "n_thorough"), source.test_size
+    )
     described |= {name: min(getattr(config, name), limit) for name, limit in limits.items()}
     vae_sizes = (chosen.get(name, described.get(name, 0)) for name in ("n_vae", "n_data_vae"))
     has = needs_met(source.manifold is not None, *map(bool, vae_sizes))

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.configuration.plugins import Plugin, plugin_errors
 from hlf_np.experiments.grid.jobs import Progress, work_through
 from hlf_np.experiments.grid.prepare import Prepared, prepare, source_of, training_config
-from hlf_np.experiments.measurements import Subject, collect, measure
+from hlf_np.experiments.measurements import (
+    SUCCESS_BY_EPSILON,
+    EpochTracker,
+    Subject,
+    attack_series,
+    collect,
+    measure,
+    thorough_success,
+)
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.experiments.storage.store import Store
 from hlf_np.models import Model
@@ -141,7 +150,17 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
         progress(f"{cell}: {step}", cell.name, share - done)
         done = share
 
+    tracked = config.n_tracked and replace(
+        config,
+        attack=replace(config.attack, restarts=1),
+        n_attacked=config.n_tracked,
+        n_attacked_on_manifold=config.n_tracked,
+    )
+    tracker = EpochTracker(prepared.dataset.test, tracked, prepared.test_spaces) if tracked else None
+
     def epoch_done(entry: EpochLog) -> None:
+        if tracker:
+            tracker.measure(model)
         report(TRAINING_TIME_FRACTION * entry.epoch / config.epochs, f"epoch {entry.epoch}/{config.epochs}")
 
     report(0, "training")
@@ -158,6 +177,10 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
     measurements = measure(subject, config.measurements)
     model.load_state_dict(trained)  # in case a measurement has changed it
     examples, distances = collect(subject)
+    series = (tracker.series() if tracker else {}) | attack_series(subject)
+    if config.n_thorough and cell.n_train == max(config.sizes) and cell.seed == 0:
+        attacked = subject.test.take(np.flatnonzero(subject.correct)[: config.n_thorough])
+        series[SUCCESS_BY_EPSILON] = thorough_success(model, attacked, config.attack_seed)
     report(1, "done")
     measurements["seconds"] = time.perf_counter() - started
-    return CellResult(cell, measurements, examples, distances), model
+    return CellResult(cell, measurements, examples, distances, series=series), model

@@ -14,23 +14,47 @@ from hlf_np.experiments.measurements.distances import (
     DistanceReference,
 )
 from hlf_np.experiments.measurements.measurement import KEY_COLUMNS, Display, Measurement, measure
+from hlf_np.experiments.measurements.series import (
+    ATTACK_PROGRESS,
+    EPSILONS,
+    ERROR_BY_EPOCH,
+    HELD_OUT_BY_EPOCH,
+    SELECTION_BY_EPOCH,
+    SUCCESS_BY_EPSILON,
+    TANGENT_SHARE_BY_STEP,
+    EpochTracker,
+    attack_series,
+    success_by_epoch,
+    thorough_success,
+)
 from hlf_np.experiments.measurements.subject import ExaminationSettings, Subject, collect
 
 __all__ = [
+    "ATTACK_PROGRESS",
     "CLEAN",
     "DISTANCE_REFERENCES",
+    "EPSILONS",
+    "ERROR_BY_EPOCH",
     "FURTHER_RATES",
+    "HELD_OUT_BY_EPOCH",
     "KEY_COLUMNS",
     "MEASUREMENTS",
+    "SELECTION_BY_EPOCH",
     "SUBSPACE_REFERENCE",
+    "SUCCESS_BY_EPSILON",
+    "TANGENT_SHARE_BY_STEP",
     "TRUE_MANIFOLD_REFERENCE",
     "Display",
     "DistanceReference",
+    "EpochTracker",
     "ExaminationSettings",
     "Measurement",
     "Subject",
+    "attack_series",
     "collect",
     "measure",
     "of_attack",
     "of_space",
+    "success_by_epoch",
+    "thorough_success",
 ]

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from hlf_np.attacks import Attack, SuccessRate, Transfer, checked_result
+from hlf_np.attacks import Attack, Objective, SuccessRate, Transfer, checked_result
+from hlf_np.autodiff import Tensor
 from hlf_np.experiments.measurements.distances import (
     DISTANCE_REFERENCES,
     SUBSPACE_REFERENCE,
@@ -17,6 +18,7 @@ from hlf_np.experiments.measurements.distances import (
 from hlf_np.experiments.measurements.measurement import Display, Measurement
 from hlf_np.experiments.measurements.subject import Subject
 from hlf_np.manifolds.oracle import labels_kept
+from hlf_np.manifolds.tangent import tangent_share
 from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Norm, Space, TrueManifold
 
 
@@ -72,6 +74,17 @@ def _labels_kept(subject: Subject) -> float:
 def _reconstruction_error(subject: Subject) -> float:
     """Return the share of the images attacked on the learned manifold whose reconstruction is misclassified."""
     return float(1 - subject.start(LearnedManifold).correct.mean())
+
+
+def _gradient_tangent_share(subject: Subject) -> float:
+    """Return the mean tangent share of the gradient of the cross-entropy with respect to the image."""
+    images = subject.first_tested
+    if not len(images):
+        return math.nan
+    pixels = Tensor(images.images, requires_grad=True)
+    Objective.CROSS_ENTROPY.of(subject.model.forward(pixels), images.labels).backward()
+    assert pixels.gradient is not None
+    return float(np.nanmean(tangent_share(pixels.gradient, subject.tangent_bases)))
 
 
 def _carlini_wagner_success(kind: type[Space]) -> Measurement:
@@ -132,13 +145,6 @@ MEASUREMENTS = (  # in the order of the columns
         Need.LEARNED_MANIFOLD,
         Display.TABLE,
     ),
-    Measurement(
-        "reconstruction_error",
-        "Share of images whose reconstruction by the autoencoders is misclassified",
-        _reconstruction_error,
-        Need.LEARNED_MANIFOLD,
-        Display.TABLE,
-    ),
     *(_mean_distance(reference, kind) for reference in DISTANCE_REFERENCES for kind in reference.kinds),
     _mean_distance(SUBSPACE_REFERENCE, TrueManifold.name),
     Measurement(
@@ -150,7 +156,21 @@ MEASUREMENTS = (  # in the order of the columns
     ),
     # the time of training and attacks together, which `run_cell` fills in
     Measurement("seconds", "Seconds per model", lambda s: math.nan, display=Display.NOWHERE, share=False),
+    Measurement(
+        "reconstruction_error",
+        "Share of images whose reconstruction by the autoencoders is misclassified",
+        _reconstruction_error,
+        Need.LEARNED_MANIFOLD,
+        Display.TABLE,
+    ),
     *of_space(DataManifold),
+    Measurement(
+        "gradient_tangent_share",
+        "Tangent share of loss gradients on the true manifold",
+        _gradient_tangent_share,
+        Need.TRUE_MANIFOLD,
+        Display.TABLE,
+    ),
     *FURTHER_RATES,
     Measurement(
         "carlini_wagner_norm",

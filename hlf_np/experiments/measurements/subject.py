@@ -22,6 +22,7 @@ from hlf_np.experiments.measurements.distances import (
 )
 from hlf_np.experiments.results import Examples
 from hlf_np.manifolds.distance import NeighbourSearch
+from hlf_np.manifolds.tangent import tangent_bases
 from hlf_np.models import Model
 from hlf_np.spaces import PAPER_EPSILONS, ImageBall, Norm, Space, TrueManifold
 from hlf_np.support.arrays import Booleans, Floats, Integers
@@ -222,6 +223,18 @@ class Subject:
         return self._smallest[kind]
 
     @cached_property
+    def first_tested(self) -> Split:
+        """The first `n_projected` test images, for measurements of their distance and of tangent spaces."""
+        return self.test.take(slice(self.config.n_projected))
+
+    @cached_property
+    def tangent_bases(self) -> Floats:
+        """Bases (n, D, 6) of the tangent spaces of the true manifold at `first_tested`."""
+        manifold = self.space(TrueManifold)
+        assert isinstance(manifold, TrueManifold)
+        return tangent_bases(manifold, self.first_tested)
+
+    @cached_property
     def distance_references(self) -> list[DistanceReference]:
         """What distances are measured to: the true manifold and the training images, as far as they are known."""
         known = {TRUE_MANIFOLD_REFERENCE: self.space(TrueManifold), SUBSPACE_REFERENCE: self.neighbours}
@@ -234,8 +247,7 @@ class Subject:
         Only the first `n_projected` successful adversarial examples and clean images are measured, for each reference
         the same ones.
         """
-        limit, result = self.config.n_projected, {}
-        clean = self.test.take(slice(0, limit))
+        limit, result, clean = self.config.n_projected, {}, self.first_tested
         for reference in self.distance_references:
             for kind in reference.spaces:
                 if space := self.space(kind):

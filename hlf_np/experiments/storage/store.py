@@ -75,8 +75,10 @@ class Store:
             "failure": result.failure,
             "examples": list(result.examples),
             "distances": list(result.distances),
+            "series": list(result.series),
         }
         entries: dict[str, Any] = {f"distances/{kind}": distances for kind, distances in result.distances.items()}
+        entries |= {f"series/{name}": values for name, values in result.series.items()}
         for kind, examples in result.examples.items():
             entries |= {f"examples/{kind}/{name}": array for name, array in asdict(examples).items()}
         with replace_file(self._cell_path(result.cell)) as stream:
@@ -109,11 +111,12 @@ class Store:
                 for kind in content["examples"]
             }
             distances = {kind: arrays[f"distances/{kind}"] for kind in content["distances"]}
+            series = {name: arrays[f"series/{name}"] for name in content.get("series", [])}
             measurements = {name: float(value) for name, value in content["measurements"].items()}
-            if any(values.ndim != 1 or values.dtype.kind != "f" for values in distances.values()):
-                raise ValueError("distances must be floating-point arrays of shape (N,)")
+            if any(v.ndim != 1 or v.dtype.kind != "f" for v in (*distances.values(), *series.values())):
+                raise ValueError("distances and series must be floating-point arrays of shape (N,)")
             failure = str(content.get("failure", ""))
-            return CellResult(cell, measurements, examples, distances, failure)
+            return CellResult(cell, measurements, examples, distances, failure, series)
         except DECODING_ERRORS:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to recompute it") from None
 

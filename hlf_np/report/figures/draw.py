@@ -10,10 +10,16 @@ from hlf_np.experiments.analysis.claims import MIN_CELLS, factors_by_size
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
 from hlf_np.experiments.configuration.catalogue import Catalogue
 from hlf_np.experiments.measurements import (
+    ATTACK_PROGRESS,
     CLEAN,
     DISTANCE_REFERENCES,
+    EPSILONS,
+    ERROR_BY_EPOCH,
     FURTHER_RATES,
+    HELD_OUT_BY_EPOCH,
     SUBSPACE_REFERENCE,
+    SUCCESS_BY_EPSILON,
+    TANGENT_SHARE_BY_STEP,
     TRUE_MANIFOLD_REFERENCE,
     Display,
 )
@@ -28,6 +34,7 @@ from hlf_np.report.figures.plots import (
     existence_figure,
     factor_figure,
     rate_label,
+    series_figure,
 )
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall
@@ -72,6 +79,9 @@ def draw_figures(
             *_existence(results, classes, catalogue),
             *_success_against_error(results, catalogue, published),
             *_data_factor(results, published),
+            *_gradients(results),
+            *_epochs(results),
+            *_growing_epsilon(results),
             *_curves(results, catalogue, published),
             *_galleries(results, classes, catalogue),
         ]
@@ -167,6 +177,61 @@ def _data_factor(results: Sequence[CellResult], published: Sequence[CellResult])
             " adversarial training needs more images than normal training; below 1, fewer.",
             "The data factor of adversarial training against the number of training images.",
             factor_figure(factors, factors_by_size(published)),
+        )
+
+
+def _gradients(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the figures of claims 5 and 6."""
+    if any(TANGENT_SHARE_BY_STEP in r.series for r in results):
+        yield render(
+            Section.CLAIM_5,
+            "tangent_share_of_gradients",
+            "Tangent share of the gradient of the loss against the number of training images: mean over seeds. A random"
+            " direction has a share of 0.008.",
+            "Lines near 0.01 for all trainings but adversarial training, which lies far higher.",
+            curve_figure(results, "gradient_tangent_share", "tangent share", share=False),
+        )
+        yield render(
+            Section.CLAIM_6,
+            "tangent_share_of_perturbations",
+            "Tangent share of regular perturbations in the course of an attack that starts at the image, averaged over"
+            " all N: how much of a perturbation moves along the manifold.",
+            "Tangent share against the fraction of the steps, one line per training.",
+            series_figure(results, TANGENT_SHARE_BY_STEP, ATTACK_PROGRESS, "fraction of the steps", "tangent share"),
+        )
+
+
+def _epochs(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the figures of claim 7, for the largest N."""
+    tracked = [r for r in results if ERROR_BY_EPOCH in r.series]
+    largest = max((r.cell.n_train for r in tracked), default=0)
+    shown = [r for r in tracked if r.cell.n_train == largest]
+    texts = {
+        ERROR_BY_EPOCH: ("test error", "Test error"),
+        HELD_OUT_BY_EPOCH: ("error under regular attacks", "Error under regular attacks, on half of the images"),
+    }
+    for name, (label, title) in texts.items():
+        if shown:
+            epochs = range(1, 1 + len(shown[0].series[name]))
+            yield render(
+                Section.CLAIM_7,
+                name,
+                f"{title} after every epoch, for N = {largest}: mean over seeds.",
+                f"{title} against the epoch, one line per training.",
+                series_figure(shown, name, epochs, "epoch", label),
+            )
+
+
+def _growing_epsilon(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the success of a thorough attack against epsilon."""
+    if any(SUCCESS_BY_EPSILON in r.series for r in results):
+        yield render(
+            Section.ROBUSTNESS,
+            SUCCESS_BY_EPSILON,
+            "Success rate of a thorough attack (AutoPGD on two objectives, then random search) on correctly classified"
+            " images against the radius of the ball, for one model per training with the largest N.",
+            "Success rate against epsilon, one rising line per training; adversarial training rises last.",
+            series_figure(results, SUCCESS_BY_EPSILON, EPSILONS, "epsilon", "success rate"),
         )
 
 

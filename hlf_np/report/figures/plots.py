@@ -270,3 +270,37 @@ def factor_figure(own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, f
     axes.set_ylim(min(0.45, *values) / 1.1, max(2.2, *values) * 1.1)
     axes.set_ylabel("data factor")
     return _add_legend(figure)
+
+
+def series_figure(
+    results: Sequence[CellResult], name: str, positions: Sequence[float], axis: str, label: str
+) -> Figure:
+    """Plot a series of numbers in the course of a training or an attack, one line per training.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run; lines are means over those that have the series.
+    name : str
+        Name of the series.
+    positions : sequence of float
+        The position of each number on the horizontal axis.
+    axis, label : str
+        Labels of the horizontal and of the vertical axis.
+
+    Returns
+    -------
+    Figure
+        The plot.
+    """
+    figure, axes = _new_figure(3.1)
+    trainings = by_training(results)
+    for training, cells in trainings.items():
+        series = [r.series[name] for r in cells if name in r.series]
+        if series:
+            style = training_style(training, trainings) | {"marker": "", "linewidth": "1.6"}
+            axes.plot(positions, np.nanmean(series, axis=0), label=training.label, **style)  # type: ignore[arg-type]
+    axes.set_xlabel(axis)
+    axes.set_ylabel(label)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    return _add_legend(figure)
