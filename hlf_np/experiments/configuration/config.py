@@ -291,11 +291,13 @@ PRESETS = {
     ),
     Preset.QUICK: RunConfig(
         trainings=MAIN,
-        sizes=(200, 300, 500, 800, 1200, 2000),
+        sizes=(400, 550, 800, 1100, 1500, 2100),
+        attack=PGD(restarts=3),
         n_attacked_on_manifold=500,
         n_projected=100,
-        n_vae=8000,
-        n_oracle=20_000,
+        vae=VaeConfig(channels=(8, 16, 32)),
+        n_vae=5000,
+        n_oracle=10_000,
     ),
     Preset.STANDARD: RunConfig(
         trainings=MAIN,

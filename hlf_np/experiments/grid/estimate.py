@@ -24,6 +24,7 @@ from hlf_np.training import DivergedError, EpochLog, TrainingConfig, train
 from hlf_np.trainings import NORMAL
 
 SECONDS_PER_UNIT = {"day": 86_400, "hour": 3600, "minute": 60}
+TRIAL_EPOCHS = 4
 TRIAL_IMAGES = 50  # images attacked in a trial
 # The assumed share of its steps that an attack takes: it skips misclassified images and stops early.
 ATTACK_STEP_FRACTION = 0.5
@@ -104,8 +105,8 @@ def estimate(
 def trial(config: RunConfig, source: Source) -> dict[str, float]:
     """Estimate the duration of every task of a run by trying it on a few images.
 
-    It times the second epoch of each training on one batch, and the second attack in each space, since the first ones
-    include compilation.
+    It times a few epochs of each training on one batch, of which the fastest counts, and the second attack in each
+    space: the first ones include compilation.
 
     Parameters
     ----------
@@ -128,8 +129,9 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         """Estimate the seconds of a whole training on a number of images."""
         epochs: list[EpochLog] = []
         with suppress(DivergedError):  # the run will report it for each model
-            train(model, split, config=replace(settings, epochs=2), progress=epochs.append)
-        return epochs[-1].seconds / len(split) * images * settings.epochs if epochs else 0.0
+            train(model, split, config=replace(settings, epochs=TRIAL_EPOCHS), progress=epochs.append)
+        seconds = min((entry.seconds for entry in epochs[1:]), default=0.0)
+        return seconds / len(split) * images * settings.epochs
 
     largest = max(config.sizes)
     seconds_of = {
@@ -148,8 +150,8 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     if config.n_vae or config.n_data_vae:
         images_of_vae = split.images[: 2 * config.vae.batch_size]
         log: list[VaeLog] = []
-        train_vae(images_of_vae, replace(config.vae, epochs=2), progress=log.append)
-        per_image = log[-1].seconds / len(images_of_vae) * config.vae.epochs
+        train_vae(images_of_vae, replace(config.vae, epochs=TRIAL_EPOCHS), progress=log.append)
+        per_image = min(entry.seconds for entry in log[1:]) / len(images_of_vae) * config.vae.epochs
         if config.n_vae:
             seconds |= {f"class {label}": per_image * config.n_vae for label in range(len(config.classes))}
         if config.n_data_vae:
