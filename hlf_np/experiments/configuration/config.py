@@ -291,7 +291,7 @@ PRESETS = {
     ),
     Preset.QUICK: RunConfig(
         trainings=MAIN,
-        sizes=(400, 550, 800, 1100, 1500, 2100),
+        sizes=(400, 500, 650, 850, 1150, 1600),
         attack=PGD(restarts=3),
         n_attacked_on_manifold=500,
         n_projected=100,
