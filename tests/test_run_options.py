@@ -15,8 +15,9 @@ from hlf_np.experiments.configuration.config import PRESETS, Preset
 from hlf_np.experiments.grid.prepare import prepare, source_of, spaces_of
 from hlf_np.experiments.grid.run import training_config
 from hlf_np.experiments.storage.folder import open_store, stored_config
+from hlf_np.manifolds import Vae, VaeConfig, load_vae, train_vae
 from hlf_np.models.architectures import DEFAULTS, Architecture, Kind
-from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
+from hlf_np.spaces import DataManifold, ImageBall, LearnedManifold, Norm, RunContext, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import ADVERSARIAL, PAPER, Variant, training_of
 
@@ -77,6 +78,31 @@ def test_without_channels_an_architecture_is_the_papers(kind):
     architecture = DEFAULTS[kind]
     assert architecture.with_widths(architecture.widths) == architecture
     assert models.Model.from_architecture(architecture.with_widths((2, 2))).classes == 10
+
+
+def test_the_class_agnostic_manifold_is_learned_once_and_trained_on(tiny_preset, tmp_path):
+    chosen = ("--trainings", "normal,on_data_manifold_adversarial", "--data-vae-images", 50)
+    code, _, errors = main("run", "--preset", "smoke", *chosen, "--out", tmp_path / "out")
+    assert (code, errors) == (0, "")
+    assert stored_config(tmp_path / "out").n_data_vae == 50
+    (path,) = (tmp_path / "out" / "manifolds").iterdir()
+    images = source_of(tiny_preset).dataset(50, 0).train.images
+    expected, found = train_vae(images, tiny_preset.vae), load_vae(path)
+    np.testing.assert_array_equal(found.encode(images), expected.encode(images))
+    code, _, errors = main("run", "--preset", "smoke", *chosen[:2], "--out", tmp_path / "without")
+    assert code == 2
+    assert (
+        "needs the class-agnostic manifold, but the run trains no VAE on all classes: give --data-vae-images" in errors
+    )
+
+
+def test_the_class_agnostic_manifold_has_a_third_of_the_radius(fonts):
+    vae = Vae(VaeConfig(channels=(2, 2), latent_dimensions=3))
+    space = DataManifold.of_run(RunContext(fonts, data_vae=vae))
+    assert (space.epsilon, len(space.vaes)) == (pytest.approx(0.1), 10)
+    config = replace(TINY, norm=Norm.L2, n_data_vae=9)
+    (found,) = (s for s in spaces_of(config, fonts, data_vae=vae) if isinstance(s, DataManifold))
+    assert (found.epsilon, found.norm) == (pytest.approx(0.1), Norm.L2)
 
 
 # --- what reaches trainings and attacks -----------------------------------------------------------------------

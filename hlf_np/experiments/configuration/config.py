@@ -290,13 +290,14 @@ PRESETS = {
         n_oracle=0,
     ),
     Preset.QUICK: RunConfig(
-        trainings=MAIN,
-        sizes=(400, 500, 650, 850, 1150, 1600),
+        trainings=MAIN[:5],
+        sizes=(400, 550, 750, 1050, 1450, 2000),
         attack=PGD(restarts=3),
         n_attacked_on_manifold=500,
-        n_projected=100,
+        n_projected=80,
+        n_neighbours=10_000,
         vae=VaeConfig(channels=(8, 16, 32)),
-        n_vae=5000,
+        n_vae=3500,
         n_oracle=10_000,
     ),
     Preset.STANDARD: RunConfig(
