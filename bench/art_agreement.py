@@ -66,6 +66,14 @@ def contenders(
             True,
             ours(steps=STEPS, step_size=step, rule="sign", objective="margin"),
         ),
+        f"AutoPGD on the cross-entropy, {STEPS} steps": (
+            True,
+            lambda: attacks.AutoPGD(STEPS, restarts=RESTARTS).find(model, split, space).images,
+        ),
+        f"AutoPGD on the targeted ratio, {STEPS} steps, 9 targets": (
+            True,
+            lambda: attacks.AutoPGD(STEPS, targets=9).find(model, split, space).images,
+        ),
         f"random search, {queries} queries": (
             True,
             lambda: attacks.random_search(model, split.images, split.labels, space, queries=queries).images,

@@ -37,7 +37,7 @@ from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import can_compile, per_row
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_count
 from hlf_np.support.errors import UserError
 
@@ -225,7 +225,7 @@ def _checkpoints(steps: int) -> list[int]:
 
 def _ascend(
     forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator
-) -> tuple[Floats, Integers, Floats]:
+) -> tuple[Floats, Integers, Booleans]:
     """Run one ascent for the images `rows`, n of them.
 
     Returns

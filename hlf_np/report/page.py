@@ -123,7 +123,9 @@ def _setting(config: RunConfig, cells: int) -> str:
         sentences.append(
             f"The learned manifold is that of {len(config.classes)} autoencoders, one per class, each trained on"
             f" {up_to}{config.n_vae} images, independently of N; attacks on it change the codes by at most"
-            f" {config.latent_epsilon}."
+            f" {config.latent_epsilon}. They start at reconstructions: success is a fraction of the images whose"
+            " reconstruction is classified correctly, and images whose code lies outside of [-2, 2] in some dimension,"
+            " where the decoder is not to be trusted, count as withstanding."
         )
     return " ".join(sentences)
 

@@ -113,9 +113,10 @@ def _yardstick(results: Sequence[CellResult]) -> Iterator[str]:
         ranks = [rank_correlation(r.distances[regular], r.distances[keys[0]]) for r in cells]
         known = [rank for rank in ranks if rank is not None and np.isfinite(rank)]
         yield (
-            f"Measured to {SUBSPACE_REFERENCE.description} instead, as for data without a known manifold, the"
-            f" probability is {chance:.3f}; between the two distances of regular examples, the mean rank correlation is"
-            f" {np.mean(known or [np.nan]):.2f}."
+            f"How good is {SUBSPACE_REFERENCE.description}, the substitute where the manifold is unknown? Measured to"
+            f" it, a regular example is farther away than one on the true manifold with a probability of {chance:.3f}"
+            " only: the subspace is flat, and the manifold curves away from it. Between the two distances of regular"
+            f" examples, the mean rank correlation is {np.mean(known or [np.nan]):.2f}."
         )
 
 
