@@ -105,7 +105,8 @@ def test_every_preset_has_the_papers_recipe(preset):
 def test_all_but_the_smoke_preset_train_and_attack_as_long_as_the_paper(preset):
     config = PRESETS[preset]
     assert config.epochs == 20
-    assert config.attack == PGD(steps=40, step_size=0.005, rule="adam", start="random", restarts=5)
+    restarts = 3 if preset is Preset.QUICK else 5
+    assert config.attack == PGD(steps=40, step_size=0.005, rule="adam", start="random", restarts=restarts)
     assert config.n_attacked == 1000
     assert config.n_attacked_on_manifold == {Preset.QUICK: 500, Preset.STANDARD: 1000, Preset.PAPER: 2500}[preset]
 

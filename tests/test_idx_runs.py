@@ -299,7 +299,7 @@ def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
             *("regular_distance", "on_true_manifold_distance", "clean_distance"),
             *("carlini_wagner_success", "carlini_wagner_norm", "on_true_manifold_subspace_distance"),
             *(f"{place}_manifold_carlini_wagner_success" for place in ("on_true", "on_learned")),
-            *("on_data_manifold_success", "on_data_manifold_success_worst"),
+            *("on_data_manifold_success", "on_data_manifold_success_worst", "gradient_tangent_share"),
             *(f"{place}_transfer_success" for place in ("regular", "on_true_manifold", "on_learned_manifold")),
         } | {name for name in SUBSPACE_REFERENCE if not row[name]}
         assert float(row["clean_subspace_distance"]) == 0
