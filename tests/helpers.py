@@ -46,6 +46,7 @@ TINY = RunConfig(
     n_attacked=40,
     n_attacked_on_manifold=30,
     n_projected=10,
+    n_neighbours=200,
     vae=VaeConfig(channels=(2, 2), latent_dimensions=3, epochs=1),
     n_vae=10,
     n_oracle=0,

@@ -167,7 +167,7 @@ def test_another_configuration_is_refused_by_name(copy, changes, named):
 def test_settings_missing_in_older_configurations_take_their_defaults(copy):
     settings = copy / "config.json"
     content = json.loads(settings.read_text())
-    for name in ("classes", "path", "digest", "n_neighbours", "norm", "variant", "carlini_wagner", "n_transfer"):
+    for name in ("classes", "path", "digest", "n_data_vae", "norm", "variant", "carlini_wagner", "n_transfer"):
         assert content["run"].pop(name) == json.loads(json.dumps(vars(TINY)[name]))
     settings.write_text(json.dumps(content))
     before = tree(copy)

@@ -285,6 +285,7 @@ PRESETS = {
         n_attacked_on_manifold=50,
         n_examples=4,
         n_projected=20,
+        n_neighbours=1000,
         vae=VaeConfig(channels=(4, 8), epochs=4, adam=AdamConfig(learning_rate=0.01, decay=0.5)),
         n_vae=200,
         n_oracle=0,
