@@ -6,8 +6,10 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
+from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Space
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images
@@ -41,6 +43,39 @@ class AttackResult:
     iterations: Integers
     loss: Floats
     restart_success: Booleans
+
+
+def result_at(
+    model: Model, chart: Chart, labels: Integers, codes: Floats, iterations: Integers, found: Booleans | None = None
+) -> AttackResult:
+    """Return the result of an attack that ended at these codes, with the cross-entropy as its loss.
+
+    Parameters
+    ----------
+    model : Model
+        The attacked classifier.
+    chart : Chart
+        The space around the images.
+    labels : ndarray of int64, shape (N,)
+        Their classes.
+    codes : ndarray of float32, shape (N, ...)
+        The final codes.
+    iterations : ndarray of int64, shape (N,)
+        The number of steps that led to them.
+    found : ndarray of bool, shape (restarts, N), optional
+        Which images each restart turned; by default there is one, and it turned those that are misclassified.
+
+    Returns
+    -------
+    AttackResult
+        The result.
+    """
+    images = np.clip(chart.decoded(codes), 0, 1)
+    logits = model.logits(images)
+    success = logits.argmax(axis=1) != labels
+    losses = cross_entropy(Tensor(logits), labels).data
+    restarts = success[None] if found is None else found | success
+    return AttackResult(images, codes - chart.start, success, iterations, losses, restarts)
 
 
 class Attack(Protocol):

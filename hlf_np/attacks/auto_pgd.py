@@ -27,9 +27,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.attacks.attack import Attack, AttackResult, checked_chart
+from hlf_np.attacks.attack import Attack, AttackResult, checked_chart, result_at
 from hlf_np.attacks.black_box import RandomSearch
-from hlf_np.attacks.objectives import Objective
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.models import Model
@@ -110,11 +109,7 @@ class AutoPGD:
             codes, steps, turned = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
             best[rows], iterations[rows], success[rows] = codes, steps, turned
             found[attempt, rows] = turned
-        final = np.clip(chart.decoded(best), 0, 1)
-        logits = model.logits(final)
-        success = logits.argmax(axis=1) != labels
-        losses = Objective.CROSS_ENTROPY.of(Tensor(logits), labels).data
-        return AttackResult(final, best - chart.start, success, iterations, losses, found | success)
+        return result_at(model, chart, labels, best, iterations, found)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.attacks.attack import AttackResult, checked_chart
-from hlf_np.attacks.objectives import Objective, margin
+from hlf_np.attacks.attack import AttackResult, checked_chart, result_at
+from hlf_np.attacks.objectives import margin
 from hlf_np.attacks.pgd import Start
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
@@ -94,11 +94,7 @@ class CarliniWagner:
             best[rows], iterations[rows] = smallest.codes, smallest.iterations
         if self.bounded:
             best = space.project(chart, best)  # changes unsuccessful codes only
-        final = np.clip(chart.decoded(best), 0, 1)
-        logits = model.logits(final)
-        success = logits.argmax(axis=1) != labels
-        losses = Objective.CROSS_ENTROPY.of(Tensor(logits), labels).data
-        return AttackResult(final, best - chart.start, success, iterations, losses, success[None])
+        return result_at(model, chart, labels, best, iterations)
 
 
 class _SmallestCodes:

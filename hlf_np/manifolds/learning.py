@@ -212,13 +212,7 @@ def class_vaes(
         if not len(images):
             raise UserError(f"there are no images of class {label} to train its VAE on: use more images")
         class_seed = int(generator(seed, "class vae", label).integers(2**31))
-        path = folder and folder / f"vae-{label}-{digest([asdict(config), class_seed], images)}.npz"
-        if path and path.exists():
-            vaes.append(load_vae(path))
-            continue
-        vaes.append(train_vae(images, config, class_seed, progress, f"class {label}"))
-        if path:
-            vaes[-1].save(path)
+        vaes.append(_train_once(f"vae-{label}", images, config, class_seed, folder, progress, f"class {label}"))
     return tuple(vaes)
 
 
@@ -255,10 +249,23 @@ def all_classes_vae(
         If the images are invalid, or the file in the folder is damaged.
     """
     config = config or VaeConfig(image_shape=images.shape[1:])
-    path = folder and folder / f"all-classes-vae-{digest([asdict(config), seed], images)}.npz"
+    return _train_once("all-classes-vae", images, config, seed, folder, progress, ALL_CLASSES)
+
+
+def _train_once(
+    stem: str,
+    images: Floats,
+    config: VaeConfig,
+    seed: int,
+    folder: Path | None,
+    progress: Progress | None,
+    name: str,
+) -> Vae:
+    """Train a VAE, or load it if the folder has it already; the file name is `stem` and a digest of its origin."""
+    path = folder and folder / f"{stem}-{digest([asdict(config), seed], images)}.npz"
     if path and path.exists():
         return load_vae(path)
-    vae = train_vae(images, config, seed, progress, ALL_CLASSES)
+    vae = train_vae(images, config, seed, progress, name)
     if path:
         vae.save(path)
     return vae

@@ -185,9 +185,10 @@ def _beyond(claims: Sequence[Claim], pictures: Sequence[Picture]) -> str:
 
 def _further_summary(claims: Sequence[Claim]) -> str:
     """Return the list of the claims beyond the paper; empty if there are none."""
+    if not claims:
+        return ""
     items = "\n".join(_summary(claim) for claim in claims)
-    start = PAPER_CLAIMS + 1
-    return (claims and f'<p>Beyond the paper:</p><ol class="summary" start="{start}">{items}</ol>') or ""
+    return f'<p>Beyond the paper:</p><ol class="summary" start="{PAPER_CLAIMS + 1}">{items}</ol>'
 
 
 def _claim(claim: Claim, pictures: Sequence[Picture], paper: Iterable[str]) -> str:

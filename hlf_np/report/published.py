@@ -79,8 +79,7 @@ def _comparable_runs(config: RunConfig) -> list[str]:
         return ["l2"] if config.variant is Variant.HALF and config.epochs == PAPER_EPOCHS else []
     if config.epochs != PAPER_EPOCHS:
         return [f"{config.epochs} epochs"]
-    variant = [] if config.variant is Variant.HALF else [f"variant {config.variant}"]
-    return [*variant, *(["main", "combined", "baselines"] if not variant else [])]
+    return ["main", "combined", "baselines"] if config.variant is Variant.HALF else [f"variant {config.variant}"]
 
 
 def published_name(config: RunConfig) -> str:

@@ -150,13 +150,11 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
         progress(f"{cell}: {step}", cell.name, share - done)
         done = share
 
-    tracked = config.n_tracked and replace(
-        config,
-        attack=replace(config.attack, restarts=1),
-        n_attacked=config.n_tracked,
-        n_attacked_on_manifold=config.n_tracked,
-    )
-    tracker = EpochTracker(prepared.dataset.test, tracked, prepared.test_spaces) if tracked else None
+    tracker = None
+    if config.n_tracked:
+        count, once = config.n_tracked, replace(config.attack, restarts=1)
+        tracked = replace(config, attack=once, n_attacked=count, n_attacked_on_manifold=count)
+        tracker = EpochTracker(prepared.dataset.test, tracked, prepared.test_spaces)
 
     def epoch_done(entry: EpochLog) -> None:
         if tracker:
