@@ -57,6 +57,8 @@ class TrainingConfig:
         The implementation of the training step.
     loss : Loss
         The loss to minimise.
+    samples : Space, optional
+        The manifold from which as many images again are drawn, once, and added to the training data.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class TrainingConfig:
     adam: AdamConfig = field(default_factory=AdamConfig)
     engine: Engine = Engine.PROGRAM
     loss: Loss = CROSS_ENTROPY
+    samples: Space | None = None
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, minimum=0)
@@ -177,10 +180,13 @@ def train(
     if config is None:
         spaces, declared = (space,) if isinstance(space, Space) else space, training_of(training)
         perturbations = declared.perturbations(spaces, variant=variant)
-        config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss)
+        samples = declared.space(declared.samples, spaces) if declared.samples else None
+        config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss, samples=samples)
     split = split.checked(model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
+    if config.samples:
+        split = split.joined(config.samples.sampled(split, generator(seed, "samples")))
     if config.batch_size == 1:
         check_batch_size(model.network, split.images, config.batch_size)
     train_step = make_train_step(model, config.adam, config.loss, config.engine)

@@ -93,6 +93,8 @@ class Training:
         The objective of the run's inner maximisation, instead of the run's own.
     fraction : float, optional
         Fraction of each batch to perturb; determined by the `Variant` if not given.
+    samples : type of Space, optional
+        The manifold from which as many images again are drawn before the training, see `Space.sampled`.
     color : str
         Color of its curves, "#rrggbb"; an unused one is chosen if empty.
 
@@ -109,6 +111,7 @@ class Training:
     attack: Attack | None = field(default=None, compare=False)
     objective: Objective | None = field(default=None, compare=False)
     fraction: float | None = field(default=None, compare=False)
+    samples: type[Space] | None = field(default=None, compare=False)
     color: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +122,8 @@ class Training:
             raise UserError(f"training {self.name} needs a callable loss, and an attack with a method `find`")
         if self.attack is not None and (self.random or self.objective):
             raise UserError(f"training {self.name} has an attack of its own: leave `random` and `objective` out")
+        if self.samples and not (isinstance(self.samples, type) and issubclass(self.samples, Space)):
+            raise UserError(f"the samples of training {self.name} must be a class such as TrueManifold")
         if self.fraction is not None and not 0 <= self.fraction <= 1:
             raise UserError(f"the fraction of training {self.name} must lie between 0 and 1, not {self.fraction}")
         if self.color and not re.fullmatch("#[0-9a-f]{6}", self.color):
@@ -136,7 +141,8 @@ class Training:
     @property
     def needs(self) -> set[Need]:
         """The requirements of its spaces on a run."""
-        return {space.needs for space in self.spaces if space.needs}
+        used = (*self.spaces, self.samples) if self.samples else self.spaces
+        return {space.needs for space in used if space.needs}
 
     def perturbations(
         self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
@@ -174,15 +180,21 @@ class Training:
             attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
             if self.random:
                 attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
-        used = [self._space(kind, spaces) for kind in self.spaces]
+        used = [self.space(kind, spaces) for kind in self.spaces]
         clean = 0.0 if variant is Variant.FULL else 1 / (len(used) + 1)  # clean images have the weight of one space
         fraction = 1 - clean if self.fraction is None else self.fraction
         return tuple(
             Perturbation(space, self.attack or with_step_size_of(space, attack), fraction / len(used)) for space in used
         )
 
-    def _space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
-        """Return the space of a class."""
+    def space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
+        """Return the space of a class among `spaces`; a missing `ImageBall` is the paper's.
+
+        Raises
+        ------
+        UserError
+            If another space is missing.
+        """
         for space in spaces:
             if isinstance(space, kind):
                 return space
@@ -193,19 +205,24 @@ class Training:
 
 NORMAL = Training("normal", color="#3b6fb6")
 ADVERSARIAL = Training("adversarial", (ImageBall,), color="#c8452f")
+ON_TRUE_MANIFOLD = Training("on_true_manifold_adversarial", (TrueManifold,), color="#2e8b57")
+ON_LEARNED_MANIFOLD = Training("on_learned_manifold_adversarial", (LearnedManifold,), color="#8fbf3f")
+REGULAR_AND_LEARNED = Training(
+    "regular_and_on_learned_manifold_adversarial", (ImageBall, LearnedManifold), color="#b0703c"
+)
 # The trainings in the paper's main figures.
 MAIN = (
     NORMAL,
     ADVERSARIAL,
-    Training("on_true_manifold_adversarial", (TrueManifold,), color="#2e8b57"),
-    Training("on_learned_manifold_adversarial", (LearnedManifold,), color="#8fbf3f"),
+    ON_TRUE_MANIFOLD,
+    ON_LEARNED_MANIFOLD,
     Training("adversarial_transformations", (Transformations,), color="#8a5fbf"),
     Training("random_transformations", (Transformations,), random=True, color="#7a7a7a"),
 )
 # Regular training combined with each other kind, as in the paper's trade-off figures.
 COMBINED = (
     Training("regular_and_on_true_manifold_adversarial", (ImageBall, TrueManifold), color="#d9a021"),
-    Training("regular_and_on_learned_manifold_adversarial", (ImageBall, LearnedManifold), color="#b0703c"),
+    REGULAR_AND_LEARNED,
     Training("regular_and_adversarial_transformations", (ImageBall, Transformations), color="#b0508f"),
 )
 # The paper's baselines: random perturbations in place of an attack.
@@ -216,6 +233,11 @@ RANDOM = (
 )
 CLASS_AGNOSTIC = Training("on_data_manifold_adversarial", (DataManifold,), color="#18a7b5")
 PAPER = (*MAIN, *COMBINED)
+# Half of the images are drawn from a manifold at random: on-manifold training without the adversary.
+SAMPLED = (
+    Training("with_true_manifold_samples", samples=TrueManifold, color="#5a9fd4"),
+    Training("with_learned_manifold_samples", samples=LearnedManifold, color="#b08fd0"),
+)
 TRADES_BETAS = (1, 3, 6)  # from accuracy to robustness
 
 
@@ -249,6 +271,7 @@ def trades(space: type[Space], beta: float) -> Training:
 TRAININGS = (
     *PAPER,
     *RANDOM,
+    *SAMPLED,
     CLASS_AGNOSTIC,
     *(trades(space, beta) for space in SPACES if space is not DataManifold for beta in TRADES_BETAS),
 )

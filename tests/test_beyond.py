@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 from conftest import small_cnn
 from helpers import TINY, made_up, quiet
+from scipy.stats import truncnorm
 
-from hlf_np.attacks import PGD
+from hlf_np.attacks import PGD, UNSEEN_ATTACKS
 from hlf_np.autodiff import Tensor
-from hlf_np.data.fonts import LETTERS
+from hlf_np.data.dataset import Split
+from hlf_np.data.fonts import LETTERS, Box
 from hlf_np.experiments.analysis.beyond import (
+    adversary_or_data,
     best_epoch,
     further_claims,
     orthogonal_gradients,
+    paired,
     robust_overfitting,
     turned_gradients,
+    unseen_attacks,
 )
 from hlf_np.experiments.grid.prepare import Prepared, source_of
 from hlf_np.experiments.grid.run import run_cell
@@ -33,12 +38,24 @@ from hlf_np.experiments.measurements import (
 )
 from hlf_np.experiments.results import Cell
 from hlf_np.experiments.storage.folder import open_store
+from hlf_np.manifolds import VaeConfig
 from hlf_np.manifolds.tangent import tangent_bases, tangent_share
+from hlf_np.models.vae import Vae
+from hlf_np.random import generator
 from hlf_np.report.figures.draw import draw_figures
-from hlf_np.spaces import ImageBall, TrueManifold
-from hlf_np.trainings import ADVERSARIAL, NORMAL, training_of
+from hlf_np.spaces import ImageBall, LearnedManifold, Need, Transformations, TrueManifold
+from hlf_np.support.errors import UserError
+from hlf_np.training import train
+from hlf_np.trainings import (
+    ADVERSARIAL,
+    NORMAL,
+    ON_LEARNED_MANIFOLD,
+    ON_TRUE_MANIFOLD,
+    REGULAR_AND_LEARNED,
+    SAMPLED,
+    Training,
+)
 
-ON_MANIFOLD = training_of("on_true_manifold_adversarial")
 TRACKED = replace(TINY, epochs=3, n_tracked=20, n_thorough=10, n_vae=0, trainings=(NORMAL,))
 
 
@@ -171,7 +188,7 @@ def test_gradients_are_orthogonal_if_less_than_a_twentieth_is_tangent():
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.02, "supported"), (0.005, "refuted"), (0.01, "undecided")])
 def test_on_manifold_training_is_compared_with_normal_training(share, verdict):
-    claim = turned_gradients(with_shares({NORMAL: 0.01, ON_MANIFOLD: share, ADVERSARIAL: 0.1}))
+    claim = turned_gradients(with_shares({NORMAL: 0.01, ON_TRUE_MANIFOLD: share, ADVERSARIAL: 0.1}))
     assert claim.verdict.split(":")[0] == verdict
     assert claim.statistic == pytest.approx(share / 0.01, rel=0.1)
 
@@ -222,3 +239,121 @@ def test_figures_show_what_was_measured():
     names = {picture.name for picture in draw_figures(cells, LETTERS)}
     assert {ERROR_BY_EPOCH, HELD_OUT_BY_EPOCH, SUCCESS_BY_EPSILON, "tangent_share_of_perturbations"} <= names
     assert not {ERROR_BY_EPOCH, SUCCESS_BY_EPSILON} & {picture.name for picture in draw_figures([made_up()], LETTERS)}
+
+
+def with_column(column, values, seeds=3):
+    """Cells of trainings with these values of a measurement, for two N, with a little noise."""
+    random = np.random.default_rng(0)
+    return [
+        made_up(training, size, seed, **{column: value + random.uniform(-0.01, 0.01)})
+        for training, value in values.items()
+        for size in (250, 500)
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(("both", "verdict"), [(0.3, "supported"), (0.6, "refuted"), (0.45, "refuted")])
+def test_training_on_both_is_compared_with_the_better_of_the_two(both, verdict):
+    values = {ADVERSARIAL: 0.7, ON_LEARNED_MANIFOLD: 0.4, REGULAR_AND_LEARNED: both, NORMAL: 0.1}
+    claim = unseen_attacks(with_column("unseen_success", values))
+    assert claim.verdict == verdict
+    assert claim.statistic == pytest.approx(0.4 - both, abs=0.02)
+    assert unseen_attacks(with_column("unseen_success", {ADVERSARIAL: 0.7})).verdict.startswith("undecided: only 0")
+
+
+def test_random_images_of_the_manifold_are_compared_with_the_adversary():
+    by_true, by_learned = SAMPLED
+    values = {NORMAL: 0.5, by_true: 0.4, ON_TRUE_MANIFOLD: 0.25, by_learned: 0.2, ON_LEARNED_MANIFOLD: 0.3}
+    claim = adversary_or_data(with_column("test_error", values))
+    assert claim.verdict == "supported"
+    assert claim.statistic == pytest.approx(0.15, abs=0.02)
+    normal, random, adversarial = paired(
+        with_column("test_error", values), "test_error", NORMAL, by_true, ON_TRUE_MANIFOLD
+    )
+    assert f"{(normal - random).mean() / (normal - adversarial).mean():.0%} of it" in claim.details[0]
+    assert len(claim.details) == 2
+    without = {training: value for training, value in values.items() if training not in (by_true, ON_TRUE_MANIFOLD)}
+    learned = adversary_or_data(with_column("test_error", without))
+    assert learned.verdict == "refuted"  # decided on the learned manifold where the true one is unknown
+    assert learned.statistic == pytest.approx(-0.1, abs=0.02)
+
+
+def test_pairs_have_the_same_size_and_seed_and_all_values():
+    cells = [
+        made_up(NORMAL, 250, 0, x=1.0),
+        made_up(NORMAL, 250, 1, x=2.0),
+        made_up(NORMAL, 500, 0, x=3.0),
+        made_up(ADVERSARIAL, 500, 0, x=30.0),
+        made_up(ADVERSARIAL, 250, 1, x=np.nan),
+        made_up(ADVERSARIAL, 250, 0, x=10.0),
+    ]
+    assert paired(cells, "x", NORMAL, ADVERSARIAL).tolist() == [[1.0, 3.0], [10.0, 30.0]]
+    assert paired(cells, "x", NORMAL, ON_TRUE_MANIFOLD).shape == (2, 0)
+
+
+# --- data from a generator ------------------------------------------------------------------------------------
+
+
+def test_samples_of_the_true_manifold_are_the_same_letters_in_the_same_fonts(fonts, split):
+    manifold = TrueManifold(fonts)
+    new = manifold.sampled(split, np.random.default_rng(0))
+    np.testing.assert_array_equal(new.labels, split.labels)
+    np.testing.assert_array_equal(new.codes.font, split.codes.font)
+    assert not np.isclose(new.codes.parameters, split.codes.parameters).all(axis=1).any()
+    chart = manifold.chart(new.images, new.labels, new.codes)  # refuses codes outside of the box
+    np.testing.assert_allclose(chart.decoded(chart.start), new.images, atol=1e-6)
+    lower, upper = np.array(fonts.box.lower), np.array(fonts.box.upper)
+    share = (new.codes.parameters - lower) / (upper - lower)
+    np.testing.assert_allclose(share.mean(axis=0), 0.5, atol=4 / np.sqrt(12 * len(split)))  # uniform
+
+
+def test_samples_of_a_learned_manifold_are_decoded_normal_codes():
+    vaes = [Vae(VaeConfig(channels=(4, 4), latent_dimensions=3), seed) for seed in range(10)]
+    labels = np.arange(400) % 10
+    blank = Split(np.zeros((400, 28, 28, 1), np.float32), labels)
+    new = LearnedManifold(vaes).sampled(blank, np.random.default_rng(0))
+    again = LearnedManifold(vaes).sampled(blank, np.random.default_rng(0))
+    np.testing.assert_array_equal(new.images, again.images)
+    np.testing.assert_array_equal(new.labels, labels)
+    codes = truncnorm.rvs(-2, 2, size=(400, 3), random_state=np.random.default_rng(0)).astype(np.float32)
+    for label in (0, 7):
+        rows = np.flatnonzero(labels == label)
+        np.testing.assert_allclose(vaes[label].decoder(Tensor(codes[rows])).data, new.images[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("space", [ImageBall(0.3), Transformations(Box.around_identity(0.1, 0.1, (0.9, 1.1), 0.1))])
+def test_a_space_that_is_no_manifold_generates_nothing(space, split):
+    with pytest.raises(UserError, match="does not generate images"):
+        space.sampled(split, np.random.default_rng(0))
+
+
+def test_training_with_samples_is_training_on_both(fonts, split):
+    """The samples are those of the seed, drawn once; normal training on the joined images is the same."""
+    part = split.take(slice(40))
+    manifold = TrueManifold(fonts)
+    by_declaration, by_hand, normal = small_cnn(), small_cnn(), small_cnn()
+    train(by_declaration, part, SAMPLED[0], epochs=2, batch_size=20, seed=5, space=manifold)
+    joined = part.joined(manifold.sampled(part, generator(5, "samples")))
+    train(by_hand, joined, "normal", epochs=2, batch_size=20, seed=5)
+    train(normal, part, "normal", epochs=2, batch_size=20, seed=5)
+    np.testing.assert_array_equal(by_declaration.logits(split.images), by_hand.logits(split.images))
+    assert not np.allclose(by_declaration.logits(split.images), normal.logits(split.images))
+    with pytest.raises(UserError, match="pass space=TrueManifold"):
+        train(small_cnn(), part, SAMPLED[0], epochs=1)
+    assert SAMPLED[0].needs == {Need.TRUE_MANIFOLD}
+    with pytest.raises(UserError, match="samples of training x must be a class"):
+        Training("x", samples=manifold)
+
+
+def test_unseen_attacks_are_measured_on_the_images_attacked_in_image_space(trained, split, fonts):
+    config = replace(TINY, n_attacked=40)
+    subject = Subject(trained, split, config, [ImageBall(0.3)])
+    columns = [f"{attack.name}_success" for attack in UNSEEN_ATTACKS]
+    numbers = measure(subject, [m for m in config.measurements if m.column in (*columns, "unseen_success")])
+    first = split.take(slice(40))
+    right = first.take(trained.predict(first.images) == first.labels)
+    expected = [
+        attack.find(trained, right, ImageBall(), config.attack_seed).success.mean() for attack in UNSEEN_ATTACKS
+    ]
+    np.testing.assert_allclose([numbers[column] for column in columns], expected)
+    assert numbers["unseen_success"] == pytest.approx(np.mean(expected))

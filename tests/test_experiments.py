@@ -27,7 +27,7 @@ from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.spaces import ImageBall, LearnedManifold, Norm, Transformations, TrueManifold
 from hlf_np.training import TrainingConfig, train
-from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, Variant, training_of
+from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, REGULAR_AND_LEARNED, SAMPLED, Variant, training_of
 
 # --- configuration --------------------------------------------------------------------------------------------
 
@@ -97,7 +97,15 @@ def test_every_preset_has_the_papers_recipe(preset):
     assert config.epsilon == 0.3
     assert config.training_attack == replace(config.attack, stop_early=False, restarts=1)
     assert config.attack.stop_early
-    assert config.trainings == {Preset.PAPER: PAPER, Preset.QUICK: MAIN[:5]}.get(preset, MAIN)
+    assert (
+        config.trainings
+        == {
+            Preset.SMOKE: MAIN,
+            Preset.QUICK: MAIN[:5],
+            Preset.STANDARD: (*MAIN, REGULAR_AND_LEARNED, *SAMPLED),
+            Preset.PAPER: (*PAPER, *SAMPLED),
+        }[preset]
+    )
     assert config.latent_epsilon == 0.3
 
 

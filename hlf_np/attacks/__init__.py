@@ -7,6 +7,7 @@ from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate, checked_res
 from hlf_np.attacks.auto_pgd import AutoPGD, ThoroughAttack
 from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
 from hlf_np.attacks.carlini_wagner import CarliniWagner, carlini_wagner
+from hlf_np.attacks.corruptions import UNSEEN_ATTACKS, Blur, Corruption, ElasticDeformation, Fog, Rotation
 from hlf_np.attacks.objectives import Objective
 from hlf_np.attacks.pgd import FGSM, PGD, Rule, Start, fgsm, pgd
 from hlf_np.engine import Engine
@@ -18,13 +19,19 @@ __all__ = [
     "ATTACKS",
     "FGSM",
     "PGD",
+    "UNSEEN_ATTACKS",
     "Attack",
     "AttackResult",
     "AutoPGD",
+    "Blur",
     "CarliniWagner",
+    "Corruption",
+    "ElasticDeformation",
     "Engine",
+    "Fog",
     "Objective",
     "RandomSearch",
+    "Rotation",
     "Rule",
     "Start",
     "SuccessRate",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images, check_labels
 
@@ -25,6 +27,11 @@ class Codes:
     def take(self, rows: Integers | slice) -> Self:
         """Return the codes at the given indices or slice."""
         return replace(self, font=self.font[rows], parameters=self.parameters[rows])
+
+    def joined(self, other: Self) -> Self:
+        """Return these codes followed by others."""
+        pairs = (self.font, other.font), (self.parameters, other.parameters)
+        return replace(self, font=np.concatenate(pairs[0]), parameters=np.concatenate(pairs[1]))
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,15 @@ class Split:
         """Return the images, labels and codes at the given indices or slice."""
         codes = self.codes.take(rows) if self.codes else None
         return replace(self, images=self.images[rows], labels=self.labels[rows], codes=codes)
+
+    def joined(self, other: Self) -> Self:
+        """Return the images of this split followed by those of another, with codes if both have them."""
+        return replace(
+            self,
+            images=np.concatenate([self.images, other.images]),
+            labels=np.concatenate([self.labels, other.labels]),
+            codes=self.codes.joined(other.codes) if self.codes and other.codes else None,
+        )
 
     def checked(self, classes: int, image_shape: tuple[int, int, int] | None = None) -> Self:
         """Return the split with validated images and labels, converted to float32 and int64.

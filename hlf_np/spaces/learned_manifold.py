@@ -36,6 +36,7 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
+from scipy.stats import truncnorm
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
@@ -231,6 +232,18 @@ class VaeManifold(Space):
         if not len(codes):
             return self
         return replace(self, lower=tuple(codes.min(axis=0).tolist()), upper=tuple(codes.max(axis=0).tolist()))
+
+    def sampled(self, split: Split, random: np.random.Generator) -> Split:
+        """Return one image of the VAE of each label of a split, at a code drawn from N(0, I) within [-2, 2]^L."""
+        codes = truncnorm.rvs(
+            -MAX_PERTURBABLE_ENTRY,
+            MAX_PERTURBABLE_ENTRY,
+            size=(len(split), *self.code_shape),
+            random_state=random,
+        ).astype(np.float32)
+        labels = check_labels(split.labels, len(self.vaes), len(split))
+        images = np.clip(self.evaluate(codes, [vae.decoder for vae in self.vaes], labels), 0, 1)
+        return Split(images, labels)
 
     def perturbable(self, split: Split) -> Booleans:
         """Return which images have codes in [-2, 2]^L."""

@@ -305,6 +305,16 @@ class Space(ABC):
         """
         return np.ones(len(split), bool)
 
+    def sampled(self, split: Split, random: np.random.Generator) -> Split:
+        """Return new images of a manifold, one of the class of each image of a split, drawn as its data are.
+
+        Raises
+        ------
+        UserError
+            If the space is no manifold to draw from, which is the default.
+        """
+        raise UserError(f"{type(self).__name__} does not generate images: use TrueManifold or LearnedManifold")
+
     @property
     def radius(self) -> float:
         """The radius that `project` uses: epsilon rounded down to float32, as float32(0.3) would be 0.300000012.

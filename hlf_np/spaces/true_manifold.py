@@ -31,7 +31,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from hlf_np.data.dataset import Codes
+from hlf_np.data.dataset import Codes, Split
 from hlf_np.data.fonts import Fonts
 from hlf_np.spaces.space import Need, Norm, RunContext, Space
 from hlf_np.spaces.warp_chart import WarpChart
@@ -79,6 +79,20 @@ class TrueManifold(Space):
         manifold = run.source.manifold
         assert manifold is not None
         return cls(manifold, epsilon=run.latent_epsilon, norm=run.norm)
+
+    def sampled(self, split: Split, random: np.random.Generator) -> Split:
+        """Return each letter of a split in its own font, at uniform affine parameters: the generator without new fonts.
+
+        Raises
+        ------
+        UserError
+            If codes are missing or do not belong to the fonts.
+        """
+        chart = self.chart(split.images, split.labels, split.codes)
+        assert split.codes is not None
+        parameters = self.fonts.box.sample(random, len(split))
+        codes = Codes(split.codes.font, parameters)
+        return Split(np.clip(chart.decoded(parameters), 0, 1), split.labels, codes)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """Return the space around the codes of images of FONTS.

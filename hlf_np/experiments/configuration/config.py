@@ -21,7 +21,7 @@ from hlf_np.spaces import Need, Norm
 from hlf_np.support.checks import check_count, check_positive
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins, to_builtins
-from hlf_np.trainings import MAIN, PAPER, TRAINING_ATTACK, Training, Variant, training_of
+from hlf_np.trainings import MAIN, PAPER, REGULAR_AND_LEARNED, SAMPLED, TRAINING_ATTACK, Training, Variant, training_of
 
 
 class Preset(StrEnum):
@@ -216,6 +216,10 @@ class RunConfig:
         for size, seed, training in product(sorted(self.sizes), range(self.seeds), self.trainings):
             yield Cell(training, size, seed)
 
+    def attacks_thoroughly(self, cell: Cell) -> bool:
+        """Return whether a model is attacked thoroughly, too: one for each training, of the largest size."""
+        return bool(self.n_thorough) and cell.n_train == max(self.sizes) and cell.seed == 0
+
     def as_json(self) -> dict[str, Any]:
         """Return the configuration in JSON types, with names and digests of the plugins."""
         plain: dict[str, Any] = to_builtins(self, (Training,))
@@ -302,7 +306,7 @@ PRESETS = {
         n_oracle=10_000,
     ),
     Preset.STANDARD: RunConfig(
-        trainings=MAIN,
+        trainings=(*MAIN, REGULAR_AND_LEARNED, *SAMPLED),
         sizes=(250, 500, 1000, 2500, 5000),
         seeds=2,
         n_test=40_000,
@@ -311,6 +315,7 @@ PRESETS = {
         n_thorough=100,
     ),
     Preset.PAPER: RunConfig(
+        trainings=(*PAPER, *SAMPLED),
         sizes=(250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 7500, 10_000, 15_000, 20_000, 30_000, 40_000),
         seeds=5,
         n_test=160_000,

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from hlf_np.attacks import UNSEEN_ATTACKS
 from hlf_np.data.dataset import Split
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import oracle_config, spaces_of, training_config
-from hlf_np.experiments.measurements import MEASUREMENTS, Subject, measure
+from hlf_np.experiments.measurements import EPSILONS, MEASUREMENTS, THOROUGH_ATTACK, Subject, measure
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
@@ -142,11 +143,24 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     attack = replace(config.attack, restarts=1, stop_early=False)
     _try_plugin_measurements(config, model, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
+    evaluation += sum(unseen.queries for unseen in UNSEEN_ATTACKS) * evaluation * config.n_attacked / config.n_test
+    tracked = thorough = 0.0
     for index, space in enumerate(space for space in spaces if space.measured):
         images = config.n_attacked if index == 0 else config.n_attacked_on_manifold
         restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
-        evaluation += ATTACK_STEP_FRACTION * images * config.attack.restarts * restart
-    seconds = {c.name: evaluation + seconds_of[c.training] * c.n_train / largest for c in config.cells()}
+        restart *= ATTACK_STEP_FRACTION
+        evaluation += images * config.attack.restarts * restart
+        tracked += config.epochs * config.n_tracked * restart if index < 2 else 0  # in image space and on one manifold
+        if index == 0 and config.attack.steps:
+            steps_of_all_radii = len(EPSILONS) * THOROUGH_ATTACK.steps * (1 + THOROUGH_ATTACK.targets)
+            thorough = config.n_thorough * restart * steps_of_all_radii / config.attack.steps
+    seconds = {
+        c.name: evaluation
+        + tracked
+        + seconds_of[c.training] * c.n_train / largest
+        + (thorough if config.attacks_thoroughly(c) else 0)
+        for c in config.cells()
+    }
     if config.n_vae or config.n_data_vae:
         images_of_vae = split.images[: 2 * config.vae.batch_size]
         log: list[VaeLog] = []

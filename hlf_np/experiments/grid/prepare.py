@@ -267,4 +267,6 @@ def training_config(config: RunConfig, training: Training, spaces: Sequence[Spac
     shares = training.perturbations(spaces, config.training_attack, config.variant)
     # copies, so that losses and attacks with a state start afresh for each model, in any process
     shares = tuple(replace(share, attack=copy.deepcopy(share.attack)) for share in shares)
-    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=copy.deepcopy(training.loss))
+    samples = training.space(training.samples, spaces) if training.samples else None
+    loss = copy.deepcopy(training.loss)
+    return TrainingConfig(shares, config.epochs, config.batch_size, config.adam, loss=loss, samples=samples)

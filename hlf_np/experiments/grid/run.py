@@ -176,7 +176,7 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
     model.load_state_dict(trained)  # in case a measurement has changed it
     examples, distances = collect(subject)
     series = (tracker.series() if tracker else {}) | attack_series(subject)
-    if config.n_thorough and cell.n_train == max(config.sizes) and cell.seed == 0:
+    if config.attacks_thoroughly(cell):
         attacked = subject.test.take(np.flatnonzero(subject.correct)[: config.n_thorough])
         series[SUCCESS_BY_EPSILON] = thorough_success(model, attacked, config.attack_seed)
     report(1, "done")

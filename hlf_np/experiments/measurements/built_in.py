@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from hlf_np.attacks import Attack, Objective, SuccessRate, Transfer, checked_result
+from hlf_np.attacks import UNSEEN_ATTACKS, Attack, Objective, SuccessRate, Transfer, checked_result
 from hlf_np.autodiff import Tensor
 from hlf_np.experiments.measurements.distances import (
     DISTANCE_REFERENCES,
@@ -85,6 +85,12 @@ def _gradient_tangent_share(subject: Subject) -> float:
     Objective.CROSS_ENTROPY.of(subject.model.forward(pixels), images.labels).backward()
     assert pixels.gradient is not None
     return float(np.nanmean(tangent_share(pixels.gradient, subject.tangent_bases)))
+
+
+def _unseen_success(name: str) -> Measurement:
+    """Return the success rate of an attack that no training has seen."""
+    title = f"Success rate of {name} attacks, which no training has seen"
+    return Measurement(f"{name}_success", title, lambda s: s.unseen_rates[name], display=Display.NOWHERE)
 
 
 def _carlini_wagner_success(kind: type[Space]) -> Measurement:
@@ -179,4 +185,11 @@ MEASUREMENTS = (  # in the order of the columns
         display=Display.TABLE,
         share=False,
     ),
+    Measurement(
+        "unseen_success",
+        "Success rate of attacks that no training has seen, mean of " + ", ".join(a.name for a in UNSEEN_ATTACKS),
+        lambda s: float(np.mean(list(s.unseen_rates.values()))),
+        display=Display.TABLE,
+    ),
+    *(_unseen_success(attack.name) for attack in UNSEEN_ATTACKS),
 )

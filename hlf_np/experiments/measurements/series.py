@@ -24,6 +24,7 @@ TANGENT_SHARE_BY_STEP = "tangent_share_by_step"
 ATTACK_PROGRESS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the steps of an attack
 # Series of one number per entry of `EPSILONS`.
 SUCCESS_BY_EPSILON = "thorough_success_by_epsilon"
+THOROUGH_ATTACK = ThoroughAttack(steps=50, targets=3, queries=200)
 EPSILONS = (0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 
 
@@ -51,11 +52,11 @@ def thorough_success(model: Model, split: Split, seed: int = 0) -> Floats:
     ndarray of float64, shape (E,)
         The success rate for each entry of `EPSILONS`; NaN if there are no images.
     """
-    attack, turned, rates = ThoroughAttack(steps=50, targets=3, queries=200), np.zeros(len(split), bool), []
+    turned, rates = np.zeros(len(split), bool), []
     for epsilon in EPSILONS:
         rows = np.flatnonzero(~turned)
         if len(rows):
-            turned[rows] = attack.find(model, split.take(rows), ImageBall(epsilon), seed).success
+            turned[rows] = THOROUGH_ATTACK.find(model, split.take(rows), ImageBall(epsilon), seed).success
         rates.append(turned.mean() if len(split) else np.nan)
     return np.array(rates)
 

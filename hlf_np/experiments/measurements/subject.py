@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hlf_np.attacks import PGD, AttackResult, CarliniWagner, SuccessRate
+from hlf_np.attacks import PGD, UNSEEN_ATTACKS, AttackResult, CarliniWagner, SuccessRate
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.measurements.distances import (
     CLEAN,
@@ -221,6 +221,13 @@ class Subject:
             ball = replace(space, epsilon=epsilon, norm=Norm.L2)
             self._smallest[kind] = attack.find(self.model, self.attacked(kind), ball, self.config.attack_seed)
         return self._smallest[kind]
+
+    @cached_property
+    def unseen_rates(self) -> Mapping[str, float]:
+        """The success rates of `UNSEEN_ATTACKS` on the images that are attacked in image space, by name."""
+        attacked, ball, seed = self.attacked(ImageBall), ImageBall(self.config.epsilon), self.config.attack_seed
+        results = {attack.name: attack.find(self.model, attacked, ball, seed) for attack in UNSEEN_ATTACKS}
+        return {name: SuccessRate.of(result).average for name, result in results.items()}
 
     @cached_property
     def first_tested(self) -> Split:

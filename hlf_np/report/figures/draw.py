@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 
+from hlf_np.attacks import UNSEEN_ATTACKS
+from hlf_np.experiments.analysis.beyond import UNSEEN_COLUMN
 from hlf_np.experiments.analysis.claims import MIN_CELLS, factors_by_size
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
 from hlf_np.experiments.configuration.catalogue import Catalogue
@@ -28,6 +30,7 @@ from hlf_np.report.curves import has_values
 from hlf_np.report.figures.gallery import gallery_figure
 from hlf_np.report.figures.pictures import STYLE, Picture, Section, render
 from hlf_np.report.figures.plots import (
+    columns_figure,
     curve_figure,
     distance_figure,
     error_figure,
@@ -38,7 +41,7 @@ from hlf_np.report.figures.plots import (
 )
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall
-from hlf_np.trainings import NORMAL
+from hlf_np.trainings import NORMAL, REGULAR_AND_LEARNED
 
 DISTANCE_NOTES = {
     TRUE_MANIFOLD_REFERENCE: "The nearest image of the same font and letter is found by gradient descent,"
@@ -81,6 +84,8 @@ def draw_figures(
             *_data_factor(results, published),
             *_gradients(results),
             *_epochs(results),
+            *_unseen(results),
+            *_samples(results),
             *_growing_epsilon(results),
             *_curves(results, catalogue, published),
             *_galleries(results, classes, catalogue),
@@ -220,6 +225,44 @@ def _epochs(results: Sequence[CellResult]) -> Iterator[Picture]:
                 f"{title} against the epoch, one line per training.",
                 series_figure(shown, name, epochs, "epoch", label),
             )
+
+
+def _unseen(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the figures of claim 8."""
+    columns = {f"{attack.name}_success": attack.name for attack in UNSEEN_ATTACKS}
+    measured = [r for r in results if has_values([r], UNSEEN_COLUMN)]
+    if measured and REGULAR_AND_LEARNED in by_training(results):
+        yield render(
+            Section.CLAIM_8,
+            "unseen_attacks",
+            "Success rates of attacks that no training has seen: mean over all N and seeds.",
+            "One point per training above each attack; no training is best against all of them.",
+            columns_figure(measured, columns, "success rate"),
+        )
+        yield render(
+            Section.CLAIM_8,
+            UNSEEN_COLUMN,
+            "Their mean against the number of training images: mean over seeds; bands show the range.",
+            "The mean success rate of unseen attacks against the number of training images, one line per training.",
+            curve_figure(measured, UNSEEN_COLUMN, "success rate, mean"),
+        )
+
+
+def _samples(results: Sequence[CellResult]) -> Iterator[Picture]:
+    """Draw the figure of claim 9."""
+    sampled = [training for training in by_training(results) if training.samples]
+    spaces = {(training.samples,) for training in sampled}
+    shown = [t for t in by_training(results) if t in (NORMAL, *sampled) or (t.spaces in spaces and not t.random)]
+    if sampled:
+        yield render(
+            Section.CLAIM_9,
+            "samples_or_adversary",
+            "Test error of normal training, of normal training on as many generated images in addition, and of"
+            " on-manifold adversarial training, against the number N of real images: mean over seeds; bands show the"
+            " range.",
+            "Test error against the number of training images for trainings with and without generated images.",
+            curve_figure([r for r in results if r.cell.training in shown], "test_error", "test error"),
+        )
 
 
 def _growing_epsilon(results: Sequence[CellResult]) -> Iterator[Picture]:

@@ -40,6 +40,8 @@ class Section(StrEnum):
     CLAIM_5 = "claim 5"
     CLAIM_6 = "claim 6"
     CLAIM_7 = "claim 7"
+    CLAIM_8 = "claim 8"
+    CLAIM_9 = "claim 9"
     ROBUSTNESS = "robustness"
     CURVES = "curves"
     GALLERY = "gallery"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -269,6 +269,37 @@ def factor_figure(own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, f
     values = [factor for _, factor in (*own, *paper)]
     axes.set_ylim(min(0.45, *values) / 1.1, max(2.2, *values) * 1.1)
     axes.set_ylabel("data factor")
+    return _add_legend(figure)
+
+
+def columns_figure(results: Sequence[CellResult], columns: Mapping[str, str], label: str) -> Figure:
+    """Plot the means of several measurements side by side, one row of points per training.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Results of a run.
+    columns : mapping of str to str
+        The label of each column.
+    label : str
+        Label of the horizontal axis.
+
+    Returns
+    -------
+    Figure
+        The plot.
+    """
+    figure, axes = _new_figure(1.2 + 0.5 * len(columns))
+    trainings = by_training(results)
+    for index, (training, cells) in enumerate(trainings.items()):
+        means = [np.nanmean([r.value(column) for r in cells]) for column in columns]
+        heights = np.arange(len(columns)) + 0.06 * (index - len(trainings) / 2)  # apart, so that none hides another
+        style = training_style(training, trainings)
+        axes.plot(means, heights, linestyle="", label=training.label, **style)  # type: ignore[arg-type]
+    axes.set_yticks(range(len(columns)), list(columns.values()))
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(label)
     return _add_legend(figure)
 
 
