@@ -1,6 +1,8 @@
 """What goes beyond the paper: tangent spaces, series in the course of trainings and attacks, and claims about them."""
 
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +165,22 @@ def test_thorough_success_grows_with_the_radius(trained, split):
     weak = PGD().find(trained, right, ImageBall(EPSILONS[2])).success.mean()
     assert rates[2] >= weak - 0.05
     assert np.isnan(thorough_success(small_cnn(), right.take(slice(0)))).all()
+
+
+def test_the_smallest_radius_of_every_image_is_found_by_bisection(monkeypatch, trained, split):
+    """An attack that turns the image i from the radius EPSILONS[i - 1] on."""
+    part, tried = split.take(slice(len(EPSILONS) + 2)), []
+
+    class FromARadiusOn:
+        def find(self, model, attacked, space, seed):
+            index = [int(np.flatnonzero((part.images == image).all(axis=(1, 2, 3)))[0]) for image in attacked.images]
+            tried.extend(index)
+            return SimpleNamespace(success=np.searchsorted(EPSILONS, space.epsilon) >= np.array(index) - 1)
+
+    monkeypatch.setattr("hlf_np.experiments.measurements.series.THOROUGH_ATTACK", FromARadiusOn())
+    expected = [(np.arange(len(part)) - 1 <= radius).mean() for radius in range(len(EPSILONS))]
+    np.testing.assert_allclose(thorough_success(trained, part), expected)
+    assert max(Counter(tried).values()) <= 4  # of nine radii
 
 
 # --- claims ---------------------------------------------------------------------------------------------------

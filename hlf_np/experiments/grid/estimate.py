@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -152,8 +153,9 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         evaluation += images * config.attack.restarts * restart
         tracked += config.epochs * config.n_tracked * restart if index < 2 else 0  # in image space and on one manifold
         if index == 0 and config.attack.steps:
-            steps_of_all_radii = len(EPSILONS) * THOROUGH_ATTACK.steps * (1 + THOROUGH_ATTACK.targets)
-            thorough = config.n_thorough * restart * steps_of_all_radii / config.attack.steps
+            radii = math.log2(len(EPSILONS))  # by bisection
+            steps = radii * THOROUGH_ATTACK.steps * (1 + THOROUGH_ATTACK.targets)
+            thorough = config.n_thorough * restart * steps / config.attack.steps
     seconds = {
         c.name: evaluation
         + tracked

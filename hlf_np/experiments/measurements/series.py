@@ -36,7 +36,8 @@ def success_by_epoch(space: type[Space]) -> str:
 def thorough_success(model: Model, split: Split, seed: int = 0) -> Floats:
     """Compute the success rates of a thorough attack in L_inf balls of growing radius.
 
-    An image that is turned within some radius counts as turned within all larger ones.
+    An image that is turned within some radius counts as turned within all larger ones, and one that withstands within
+    some radius as withstanding within all smaller ones: the smallest radius of each image is found by bisection.
 
     Parameters
     ----------
@@ -52,13 +53,17 @@ def thorough_success(model: Model, split: Split, seed: int = 0) -> Floats:
     ndarray of float64, shape (E,)
         The success rate for each entry of `EPSILONS`; NaN if there are no images.
     """
-    turned, rates = np.zeros(len(split), bool), []
-    for epsilon in EPSILONS:
-        rows = np.flatnonzero(~turned)
-        if len(rows):
-            turned[rows] = THOROUGH_ATTACK.find(model, split.take(rows), ImageBall(epsilon), seed).success
-        rates.append(turned.mean() if len(split) else np.nan)
-    return np.array(rates)
+    if not len(split):
+        return np.full(len(EPSILONS), np.nan)
+    # all radii below `first` are withstood; the one with index `last` is not, or there is none
+    first, last = np.zeros(len(split), np.int64), np.full(len(split), len(EPSILONS))
+    while (first < last).any():
+        middle = (first + last) // 2
+        for index in np.unique(middle[first < last]):
+            rows = np.flatnonzero((middle == index) & (first < last))
+            turned = THOROUGH_ATTACK.find(model, split.take(rows), ImageBall(EPSILONS[index]), seed).success
+            last[rows[turned]], first[rows[~turned]] = index, index + 1
+    return np.asarray((first <= np.arange(len(EPSILONS))[:, None]).mean(axis=1))
 
 
 class EpochTracker:
