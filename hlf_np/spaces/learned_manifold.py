@@ -36,7 +36,7 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy.stats import truncnorm
+from scipy.special import ndtr, ndtri
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
@@ -235,12 +235,8 @@ class VaeManifold(Space):
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
         """Return one image of the VAE of each label of a split, at a code drawn from N(0, I) within [-2, 2]^L."""
-        codes = truncnorm.rvs(
-            -MAX_PERTURBABLE_ENTRY,
-            MAX_PERTURBABLE_ENTRY,
-            size=(len(split), *self.code_shape),
-            random_state=random,
-        ).astype(np.float32)
+        bounds = ndtr([-MAX_PERTURBABLE_ENTRY, MAX_PERTURBABLE_ENTRY])  # quantiles of N(0, 1)
+        codes = ndtri(random.uniform(*bounds, (len(split), *self.code_shape))).astype(np.float32)
         labels = check_labels(split.labels, len(self.vaes), len(split))
         images = np.clip(self.evaluate(codes, [vae.decoder for vae in self.vaes], labels), 0, 1)
         return Split(images, labels)
