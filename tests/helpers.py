@@ -102,6 +102,20 @@ def listen() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def alive(process: int | str) -> bool:
+    """Return whether a process with this id is running."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def workers_of(process: int) -> list[str]:
+    """Return the worker processes of a run, without Python's resource tracker."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait until a process has done something."""
     while not condition():

@@ -24,8 +24,8 @@ from hlf_np.experiments.analysis.beyond import (
     turned_gradients,
     unseen_attacks,
 )
+from hlf_np.experiments.grid.cell import run_cell
 from hlf_np.experiments.grid.prepare import Prepared, source_of
-from hlf_np.experiments.grid.run import run_cell
 from hlf_np.experiments.measurements import (
     ATTACK_PROGRESS,
     EPSILONS,

@@ -15,8 +15,9 @@ from hlf_np import UserError, attacks, models
 from hlf_np.attacks import PGD, CarliniWagner, Rule, Start
 from hlf_np.data.fonts import BOXES, Difficulty
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
-from hlf_np.experiments.grid.prepare import Prepared, prepare, source_of, spaces_of
-from hlf_np.experiments.grid.run import check_grid, run_cell, run_grid, training_config
+from hlf_np.experiments.grid.cell import run_cell
+from hlf_np.experiments.grid.prepare import Prepared, prepare, source_of, spaces_of, training_config
+from hlf_np.experiments.grid.run import check_grid, run_grid
 from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.results import Cell
 from hlf_np.experiments.storage.folder import open_store

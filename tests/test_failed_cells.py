@@ -49,7 +49,7 @@ def half_hopeless(monkeypatch):
             config = replace(config, adam=HOPELESS.adam)
         return train(model, split, seed=seed, config=config, progress=progress)
 
-    monkeypatch.setattr("hlf_np.experiments.grid.run.train", train_or_diverge)
+    monkeypatch.setattr("hlf_np.experiments.grid.cell.train", train_or_diverge)
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
@@ -63,7 +63,7 @@ def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopel
     for row, expected in zip(rows(tmp_path), rows(finished), strict=True):
         if row["training"] == "adversarial":
             present = {name for name, value in row.items() if value}
-            assert present == {"dataset", "training", "n_train", "seed", "seconds"}
+            assert present == {"dataset", "training", "n_train", "seed", "seconds", "computed_by"}
         else:
             assert {**row, "seconds": ""} == {**expected, "seconds": ""}
     assert {path.stem for path in (tmp_path / "models").iterdir()} == {"normal-10-0", "normal-20-0"}

@@ -12,8 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import EIGHT_CELLS, TINY, Killed, command, compute, listen, numbers, start, tree, wait_until
-from test_jobs import alive, workers_of
+from helpers import (
+    EIGHT_CELLS,
+    TINY,
+    Killed,
+    alive,
+    command,
+    compute,
+    listen,
+    numbers,
+    start,
+    tree,
+    wait_until,
+    workers_of,
+)
 
 from hlf_np import UserError
 from hlf_np.experiments.configuration.config import RunConfig

@@ -68,7 +68,7 @@ def test_without_a_learned_manifold_nothing_is_trained(tmp_path):
 def test_a_finished_run_prepares_nothing(tmp_path, monkeypatch):
     with open_store(tmp_path, TINY) as store:
         run_grid(TINY, store, quiet)
-        monkeypatch.setattr("hlf_np.experiments.grid.run.prepare", None)
+        monkeypatch.setattr("hlf_np.experiments.grid.run.train_shared", None)
         assert len(run_grid(TINY, store, quiet)) == 4
 
 

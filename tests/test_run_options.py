@@ -12,8 +12,7 @@ from helpers import TINY, examined, main, quiet, rows, tree
 from hlf_np import attacks, models
 from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.experiments.configuration.config import PRESETS, Preset
-from hlf_np.experiments.grid.prepare import prepare, source_of, spaces_of
-from hlf_np.experiments.grid.run import training_config
+from hlf_np.experiments.grid.prepare import prepare, source_of, spaces_of, training_config
 from hlf_np.experiments.storage.folder import open_store, stored_config
 from hlf_np.manifolds import Vae, VaeConfig, load_vae, train_vae
 from hlf_np.models.architectures import DEFAULTS, Architecture, Kind

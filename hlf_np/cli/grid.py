@@ -27,7 +27,8 @@ from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.experiments.analysis.claims import Claim
-    from hlf_np.experiments.grid.jobs import Progress
+    from hlf_np.experiments.grid.prepare import Progress
+    from hlf_np.experiments.grid.run import Workers
 
 MAX_CHANNELS = 2**16
 MAX_JOBS = 1024
@@ -92,7 +93,21 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
     help="Number of models to train and attack in parallel; they share the threads."
     f" [default: one for every {THREADS_PER_JOB} threads]",
 )
-def run(preset: str, data: Data, out: Path, jobs: int | None, **choices: Any) -> None:
+@click.option("--scheduler", help="Compute the models by the workers of a Dask scheduler, such as tcp://HOST:8786.")
+@click.option("--tls-ca-file", type=PATH, help="Certificate authority of a scheduler at tls://HOST:8786.")
+@click.option("--tls-cert", type=PATH, help="Certificate for it.")
+@click.option("--tls-key", type=PATH, help="Private key for it.")
+def run(
+    preset: str,
+    data: Data,
+    out: Path,
+    jobs: int | None,
+    scheduler: str | None,
+    tls_ca_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    **choices: Any,
+) -> None:
     """Train and attack a grid of models, and write a report.
 
     A run can be interrupted at any time; repeat the command to resume it.
@@ -100,8 +115,10 @@ def run(preset: str, data: Data, out: Path, jobs: int | None, **choices: Any) ->
     import numba
 
     from hlf_np.experiments.configuration.config import PRESETS, Preset
+    from hlf_np.experiments.grid.cluster import Cluster
     from hlf_np.experiments.grid.estimate import estimate
     from hlf_np.experiments.grid.prepare import fit
+    from hlf_np.experiments.grid.processes import LocalProcesses
     from hlf_np.experiments.grid.run import check_grid, run_grid
     from hlf_np.experiments.results import failures
     from hlf_np.experiments.storage.folder import open_store
@@ -114,13 +131,20 @@ def run(preset: str, data: Data, out: Path, jobs: int | None, **choices: Any) ->
     config = fit(preset_config, data.source, plugins=data.plugins, **_run_settings(data, choices))
     check_grid(config, data.source)
     threads = numba.get_num_threads()
-    jobs = check_count("jobs", max(1, threads // THREADS_PER_JOB) if jobs is None else jobs, 1, MAX_JOBS)
+    workers: Workers | None = None
+    if scheduler:
+        reject_unused(["jobs"], "with --scheduler, whose workers have threads of their own")
+        workers = Cluster(scheduler, tls_ca_file, tls_cert, tls_key)
+    else:
+        reject_unused(["tls_ca_file", "tls_cert", "tls_key"], "without --scheduler")
+        jobs = check_count("jobs", max(1, threads // THREADS_PER_JOB) if jobs is None else jobs, 1, MAX_JOBS)
+        workers = LocalProcesses(jobs) if jobs > 1 else None
     with open_store(out, config) as store:
         expected = estimate(config, store, data.source)
         if expected.models:
             click.echo(expected.announcement(threads))
         with _progress_bar(expected.seconds) as progress:
-            results = run_grid(config, store, progress, jobs)
+            results = run_grid(config, store, progress, workers, lambda line: click.echo(line, err=True))
         claims = write_report(store, results)
     click.echo(table(results, published(config), config.measurements))
     if failed := failures(results):

@@ -73,6 +73,8 @@ class CellResult:
         Why the training diverged; empty if it did not.
     series : mapping of str to ndarray, shape (n,)
         Numbers in the course of the training or of an attack, by the name of the series.
+    computed_by : str
+        The version of the package and the kind of processor that its kernels were compiled for.
     """
 
     cell: Cell
@@ -81,6 +83,7 @@ class CellResult:
     distances: Mapping[str, Floats]
     failure: str = ""
     series: Mapping[str, Floats] = field(default_factory=dict)
+    computed_by: str = ""
 
     def value(self, column: str) -> float:
         """Return a measurement; NaN if it was not made or is not defined, as for a model that failed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import check_count, check_images
 from hlf_np.support.errors import UserError
+from hlf_np.support.files import replace_file
 from hlf_np.support.serialization import from_builtins
 
 
@@ -201,9 +203,21 @@ class Model(weights.Weights, Compilable):
         UserError
             If the network is a custom one, or the file cannot be written.
         """
+        content = self.as_bytes()
+        with replace_file(Path(path)) as stream:
+            stream.write(content)
+
+    def as_bytes(self) -> bytes:
+        """Return the content of the file that `save` writes.
+
+        Raises
+        ------
+        UserError
+            If the network is a custom one.
+        """
         if self.architecture is None:
             raise UserError("a custom network has no architecture to save: save its state_dict() with numpy.savez")
-        weights.save(path, "architecture", self.architecture, self)
+        return weights.as_bytes("architecture", self.architecture, self)
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -4,6 +4,7 @@ Names and layouts are PyTorch's. Files are `.npz` archives of numeric arrays wit
 they are loaded.
 """
 
+import io
 import json
 import math
 import os
@@ -130,9 +131,16 @@ def save(path: str | os.PathLike[str], key: str, description: Any, weights: Weig
     UserError
         If the file cannot be written.
     """
-    entries = {key: np.array(json.dumps(asdict(description))), **weights.state_dict()}
     with replace_file(Path(path)) as stream:
-        np.savez(stream, **entries)  # type: ignore[arg-type]
+        stream.write(as_bytes(key, description, weights))
+
+
+def as_bytes(key: str, description: Any, weights: Weights) -> bytes:
+    """Return the content of the file that `save` writes."""
+    entries = {key: np.array(json.dumps(asdict(description))), **weights.state_dict()}
+    stream = io.BytesIO()
+    np.savez(stream, **entries)  # type: ignore[arg-type]
+    return stream.getvalue()
 
 
 class ZeroSource:

@@ -235,8 +235,9 @@ class VaeManifold(Space):
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
         """Return one image of the VAE of each label of a split, at a code drawn from N(0, I) within [-2, 2]^L."""
-        bounds = ndtr([-MAX_PERTURBABLE_ENTRY, MAX_PERTURBABLE_ENTRY])  # quantiles of N(0, 1)
-        codes = ndtri(random.uniform(*bounds, (len(split), *self.code_shape))).astype(np.float32)
+        bound = float(ndtr(MAX_PERTURBABLE_ENTRY))  # the probability below it under N(0, 1)
+        probabilities = random.uniform(1 - bound, bound, (len(split), *self.code_shape))
+        codes = np.asarray(ndtri(probabilities), np.float32)
         labels = check_labels(split.labels, len(self.vaes), len(split))
         images = np.clip(self.evaluate(codes, [vae.decoder for vae in self.vaes], labels), 0, 1)
         return Split(images, labels)

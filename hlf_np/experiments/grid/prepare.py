@@ -17,7 +17,6 @@ from hlf_np.data.dataset import Dataset
 from hlf_np.data.open_source import open_source
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig, needs_met
-from hlf_np.experiments.grid.jobs import Progress
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeConfig, VaeLog, all_classes_vae, class_vaes
 from hlf_np.manifolds.distance import NeighbourSearch
@@ -29,6 +28,31 @@ from hlf_np.spaces import Need, RunContext, Space
 from hlf_np.support.errors import UserError
 from hlf_np.training import EpochLog, TrainingConfig
 from hlf_np.trainings import NORMAL, Training
+
+# Called with a description of the current step, the name of the task, and the share of it done since the last call.
+Progress = Callable[[str, str, float], None]
+
+
+@dataclass(frozen=True)
+class SharedModels:
+    """The networks that every cell of a run needs.
+
+    Attributes
+    ----------
+    vaes : tuple of Vae
+        The VAEs of the learned manifold, one per class; empty without one.
+    data_vae : Vae, optional
+        The VAE of the class-agnostic manifold.
+    oracle : Model, optional
+        The judge of labels.
+    surrogate : Model, optional
+        The source model of transfer attacks.
+    """
+
+    vaes: tuple[Vae, ...] = ()
+    data_vae: Vae | None = None
+    oracle: Model | None = None
+    surrogate: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -170,17 +194,61 @@ def spaces_of(
     )
 
 
-def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
-    """Load the images, and train the VAEs, the oracle and the surrogate or load them from the results folder.
+def train_shared(config: RunConfig, source: Source, store: Store, progress: Progress) -> SharedModels:
+    """Train the VAEs, the oracle and the surrogate of a run, or load them from its results folder.
 
     Parameters
     ----------
     config : RunConfig
         The configuration of the run.
+    source : Source
+        Its images.
     store : Store
         Its results folder.
     progress : callable
         Receives the progress of the trainings.
+
+    Returns
+    -------
+    SharedModels
+        The networks.
+    """
+    vaes: tuple[Vae, ...] = ()
+    oracle = surrogate = data_vae = None
+
+    def vae_epoch_done(entry: VaeLog) -> None:
+        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
+
+    if config.n_vae:
+        progress("VAEs: training", "", 0)
+        images_of_classes, folder = source.of_each_class(config.n_vae), store.manifolds
+        vaes = class_vaes(images_of_classes, len(config.classes), config.vae, folder=folder, progress=vae_epoch_done)
+    if config.n_data_vae:
+        images = source.dataset(config.n_data_vae, 0).train.images
+        data_vae = all_classes_vae(images, config.vae, folder=store.manifolds, progress=vae_epoch_done)
+    if config.n_vae and config.n_oracle:
+        settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
+        epoch_done = _epoch_progress("oracle", settings.training, progress)
+        oracle = train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
+    if config.n_transfer:  # a normally trained model like those of the grid, with a seed that none of them has
+        surrogate_config = ClassifierConfig(config.architecture, training_config(config, NORMAL, ()))
+        seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train
+        epoch_done = _epoch_progress("surrogate", surrogate_config.training, progress)
+        surrogate = train_once("surrogate", surrogate_config, split, seed, store.models, epoch_done)
+    return SharedModels(vaes, data_vae, oracle, surrogate)
+
+
+def assemble(config: RunConfig, source: Source, shared: SharedModels) -> Prepared:
+    """Put together what the cells of a run need, from its images and its networks.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The configuration of the run.
+    source : Source
+        Its images.
+    shared : SharedModels
+        What `train_shared` returned, here or in another process.
 
     Returns
     -------
@@ -192,46 +260,29 @@ def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
     UserError
         If the dataset is too small.
     """
-    source = source_of(config)
-    vaes: tuple[Vae, ...] = ()
-    oracle = surrogate = data_vae = vae_images = None
-
-    def vae_epoch_done(entry: VaeLog) -> None:
-        progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
-
-    if config.n_vae:
-        progress("VAEs: training", "", 0)
-        vae_images = source.of_each_class(config.n_vae)
-        folder = store.manifolds
-        vaes = class_vaes(vae_images, len(config.classes), config.vae, folder=folder, progress=vae_epoch_done)
-    if config.n_data_vae:
-        images = source.dataset(config.n_data_vae, 0).train.images
-        data_vae = all_classes_vae(images, config.vae, folder=store.manifolds, progress=vae_epoch_done)
-    if config.n_vae and config.n_oracle:
-        settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
-        epoch_done = _epoch_progress("oracle", settings.training, progress)
-        oracle = train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
     neighbours = None
     if config.n_neighbours and config.n_projected:
         neighbours = NeighbourSearch(source.dataset(config.n_neighbours, 0).train.images)
-    if config.n_transfer:  # a normally trained model like those of the grid, with a seed that none of them has
-        surrogate_config = ClassifierConfig(config.architecture, training_config(config, NORMAL, ()))
-        seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train
-        epoch_done = _epoch_progress("surrogate", surrogate_config.training, progress)
-        surrogate = train_once("surrogate", surrogate_config, split, seed, store.models, epoch_done)
     dataset = source.dataset(max(config.sizes), config.n_test)
     for images in (dataset.train.images, dataset.test.images):
         images.flags.writeable = False  # plugins must not change them
-    spaces, test = spaces_of(config, source, vaes, data_vae), dataset.test
-    codes_of = vae_images or dataset.train  # the images whose codes define the boxes of training
+    spaces, test = spaces_of(config, source, shared.vaes, shared.data_vae), dataset.test
+    # the images whose codes define the boxes of training
+    codes_of = source.of_each_class(config.n_vae) if config.n_vae else dataset.train
     return Prepared(
         dataset,
         tuple(space.fitted(codes_of.images, codes_of.labels) for space in spaces),
         tuple(space.fitted(test.images, test.labels) for space in spaces),
-        oracle,
+        shared.oracle,
         neighbours,
-        surrogate,
+        shared.surrogate,
     )
+
+
+def prepare(config: RunConfig, store: Store, progress: Progress) -> Prepared:
+    """Do the work of `train_shared` and of `assemble`, with the same parameters."""
+    source = source_of(config)
+    return assemble(config, source, train_shared(config, source, store, progress))
 
 
 def _epoch_progress(task: str, training: TrainingConfig, progress: Progress) -> Callable[[EpochLog], None]:

@@ -1,39 +1,42 @@
-"""Computing the cells of the grid."""
+"""Computing the cells of a grid: in this process, in several, or on several machines."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import numba
-import numpy as np
+from queue import SimpleQueue
+from typing import Protocol
 
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
-from hlf_np.experiments.configuration.plugins import Plugin, plugin_errors
-from hlf_np.experiments.grid.jobs import Progress, work_through
-from hlf_np.experiments.grid.prepare import Prepared, prepare, source_of, training_config
-from hlf_np.experiments.measurements import (
-    SUCCESS_BY_EPSILON,
-    EpochTracker,
-    Subject,
-    attack_series,
-    collect,
-    measure,
-    thorough_success,
-)
-from hlf_np.experiments.results import Cell, CellResult
+from hlf_np.experiments.configuration.plugins import plugin_errors
+from hlf_np.experiments.grid.cell import run_cell
+from hlf_np.experiments.grid.prepare import Progress, SharedModels, assemble, source_of, train_shared
+from hlf_np.experiments.grid.processes import Message, Submit
+from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.storage.store import Store
-from hlf_np.models import Model
 from hlf_np.support.checks import check_count
-from hlf_np.support.threads import use_threads
-from hlf_np.training import DivergedError, EpochLog, train
+from hlf_np.support.errors import UserError
 
-TRAINING_TIME_FRACTION = 0.7  # assumed share of training in the time of a cell, for the progress bar
+MAX_ATTEMPTS = 3  # to compute a cell whose process dies
+POLL_SECONDS = 0.2
+
+
+class Workers(Protocol):
+    """Where cells are computed; `LocalProcesses` documents the members."""
+
+    @property
+    def lost(self) -> tuple[type[BaseException], ...]: ...
+
+    @property
+    def reassigns(self) -> bool: ...
+
+    def start(
+        self, config: RunConfig, source: Source, shared: SharedModels, store: Store, messages: SimpleQueue[Message]
+    ) -> AbstractContextManager[Submit]: ...
 
 
 def check_grid(config: RunConfig, source: Source | None = None) -> None:
@@ -60,7 +63,13 @@ def check_grid(config: RunConfig, source: Source | None = None) -> None:
     replace(config.architecture, classes=len(config.classes), image_shape=source.image_shape)
 
 
-def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1) -> list[CellResult]:
+def run_grid(
+    config: RunConfig,
+    store: Store,
+    progress: Progress,
+    workers: Workers | None = None,
+    notify: Callable[[str], None] = lambda text: None,
+) -> list[CellResult]:
     """Compute the cells that the store does not have yet.
 
     Parameters
@@ -68,117 +77,119 @@ def run_grid(config: RunConfig, store: Store, progress: Progress, jobs: int = 1)
     config : RunConfig
         The configuration of the run.
     store : Store
-        Its results folder.
+        Its results folder; only this process writes to it.
     progress : callable
         Receives the progress of all tasks.
-    jobs : int
-        Number of processes, which share the threads. The results depend neither on it nor on the number of threads.
+    workers : Workers, optional
+        Where cells are computed; by default, one after the other in this process. The results do not depend on it.
+    notify : callable
+        Receives lines about the workers themselves.
 
     Returns
     -------
     list of CellResult
         All cells of the grid.
+
+    Raises
+    ------
+    UserError
+        If cells could not be computed since the processes that did died.
     """
     cells = list(config.cells())
     missing = [index for index, cell in enumerate(cells) if not store.has(cell)]
-    jobs = min(jobs, len(missing))
-    if jobs == 1:
-        compute = _cell_function(config, store, progress)
-        for index in missing:
-            compute(index, progress)
-    elif missing:
-        prepare(config, store, progress)  # once, in this process
-        missing.sort(key=lambda index: cells[index].n_train, reverse=True)  # the largest first
-        threads = max(1, numba.get_num_threads() // jobs)
-        work_through(
-            missing,
-            partial(_worker_cell_function, config.as_json(), config.plugins, store.folder, threads),
-            jobs,
-            progress,
-        )
+    source = source_of(config) if missing else None
+    if source:
+        shared = train_shared(config, source, store, progress)
+        if workers is None:
+            prepared = assemble(config, source, shared)
+            for index in missing:
+                with plugin_errors():
+                    store.save(*run_cell(config, cells[index], prepared, progress))
+        else:
+            missing.sort(key=lambda index: cells[index].n_train, reverse=True)  # the largest first
+
+            def start(messages: SimpleQueue[Message]) -> AbstractContextManager[Submit]:
+                return workers.start(config, source, shared, store, messages)
+
+            _Rounds(config, store, workers, progress, notify).compute(missing, start)
     return store.results()
 
 
-def _cell_function(config: RunConfig, store: Store, progress: Progress) -> Callable[[int, Progress], None]:
-    """Return a function that computes and stores the cell with a given index in the grid."""
-    prepared, cells = prepare(config, store, progress), list(config.cells())
+class _Rounds:
+    """Computing cells by workers of which some may be lost.
 
-    def compute(index: int, progress: Progress) -> None:
-        with plugin_errors():
-            store.save(*run_cell(config, cells[index], prepared, progress))
-
-    return compute
-
-
-def _worker_cell_function(
-    settings: dict[str, Any], plugins: tuple[Plugin, ...], folder: Path, threads: int
-) -> Callable[[int, Progress], None]:
-    """Do what `_cell_function` does in a worker process, whose parent holds the lock and has called `prepare`."""
-    use_threads(threads)
-    with plugin_errors():
-        config = RunConfig.from_json(settings, plugins)
-        return _cell_function(config, Store(folder, config), lambda *progress: None)
-
-
-def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progress) -> tuple[CellResult, Model | None]:
-    """Train one model, attack it and measure it.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The configuration of the run.
-    cell : Cell
-        The cell to compute.
-    prepared : Prepared
-        What all cells share.
-    progress : callable
-        Receives the progress of the cell.
-
-    Returns
-    -------
-    result : CellResult
-        The results; they name the reason if the training diverged.
-    model : Model or None
-        The trained model; None if the training diverged.
+    A round submits all cells that are left. If the workers do not give lost cells to others by themselves, it ends with
+    the first loss, and the next one begins; a cell whose workers were lost in `MAX_ATTEMPTS` rounds is given up.
     """
-    started = time.perf_counter()
-    model = Model.from_architecture(config.architecture, cell.seed)
-    done = 0.0
 
-    def report(share: float, step: str) -> None:
-        nonlocal done
-        progress(f"{cell}: {step}", cell.name, share - done)
-        done = share
+    def __init__(
+        self, config: RunConfig, store: Store, workers: Workers, progress: Progress, notify: Callable[[str], None]
+    ) -> None:
+        self.cells, self.store, self.workers = list(config.cells()), store, workers
+        self.progress, self.notify = progress, notify
+        self.losses: Counter[int] = Counter()
+        self.shares: Counter[str] = Counter()  # of the work of unfinished cells that has been reported
 
-    tracker = None
-    if config.n_tracked:
-        count, once = config.n_tracked, replace(config.attack, restarts=1)
-        tracked = replace(config, attack=once, n_attacked=count, n_attacked_on_manifold=count)
-        tracker = EpochTracker(prepared.dataset.test, tracked, prepared.test_spaces)
+    def compute(
+        self, indices: Sequence[int], start: Callable[[SimpleQueue[Message]], AbstractContextManager[Submit]]
+    ) -> None:
+        """Compute and store cells, or raise UserError about those that could not be computed."""
+        waiting, given_up = list(indices), list[int]()
+        while waiting:
+            messages: SimpleQueue[Message] = SimpleQueue()
+            with start(messages) as submit:
+                lost = self._round(waiting, submit, messages)
+            begun = [index for index in lost if self.cells[index].name in self.shares]
+            for index in begun:
+                cell = self.cells[index]
+                self.losses[index] += MAX_ATTEMPTS if self.workers.reassigns else 1
+                self.progress(f"{cell}: lost", cell.name, -self.shares.pop(cell.name))
+            if lost and not begun:
+                raise UserError(
+                    "the processes that compute models end before they begin: repeat the command with fewer jobs, if"
+                    " memory is short"
+                )
+            given_up += [index for index in lost if self.losses[index] >= MAX_ATTEMPTS]
+            waiting = [index for index in lost if self.losses[index] < MAX_ATTEMPTS]
+        if given_up:
+            names = "; ".join(str(self.cells[index]) for index in given_up)
+            raise UserError(
+                f"{len(given_up)} models could not be computed, as the processes that did died {MAX_ATTEMPTS} times"
+                f" ({names}): finished models are stored; repeat the command, with fewer jobs if memory is short"
+            )
 
-    def epoch_done(entry: EpochLog) -> None:
-        if tracker:
-            tracker.measure(model)
-        report(TRAINING_TIME_FRACTION * entry.epoch / config.epochs, f"epoch {entry.epoch}/{config.epochs}")
+    def _round(self, indices: Sequence[int], submit: Submit, messages: SimpleQueue[Message]) -> list[int]:
+        """Submit cells and store those that are computed; return the others, whose workers were lost."""
+        futures, lost = {}, list[int]()
+        try:
+            for index in indices:
+                futures[submit(index)] = index
+        except self.workers.lost:  # before all were submitted
+            lost += [index for index in indices if index not in futures.values()]
+        running = set(futures)
+        while running:
+            done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            self._report(messages)
+            for future in done:
+                index = futures[future]
+                try:
+                    self.store.write(self.cells[index], future.result())
+                    self.shares.pop(self.cells[index].name, None)
+                except self.workers.lost:
+                    lost.append(index)
+                except CancelledError:
+                    raise UserError(
+                        "the connection to the workers is lost: finished models are stored; repeat the command"
+                    ) from None
+        self._report(messages)
+        return lost
 
-    report(0, "training")
-    split = prepared.dataset.train.take(slice(0, cell.n_train))
-    settings = training_config(config, cell.training, prepared.training_spaces)
-    try:
-        log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
-    except DivergedError as failure:
-        report(1, "failed")
-        return CellResult(cell, {"seconds": time.perf_counter() - started}, {}, {}, str(failure)), None
-    report(TRAINING_TIME_FRACTION, "attack")
-    shared = (prepared.test_spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
-    subject, trained = Subject(model, prepared.dataset.test, config, *shared, log), model.state_dict()
-    measurements = measure(subject, config.measurements)
-    model.load_state_dict(trained)  # in case a measurement has changed it
-    examples, distances = collect(subject)
-    series = (tracker.series() if tracker else {}) | attack_series(subject)
-    if config.attacks_thoroughly(cell):
-        attacked = subject.test.take(np.flatnonzero(subject.correct)[: config.n_thorough])
-        series[SUCCESS_BY_EPSILON] = thorough_success(model, attacked, config.attack_seed)
-    report(1, "done")
-    measurements["seconds"] = time.perf_counter() - started
-    return CellResult(cell, measurements, examples, distances, series=series), model
+    def _report(self, messages: SimpleQueue[Message]) -> None:
+        """Pass on what the workers have reported so far."""
+        while not messages.empty():
+            step, task, share = messages.get()
+            if task:
+                self.shares[task] += share  # type: ignore[assignment]
+                self.progress(step, task, share)
+            else:
+                self.notify(step)

@@ -10,9 +10,9 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,6 +23,41 @@ from hlf_np.models import Model
 from hlf_np.support.checks import check_images, check_labels
 from hlf_np.support.errors import UserError
 from hlf_np.support.files import DECODING_ERRORS, read_arrays, replace_file, write_text
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """The files of a finished cell, which a process may compute that cannot write to the results folder.
+
+    Parameters
+    ----------
+    result : bytes
+        Its results.
+    model : bytes or None
+        Its trained model, if it did not fail.
+    """
+
+    result: bytes
+    model: bytes | None
+
+    @classmethod
+    def of(cls, result: CellResult, model: Model | None) -> Self:
+        """Return the files of results and of a model."""
+        content = {
+            "measurements": dict(result.measurements),
+            "failure": result.failure,
+            "computed_by": result.computed_by,
+            "examples": list(result.examples),
+            "distances": list(result.distances),
+            "series": list(result.series),
+        }
+        entries: dict[str, Any] = {f"distances/{kind}": distances for kind, distances in result.distances.items()}
+        entries |= {f"series/{name}": values for name, values in result.series.items()}
+        for kind, examples in result.examples.items():
+            entries |= {f"examples/{kind}/{name}": array for name, array in asdict(examples).items()}
+        stream = io.BytesIO()
+        np.savez_compressed(stream, content=np.array(json.dumps(content)), **entries)
+        return cls(stream.getvalue(), model.as_bytes() if model else None)
 
 
 class Store:
@@ -59,30 +94,15 @@ class Store:
         return self._cell_path(cell).exists()
 
     def save(self, result: CellResult, model: Model | None) -> None:
-        """Store a finished cell.
+        """Store a finished cell, with its trained model if it did not fail."""
+        self.write(result.cell, CellFiles.of(result, model))
 
-        Parameters
-        ----------
-        result : CellResult
-            The results of the cell.
-        model : Model or None
-            Its trained model, if it did not fail; written first, so that a stored cell is always complete.
-        """
-        if model is not None:
-            model.save(self.model_path(result.cell))
-        content = {
-            "measurements": dict(result.measurements),
-            "failure": result.failure,
-            "examples": list(result.examples),
-            "distances": list(result.distances),
-            "series": list(result.series),
-        }
-        entries: dict[str, Any] = {f"distances/{kind}": distances for kind, distances in result.distances.items()}
-        entries |= {f"series/{name}": values for name, values in result.series.items()}
-        for kind, examples in result.examples.items():
-            entries |= {f"examples/{kind}/{name}": array for name, array in asdict(examples).items()}
-        with replace_file(self._cell_path(result.cell)) as stream:
-            np.savez_compressed(stream, content=np.array(json.dumps(content)), **entries)
+    def write(self, cell: Cell, files: CellFiles) -> None:
+        """Write the files of a finished cell, the model first, so that a stored cell is always complete."""
+        for path, content in ((self.model_path(cell), files.model), (self._cell_path(cell), files.result)):
+            if content is not None:
+                with replace_file(path) as stream:
+                    stream.write(content)
 
     def load(self, cell: Cell) -> CellResult:
         """Load a finished cell.
@@ -116,7 +136,8 @@ class Store:
             if any(v.ndim != 1 or v.dtype.kind != "f" for v in (*distances.values(), *series.values())):
                 raise ValueError("distances and series must be floating-point arrays of shape (N,)")
             failure = str(content.get("failure", ""))
-            return CellResult(cell, measurements, examples, distances, failure, series)
+            computed_by = str(content.get("computed_by", ""))
+            return CellResult(cell, measurements, examples, distances, failure, series, computed_by)
         except DECODING_ERRORS:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to recompute it") from None
 
@@ -129,11 +150,12 @@ class Store:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         columns = [measurement.column for measurement in self.config.measurements]
-        writer.writerow([*KEY_COLUMNS, *columns])
+        writer.writerow([*KEY_COLUMNS, *columns, "computed_by"])
         for result in results:
             keys = [self.config.dataset, result.cell.training, result.cell.n_train, result.cell.seed]
             values = map(result.value, columns)
-            writer.writerow([*keys, *("" if math.isnan(value) else f"{value:.6f}" for value in values)])
+            numbers = ("" if math.isnan(value) else f"{value:.6f}" for value in values)
+            writer.writerow([*keys, *numbers, result.computed_by])
         write_text(self.folder / "results.csv", text.getvalue())
 
 
