@@ -232,7 +232,8 @@ def test_plugins_of_installed_packages_go_by_their_entry_point(tmp_path, monkeyp
 
 def test_needs_are_those_of_the_spaces():
     for training in Catalogue().trainings:
-        assert training.needs == {space.needs for space in training.spaces if space.needs}
+        used = {*training.spaces, training.samples} - {None}
+        assert training.needs == {space.needs for space in used if space.needs}
     with pytest.raises(UserError, match="needs the true manifold"):
         replace(TINY, trainings=Catalogue().trainings, true_manifold=False)
     assert {space.needs for space in Catalogue().spaces} == {None, *Need}

@@ -49,6 +49,7 @@ MEASUREMENTS = {  # by the captions of their tables
     "Success rate of attacks on the learned manifold, any restart": "on_learned_manifold_success_worst",
     "Share of images whose reconstruction by the autoencoders is misclassified": "reconstruction_error",
     "Tangent share of loss gradients on the true manifold": "gradient_tangent_share",
+    "Success rate of attacks that no training has seen, mean of rotation, elastic, fog, blur": "unseen_success",
     "Seconds per model": "seconds",
 }
 

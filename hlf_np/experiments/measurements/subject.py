@@ -225,7 +225,8 @@ class Subject:
     @cached_property
     def unseen_rates(self) -> Mapping[str, float]:
         """The success rates of `UNSEEN_ATTACKS` on the images that are attacked in image space, by name."""
-        attacked, ball, seed = self.attacked(ImageBall), ImageBall(self.config.epsilon), self.config.attack_seed
+        candidates, ball, seed = self.candidates(ImageBall), ImageBall(self.config.epsilon), self.config.attack_seed
+        attacked = candidates.take(np.flatnonzero(self.correct[: len(candidates)]))
         results = {attack.name: attack.find(self.model, attacked, ball, seed) for attack in UNSEEN_ATTACKS}
         return {name: SuccessRate.of(result).average for name, result in results.items()}
 
