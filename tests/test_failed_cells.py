@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 from conftest import small_cnn
-from helpers import TINY, made_up, main, numbers, quiet, rows, tree
+from helpers import TINY, made_up, main, numbers, quiet, report, rows, tree
 
 from hlf_np.engine import Engine
 from hlf_np.experiments.configuration.config import PRESETS, Preset
 from hlf_np.experiments.grid.run import run_grid
-from hlf_np.experiments.results import failures
+from hlf_np.experiments.results import failures, mixture
 from hlf_np.experiments.storage.folder import open_store
 from hlf_np.optim import AdamConfig
 from hlf_np.report.curves import curves
@@ -50,6 +50,15 @@ def half_hopeless(monkeypatch):
         return train(model, split, seed=seed, config=config, progress=progress)
 
     monkeypatch.setattr("hlf_np.experiments.grid.cell.train", train_or_diverge)
+
+
+def test_a_mixture_of_versions_or_processors_is_named():
+    results = [replace(made_up(seed=seed), computed_by=kind) for seed, kind in enumerate(["a", "b", "a", ""])]
+    assert mixture(results) == (
+        "Models were computed by different versions or processors: 2 by a; 1 by b; 1 by an unknown version."
+    )
+    assert mixture(results) in report(results)
+    assert mixture(results[:1]) == mixture([]) == ""
 
 
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -96,6 +97,13 @@ def by_training(results: Sequence[CellResult]) -> dict[Training, list[CellResult
     for result in results:
         groups.setdefault(result.cell.training, []).append(result)
     return groups
+
+
+def mixture(results: Sequence[CellResult]) -> str:
+    """Return a sentence about the versions and processors that computed the cells; empty if there is only one kind."""
+    kinds = Counter(result.computed_by for result in results)
+    listed = "; ".join(f"{count} by {kind or 'an unknown version'}" for kind, count in kinds.most_common())
+    return f"Models were computed by different versions or processors: {listed}." if len(kinds) > 1 else ""
 
 
 def failures(results: Sequence[CellResult]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from hlf_np.experiments.analysis.claims import Claim, data_factor
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.measurements import Display
-from hlf_np.experiments.results import CellResult, failures
+from hlf_np.experiments.results import CellResult, failures, mixture
 from hlf_np.report.curves import compare_means, training_sizes
 from hlf_np.report.figures.pictures import Picture, Section
 from hlf_np.report.published import PUBLISHED_DISTANCES, differences, matching_cells, published, published_name
@@ -72,7 +72,7 @@ def page(
         title="Disentangling adversarial robustness and generalization",
         summary="\n".join(_summary(claim) for claim in papers),
         further_summary=_further_summary(further),
-        setting=html.escape(f"{_setting(config, len(results))} {failures(results)}".rstrip()),
+        setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
         claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
         beyond=_beyond(further, pictures),
         differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if comparable else "",
