@@ -1,0 +1,1 @@
+"""The explorer: a page on which the models of a run can be tried by hand, and the JavaScript that it consists of."""
