@@ -1,6 +1,6 @@
 """How a grid of models scales to more workers than there are, by simulation.
 
-    python bench/cluster.py bench/standard/results.csv [--workers 1,10,100,1000]
+    python bench/cluster.py results/results.csv [--workers 1,10,100,1000]
 
 The seconds of a model are fitted for each training as a + b N to the measured ones in a run's `results.csv`. Models are
 then given to idle workers, the largest first, as `run --scheduler` does. What all models share is trained beforehand by

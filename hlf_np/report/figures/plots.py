@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from hlf_np.experiments.analysis.claims import MIN_CELLS
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
@@ -331,6 +331,8 @@ def series_figure(
         if series:
             style = training_style(training, trainings) | {"marker": "", "linewidth": "1.6"}
             axes.plot(positions, np.nanmean(series, axis=0), label=training.label, **style)  # type: ignore[arg-type]
+    if all(isinstance(position, int) for position in positions):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(axis)
     axes.set_ylabel(label)
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])

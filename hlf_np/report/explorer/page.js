@@ -1,0 +1,233 @@
+// The page: pictures, sliders and tables. All numbers come from network.js and spaces.js.
+"use strict";
+
+const PARAMETERS = ["Move across", "Move down", "Slant across", "Slant down", "Size", "Turn"];
+const SPACES = { image: "image (regular)", true: "true manifold", learned: "learned manifold" };
+const STEPS_PER_RADIUS = 40, PROJECTION_STEPS = 60;
+const byId = (id) => document.getElementById(id);
+
+function startPage(data) {
+  const [height, width] = data.shape;
+  const models = data.models.map((model) => ({ ...model, network: unpackNetwork(model.layers) }));
+  const images = data.images.map((image) => ({
+    ...image, pixels: unpackImage(image.pixels), prototype: image.prototype && unpackImage(image.prototype),
+    parameters: image.parameters && Float32Array.from(image.parameters), code: image.code && Float32Array.from(image.code),
+  }));
+  const decoders = data.decoders.map(unpackNetwork);
+  let chosen = images[0];
+  const redraw = [];  // what depends on the chosen image
+
+  // The space of an image, for an epsilon; null where the run does not have it.
+  const spaces = {
+    image: (image, epsilon) => imageSpace(image.pixels, epsilon),
+    true: (image, epsilon) => warpSpace(image.prototype, height, width, image.parameters, data.box, epsilon),
+    learned: (image, epsilon) => codeSpace(decoders[image.label], image.code, data.codeBox, epsilon),
+  };
+  const available = Object.keys(SPACES).filter(
+    (name) => name === "image" || (name === "true" ? data.box !== null : decoders.length > 0));
+
+  // --- parts of the page ---
+
+  function draw(canvas, pixels, transform = (value) => value) {
+    canvas.width = width; canvas.height = height;
+    const context = canvas.getContext("2d"), picture = context.createImageData(width, height);
+    pixels.forEach((value, i) => {
+      const grey = Math.round(255 * Math.min(Math.max(transform(value), 0), 1));
+      picture.data.set([grey, grey, grey, 255], 4 * i);
+    });
+    context.putImageData(picture, 0, 0);
+  }
+
+  function slider(parent, name, { min, max, value, step }, changed) {
+    const label = document.createElement("label"), input = document.createElement("input");
+    const output = document.createElement("output"), text = document.createElement("span");
+    label.className = "slider"; text.textContent = name;
+    Object.assign(input, { type: "range", min, max, step, value });
+    const digits = step >= 1 ? 0 : step >= 0.01 ? 2 : 3;
+    const show = () => { output.textContent = Number(input.value).toFixed(digits); };
+    input.addEventListener("input", () => { show(); changed(Number(input.value)); });
+    label.append(text, input, output); parent.append(label); show();
+    return { get value() { return Number(input.value); }, set value(v) { input.value = v; show(); }, input };
+  }
+
+  function fillSelect(select, entries) {
+    select.replaceChildren(...entries.map(([value, text]) => Object.assign(document.createElement("option"), { value, textContent: text })));
+  }
+
+  // A row for each model: what it says about an image, and how probable it finds the right class.
+  function makeTable(body) {
+    const rows = models.map((model) => {
+      const row = document.createElement("tr");
+      row.innerHTML = '<th scope="row"></th><td class="prediction"></td><td><div class="bar"></div><span></span></td>';
+      row.firstChild.textContent = model.label; body.append(row);
+      return row;
+    });
+    return (pixels, label) => models.forEach((model, i) => {
+      const logits = model.network.forward(pixels), said = argmax(logits), probability = softmax(logits)[label];
+      rows[i].className = said === label ? "right" : "wrong";
+      rows[i].children[1].textContent = data.classes[said];
+      rows[i].querySelector(".bar").style.width = `${(100 * probability).toFixed(1)}%`;
+      rows[i].querySelector("span").textContent = probability.toFixed(3);
+    });
+  }
+
+  // --- choose an image ---
+
+  images.forEach((image, i) => {
+    const button = document.createElement("button"), canvas = document.createElement("canvas");
+    button.type = "button"; button.setAttribute("aria-pressed", String(i === 0));
+    button.setAttribute("aria-label", `Image ${i + 1}: ${data.classes[image.label]}`);
+    draw(canvas, image.pixels); button.append(canvas); byId("letters").append(button);
+    button.addEventListener("click", () => {
+      document.querySelectorAll("#letters button").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+      chosen = image; redraw.forEach((part) => part());
+    });
+  });
+
+  // --- 1. walk on the manifold ---
+
+  byId("manifold").hidden = data.box === null;
+  if (data.box !== null) {
+    const show = makeTable(byId("walk-models"));
+    const sliders = PARAMETERS.map((name, i) =>
+      slider(byId("walk-sliders"), name, { min: data.box.lower[i], max: data.box.upper[i], value: 0, step: 0.001 }, update));
+    function update() {
+      const code = Float32Array.from(sliders, (part) => part.value);
+      const image = makeWarp(chosen.prototype, height, width).decode(code);
+      draw(byId("walk-image"), image); show(image, chosen.label);
+    }
+    const reset = () => { sliders.forEach((part, i) => { part.value = chosen.parameters[i]; }); update(); };
+    byId("walk-reset").addEventListener("click", reset); redraw.push(reset);
+  }
+
+  // --- 2. attack ---
+
+  const settings = {};
+  fillSelect(byId("attack-model"), models.map((model) => [model.name, model.label]));
+  fillSelect(byId("attack-space"), available.map((name) => [name, SPACES[name]]));
+  settings.epsilon = slider(byId("attack-sliders"), "Epsilon", { min: 0.01, max: 0.5, value: data.epsilon, step: 0.01 }, resetAttack);
+  settings.steps = slider(byId("attack-sliders"), "Steps", { min: 1, max: 200, value: data.steps, step: 1 }, resetAttack);
+  settings.stepSize = slider(byId("attack-sliders"), "Step size", { min: 0.001, max: 0.1, value: data.stepSize, step: 0.001 }, resetAttack);
+  let attack = null;
+
+  function resetAttack() {
+    const model = models.find(({ name }) => name === byId("attack-model").value);
+    const space = spaces[byId("attack-space").value](chosen, settings.epsilon.value);
+    const start = space.decode(space.start);
+    attack = { model, start, count: 0, step: makeAttack(model.network, space, chosen.label, settings.stepSize.value, "adam") };
+    draw(byId("attack-before"), start);
+    showAttack({ image: start, logits: model.network.forward(start) });
+  }
+  function showAttack({ image, logits }) {
+    const change = image.map((value, i) => value - attack.start[i]), largest = Math.max(...change.map(Math.abs), 1e-6);
+    draw(byId("attack-change"), change, (value) => 0.5 + value / (2 * largest)); draw(byId("attack-after"), image);
+    const said = argmax(logits), sure = softmax(logits)[said];
+    const distance = data.box === null ? "" :
+      ` Distance to the manifold: ${distanceTo(spaces.true(chosen, Infinity), image, PROJECTION_STEPS).toFixed(2)}.`;
+    byId("attack-said").textContent =
+      `After ${attack.count} steps, the model says ${data.classes[said]} (probability ${sure.toFixed(3)})` +
+      `${said === chosen.label ? "" : `: it was ${data.classes[chosen.label]}`}. Largest change of a pixel: ` +
+      `${Math.max(...change.map(Math.abs)).toFixed(3)}.${distance}`;
+    return said;
+  }
+  function takeSteps(count) {
+    let result = null;
+    for (let k = 0; k < count && attack.count < settings.steps.value; k++) {
+      result = attack.step(); attack.count++;
+      if (argmax(result.logits) !== chosen.label) break;
+    }
+    if (result) showAttack(result);
+  }
+  byId("attack-step").addEventListener("click", () => takeSteps(1));
+  byId("attack-run").addEventListener("click", () => takeSteps(settings.steps.value));
+  byId("attack-reset").addEventListener("click", resetAttack);
+  byId("attack-model").addEventListener("change", resetAttack);
+  byId("attack-space").addEventListener("change", resetAttack);
+  redraw.push(resetAttack);
+
+  // --- 3. compare ---
+
+  fillSelect(byId("compare-space"), available.map((name) => [name, SPACES[name]]));
+  byId("compare-legend").replaceChildren(...models.map((model) => {
+    const entry = document.createElement("li"), line = document.createElement("span");
+    line.style.background = model.color; entry.append(line, model.label);
+    return entry;
+  }));
+  const radii = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
+  let running = 0;
+  async function compare() {
+    const run = ++running, space = byId("compare-space").value, curves = models.map(() => [0]);
+    for (const [i, model] of models.entries()) {
+      const right = images.filter((image) => {
+        const { decode, start } = spaces[space](image, 1);
+        return argmax(model.network.forward(decode(start))) === image.label;
+      });
+      let standing = right;
+      for (const epsilon of radii) {
+        byId("compare-said").textContent = `Attacking: ${model.label}, epsilon ${epsilon}.`;
+        standing = standing.filter((image) => {
+          const step = makeAttack(model.network, spaces[space](image, epsilon), image.label, epsilon / 8, "sign");
+          for (let k = 0; k < STEPS_PER_RADIUS; k++) if (argmax(step().logits) !== image.label) return false;
+          return true;
+        });
+        curves[i].push(right.length ? 1 - standing.length / right.length : NaN);
+        plot(curves);
+        await new Promise((resume) => setTimeout(resume));  // so that the page stays responsive
+        if (run !== running) return;
+      }
+    }
+    byId("compare-said").textContent =
+      `Success at epsilon 0.1: ${models.map((model, i) => `${model.label} ${curves[i][3].toFixed(2)}`).join("; ")}.`;
+  }
+  function plot(curves) {
+    const canvas = byId("compare-plot"), context = canvas.getContext("2d");
+    canvas.width = 900; canvas.height = 420;
+    const style = getComputedStyle(document.body), text = style.color, at = { x: (e) => 60 + (820 * e) / 0.4, y: (r) => 370 - 340 * r };
+    context.font = "20px system-ui, sans-serif"; context.fillStyle = text; context.strokeStyle = style.getPropertyValue("--line");
+    for (const rate of [0, 0.5, 1]) {
+      context.beginPath(); context.moveTo(at.x(0), at.y(rate)); context.lineTo(at.x(0.4), at.y(rate)); context.stroke();
+      context.fillText(rate.toFixed(1), 14, at.y(rate) + 7);
+    }
+    for (const epsilon of [0, 0.1, 0.2, 0.3, 0.4]) context.fillText(String(epsilon), at.x(epsilon) - 12, 400);
+    context.lineWidth = 3;
+    curves.forEach((curve, i) => {
+      context.strokeStyle = models[i].color; context.beginPath();
+      curve.forEach((rate, k) => context[k ? "lineTo" : "moveTo"](at.x(k ? radii[k - 1] : 0), at.y(rate)));
+      context.stroke();
+    });
+  }
+  byId("compare-run").addEventListener("click", compare);
+  plot([]);
+
+  // --- 4. walk on the learned manifold ---
+
+  byId("learned").hidden = !decoders.length;
+  if (decoders.length) {
+    const show = makeTable(byId("learned-models")), entries = data.codeBox.lower.map((_, i) => [i, String(i + 1)]);
+    const selects = ["first", "second"].map((which) => byId(`learned-${which}`));
+    selects.forEach((select, i) => { fillSelect(select, entries); select.value = i; select.addEventListener("change", take); });
+    const sliders = ["First entry", "Second entry"].map((name) =>
+      slider(byId("learned-sliders"), name, { min: -4, max: 4, value: 0, step: 0.01 }, update));
+    let code;
+    function take() { sliders.forEach((part, i) => { part.value = code[selects[i].value]; }); update(); }
+    function update() {
+      selects.forEach((select, i) => { code[select.value] = sliders[i].value; });
+      const image = decoders[chosen.label].forward(code), size = Math.max(...code.map(Math.abs));
+      draw(byId("learned-image"), image); show(image, chosen.label);
+      byId("learned-caption").textContent = `Decoded; largest entry ${size.toFixed(2)}${size > 2 ? ", outside of [-2, 2]" : ""}`;
+    }
+    const reset = () => { code = Float32Array.from(chosen.code); take(); };
+    byId("learned-reset").addEventListener("click", reset); redraw.push(reset);
+  }
+
+  redraw.forEach((part) => part());
+  // For scripts: the names of the models, and the logits of an image given as numbers in [0, 1], row by row.
+  window.hlf_np = {
+    models: models.map(({ name }) => name),
+    logits: (name, pixels) => {
+      const model = models.find((candidate) => candidate.name === name);
+      if (!model) throw new Error(`there is no model ${name}: use one of ${models.map((m) => m.name).join(", ")}`);
+      return Array.from(model.network.forward(Float32Array.from(pixels)));
+    },
+  };
+}
