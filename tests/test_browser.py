@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
-from helpers import made_up_grid, report
+from helpers import made_up_grid, report, rows
 
+from hlf_np import models
 from hlf_np.experiments.configuration.config import PRESETS, Preset
 
 WIDTHS = (390, 1000, 1280)
@@ -24,17 +26,22 @@ onload = () => document.title = JSON.stringify([...document.querySelectorAll("if
 
 def look(source, folder):
     """A page as Chromium shows it in narrow and wide windows, and what it says to the console."""
+    frames = "".join(f'<iframe width="{w}" height="900" srcdoc="{html.escape(source)}"></iframe>' for w in WIDTHS)
+    return title_of(f'<!doctype html><meta charset="utf-8"><script>{MEASURE}</script>{frames}', folder)
+
+
+def title_of(source, folder):
+    """The title of a page, which is JSON, after Chromium has run its scripts, and what it says to the console."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("needs Chromium")
-    frames = "".join(f'<iframe width="{w}" height="900" srcdoc="{html.escape(source)}"></iframe>' for w in WIDTHS)
-    (folder / "frames.html").write_text(f'<!doctype html><meta charset="utf-8"><script>{MEASURE}</script>{frames}')
+    (folder / "page.html").write_text(source)
     shown = subprocess.run(
         [
             *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *(f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", "--dump-dom"),
-            (folder / "frames.html").as_uri(),
+            (folder / "page.html").as_uri(),
         ],
         capture_output=True,
         text=True,
@@ -73,3 +80,70 @@ def test_a_page_that_breaks_these_rules_is_noticed(tmp_path):
         assert frame["needed"] > frame["width"]
         assert frame["requests"] == ["http://127.0.0.1:9/a.png"]
         assert frame["images"][0][0] == 0
+
+
+# --- the explorer ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_explorer_fits_any_window_and_asks_nobody(smoke, tmp_path):
+    frames, said = look((smoke / "explore.html").read_text(), tmp_path)
+    assert said == []
+    assert [frame["width"] for frame in frames] == list(WIDTHS)
+    for frame in frames:
+        assert frame["needed"] <= frame["width"]
+        assert frame["requests"] == []
+
+
+TRY = """
+<script>
+onload = async () => {
+  const text = (id) => document.getElementById(id).textContent, results = {};
+  const pixels = Array.from({ length: 784 }, (_, i) => ((i * 37) % 101) / 100);
+  results.logits = Object.fromEntries(hlf_np.models.map((name) => [name, hlf_np.logits(name, pixels)]));
+  results.before = text("attack-said");
+  for (const space of ["image", "true", "learned"]) {
+    const select = document.getElementById("attack-space");
+    select.value = space; select.dispatchEvent(new Event("change"));
+    document.getElementById("attack-run").click();
+    results[space] = text("attack-said");
+  }
+  const slider = document.querySelector("#walk-sliders input");
+  const walk = text("walk-models");
+  slider.value = slider.max; slider.dispatchEvent(new Event("input"));
+  results.walked = text("walk-models") !== walk;
+  const started = performance.now();
+  for (let k = 0; k < 20; k++) slider.dispatchEvent(new Event("input"));
+  results.drag = (performance.now() - started) / 20;
+  document.querySelectorAll("#letters button")[4].click();
+  results.pressed = [...document.querySelectorAll("#letters button")].map((b) => b.getAttribute("aria-pressed"));
+  results.rows = document.querySelectorAll("#learned-models tr").length;
+  document.title = JSON.stringify(results);
+};
+</script>
+"""
+
+
+@pytest.mark.slow
+def test_the_explorer_attacks_walks_and_answers_scripts_as_python_does(smoke, tmp_path):
+    results, said = title_of((smoke / "explore.html").read_text() + TRY, tmp_path)
+    assert said == []
+    trainings = list(dict.fromkeys(row["training"] for row in rows(smoke)))
+    assert list(results["logits"]) == trainings
+    pixels = (np.arange(784) * 37 % 101 / 100).astype(np.float32).reshape(1, 28, 28, 1)
+    for training, logits in results["logits"].items():
+        (expected,) = models.load(smoke / "models" / f"{training}-200-0.npz").logits(pixels)
+        np.testing.assert_allclose(logits, expected, atol=5e-3 * np.abs(expected).max())
+    assert results["before"].startswith("After 0 steps, the model says ")
+    distances = {}
+    for space in ("image", "true", "learned"):
+        steps, change = re.search(r"After (\d+) steps.* of a pixel: ([0-9]+.[0-9]+)", results[space]).groups()
+        assert int(steps) >= 1
+        assert float(change) > 0
+        distances[space] = float(re.search("manifold: ([0-9]+.[0-9]+)", results[space])[1])
+    assert distances["true"] < 0.3
+    assert distances["image"] > 0
+    assert results["walked"]
+    assert results["pressed"].index("true") == 4
+    assert results["pressed"].count("true") == 1
+    assert results["rows"] == len(trainings)

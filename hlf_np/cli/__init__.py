@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from hlf_np import __version__
-from hlf_np.cli.grid import report, run
+from hlf_np.cli.grid import explore, report, run
 from hlf_np.cli.single import attack, evaluate, train
 from hlf_np.cli.tools import bench, fonts
 from hlf_np.experiments.configuration.plugins import plugin_errors
@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, evaluate, attack, report, bench, fonts):
+for command in (run, train, evaluate, attack, report, explore, bench, fonts):
     cli.add_command(command)
 
 

@@ -237,6 +237,23 @@ def report(folder: Path, plugin_paths: tuple[str, ...]) -> None:
     _print_claims(claims, folder)
 
 
+@click.command()
+@click.argument("folder", type=PATH, default=Path("results"))
+@plugin_option
+def explore(folder: Path, plugin_paths: tuple[str, ...]) -> None:
+    """Rebuild the explorer of a results folder, a page to try its models by hand.
+
+    If the run used plugins, they must be given again.
+    """
+    from hlf_np.experiments.storage.folder import open_store, stored_config
+    from hlf_np.report.write import write_explorer
+
+    config = stored_config(folder, read_plugins(plugin_paths))
+    with open_store(folder, config) as store:
+        path = write_explorer(store, store.results())
+    click.echo(f"Explorer: {path}")
+
+
 def _print_claims(claims: Iterable[Claim], folder: Path) -> None:
     """Print the verdicts on the claims and the path of the report."""
     for claim in claims:

@@ -30,6 +30,9 @@ ROBUSTNESS = (
     " border of its ball. This one can: where its success is far higher than that of regular attacks above, the"
     " robustness reported there is that against a weak attack.</p>"
 )
+EXPLORER_LINK = (
+    '<p>Try it by hand: <a href="explore.html">explore</a> the models of this run, along the manifold and off it.</p>'
+)
 LEGEND = 'Rows and dashed lines labelled "paper" are the published means over five models. '
 
 
@@ -40,6 +43,7 @@ def page(
     results: Sequence[CellResult],
     claims: Sequence[Claim],
     pictures: Sequence[Picture],
+    has_explorer: bool = False,
 ) -> str:
     """Return the report as an HTML page without external resources.
 
@@ -57,6 +61,8 @@ def page(
         The evaluated claims.
     pictures : sequence of Picture
         The figures.
+    has_explorer : bool
+        Whether the explorer stands beside the report.
 
     Returns
     -------
@@ -71,6 +77,7 @@ def page(
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
         summary="\n".join(_summary(claim) for claim in papers),
+        explorer=EXPLORER_LINK if has_explorer else "",
         further_summary=_further_summary(further),
         setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
         claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),

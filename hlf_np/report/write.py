@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from hlf_np.experiments.analysis.claims import Claim, evaluate_claims
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.storage.store import Store
+from hlf_np.report.explorer.build import explorer
 from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import write_pictures
 from hlf_np.report.figures.reconstructions import draw_learned_manifold
 from hlf_np.report.page import page
 from hlf_np.report.published import published
+from hlf_np.support.errors import UserError
 from hlf_np.support.files import json_text, write_text
+
+EXPLORER = "explore.html"
 
 
 def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
-    """Write results.csv, claims.json, figures/ and report.html.
+    """Write results.csv, claims.json, figures/, report.html and, if it can show the run, explore.html.
 
     Parameters
     ----------
@@ -39,6 +45,22 @@ def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
     pictures = [*figures, *draw_learned_manifold(store)]
     write_pictures(pictures, store.folder)
     record = json.loads((store.folder / "config.json").read_text())
-    text = page(store.config, record["command"], record["versions"], results, claims, pictures)
+    has_explorer = False
+    with suppress(UserError):  # about networks or images that the page cannot show
+        has_explorer = write_explorer(store, results).exists()
+    text = page(store.config, record["command"], record["versions"], results, claims, pictures, has_explorer)
     write_text(store.folder / "report.html", text)
     return claims
+
+
+def write_explorer(store: Store, results: Sequence[CellResult]) -> Path:
+    """Write explore.html, and return its path.
+
+    Raises
+    ------
+    UserError
+        If the page cannot show the models or the images of the run.
+    """
+    path = store.folder / EXPLORER
+    write_text(path, explorer(store, results))
+    return path

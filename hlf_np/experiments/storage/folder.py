@@ -7,7 +7,7 @@
     DIR/cells/*.npz      measurements, distances and some adversarial examples of each cell
     DIR/models/*.npz     the trained model of each cell; the surrogate of transfer attacks
     DIR/manifolds/*.npz  the VAEs of the learned manifold, and the oracle that judges labels
-    DIR/results.csv      all cells; derived from cells/, as are claims.json, report.html and figures/
+    DIR/results.csv      all cells; derived from cells/, as are claims.json, report.html, explore.html and figures/
 """
 
 from __future__ import annotations

@@ -19,12 +19,17 @@ LARGEST_INTEGER = 32_767
 PackedArray = dict[str, Any]  # {"integers" or "floats": base64 of little-endian numbers, "scale": of integers}
 
 
+def integers_and_scale(array: Floats) -> tuple[Floats, float]:
+    """Return an array as 16-bit integers and the scale that they are multiplied by."""
+    scale = float(np.abs(array).max(initial=0)) / LARGEST_INTEGER or 1.0
+    return np.round(array / scale).astype("<i2"), scale
+
+
 def packed(array: Floats, exact: bool) -> PackedArray:
     """Return an array as JSON: base64 of its numbers, in C order."""
     if exact:
         return {"floats": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()}
-    scale = float(np.abs(array).max(initial=0)) / LARGEST_INTEGER or 1.0
-    integers = np.round(array / scale).astype("<i2")
+    integers, scale = integers_and_scale(array)
     return {"integers": base64.b64encode(integers.tobytes()).decode(), "scale": scale}
 
 

@@ -23,40 +23,57 @@ function makeNetwork(layers) {
 }
 
 // y[o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] x[c, i stride + a - padding, j stride + b - padding]
+//
+// For each output pixel, the inputs in its window are copied to a *patch*, one after the other as in the weights of an
+// output channel, so that each output is the product of two rows of numbers, which is fast.
 function convolution({ weight, bias, input, output, kernel, stride, padding }) {
   const [channels, height, width] = input, [outChannels, outHeight, outWidth] = output;
-  const visit = windows(height, width, outHeight, outWidth, kernel, stride, padding);
+  const size = channels * height * width, count = outHeight * outWidth, length = channels * kernel * kernel;
+  const places = windowPlaces(input, output, kernel, stride, padding);
+  const patch = new Float32Array(length), padded = new Float32Array(size + 1);  // the last entry is the zero outside
   return {
     forward(x) {
-      const y = new Float32Array(outChannels * outHeight * outWidth);
-      for (let o = 0; o < outChannels; o++) {
-        const to = o * outHeight * outWidth;
-        if (bias) y.fill(bias[o], to, to + outHeight * outWidth);
-        for (let c = 0; c < channels; c++) {
-          const from = c * height * width, at = (o * channels + c) * kernel * kernel;
-          visit((tap, first, last, source, target) => {
-            const w = weight[at + tap];
-            for (let j = first; j < last; j++) y[to + target + j] += w * x[from + source + j * stride];
-          });
+      const y = new Float32Array(outChannels * count);
+      padded.set(x);
+      for (let k = 0; k < count; k++) {
+        for (let i = 0; i < length; i++) patch[i] = padded[places[k * length + i]];
+        for (let o = 0; o < outChannels; o++) {
+          let sum = bias ? bias[o] : 0;
+          for (let i = 0, at = o * length; i < length; i++, at++) sum += weight[at] * patch[i];
+          y[o * count + k] = sum;
         }
       }
       return y;
     },
     backward(g) {
-      const dx = new Float32Array(channels * height * width);
-      for (let o = 0; o < outChannels; o++) {
-        const to = o * outHeight * outWidth;
-        for (let c = 0; c < channels; c++) {
-          const from = c * height * width, at = (o * channels + c) * kernel * kernel;
-          visit((tap, first, last, source, target) => {
-            const w = weight[at + tap];
-            for (let j = first; j < last; j++) dx[from + source + j * stride] += w * g[to + target + j];
-          });
+      const dx = new Float32Array(size + 1);
+      for (let k = 0; k < count; k++) {
+        patch.fill(0);
+        for (let o = 0; o < outChannels; o++) {
+          const value = g[o * count + k];
+          if (value !== 0) for (let i = 0, at = o * length; i < length; i++, at++) patch[i] += weight[at] * value;
         }
+        for (let i = 0; i < length; i++) dx[places[k * length + i]] += patch[i];
       }
-      return dx;
+      return dx.subarray(0, size);
     },
   };
+}
+
+// The index in the input of each entry of each patch; `size` for those outside of the image.
+function windowPlaces([channels, height, width], [, outHeight, outWidth], kernel, stride, padding) {
+  const places = new Int32Array(outHeight * outWidth * channels * kernel * kernel);
+  let at = 0;
+  for (let i = 0; i < outHeight; i++)
+    for (let j = 0; j < outWidth; j++)
+      for (let c = 0; c < channels; c++)
+        for (let a = 0; a < kernel; a++)
+          for (let b = 0; b < kernel; b++) {
+            const row = i * stride + a - padding, column = j * stride + b - padding;
+            const isInside = row >= 0 && row < height && column >= 0 && column < width;
+            places[at++] = isInside ? (c * height + row) * width + column : channels * height * width;
+          }
+  return places;
 }
 
 // The transpose of a convolution: forward spreads what a convolution's backward pass would collect, and vice versa.
@@ -71,24 +88,6 @@ function transposedConvolution({ weight, bias, input, output, kernel, stride, pa
     },
     backward: (g) => transpose.forward(g),
   };
-}
-
-// All rows of all windows: for each tap (a, b) of the kernel and each output row, calls back with the tap, the first
-// and the last output column whose window has that tap inside of the image, and the offsets of both rows.
-function windows(height, width, outHeight, outWidth, kernel, stride, padding) {
-  const rows = [];
-  for (let a = 0; a < kernel; a++) {
-    for (let b = 0; b < kernel; b++) {
-      const first = Math.max(0, Math.ceil((padding - b) / stride));
-      const last = Math.min(outWidth, Math.floor((width - 1 + padding - b) / stride) + 1);
-      for (let i = 0; i < outHeight; i++) {
-        const row = i * stride + a - padding;
-        if (row >= 0 && row < height && first < last)
-          rows.push([a * kernel + b, first, last, row * width + b - padding, i * outWidth]);
-      }
-    }
-  }
-  return (callback) => { for (const [tap, first, last, source, target] of rows) callback(tap, first, last, source, target); };
 }
 
 // y = scale x + shift, for each channel; in evaluation mode, batch norm is no more than that.
