@@ -135,6 +135,7 @@ def run(
     if scheduler:
         reject_unused(["jobs"], "with --scheduler, whose workers have threads of their own")
         workers = Cluster(scheduler, tls_ca_file, tls_cert, tls_key)
+        workers.connect().close()  # so that a wrong address shows up before anything is computed
     else:
         reject_unused(["tls_ca_file", "tls_cert", "tls_key"], "without --scheduler")
         jobs = check_count("jobs", max(1, threads // THREADS_PER_JOB) if jobs is None else jobs, 1, MAX_JOBS)

@@ -12,9 +12,9 @@ does not get it, so it never computes a cell.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from hlf_np.support.errors import UserError
 from hlf_np.support.threads import use_threads
 
 if TYPE_CHECKING:
-    from distributed import Security, Worker, WorkerPlugin
+    from distributed import Client, Security, Worker, WorkerPlugin
 
 CONNECTION_SECONDS = 20
 
@@ -48,6 +48,11 @@ class Cluster:
         Its address, such as "tcp://192.168.1.7:8786".
     ca_file, certificate, key : Path, optional
         Files for TLS, as Dask's programs take them; needed for "tls://" addresses.
+
+    Raises
+    ------
+    UserError
+        If Dask is not installed, or files for TLS are missing.
     """
 
     reassigns: ClassVar[bool] = True
@@ -77,6 +82,34 @@ class Cluster:
         given = {name: str(path) for name, path in files.items() if path}
         return Security(require_encryption=True, **given) if given else None
 
+    def connect(self) -> Client:
+        """Return a connection to the scheduler.
+
+        Raises
+        ------
+        UserError
+            If it cannot be reached.
+        """
+        from distributed import Client
+        from distributed.comm import connect
+
+        security = self._security()
+
+        async def reach() -> None:  # beforehand, as a client that fails to connect is slow to give up
+            arguments = security.get_connection_args("client") if security else {}
+            comm = await connect(self.scheduler, timeout=CONNECTION_SECONDS, **arguments)
+            await comm.close()
+
+        try:
+            asyncio.run(reach())
+            return Client(self.scheduler, security=security, timeout=CONNECTION_SECONDS, set_as_default=False)
+        except Exception as error:  # of the system, of TLS, of Dask or of Tornado
+            reason = str(error).partition("\n")[0].partition(" Instead got")[0] or type(error).__name__
+            raise UserError(
+                f"cannot reach the scheduler {self.scheduler} ({reason}): start one with `dask scheduler`, or check the"
+                " address and the certificates"
+            ) from None
+
     @contextmanager
     def start(
         self, config: RunConfig, source: Source, shared: SharedModels, store: Store, messages: SimpleQueue[Message]
@@ -88,31 +121,18 @@ class Cluster:
         UserError
             If it cannot be reached.
         """
-        from distributed import Client
-
-        try:
-            client = Client(self.scheduler, security=self._security(), timeout=CONNECTION_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"cannot reach the scheduler {self.scheduler} ({reason}): start one with `dask scheduler`, or check the"
-                " address"
-            ) from None
         work = SentWork.of(config, source, shared)
         name = f"hlf_np-{hashlib.sha256(work.content).hexdigest()[:16]}"
-        with client:
+        with self.connect() as client:
             client.subscribe_topic(name, lambda event: messages.put(tuple(event[1])))
             client.register_plugin(_acceptance(__version__, prototypes_digest(), name), name=f"{name}-acceptance")
-            messages.put((f"Scheduler {self.scheduler}, dashboard {client.dashboard_link}", "", 0))
+            has_dashboard = "dashboard" in client.scheduler_info()["services"]
+            dashboard = f", dashboard {client.dashboard_link}" if has_dashboard else ""
+            messages.put((f"Scheduler {self.scheduler}{dashboard}", "", 0))
             sent = client.submit(_received, work, key=name)
             executor = client.get_executor(resources={_resource(__version__, prototypes_digest()): 1}, pure=False)
-
-            def submit(index: int) -> Future[CellFiles]:
-                future: Future[CellFiles] = executor.submit(_compute, sent, index, name)
-                return future
-
             try:
-                yield submit
+                yield lambda index: executor.submit(_compute, sent, index, name)
             finally:
                 executor.shutdown(wait=False)
 
