@@ -97,6 +97,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         (("--scheduler", "nonsense://x"), "cannot reach the scheduler nonsense://x"),
         ((*missing, "--jobs", 2), "--jobs has no effect with --scheduler"),
         (("--tls-key", "key.pem"), "--tls-key has no effect without --scheduler"),
+        (("--scheduler", "tls://127.0.0.1:1"), "a scheduler at tls:// needs --tls-ca-file, --tls-cert and --tls-key"),
+        ((*missing, "--tls-key", "no.pem"), "there is no file 'no.pem': give the path of a certificate or key"),
     ):
         code, _, errors = main(*EIGHT_CELLS, "--vae-images", 0, *arguments, "--out", tmp_path / "out")
         assert (code, errors.count("\n")) == (2, 1)

@@ -67,6 +67,12 @@ class Cluster:
             import distributed  # noqa: F401
         except ImportError:
             raise UserError("--scheduler needs Dask: pip install 'hlf_np[cluster]'") from None
+        files = (self.ca_file, self.certificate, self.key)
+        if self.scheduler.startswith("tls:") and not all(files):
+            raise UserError("a scheduler at tls:// needs --tls-ca-file, --tls-cert and --tls-key")
+        for path in files:
+            if path and not path.is_file():
+                raise UserError(f"there is no file {str(path)!r}: give the path of a certificate or key")
 
     @property
     def lost(self) -> tuple[type[BaseException], ...]:
