@@ -130,6 +130,15 @@ def test_a_cell_whose_processes_always_die_is_given_up_after_the_others(tmp_path
     assert numbers(tmp_path / "run") == numbers(finished)
 
 
+def test_a_cell_that_kills_its_process_does_not_take_others_with_it(tmp_path, finished):
+    """Cells that were computed beside it are tried again, one at a time."""
+    workers = FakeWorkers({2: ["dies"] * 9, 3: ["dies"]})
+    with pytest.raises(UserError, match=rf"^1 models could not be computed, .* 3 times \({CELLS[2]}\)"):
+        run_with(workers, tmp_path / "run")
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == len(CELLS) - 1
+    assert workers.submitted.count(2) == MAX_ATTEMPTS
+
+
 def test_processes_that_never_begin_are_not_started_for_ever(tmp_path):
     with pytest.raises(UserError, match="end before they begin"):
         run_with(FakeWorkers({index: ["unborn"] * 9 for index in range(len(CELLS))}), tmp_path / "run")

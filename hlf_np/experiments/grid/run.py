@@ -119,7 +119,8 @@ class _Rounds:
     """Computing cells by workers of which some may be lost.
 
     A round submits all cells that are left. If the workers do not give lost cells to others by themselves, it ends with
-    the first loss, and the next one begins; a cell whose workers were lost in `MAX_ATTEMPTS` rounds is given up.
+    the first loss, and the next one begins. The cells that were being computed then come last, in rounds of their own,
+    as any of them may be to blame; a cell that is lost for the third time is given up.
     """
 
     def __init__(
@@ -136,9 +137,10 @@ class _Rounds:
         """Compute and store cells, or raise UserError about those that could not be computed."""
         waiting, given_up = list(indices), list[int]()
         while waiting:
+            submitted = [index for index in waiting if not self.losses[index]] or waiting[:1]
             messages: SimpleQueue[Message] = SimpleQueue()
             with start(messages) as submit:
-                lost = self._round(waiting, submit, messages)
+                lost = self._round(submitted, submit, messages)
             begun = [index for index in lost if self.cells[index].name in self.shares]
             for index in begun:
                 cell = self.cells[index]
@@ -150,7 +152,8 @@ class _Rounds:
                     " memory is short"
                 )
             given_up += [index for index in lost if self.losses[index] >= MAX_ATTEMPTS]
-            waiting = [index for index in lost if self.losses[index] < MAX_ATTEMPTS]
+            waiting = [index for index in waiting if index in lost or index not in submitted]
+            waiting = [index for index in waiting if self.losses[index] < MAX_ATTEMPTS]
         if given_up:
             names = "; ".join(str(self.cells[index]) for index in given_up)
             raise UserError(
