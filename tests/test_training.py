@@ -302,6 +302,8 @@ KINDS = {  # where each training perturbs, by the protocol
     **{f"on_true_manifold_trades_{beta}": [TrueManifold] for beta in (1, 3, 6)},
     **{f"on_learned_manifold_trades_{beta}": [LearnedManifold] for beta in (1, 3, 6)},
     **{f"transformations_trades_{beta}": [Transformations] for beta in (1, 3, 6)},
+    "with_true_manifold_samples": [],
+    "with_learned_manifold_samples": [],
 }
 
 
