@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from distributed import Client, Security, Worker, WorkerPlugin
 
 CONNECTION_SECONDS = 20
+# Dask's and Tornado's, which would explain a lost connection at length; `run_grid` does in one line.
+LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Cluster:
         from distributed import Client
         from distributed.comm import connect
 
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         security = self._security()
 
         async def reach() -> None:  # beforehand, as a client that fails to connect is slow to give up
@@ -130,12 +135,15 @@ class Cluster:
         work = SentWork.of(config, source, shared)
         name = f"hlf_np-{hashlib.sha256(work.content).hexdigest()[:16]}"
         with self.connect() as client:
-            client.subscribe_topic(name, lambda event: messages.put(tuple(event[1])))
-            client.register_plugin(_acceptance(__version__, prototypes_digest(), name), name=f"{name}-acceptance")
-            has_dashboard = "dashboard" in client.scheduler_info()["services"]
+            try:
+                client.subscribe_topic(name, lambda event: messages.put(tuple(event[1])))
+                client.register_plugin(_acceptance(__version__, prototypes_digest(), name), name=f"{name}-acceptance")
+                has_dashboard = "dashboard" in client.scheduler_info()["services"]
+                sent = client.submit(_received, work, key=name)
+            except (OSError, TimeoutError) as error:
+                raise UserError(f"the connection to {self.scheduler} is lost ({error}): repeat the command") from None
             dashboard = f", dashboard {client.dashboard_link}" if has_dashboard else ""
             messages.put((f"Scheduler {self.scheduler}{dashboard}", "", 0))
-            sent = client.submit(_received, work, key=name)
             executor = client.get_executor(resources={_resource(__version__, prototypes_digest()): 1}, pure=False)
             try:
                 yield lambda index: executor.submit(_compute, sent, index, name)
