@@ -1,0 +1,140 @@
+"""The explorer as a hand uses it: real pointer and key events in Chromium, by its DevTools protocol."""
+
+import asyncio
+import itertools
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+websocket = pytest.importorskip("tornado.websocket", reason="Tornado, which comes with Dask, is not installed")
+chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not chromium, reason="needs Chromium")]
+
+
+class Hand:
+    """A page in Chromium, and a pointer and a keyboard for it."""
+
+    def __init__(self, connection):
+        self.connection, self.numbers, self.said = connection, itertools.count(1), []
+
+    async def ask(self, method, **parameters):
+        """Send a command, and return its result; remember what the page says to the console."""
+        number = next(self.numbers)
+        await self.connection.write_message(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(await self.connection.read_message())
+            if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+                self.said.append(answer["params"])
+            if answer.get("id") == number:
+                return answer["result"]
+
+    async def value(self, expression):
+        """Return the value of an expression in the page."""
+        result = await self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def place(self, selector, share=0.5):
+        """Scroll to an element, and return the position of a point of it, at a share of its width."""
+        box = await self.value(
+            f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+            " const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        return {"x": box[0] + share * box[2], "y": box[1] + box[3] / 2}
+
+    async def mouse(self, kind, place):
+        await self.ask("Input.dispatchMouseEvent", type=kind, button="left", buttons=1, clickCount=1, **place)
+
+    async def drag(self, selector, start, end, steps=10):
+        """Drag from one share of an element's width to another."""
+        await self.mouse("mousePressed", await self.place(selector, start))
+        for step in range(1, steps + 1):
+            await self.mouse("mouseMoved", await self.place(selector, start + (end - start) * step / steps))
+        await self.mouse("mouseReleased", await self.place(selector, end))
+
+    async def click(self, selector):
+        place = await self.place(selector)
+        await self.mouse("mousePressed", place)
+        await self.mouse("mouseReleased", place)
+
+    async def press(self, key, code):
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            await self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+
+async def use(address, url, width, height):
+    """Walk, attack and choose by pointer and keys; return what the page showed."""
+    connection = await websocket.websocket_connect(address, max_message_size=2**28)
+    hand, seen = Hand(connection), {}
+    await hand.ask("Runtime.enable")
+    await hand.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    await hand.ask("Page.enable")
+    await hand.ask("Page.navigate", url=url)
+    for _ in range(200):
+        if await hand.value("document.readyState === 'complete' && window.hlf_np !== undefined"):
+            break
+        await asyncio.sleep(0.05)
+    picture = "document.getElementById('walk-image').toDataURL()"
+    slider = "document.querySelector('#walk-sliders input')"
+    before = await hand.value(picture)
+    await hand.drag("#walk-sliders input", 0.5, 0.95)
+    seen["dragged to"] = await hand.value(f"({slider}.value - {slider}.min) / ({slider}.max - {slider}.min)")
+    seen["letter moved"] = await hand.value(picture) != before
+    moved = await hand.value(f"Number({slider}.value)")
+    await hand.press("ArrowLeft", 37)  # the slider has the focus
+    seen["moved by key"] = await hand.value(f"Number({slider}.value)") - moved
+    await hand.click("#attack-step")
+    seen["one step"] = await hand.value("document.getElementById('attack-said').textContent")
+    await hand.value("document.getElementById('attack-run').focus()")
+    await hand.press("Enter", 13)
+    seen["all steps"] = await hand.value("document.getElementById('attack-said').textContent")
+    await hand.click("#letters button:nth-child(3)")
+    seen["chosen"] = await hand.value(
+        "document.querySelector('#letters [aria-pressed=true]').getAttribute('aria-label')"
+    )
+    await hand.click("#compare-run")
+    for _ in range(600):
+        seen["compared"] = await hand.value("document.getElementById('compare-said').textContent")
+        if seen["compared"].startswith("Success"):
+            break
+        await asyncio.sleep(0.1)
+    seen["needed width"] = await hand.value("document.documentElement.scrollWidth")
+    seen["said"] = hand.said
+    connection.close()
+    return seen
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 800), (1280, 900)])
+def test_a_hand_walks_and_attacks(smoke, tmp_path, width, height):
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
+    process = subprocess.Popen(
+        [chromium, *options, f"--user-data-dir={tmp_path}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            if (tmp_path / "DevToolsActivePort").exists():
+                break
+            time.sleep(0.05)
+        port = (tmp_path / "DevToolsActivePort").read_text().split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as pages:
+            (address,) = [page["webSocketDebuggerUrl"] for page in json.load(pages) if page["type"] == "page"]
+        seen = asyncio.run(use(address, (smoke / "explore.html").as_uri(), width, height))
+    finally:
+        process.kill()
+        process.wait()
+    assert seen["said"] == []
+    assert seen["dragged to"] == pytest.approx(0.95, abs=0.06)
+    assert seen["letter moved"]
+    assert -0.01 < seen["moved by key"] < 0
+    assert seen["one step"].startswith("After 1 steps")
+    assert seen["all steps"] != seen["one step"] or "it was" in seen["one step"]  # ends when the model is fooled
+    assert seen["chosen"].startswith("Image 3: ")
+    assert seen["compared"].startswith("Success at epsilon 0.1: Normal ")
+    assert seen["needed width"] <= width
