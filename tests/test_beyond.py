@@ -365,8 +365,8 @@ def test_training_with_samples_is_training_on_both(fonts, split):
         Training("x", samples=manifold)
 
 
-def test_unseen_attacks_are_measured_on_the_images_attacked_in_image_space(trained, split, fonts):
-    config = replace(TINY, n_attacked=40)
+def test_unseen_attacks_are_measured_on_the_first_images_that_are_classified_correctly(trained, split, fonts):
+    config = replace(TINY, n_unseen=40)
     subject = Subject(trained, split, config, [ImageBall(0.3)])
     columns = [f"{attack.name}_success" for attack in UNSEEN_ATTACKS]
     numbers = measure(subject, [m for m in config.measurements if m.column in (*columns, "unseen_success")])
@@ -377,3 +377,5 @@ def test_unseen_attacks_are_measured_on_the_images_attacked_in_image_space(train
     ]
     np.testing.assert_allclose([numbers[column] for column in columns], expected)
     assert numbers["unseen_success"] == pytest.approx(np.mean(expected))
+    none = measure(Subject(trained, split, TINY, [ImageBall(0.3)]), config.measurements[-5:])
+    assert np.isnan(list(none.values())).all()

@@ -158,6 +158,7 @@ def evaluate(
         n_test=n_test,
         n_attacked=min(n_attacked, n_test),
         n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
+        n_unseen=min(n_attacked, n_test),
         epsilon=epsilon,
         n_projected=0,
         attack=PGD(restarts=restarts),

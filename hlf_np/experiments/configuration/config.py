@@ -91,6 +91,8 @@ class RunConfig:
     n_attacked, n_attacked_on_manifold : int
         Number of test images, taken from the first on, that are attacked if they are classified correctly: in image
         space, and on the manifolds.
+    n_unseen : int
+        Number of test images that are attacked in ways that no training has seen; 0 for none.
     n_examples : int
         Maximum number of adversarial examples of each kind that are stored for the gallery.
     n_tracked : int
@@ -154,6 +156,7 @@ class RunConfig:
     n_test: int = 10_000
     n_attacked: int = 1000
     n_attacked_on_manifold: int = 2500
+    n_unseen: int = 0
     n_examples: int = 10
     n_tracked: int = 0
     n_thorough: int = 0
@@ -180,6 +183,7 @@ class RunConfig:
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
         for name in (
+            "n_unseen",
             "n_tracked",
             "n_thorough",
             "n_projected",
@@ -287,6 +291,7 @@ PRESETS = {
         n_test=200,
         n_attacked=50,
         n_attacked_on_manifold=50,
+        n_unseen=50,
         n_examples=4,
         n_projected=20,
         n_neighbours=1000,
@@ -311,6 +316,7 @@ PRESETS = {
         seeds=2,
         n_test=40_000,
         n_attacked_on_manifold=1000,
+        n_unseen=1000,
         n_tracked=200,
         n_thorough=100,
     ),
@@ -319,6 +325,7 @@ PRESETS = {
         sizes=(250, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 7500, 10_000, 15_000, 20_000, 30_000, 40_000),
         seeds=5,
         n_test=160_000,
+        n_unseen=1000,
         n_tracked=400,
         n_thorough=500,
     ),

@@ -144,7 +144,7 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     attack = replace(config.attack, restarts=1, stop_early=False)
     _try_plugin_measurements(config, model, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
-    evaluation += sum(unseen.queries for unseen in UNSEEN_ATTACKS) * evaluation * config.n_attacked / config.n_test
+    evaluation += sum(unseen.queries for unseen in UNSEEN_ATTACKS) * evaluation * config.n_unseen / config.n_test
     tracked = thorough = 0.0
     for index, space in enumerate(space for space in spaces if space.measured):
         images = config.n_attacked if index == 0 else config.n_attacked_on_manifold

@@ -153,7 +153,7 @@ def fit(
     limits = {"n_vae": source.class_size, "n_oracle": source.train_size if oracle_fits else 0}
     limits |= {"n_neighbours": source.train_size}
     limits |= dict.fromkeys(
-        ("n_test", "n_attacked", "n_attacked_on_manifold", "n_tracked", "n_thorough"), source.test_size
+        ("n_test", "n_attacked", "n_attacked_on_manifold", "n_unseen", "n_tracked", "n_thorough"), source.test_size
     )
     described |= {name: min(getattr(config, name), limit) for name, limit in limits.items()}
     vae_sizes = (chosen.get(name, described.get(name, 0)) for name in ("n_vae", "n_data_vae"))

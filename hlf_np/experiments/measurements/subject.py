@@ -51,6 +51,9 @@ class ExaminationSettings(Protocol):
     def n_attacked_on_manifold(self) -> int: ...
 
     @property
+    def n_unseen(self) -> int: ...
+
+    @property
     def n_examples(self) -> int: ...
 
     @property
@@ -224,9 +227,9 @@ class Subject:
 
     @cached_property
     def unseen_rates(self) -> Mapping[str, float]:
-        """The success rates of `UNSEEN_ATTACKS` on the images that are attacked in image space, by name."""
-        candidates, ball, seed = self.candidates(ImageBall), ImageBall(self.config.epsilon), self.config.attack_seed
-        attacked = candidates.take(np.flatnonzero(self.correct[: len(candidates)]))
+        """The success rates of `UNSEEN_ATTACKS` on the first `n_unseen` test images, by name; NaN if there are none."""
+        attacked = self.test.take(np.flatnonzero(self.correct[: self.config.n_unseen]))
+        ball, seed = ImageBall(self.config.epsilon), self.config.attack_seed
         results = {attack.name: attack.find(self.model, attacked, ball, seed) for attack in UNSEEN_ATTACKS}
         return {name: SuccessRate.of(result).average for name, result in results.items()}
 
