@@ -22,6 +22,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numba
+
 from hlf_np import __version__
 from hlf_np.data.fonts import prototypes_digest
 from hlf_np.data.source import Source
@@ -195,5 +197,5 @@ def _compute(work: SentWork, index: int, topic: str) -> CellFiles:
     from distributed import get_worker
 
     worker: Any = get_worker()
-    use_threads(worker.state.nthreads)
+    use_threads(min(worker.state.nthreads, numba.config.NUMBA_NUM_THREADS))  # the latter if it has more than cores
     return compute_cell(work, index, lambda *message: worker.log_event(topic, message))
