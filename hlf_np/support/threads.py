@@ -32,12 +32,18 @@ def use_threads(count: int | None) -> int:
     threads = check_count("threads", cores if count is None else count, 1, MAX_THREADS)
     os.environ.setdefault("NUMBA_NUM_THREADS", str(max(threads, cores)))
     import numba
-    from numba import config
 
-    limit = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    limit = max_threads()
     if count is None:
         threads = min(threads, limit)
     if threads > limit:
         raise UserError(f"threads must be at most {limit}, not {threads}: unset NUMBA_NUM_THREADS to use more")
     numba.set_num_threads(threads)
     return threads
+
+
+def max_threads() -> int:
+    """Return the largest possible number of threads, which Numba has fixed when it was imported."""
+    from numba import config
+
+    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]

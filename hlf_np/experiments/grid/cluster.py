@@ -22,8 +22,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numba
-
 from hlf_np import __version__
 from hlf_np.data.fonts import prototypes_digest
 from hlf_np.data.source import Source
@@ -33,7 +31,7 @@ from hlf_np.experiments.grid.processes import Message, Submit
 from hlf_np.experiments.grid.work import SentWork, compute_cell
 from hlf_np.experiments.storage.store import CellFiles, Store
 from hlf_np.support.errors import UserError
-from hlf_np.support.threads import use_threads
+from hlf_np.support.threads import max_threads, use_threads
 
 if TYPE_CHECKING:
     from distributed import Client, Security, Worker, WorkerPlugin
@@ -197,5 +195,5 @@ def _compute(work: SentWork, index: int, topic: str) -> CellFiles:
     from distributed import get_worker
 
     worker: Any = get_worker()
-    use_threads(min(worker.state.nthreads, numba.config.NUMBA_NUM_THREADS))  # the latter if it has more than cores
+    use_threads(min(worker.state.nthreads, max_threads()))
     return compute_cell(work, index, lambda *message: worker.log_event(topic, message))
