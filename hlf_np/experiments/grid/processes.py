@@ -119,10 +119,12 @@ def _read(written: Future[str], files: Future[CellFiles]) -> None:
     """Set the result of a future to the content of the file whose name another one has, and delete the file."""
     try:
         path = Path(written.result())
-        files.set_result(pickle.loads(path.read_bytes()))
+        content = pickle.loads(path.read_bytes())
         path.unlink()
     except BaseException as error:  # whatever it is, it belongs to whoever asks for the result
         files.set_exception(error)
+    else:
+        files.set_result(content)
 
 
 # --- in the processes -----------------------------------------------------------------------------------------
