@@ -144,6 +144,11 @@ def test_processes_that_never_begin_are_not_started_for_ever(tmp_path):
         run_with(FakeWorkers({index: ["unborn"] * 9 for index in range(len(CELLS))}), tmp_path / "run")
 
 
+def test_a_process_that_is_killed_before_it_begins_is_replaced(tmp_path, finished):
+    run_with(FakeWorkers({index: ["unborn"] for index in range(len(CELLS))}), tmp_path / "run")
+    assert numbers(tmp_path / "run") == numbers(finished)
+
+
 def test_a_lost_connection_is_one_line_and_the_run_goes_on(tmp_path, finished):
     with pytest.raises(UserError, match=r"^the connection to the workers is lost: finished models are stored; repeat"):
         run_with(FakeWorkers({0: ["cancelled"]}), tmp_path / "run")

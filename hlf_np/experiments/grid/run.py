@@ -135,18 +135,20 @@ class _Rounds:
         self, indices: Sequence[int], start: Callable[[SimpleQueue[Message]], AbstractContextManager[Submit]]
     ) -> None:
         """Compute and store cells, or raise UserError about those that could not be computed."""
-        waiting, given_up = list(indices), list[int]()
+        waiting, given_up, fruitless = list(indices), list[int](), 0
         while waiting:
             submitted = [index for index in waiting if not self.losses[index]] or waiting[:1]
             messages: SimpleQueue[Message] = SimpleQueue()
             with start(messages) as submit:
                 lost = self._round(submitted, submit, messages)
+            self._report(messages)  # what arrived while the workers ended
             begun = [index for index in lost if self.cells[index].name in self.shares]
             for index in begun:
                 cell = self.cells[index]
                 self.losses[index] += MAX_ATTEMPTS if self.workers.reassigns else 1
                 self.progress(f"{cell}: lost", cell.name, -self.shares.pop(cell.name))
-            if lost and not begun:
+            fruitless = fruitless + 1 if len(lost) == len(submitted) and not begun else 0
+            if fruitless == MAX_ATTEMPTS:
                 raise UserError(
                     "the processes that compute models end before they begin: repeat the command with fewer jobs, if"
                     " memory is short"
@@ -184,7 +186,6 @@ class _Rounds:
                     raise UserError(
                         "the connection to the workers is lost: finished models are stored; repeat the command"
                     ) from None
-        self._report(messages)
         return lost
 
     def _report(self, messages: SimpleQueue[Message]) -> None:
