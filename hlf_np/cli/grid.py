@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hlf_np.experiments.analysis.claims import Claim
     from hlf_np.experiments.grid.prepare import Progress
     from hlf_np.experiments.grid.run import Workers
+    from hlf_np.experiments.results import CellResult
+    from hlf_np.experiments.storage.store import Store
 
 MAX_CHANNELS = 2**16
 MAX_JOBS = 1024
@@ -218,6 +220,18 @@ def _progress_bar(seconds: Mapping[str, float]) -> Iterator[Progress]:
         yield advance
 
 
+@contextmanager
+def _finished_models(folder: Path, plugin_paths: tuple[str, ...]) -> Iterator[tuple[Store, list[CellResult]]]:
+    """Open a results folder, and load the results of its finished models; raise UserError if there are none."""
+    from hlf_np.experiments.storage.folder import open_store, stored_config
+
+    with open_store(folder, stored_config(folder, read_plugins(plugin_paths))) as store:
+        results = store.results()
+        if not results:
+            raise UserError(f"{str(folder)!r} contains no finished model: repeat the `run` command that created it")
+        yield store, results
+
+
 @click.command()
 @click.argument("folder", type=PATH, default=Path("results"))
 @plugin_option
@@ -226,14 +240,9 @@ def report(folder: Path, plugin_paths: tuple[str, ...]) -> None:
 
     If the run used plugins, they must be given again.
     """
-    from hlf_np.experiments.storage.folder import open_store, stored_config
     from hlf_np.report.write import write_report
 
-    config = stored_config(folder, read_plugins(plugin_paths))
-    with open_store(folder, config) as store:
-        results = store.results()
-        if not results:
-            raise UserError(f"{str(folder)!r} contains no finished model: repeat the `run` command that created it")
+    with _finished_models(folder, plugin_paths) as (store, results):
         claims = write_report(store, results)
     _print_claims(claims, folder)
 
@@ -246,12 +255,10 @@ def explore(folder: Path, plugin_paths: tuple[str, ...]) -> None:
 
     If the run used plugins, they must be given again.
     """
-    from hlf_np.experiments.storage.folder import open_store, stored_config
     from hlf_np.report.write import write_explorer
 
-    config = stored_config(folder, read_plugins(plugin_paths))
-    with open_store(folder, config) as store:
-        path = write_explorer(store, store.results())
+    with _finished_models(folder, plugin_paths) as (store, results):
+        path = write_explorer(store, results)
     click.echo(f"Explorer: {path}")
 
 
