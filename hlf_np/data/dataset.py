@@ -30,8 +30,11 @@ class Codes:
 
     def joined(self, other: Self) -> Self:
         """Return these codes followed by others."""
-        pairs = (self.font, other.font), (self.parameters, other.parameters)
-        return replace(self, font=np.concatenate(pairs[0]), parameters=np.concatenate(pairs[1]))
+        return replace(
+            self,
+            font=np.concatenate([self.font, other.font]),
+            parameters=np.concatenate([self.parameters, other.parameters]),
+        )
 
 
 @dataclass(frozen=True)

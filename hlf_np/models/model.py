@@ -23,7 +23,7 @@ from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import check_count, check_images
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import replace_file
+from hlf_np.support.files import write_bytes
 from hlf_np.support.serialization import from_builtins
 
 
@@ -203,9 +203,7 @@ class Model(weights.Weights, Compilable):
         UserError
             If the network is a custom one, or the file cannot be written.
         """
-        content = self.as_bytes()
-        with replace_file(Path(path)) as stream:
-            stream.write(content)
+        write_bytes(Path(path), self.as_bytes())
 
     def as_bytes(self) -> bytes:
         """Return the content of the file that `save` writes.

@@ -19,7 +19,7 @@ import numpy as np
 from hlf_np.layers import Layer
 from hlf_np.support.arrays import Array, Floats
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import DECODING_ERRORS, read_arrays, replace_file
+from hlf_np.support.files import DECODING_ERRORS, read_arrays, write_bytes
 
 
 class Weights:
@@ -131,8 +131,7 @@ def save(path: str | os.PathLike[str], key: str, description: Any, weights: Weig
     UserError
         If the file cannot be written.
     """
-    with replace_file(Path(path)) as stream:
-        stream.write(as_bytes(key, description, weights))
+    write_bytes(Path(path), as_bytes(key, description, weights))
 
 
 def as_bytes(key: str, description: Any, weights: Weights) -> bytes:

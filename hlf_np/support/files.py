@@ -82,10 +82,15 @@ def check_writable(path: Path) -> None:
     os.unlink(temporary)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically, see `replace_file`."""
+    with replace_file(path) as stream:
+        stream.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text to a file atomically; characters that UTF-8 cannot encode are escaped."""
-    with replace_file(path) as stream:
-        stream.write(text.encode(errors="backslashreplace"))
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:

@@ -31,7 +31,7 @@ from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import SharedModels
 from hlf_np.experiments.grid.work import StoredWork, compute_cell
 from hlf_np.experiments.storage.store import CellFiles, Store
-from hlf_np.support.files import replace_file
+from hlf_np.support.files import write_bytes
 from hlf_np.support.threads import use_threads
 
 Message = tuple[str, str, float]  # the arguments of `Progress`
@@ -174,6 +174,5 @@ def _compute(index: int) -> str:
     assert _process is not None
     files = compute_cell(_process.work, index, _process.report)
     path = _process.work.folder / f".{index}-{os.getpid()}.tmp"  # if it remains, the next run deletes it
-    with replace_file(path) as stream:
-        stream.write(pickle.dumps(files))
+    write_bytes(path, pickle.dumps(files))
     return str(path)

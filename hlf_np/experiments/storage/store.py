@@ -22,7 +22,7 @@ from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.models import Model
 from hlf_np.support.checks import check_images, check_labels
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import DECODING_ERRORS, read_arrays, replace_file, write_text
+from hlf_np.support.files import DECODING_ERRORS, read_arrays, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class Store:
         """Write the files of a finished cell, the model first, so that a stored cell is always complete."""
         for path, content in ((self.model_path(cell), files.model), (self._cell_path(cell), files.result)):
             if content is not None:
-                with replace_file(path) as stream:
-                    stream.write(content)
+                write_bytes(path, content)
 
     def load(self, cell: Cell) -> CellResult:
         """Load a finished cell.

@@ -236,7 +236,7 @@ def _unseen(results: Sequence[CellResult]) -> Iterator[Picture]:
             Section.CLAIM_8,
             "unseen_attacks",
             "Success rates of attacks that no training has seen: mean over all N and seeds.",
-            "One point per training above each attack; no training is best against all of them.",
+            "One point per training beside the name of each attack, from 0 to 1.",
             columns_figure(measured, columns, "success rate"),
         )
         yield render(

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hlf_np.support.files import replace_file
+from hlf_np.support.files import write_bytes
 from hlf_np.trainings import Training
 
 MARKERS = "osD^vPXhp*<>d"
@@ -153,5 +153,4 @@ def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
     for picture in pictures:
         for extension, content in (("png", picture.png), ("pdf", picture.pdf)):
             if content is not None:
-                with replace_file(folder / "figures" / f"{picture.name}.{extension}") as stream:
-                    stream.write(content)
+                write_bytes(folder / "figures" / f"{picture.name}.{extension}", content)
