@@ -15,7 +15,7 @@ ROOT = Path(hlf_np.__file__).parent
 PACKAGES = [
     "support", "random", "autodiff", "kernels", "operations", "layers", "losses", "optim", "engine", "programs",
     "models", "data", "spaces", "attacks", "trainings", "train_step", "training", "manifolds", "adapters",
-    "experiments", "report", "cli", "__main__",
+    "experiments", "report", "lessons", "cli", "__main__",
 ]
 KERNELS = [
     "numba_internals", "layout", "buffers", "instructions", "products", "winograd", "operations", "interpreter",

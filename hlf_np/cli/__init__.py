@@ -12,6 +12,7 @@ import click
 
 from hlf_np import __version__
 from hlf_np.cli.grid import explore, report, run
+from hlf_np.cli.lessons import lessons
 from hlf_np.cli.single import attack, evaluate, train
 from hlf_np.cli.tools import bench, fonts
 from hlf_np.experiments.configuration.plugins import plugin_errors
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, evaluate, attack, report, explore, bench, fonts):
+for command in (run, train, evaluate, attack, report, explore, bench, fonts, lessons):
     cli.add_command(command)
 
 
