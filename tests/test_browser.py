@@ -8,12 +8,13 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers import made_up_grid, report, rows
+from helpers import made_up_grid, main, report, rows
+from PIL import Image
 
 from hlf_np import models
 from hlf_np.experiments.configuration.config import PRESETS, Preset
 
-WIDTHS = (390, 1000, 1280)
+WIDTHS = (360, 390, 1000, 1280, 1600)
 MEASURE = """
 onload = () => document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => ({
   width: frame.contentWindow.innerWidth,
@@ -93,6 +94,40 @@ def test_the_explorer_fits_any_window_and_asks_nobody(smoke, tmp_path):
     for frame in frames:
         assert frame["needed"] <= frame["width"]
         assert frame["requests"] == []
+
+
+COLOURS = """
+<script>
+onload = () => {
+  const middle = (canvas) => [...canvas.getContext("2d").getImageData(4, 4, 1, 1).data];
+  const cells = [...document.querySelectorAll("#compare-models th")].map((cell) => cell.textContent);
+  document.title = JSON.stringify({ seen: [...document.querySelectorAll("#letters canvas")].map(middle), cells });
+};
+</script>
+"""
+
+
+@pytest.mark.slow
+def test_the_explorer_shows_colours_and_long_names_of_classes(tmp_path):
+    names = {"red_" + 20 * "x": (200, 0, 0), "blue_" + 20 * "y": (0, 0, 200)}
+    random = np.random.default_rng(0)
+    for name, colour in names.items():
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            noise = random.integers(55, size=(8, 8, 3))
+            Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
+    folder = tmp_path / "results"
+    options = ("--preset", "smoke", "--trainings", "normal", "--sizes", "20", "--vae-images", "0")
+    assert main("run", *options, "--dataset", tmp_path / "images", "--out", folder)[0] == 0
+    page = (folder / "explore.html").read_text()
+    results, said = title_of(page + COLOURS, tmp_path)
+    assert said == []
+    assert results["cells"] == ["Normal"]
+    blue, red = results["seen"][0], results["seen"][-1]  # classes in alphabetical order
+    assert blue[2] > 2 * blue[0]
+    assert red[0] > 2 * red[2]
+    frames, _ = look(page, tmp_path)
+    assert all(frame["needed"] <= frame["width"] for frame in frames)
 
 
 TRY = """

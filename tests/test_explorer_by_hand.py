@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ import pytest
 
 websocket = pytest.importorskip("tornado.websocket", reason="Tornado, which comes with Dask, is not installed")
 chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = "axe-core@4.10"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not chromium, reason="needs Chromium")]
 
 
@@ -67,7 +69,14 @@ class Hand:
             await self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
 
-async def use(address, url, width, height):
+# The rows of the comparison: training, where the image falls, success rate.
+COMPARED = "[...document.querySelectorAll('#compare-models tr')].map(r => [...r.children].map(c => c.textContent))"
+# Serious findings of axe-core about accessibility.
+BARRIERS = """axe.run().then(found => found.violations.filter(v => ["serious", "critical"].includes(v.impact))
+  .map(v => [v.id, v.nodes.map(n => n.target.join(" "))]))"""
+
+
+async def use(address, url, width, height, axe):
     """Walk, attack and choose by pointer and keys; return what the page showed."""
     connection = await websocket.websocket_connect(address, max_message_size=2**28)
     hand, seen = Hand(connection), {}
@@ -97,20 +106,41 @@ async def use(address, url, width, height):
     seen["chosen"] = await hand.value(
         "document.querySelector('#letters [aria-pressed=true]').getAttribute('aria-label')"
     )
+    seen["compared"] = await hand.value(COMPARED)
     await hand.click("#compare-run")
     for _ in range(3000):  # 5 minutes: other tests may be computing beside it
-        seen["compared"] = await hand.value("document.getElementById('compare-said').textContent")
-        if seen["compared"].startswith("Success"):
+        if (await hand.value("document.getElementById('compare-said').textContent")).startswith("All"):
             break
         await asyncio.sleep(0.1)
+    seen["compared at"] = []
+    for share in (0.02, 0.98):
+        await hand.drag("#compare-slider input", 0.3, share)
+        seen["compared at"].append(await hand.value(COMPARED))
+    if axe:
+        await hand.value(axe)
+        for scheme in ("light", "dark"):
+            await hand.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            seen[f"barriers, {scheme}"] = await hand.value(BARRIERS)
     seen["needed width"] = await hand.value("document.documentElement.scrollWidth")
     seen["said"] = hand.said
     connection.close()
     return seen
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 800), (1280, 900)])
-def test_a_hand_walks_and_attacks(smoke, tmp_path, width, height):
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The source of axe-core, which finds barriers for people who cannot see or use a mouse; "" without npm."""
+    folder = tmp_path_factory.mktemp("npm")
+    if not shutil.which("npm"):
+        return ""
+    got = subprocess.run(
+        ["npm", "install", "--no-save", "--no-audit", "--prefix", folder, AXE], capture_output=True, timeout=300
+    )
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text() if got.returncode == 0 else ""
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 800), (1280, 900)])
+def test_a_hand_walks_and_attacks(smoke, tmp_path, axe, width, height):
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
     process = subprocess.Popen(
         [chromium, *options, f"--user-data-dir={tmp_path}", "about:blank"],
@@ -125,7 +155,7 @@ def test_a_hand_walks_and_attacks(smoke, tmp_path, width, height):
         port = (tmp_path / "DevToolsActivePort").read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as pages:
             (address,) = [page["webSocketDebuggerUrl"] for page in json.load(pages) if page["type"] == "page"]
-        seen = asyncio.run(use(address, (smoke / "explore.html").as_uri(), width, height))
+        seen = asyncio.run(use(address, (smoke / "explore.html").as_uri(), width, height, axe))
     finally:
         process.kill()
         process.wait()
@@ -136,5 +166,13 @@ def test_a_hand_walks_and_attacks(smoke, tmp_path, width, height):
     assert seen["one step"].startswith("After 1 steps")
     assert seen["all steps"] != seen["one step"] or "it was" in seen["one step"]  # ends when the model is fooled
     assert seen["chosen"].startswith("Image 3: ")
-    assert seen["compared"].startswith("Success at epsilon 0.1: Normal ")
+    trainings = [row[0] for row in seen["compared"]]
+    assert trainings[:2] == ["Normal", "Adversarial"]
+    little, much = ([float(row[2]) for row in rows] for rows in seen["compared at"])
+    assert all(a <= b for a, b in zip(little, much, strict=True))
+    assert sum(much) > sum(little)
+    for _, falls, _ in seen["compared at"][0]:
+        assert re.fullmatch(r"errs anyway|not up to 0\.4|at 0\.[0-9]+", falls)
+    if axe:
+        assert seen["barriers, light"] == seen["barriers, dark"] == []
     assert seen["needed width"] <= width

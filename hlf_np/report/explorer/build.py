@@ -52,9 +52,6 @@ def explorer(store: Store, results: Sequence[CellResult]) -> str:
         If the page cannot show these models or images.
     """
     config, source = store.config, source_of(store.config)
-    height, width, channels = config.architecture.image_shape
-    if channels > 1:
-        raise UserError("the explorer shows grey images only")
     test = source.dataset(0, min(1000, source.test_size)).test
     chosen = _chosen_models(store, results)
     if not chosen or not len(test):
@@ -62,13 +59,13 @@ def explorer(store: Store, results: Sequence[CellResult]) -> str:
     recognised = np.sum([model.predict(test.images) == test.labels for _, _, model in chosen], axis=0)
     shown = test.take(_clearest_of_each_class(test.labels, recognised))
     pairs = zip(shown.images, shown.labels, strict=True)
-    images: list[dict[str, Any]] = [{"label": int(label), "pixels": _grey(image)} for image, label in pairs]
+    images: list[dict[str, Any]] = [{"label": int(label), "pixels": _bytes(image)} for image, label in pairs]
     models = [_described_model(training, cell, model, shown, results) for training, cell, model in chosen]
     fonts, vaes, code_box = source.manifold, tuple[Vae, ...](), None
     if fonts and shown.codes:
         letters = fonts.letters[shown.codes.font.astype(np.int64) * fonts.classes + shown.labels]
         for image, letter, parameters in zip(images, letters, shown.codes.parameters, strict=True):
-            image |= {"prototype": _grey(letter), "parameters": _numbers(parameters)}
+            image |= {"prototype": _bytes(letter), "parameters": _numbers(parameters)}
     if config.n_vae and count_vaes(store.manifolds) == len(config.classes):
         vaes = stored_vaes(store.manifolds, len(config.classes))
         spaces = spaces_of(config, source, vaes)
@@ -78,7 +75,7 @@ def explorer(store: Store, results: Sequence[CellResult]) -> str:
         for image, code in zip(images, manifold.encode(shown.images, shown.labels), strict=True):
             image["code"] = _numbers(code)
     data = {
-        "shape": [height, width],
+        "shape": list(config.architecture.image_shape),
         "classes": list(config.classes),
         "models": models,
         "images": images,
@@ -146,9 +143,10 @@ def _layers(network: nn.Layer, shape: nn.Shape) -> list[dict[str, Any]]:
     return described(network, shape, exact=False)[0]
 
 
-def _grey(image: Floats) -> str:
-    """Return an image in [0, 1] as base64 of one byte for each pixel."""
-    return base64.b64encode(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8).tobytes()).decode()
+def _bytes(image: Floats) -> str:
+    """Return an image (H, W, C) in [0, 1] as base64 of one byte for each value, channels first."""
+    values = np.round(255 * np.clip(np.moveaxis(image, -1, 0), 0, 1)).astype(np.uint8)
+    return base64.b64encode(values.tobytes()).decode()
 
 
 def _numbers(values: Floats) -> list[float]:

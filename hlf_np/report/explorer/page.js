@@ -3,11 +3,21 @@
 
 const PARAMETERS = ["Move across", "Move down", "Slant across", "Slant down", "Size", "Turn"];
 const SPACES = { image: "image (regular)", true: "true manifold", learned: "learned manifold" };
-const STEPS_PER_RADIUS = 40, PROJECTION_STEPS = 60;
+const STEPS_PER_RADIUS = 40, PROJECTION_STEPS = 60, RADII = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
+const WORK_MILLISECONDS = 8, QUIET_MILLISECONDS = 200;
 const byId = (id) => document.getElementById(id);
 
+// Long computations wait here now and then, so that the page answers; while something is moved, they stand still.
+let resumed = performance.now(), moved = -Infinity;
+addEventListener("input", () => { moved = performance.now(); }, true);
+async function pause() {
+  if (performance.now() - resumed < WORK_MILLISECONDS) return;
+  do await new Promise((resume) => setTimeout(resume)); while (performance.now() - moved < QUIET_MILLISECONDS);
+  resumed = performance.now();
+}
+
 function startPage(data) {
-  const [height, width] = data.shape;
+  const [height, width, channels] = data.shape, size = height * width;
   const models = data.models.map((model) => ({ ...model, network: unpackNetwork(model.layers) }));
   const images = data.images.map((image) => ({
     ...image, pixels: unpackImage(image.pixels), prototype: image.prototype && unpackImage(image.prototype),
@@ -31,10 +41,10 @@ function startPage(data) {
   function draw(canvas, pixels, transform = (value) => value) {
     canvas.width = width; canvas.height = height;
     const context = canvas.getContext("2d"), picture = context.createImageData(width, height);
-    pixels.forEach((value, i) => {
-      const grey = Math.round(255 * Math.min(Math.max(transform(value), 0), 1));
-      picture.data.set([grey, grey, grey, 255], 4 * i);
-    });
+    for (let i = 0; i < size; i++) {
+      const colors = [0, 1, 2].map((c) => 255 * transform(pixels[(c % channels) * size + i]));
+      picture.data.set([...colors, 255], 4 * i);  // a byte array that clips to [0, 255]
+    }
     context.putImageData(picture, 0, 0);
   }
 
@@ -86,7 +96,7 @@ function startPage(data) {
 
   // --- 1. walk on the manifold ---
 
-  byId("manifold").hidden = data.box === null;
+  document.querySelectorAll(".true-manifold").forEach((part) => { part.hidden = data.box === null; });
   if (data.box !== null) {
     const show = makeTable(byId("walk-models"));
     const sliders = PARAMETERS.map((name, i) =>
@@ -148,56 +158,92 @@ function startPage(data) {
   // --- 3. compare ---
 
   fillSelect(byId("compare-space"), available.map((name) => [name, SPACES[name]]));
-  byId("compare-legend").replaceChildren(...models.map((model) => {
-    const entry = document.createElement("li"), line = document.createElement("span");
-    line.style.background = model.color; entry.append(line, model.label);
-    return entry;
-  }));
-  const radii = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
+  const rows = models.map((model) => {
+    const row = document.createElement("tr");
+    row.innerHTML = '<th scope="row"><span class="key"></span></th><td></td><td></td>';
+    row.querySelector(".key").style.background = model.color; row.firstChild.append(model.label);
+    byId("compare-models").append(row);
+    return row;
+  });
+  const epsilonShown = slider(byId("compare-slider"), "Epsilon", { min: 0, max: 0.4, value: 0.1, step: 0.01 }, showComparison);
+  // For each space and image, what was found for each model: the smallest of the radii at which the attack succeeds,
+  // infinity if it never does, NaN if the model errs without an attack.
+  const found = Object.fromEntries(available.map((name) => [name, new Map()]));
   let running = 0;
-  async function compare() {
-    const run = ++running, space = byId("compare-space").value, curves = models.map(() => [0]);
-    for (const [i, model] of models.entries()) {
-      const right = images.filter((image) => {
-        const { decode, start } = spaces[space](image, 1);
-        return argmax(model.network.forward(decode(start))) === image.label;
-      });
-      let standing = right;
-      for (const epsilon of radii) {
-        byId("compare-said").textContent = `Attacking: ${model.label}, epsilon ${epsilon}.`;
-        standing = standing.filter((image) => {
-          const step = makeAttack(model.network, spaces[space](image, epsilon), image.label, epsilon / 8, "sign");
-          for (let k = 0; k < STEPS_PER_RADIUS; k++) if (argmax(step().logits) !== image.label) return false;
-          return true;
-        });
-        curves[i].push(right.length ? 1 - standing.length / right.length : NaN);
-        plot(curves);
-        await new Promise((resume) => setTimeout(resume));  // so that the page stays responsive
-        if (run !== running) return;
-      }
+
+  async function succeeds(model, image, space, epsilon) {
+    const step = makeAttack(model.network, spaces[space](image, epsilon), image.label, epsilon / 8, "sign");
+    for (let k = 0; k < STEPS_PER_RADIUS; k++) {
+      if (argmax(step().logits) !== image.label) return true;
+      await pause();
     }
-    byId("compare-said").textContent =
-      `Success at epsilon 0.1: ${models.map((model, i) => `${model.label} ${curves[i][3].toFixed(2)}`).join("; ")}.`;
+    return false;
   }
-  function plot(curves) {
-    const canvas = byId("compare-plot"), context = canvas.getContext("2d");
-    canvas.width = 900; canvas.height = 420;
-    const style = getComputedStyle(document.body), text = style.color, at = { x: (e) => 60 + (820 * e) / 0.4, y: (r) => 370 - 340 * r };
-    context.font = "20px system-ui, sans-serif"; context.fillStyle = text; context.strokeStyle = style.getPropertyValue("--line");
-    for (const rate of [0, 0.5, 1]) {
-      context.beginPath(); context.moveTo(at.x(0), at.y(rate)); context.lineTo(at.x(0.4), at.y(rate)); context.stroke();
-      context.fillText(rate.toFixed(1), 14, at.y(rate) + 7);
+  async function smallestRadius(model, image, space) {
+    const { decode, start } = spaces[space](image, 1);
+    if (argmax(model.network.forward(decode(start))) !== image.label) return NaN;
+    let failing = -1, succeeding = RADII.length;  // bisection: more room never makes an attack harder
+    while (succeeding - failing > 1) {
+      const middle = (failing + succeeding) >> 1;
+      if (await succeeds(model, image, space, RADII[middle])) succeeding = middle; else failing = middle;
     }
-    for (const epsilon of [0, 0.1, 0.2, 0.3, 0.4]) context.fillText(String(epsilon), at.x(epsilon) - 12, 400);
-    context.lineWidth = 3;
-    curves.forEach((curve, i) => {
-      context.strokeStyle = models[i].color; context.beginPath();
-      curve.forEach((rate, k) => context[k ? "lineTo" : "moveTo"](at.x(k ? radii[k - 1] : 0), at.y(rate)));
+    return RADII[succeeding] ?? Infinity;
+  }
+  async function attackImages(list) {
+    const run = ++running, space = byId("compare-space").value;
+    showComparison();
+    for (const image of list.filter((image) => !found[space].has(image))) {
+      const radii = [];
+      for (const model of models) {
+        radii.push(await smallestRadius(model, image, space));
+        if (run !== running) return;  // another image or space was chosen
+      }
+      found[space].set(image, radii);
+      showComparison();
+    }
+  }
+  function showComparison() {
+    const all = found[byId("compare-space").value], mine = all.get(chosen), epsilon = epsilonShown.value;
+    const share = (i, radius) => {
+      const standing = [...all.values()].map((radii) => radii[i]).filter((value) => !Number.isNaN(value));
+      return standing.filter((value) => value <= radius).length / standing.length;
+    };
+    rows.forEach((row, i) => {
+      row.children[1].textContent = !mine ? "..." : Number.isNaN(mine[i]) ? "errs anyway"
+        : mine[i] === Infinity ? `not up to ${RADII.at(-1)}` : `at ${mine[i]}`;
+      row.className = mine && !(mine[i] > epsilon) ? "wrong" : "right";
+      row.children[2].textContent = Number.isNaN(share(i, epsilon)) ? "" : share(i, epsilon).toFixed(2);
+    });
+    byId("compare-said").textContent = all.size < images.length ? `${all.size} of ${images.length} images attacked.`
+      : `All ${all.size} images attacked.`;
+    plot(models.map((_, i) => [0, ...RADII].map((radius) => share(i, radius))), epsilon);
+  }
+  function plot(curves, epsilon) {
+    const canvas = byId("compare-plot"), context = canvas.getContext("2d"), style = getComputedStyle(document.body);
+    const wide = canvas.clientWidth || 600, high = Math.round(0.5 * wide);
+    canvas.width = wide * devicePixelRatio; canvas.height = high * devicePixelRatio;
+    context.scale(devicePixelRatio, devicePixelRatio);
+    const at = { x: (e) => 34 + ((wide - 50) * e) / 0.4, y: (r) => high - 26 - (high - 36) * r };
+    const line = (color, ...points) => {
+      context.strokeStyle = color; context.beginPath();
+      points.forEach(([e, r], k) => context[k ? "lineTo" : "moveTo"](at.x(e), at.y(r)));
       context.stroke();
+    };
+    context.font = "13px system-ui, sans-serif"; context.fillStyle = style.color;
+    for (const rate of [0, 0.5, 1]) {
+      line(style.getPropertyValue("--line"), [0, rate], [0.4, rate]);
+      context.fillText(rate.toFixed(1), 6, at.y(rate) + 4);
+    }
+    for (const tick of [0, 0.1, 0.2, 0.3, 0.4]) context.fillText(String(tick), at.x(tick) - 8, high - 6);
+    line(style.getPropertyValue("--muted"), [epsilon, 0], [epsilon, 1]);
+    context.lineWidth = 2;
+    curves.forEach((curve, i) => {
+      if (!Number.isNaN(curve[0])) line(models[i].color, ...curve.map((rate, k) => [k ? RADII[k - 1] : 0, rate]));
     });
   }
-  byId("compare-run").addEventListener("click", compare);
-  plot([]);
+  byId("compare-run").addEventListener("click", () => attackImages([chosen, ...images]));
+  byId("compare-space").addEventListener("change", () => attackImages([chosen]));
+  redraw.push(() => attackImages([chosen]));
 
   // --- 4. walk on the learned manifold ---
 
@@ -221,7 +267,8 @@ function startPage(data) {
   }
 
   redraw.forEach((part) => part());
-  // For scripts: the names of the models, and the logits of an image given as numbers in [0, 1], row by row.
+  // For scripts: the names of the models, and the logits of an image given as numbers in [0, 1], by channel, row and
+  // column.
   window.hlf_np = {
     models: models.map(({ name }) => name),
     logits: (name, pixels) => {
