@@ -15,16 +15,21 @@ AVX2 := NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+64bit,+avx,+avx2,+bmi,+bmi2,+
 +invpcid,+lzcnt,+mmx,+movbe,+pclmul,+popcnt,+rdrnd,+sahf,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3,+xsave,+xsaveopt
 BASELINE := NUMBA_CPU_NAME=x86-64 NUMBA_CPU_FEATURES=+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2
 
-.PHONY: run test test-fast test-avx2 test-baseline arm fuzz fuzz-readers parity coverage art bench lint format wheel clean
+.PHONY: run test test-stress test-fast test-avx2 test-baseline arm fuzz fuzz-readers parity coverage art bench lint format \
+    docs wheel release clean
 
 run: $(VENV)/installed-run
 	$(BIN)/python -m hlf_np run $(ARGS)
 
 test: $(VENV)/installed-test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not stress" $(ARGS)
+
+# Runs that are repeated, interrupted and killed many times.
+test-stress: $(VENV)/installed-test
+	$(PYTEST) -m stress $(ARGS)
 
 test-fast: $(VENV)/installed-test
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not stress" $(ARGS)
 
 # The kernels as they are compiled for other processors than this one.
 test-avx2: $(VENV)/installed-test
@@ -73,6 +78,17 @@ lint: $(VENV)/installed-lint
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The API reference; a warning is an error.
+docs: $(VENV)/installed-run $(VENV)/installed-docs
+	$(BIN)/python -W error::UserWarning -m pdoc hlf_np -d numpy --math -o build/docs
+
+# The wheel and the source distribution, checked as a package index would.
+release: $(VENV)/installed-release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 # Build the wheel, install it into a separate environment and run it outside the source tree.
 wheel: $(VENV)/installed-run

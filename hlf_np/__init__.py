@@ -10,6 +10,8 @@ hlf stands for the Heidelberg Laureate Forum, at which the authors of the paper 
 >>> result = hlf.attacks.pgd(model, data.test.images, data.test.labels, space, steps=3)
 >>> bool((result.success == (model.predict(result.images) != data.test.labels)).all())
 True
+
+.. include:: READING.md
 """
 
 import importlib

@@ -9,7 +9,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -22,6 +24,36 @@ from hlf_np import models, training
 from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Difficulty, Fonts
 from hlf_np.optim import AdamConfig
+
+# Reasons to skip a test that are no missing software.
+EXCUSES = ("HLF_IDX_DATA", "without compilation", "nothing is compiled", "the baseline has no")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nothing-skipped", action="store_true", help="fail tests that are skipped for missing software")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a skipped test if nothing may be skipped."""
+    return _unless_allowed(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a file of tests that is skipped as a whole if nothing may be skipped."""
+    return _unless_allowed(collector.config, (yield))
+
+
+def _unless_allowed(config: pytest.Config, report: Any) -> Any:
+    if report.skipped and config.getoption("--nothing-skipped") and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr)
+        if not any(excuse in reason for excuse in EXCUSES):
+            report.outcome, report.longrepr = "failed", f"this test must not be skipped: {reason}"
+    return report
+
 
 # The same examples in every run: a failure here is a change of the code, not of the luck.
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40, database=None)

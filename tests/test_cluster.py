@@ -12,7 +12,7 @@ import hlf_np
 pytest.importorskip("distributed", reason="Dask is not installed")
 from kill_workers import DaskCluster, free_port, survive
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.stress
 
 
 @pytest.fixture(scope="module")

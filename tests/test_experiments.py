@@ -202,7 +202,7 @@ def test_progress_adds_up_to_the_work_that_was_left(tmp_path):
     assert {task: share for task, share in done.items() if share} == pytest.approx(dict.fromkeys(tasks, 1))
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_results_are_the_same_bits_at_any_number_of_threads(tmp_path):
     for threads in (1, 2, 5):
         done = command(

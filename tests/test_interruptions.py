@@ -51,7 +51,7 @@ def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     assert tree(copy) == before
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_run_stopped_at_any_of_its_writes_can_be_resumed(tmp_path, monkeypatch):
     config = ONE_TRAINING
     compute(tmp_path / "whole", config)
@@ -91,7 +91,7 @@ def read_only(make, **place):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize(("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")])
 def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_resumed(tmp_path, monkeypatch, fault, reason):
     compute(tmp_path / "whole", ONE_TRAINING)
@@ -153,7 +153,7 @@ def killed_again_and_again(parent, random, kills, seconds):
     return folders
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_runs_killed_at_twenty_random_instants_give_the_same_results(tmp_path, uninterrupted, seconds):
     with ThreadPoolExecutor(2) as pool:
         several = [
@@ -166,7 +166,7 @@ def test_runs_killed_at_twenty_random_instants_give_the_same_results(tmp_path, u
         assert not [name for name in tree(folder) if name.endswith(".tmp")]
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("number", "jobs"),
     [*((number, jobs) for number in (signal.SIGINT, signal.SIGTERM) for jobs in (1, 2)), (signal.SIGKILL, 2)],

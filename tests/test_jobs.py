@@ -159,7 +159,7 @@ def test_a_lost_connection_is_one_line_and_the_run_goes_on(tmp_path, finished):
 # --- real processes that die ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_killed_process_costs_its_cell_and_a_second_run_is_refused(tmp_path, uninterrupted):
     folder = tmp_path / "results"
     process = start(*EIGHT_CELLS, "--out", folder, "--jobs", 2)
@@ -191,7 +191,7 @@ deadly = Measurement("deadly", "Deadly", die)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_cells_that_kill_every_process_end_the_run_in_one_line(tmp_path):
     plugin = tmp_path / "deadly.py"
     plugin.write_text(DEADLY)

@@ -45,6 +45,8 @@ def main() -> None:
 
     Errors that the user can correct end with a one-line message and exit code 2, interruptions with exit code 130.
     """
+    if os.name != "posix":  # it uses locks and signals that Windows does not have
+        _fail("hlf_np runs on Linux and macOS: on Windows, use the Windows Subsystem for Linux")
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that cannot be encoded, as on stderr

@@ -6,7 +6,18 @@ checks are written with. TEACHING.md tells how to use, change and grade the less
 """
 
 from hlf_np.lessons.check import Outcome, Status, check
-from hlf_np.lessons.hints import Hint, call, compare, numerical_gradient
+from hlf_np.lessons.hints import Hint, as_array, call, compare, numerical_gradient
 from hlf_np.lessons.lesson import Lesson, lessons
 
-__all__ = ["Hint", "Lesson", "Outcome", "Status", "call", "check", "compare", "lessons", "numerical_gradient"]
+__all__ = [
+    "Hint",
+    "Lesson",
+    "Outcome",
+    "Status",
+    "as_array",
+    "call",
+    "check",
+    "compare",
+    "lessons",
+    "numerical_gradient",
+]

@@ -7,7 +7,7 @@ hint for that mistake. All others get a general hint: wrong shape, wrong sign, o
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +22,7 @@ class Hint(Exception):  # noqa: N818, it is what the student reads, and not an e
     """What is wrong with an answer, and where to look."""
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
+def call(function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
     """Call a student's function with copies of the arguments.
 
     Raises
@@ -34,20 +34,27 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     copies = [np.array(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
     try:
-        result = function(*copies)
+        result = function(*copies, **settings)
     except (Hint, NotImplementedError):
         raise
-    except Exception as error:
+    except NameError as error:
+        raise Hint(
+            f"it uses the unknown name `{error.name}`{_place(error, function)}. (A check executes imports, functions"
+            " and simple constants, but not the lines between them.)"
+        ) from error
+    except (Exception, SystemExit) as error:
         raise Hint(f"it stops with {type(error).__name__}: {error}{_place(error, function)}.") from error
     if result is None:
         raise Hint("it returns nothing: end it with `return`.")
+    if isinstance(result, Iterator):
+        raise Hint("it returns an iterator, which can be read only once: return a list, a tuple or an array.")
     for number, (before, after) in enumerate(zip(arguments, copies, strict=True), 1):
         if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
             raise Hint(f"it changes its argument number {number}, which the caller still needs: work on a copy.")
     return result
 
 
-def _place(error: Exception, function: Callable[..., Any]) -> str:
+def _place(error: BaseException, function: Callable[..., Any]) -> str:
     """Name the last line of the student's file that led to an error."""
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
@@ -97,9 +104,11 @@ def compare(actual: Any, right: Value, mistakes: Mapping[str, Value] | None = No
     hlf_np.lessons.hints.Hint: the result has the wrong sign.
     """
     if isinstance(right, tuple):
-        count = len(actual) if isinstance(actual, tuple | list) else 1
-        if count != len(right):
+        if (count := _count(actual, right)) != len(right):
             raise Hint(f"it must return {len(right)} values, not {count}.")
+        for number, part in enumerate(actual, 1):
+            if part is None:
+                raise Hint(f"value number {number} is None: it was never set.")
     if _same(actual, right):
         return
     for hint, mistake in (mistakes or {}).items():
@@ -108,21 +117,30 @@ def compare(actual: Any, right: Value, mistakes: Mapping[str, Value] | None = No
     if isinstance(right, tuple):
         for number, (part, right_part) in enumerate(zip(actual, right, strict=True), 1):
             compare(part, right_part, of=f"value number {number}")
-    raise Hint(_difference(_as_array(actual), np.asarray(right, float), of or "the result"))
+    raise Hint(_difference(as_array(actual), np.asarray(right, float), of or "the result"))
 
 
-def _as_array(value: Any) -> Floats:
+def as_array(value: Any) -> Floats:
+    """Return numbers as an array; raise a hint if they are none."""
     try:
-        return np.asarray(value, float)
-    except (TypeError, ValueError) as error:
-        raise Hint(f"it must return numbers, not {type(value).__name__}.") from error
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        return array.astype(float)
+    except Exception as error:
+        raise Hint(f"it must return real numbers or arrays of them, not {type(value).__name__}.") from error
+
+
+def _count(values: Any, expected: Sequence[Floats | float]) -> int:
+    """Return how many values a function has returned: several as a tuple, as a list or stacked in an array."""
+    is_stack = isinstance(values, np.ndarray) and values.ndim == 1 + np.ndim(expected[0])
+    return len(values) if isinstance(values, tuple | list) or is_stack else 1
 
 
 def _same(actual: Any, expected: Value) -> bool:
     if isinstance(expected, tuple):
-        is_tuple = isinstance(actual, tuple | list) and len(actual) == len(expected)
-        return is_tuple and all(_same(a, e) for a, e in zip(actual, expected, strict=True))
-    actual, expected = _as_array(actual), np.asarray(expected, float)
+        return _count(actual, expected) == len(expected) and all(map(_same, actual, expected))
+    actual, expected = as_array(actual), np.asarray(expected, float)
     if actual.shape != expected.shape:
         return False
     scale = max(1e-12, float(np.abs(expected[np.isfinite(expected)]).max(initial=0)))
@@ -132,6 +150,8 @@ def _same(actual: Any, expected: Value) -> bool:
 def _difference(actual: Floats, right: Floats, what: str) -> str:
     """Describe a wrong array: its shape, sign, factor or shift, or the entry that differs most."""
     if actual.shape != right.shape:
+        if right.ndim == 0:
+            return f"{what} must be a single number: its shape is {actual.shape}."
         if actual.shape == right.shape[::-1]:
             return f"{what} is transposed: its shape is {actual.shape} instead of {right.shape}."
         return f"{what} has shape {actual.shape} instead of {right.shape}."
@@ -139,6 +159,8 @@ def _difference(actual: Floats, right: Floats, what: str) -> str:
         return f"{what} contains NaN, from infinity minus infinity, 0 / 0 or the logarithm of a negative number."
     if _same(actual, -right):
         return f"{what} has the wrong sign."
+    if right.size == 1:
+        return f"{what} is {actual.item():.6g} instead of {right.item():.6g}."
     if np.square(right).sum() > 0 and np.isfinite(actual).all():
         factor = float((actual * right).sum() / np.square(right).sum())
         if factor and _same(actual, factor * right):
@@ -152,5 +174,4 @@ def _difference(actual: Floats, right: Floats, what: str) -> str:
                 return f"{what} is shifted by one entry along axis {axis}: an index is off by one."
     errors = np.nan_to_num(np.abs(actual - right), nan=np.inf)
     entry = np.unravel_index(int(errors.argmax()), errors.shape)
-    where = f"entry [{', '.join(map(str, entry))}] of {what}" if entry else what
-    return f"{where} is {actual[entry]:.6g} instead of {right[entry]:.6g}."
+    return f"entry [{', '.join(map(str, entry))}] of {what} is {actual[entry]:.6g} instead of {right[entry]:.6g}."

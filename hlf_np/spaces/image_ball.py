@@ -8,7 +8,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes
 from hlf_np.models import Model
-from hlf_np.spaces.space import Chart, Compiled, Space
+from hlf_np.spaces.space import Chart, Compiled, Norm, Space
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images
 
@@ -54,6 +54,7 @@ class ImageBall(Space):
     option: ClassVar[str] = "image"
 
     epsilon: float = 0.3
+    norm: Norm = Norm.LINF
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """Return the ball around the images; labels and codes are ignored."""

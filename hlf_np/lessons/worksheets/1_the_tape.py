@@ -14,7 +14,8 @@
 # This is all that an operation must know. Two rules help throughout: **a gradient has the shape of what it belongs
 # to**, and **if a value is used twice, its gradients add up**.
 #
-# After each exercise, save this file and run `python -m hlf_np lessons check` with its name.
+# After each exercise, save this file and run `python -m hlf_np lessons check` with its name. A check executes imports,
+# functions, classes and simple constants, but not what stands between them.
 
 # %%
 import matplotlib.pyplot as plt
@@ -114,7 +115,7 @@ def add(tape, a, b):
 
 # %%
 def backpropagate(tape):
-    """Set `node.gradient` of all nodes on the tape to dL/d(node), where L is the last node. Return the tape."""
+    """Set `node.gradient` of all nodes to dL/d(node), where L is the last one. Return the tape, otherwise unchanged."""
     tape[-1].gradient = 1.0
     for node in reversed(tape):
         if node.backward:
@@ -179,7 +180,9 @@ def check_matmul_backward(matmul_backward):
         result = call(matmul_backward, g, a, b)
     except Hint as hint:
         if "ValueError" in str(hint):
-            raise Hint(f"the shapes do not fit: one matrix of each product must be transposed ({hint})") from hint
+            raise Hint(
+                f"the shapes do not fit: look at which matrix is transposed, at the order, and for `@` ({hint})"
+            ) from hint
         raise
     compare(result, right, mistakes)
 
@@ -221,7 +224,10 @@ def check_backpropagate(backpropagate):
         tape = [x, y]
         square = multiply(tape, x, x)
         add(tape, multiply(tape, square, y), multiply(tape, x, square))  # L = x^2 y + x^3
-        call(backpropagate, tape)
+        nodes = list(tape)
+        returned = call(backpropagate, tape)
+        if not isinstance(returned, list) or returned != nodes or tape != nodes:
+            raise Hint("return the tape itself, with all nodes in their order: `reversed(tape)` leaves it as it is.")
         return x.gradient, y.gradient
 
     def overwrite(tape):
@@ -236,4 +242,9 @@ def check_backpropagate(backpropagate):
         " first, so that a node's own gradient is complete when its turn comes.": (0.0, 0.0),
         "a node that is used twice keeps one of its gradients only: add to `parent.gradient`.": gradients(overwrite),
     }
-    compare(gradients(backpropagate), (2 * 3 * 2 + 3 * 3**2, 3**2), mistakes)
+    found = gradients(backpropagate)
+    for hint, wrong in mistakes.items():
+        if found == wrong:
+            raise Hint(hint)
+    compare(found[0], 2 * 3 * 2 + 3 * 3**2, of="dL/dx of x^2 y + x^3 at x = 3, y = 2")
+    compare(found[1], 3**2, of="dL/dy of x^2 y + x^3 at x = 3, y = 2")

@@ -7,8 +7,8 @@
 #
 # $$y_{n,i,j,o} = \sum_{a,b,c} x_{n,\,i+a,\,j+b,\,c} \; w_{o,c,a,b},$$
 #
-# for $i = 0, \dots, H - kh$ and $j = 0, \dots, W - kw$. (Mathematicians would call this a cross-correlation; deep
-# learning does not turn the window around.)
+# for $i = 0, \dots, H - kh$ and $j = 0, \dots, W - kw$: the output has $H' = H - kh + 1$ rows and $W' = W - kw + 1$
+# columns. (Mathematicians would call this a cross-correlation; deep learning does not turn the window around.)
 
 # %%
 import time
@@ -146,10 +146,11 @@ for name, run in (
 from hlf_np.lessons import Hint, call, compare
 
 
-def example():
+def example(kh=3, kw=3):
     """Return x, w, g of a convolution."""
     random = np.random.default_rng(0)
-    return [random.standard_normal(shape) for shape in ((2, 5, 6, 2), (3, 2, 3, 3), (2, 3, 4, 3))]
+    shapes = (2, 5, 6, 2), (3, 2, kh, kw), (2, 6 - kh, 7 - kw, 3)
+    return [random.standard_normal(shape) for shape in shapes]
 
 
 def by_package(x, w, g=None):
@@ -195,6 +196,7 @@ def check_pad(pad):
         "the border repeats the outer pixels: it must be zero.": np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), "edge"),
     }
     compare(call(pad, x, 2), np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))), mistakes)
+    compare(call(pad, x, 0), x, of="the result for p = 0")
 
 
 def check_convolve_weight_gradient(convolve_weight_gradient):
@@ -208,6 +210,10 @@ def check_convolve_weight_gradient(convolve_weight_gradient):
         "the layout is not that of the weights: dL/dw has the shape (O, C, kh, kw).": right.transpose(2, 3, 1, 0),
     }
     compare(call(convolve_weight_gradient, x, g, (3, 3)), right, mistakes)
+    x, w, g = example(2, 3)
+    compare(
+        call(convolve_weight_gradient, x, g, (2, 3)), by_package(x, w, g)[2], of="dL/dw of a window of 2 x 3 pixels"
+    )
 
 
 def check_convolve_input_gradient(convolve_input_gradient):
@@ -224,6 +230,12 @@ def check_convolve_input_gradient(convolve_input_gradient):
         )[1],
     }
     compare(call(convolve_input_gradient, g, w, x.shape[1:3]), right, mistakes)
+    x, w, g = example(2, 3)
+    compare(
+        call(convolve_input_gradient, g, w, x.shape[1:3]),
+        by_package(x, w, g)[1],
+        of="dL/dx for a window of 2 x 3 pixels",
+    )
 
 
 def check_max_pool_backward(max_pool_backward):

@@ -106,7 +106,19 @@ def epoch_batches(count, size, random):
 # %% [markdown]
 # ## A training
 #
-# Two layers, all of it yours but the products. Does the training error fall faster than the test error?
+# First, the two modes of batch normalization. The running statistics approach those of the data, mean 3 and variance 4:
+
+# %%
+mean, variance = np.zeros(1), np.ones(1)
+for batch in np.random.default_rng(0).normal(3, 2, (50, 100, 1)):
+    normalized, mean, variance = batch_norm(batch, mean, variance, training=True)
+print(f"running mean {mean[0]:.2f}, variance {variance[0]:.2f}; last batch: mean {normalized.mean():.2f}")
+print(
+    "a single value of 5, in evaluation mode:", batch_norm(np.array([[5.0]]), mean, variance, training=False)[0].item()
+)
+
+# %% [markdown]
+# Then two layers, trained by what you wrote. Does the training error fall faster than the test error?
 
 # %%
 data = hlf.data.load_fonts(n_train=2000, n_test=1000, difficulty="moderate")
@@ -127,11 +139,12 @@ def error(split):
     return (logits_of(split.images)[0].argmax(axis=1) != split.labels).mean()
 
 
-errors, t = [], 0
+errors, losses, t = [], [], 0
 for _ in range(10):
     for rows in epoch_batches(len(data.train), 100, random):
         batch, t = data.train.take(rows), t + 1
         logits, hidden = logits_of(batch.images)
+        losses.append(cross_entropy(logits, batch.labels).mean())
         g = cross_entropy_gradient(logits, batch.labels)
         gradients = {
             "second": hidden.T @ g,
@@ -140,10 +153,12 @@ for _ in range(10):
         for name, gradient in gradients.items():
             weights[name], *state[name] = adam_step(weights[name], gradient, *state[name], t, learning_rate=0.003)
     errors.append((error(data.train), error(data.test)))
-plt.plot(errors, label=["training error", "test error"])
-plt.xlabel("epoch")
-plt.ylim(0)
-plt.legend()
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+left.plot(losses)
+left.set(xlabel="step", ylabel="loss of the batch", ylim=0)
+right.plot(errors, label=["training error", "test error"])
+right.set(xlabel="epoch", ylim=0)
+right.legend()
 plt.show()
 
 # %% [markdown]
@@ -157,8 +172,8 @@ print("test error of the paper's network:", (model.predict(data.test.images) != 
 
 # %% [markdown]
 # **Questions.** What is the loss of a network that knows nothing? What happens to a batch of a single image in batch
-# normalization? Which of the two gradients above would change if the loss were a sum instead of a mean, and would Adam
-# notice?
+# normalization? If the loss were the sum over the batch instead of the mean, how would the gradient of exercise 2
+# change, and would Adam notice?
 
 # %% [checks]
 from hlf_np.lessons import Hint, call, compare, numerical_gradient
@@ -192,7 +207,8 @@ def check_cross_entropy(cross_entropy):
     result = np.asarray(call(cross_entropy, apart, labels))
     if not np.isfinite(result).all():
         raise Hint(
-            "for logits far apart it is not finite: take the logarithm of the sum, and not of p, which may be 0."
+            "for logits far apart it is not finite: subtract from the logits of each image its own largest one, and"
+            " take the logarithm of the sum, not of p, which may be 0."
         )
     compare(result, package_losses(apart, labels), of="the result for logits that are far apart")
 
@@ -286,10 +302,19 @@ def check_adam_step(adam_step):
             w - rate * new_m / (1 - b1 ** (t - 1)) / (np.sqrt(new_v / (1 - b2 ** (t - 1))) + 1e-8), new_m, new_v),
     }  # fmt: skip
     compare(call(adam_step, w, g, m, v, t), (right, new_m, new_v), mistakes)
+    new_m, new_v = 0.5 * m + 0.5 * g, 0.6 * v + 0.4 * g**2
+    right = w - 0.2 * new_m / (1 - 0.5**t) / (np.sqrt(new_v / (1 - 0.6**t)) + 0.1)
+    settings = {"learning_rate": 0.2, "beta1": 0.5, "beta2": 0.6, "epsilon": 0.1}
+    try:
+        compare(call(adam_step, w, g, m, v, t, **settings), (right, new_m, new_v))
+    except Hint as hint:
+        raise Hint(f"with {settings}, {hint} Use the parameters, with their names, and not their defaults.") from hint
 
 
 def check_epoch_batches(epoch_batches):
     batches = [np.asarray(batch) for batch in call(epoch_batches, 23, 5, np.random.default_rng(0))]
+    if any(batch.ndim != 1 or batch.dtype.kind not in "iu" for batch in batches):
+        raise Hint("a batch is an array of integers, the indices of its images.")
     if len(batches) == 4:
         raise Hint("the last three images are lost: the last batch may be smaller than the others.")
     if [len(batch) for batch in batches] != [5, 5, 5, 5, 3]:
@@ -297,9 +322,14 @@ def check_epoch_batches(epoch_batches):
     order = np.concatenate(batches)
     if len(set(order.tolist())) < 23:
         raise Hint("some images come twice, and others never: draw without replacement, such as by a permutation.")
-    compare(np.sort(order), np.arange(23.0))
+    if order.min() != 0 or order.max() != 22:
+        raise Hint(f"indices run from 0 to count - 1, not from {order.min()} to {order.max()}.")
     if (order == np.arange(23)).all():
         raise Hint("the order is not random: shuffle the indices.")
     again = np.concatenate(epoch_batches(23, 5, np.random.default_rng(0)))
     if not np.array_equal(order, again):
         raise Hint("the same generator gives another order: draw from `random`, so that a training can be repeated.")
+    if np.array_equal(order, np.concatenate(epoch_batches(23, 5, np.random.default_rng(1)))):
+        raise Hint("every generator gives the same order: draw from the one that is passed, `random`.")
+    if len(call(epoch_batches, 20, 5, np.random.default_rng(0))) != 4:
+        raise Hint("20 images in batches of 5 are 4 batches: the last one must not be empty.")

@@ -20,10 +20,11 @@ from hlf_np.autodiff import Tensor
 # %% [markdown]
 # ## 1. The gradient with respect to the image
 #
-# `model.forward(Tensor)` returns the logits as a `Tensor`; its argument `training` is `False` by default, which means
-# evaluation mode. `hlf.operations.cross_entropy(logits, labels)` is the loss of each image, also a `Tensor`, and
-# `loss.backward()` starts with ones: it differentiates the *sum* of the losses. Why is that what we want here, rather
-# than the mean?
+# `x = Tensor(images, requires_grad=True)` is an input that a gradient is wanted for; after `backward()` it is in
+# `x.gradient`, and `x.data` is the array itself. `model.forward(x)` returns the logits as a `Tensor`; its argument
+# `training` is `False` by default, which means evaluation mode. `hlf.operations.cross_entropy(logits, labels)` is the
+# loss of each image, also a `Tensor`, and `loss.backward()` starts with ones: it differentiates the *sum* of the
+# losses. Why is that what we want here, rather than the mean?
 
 
 # %%
@@ -188,7 +189,7 @@ def check_loss_and_gradient(loss_and_gradient):
 
 
 def check_fgsm(fgsm):
-    images, gradient = np.array([[0.1, 0.5], [0.9, 0.0]]), np.array([[-3.0, 0.2], [0.01, 0.0]])
+    images, gradient = np.array([[0.1, 0.5, 0.5], [0.9, 0.0, 0.6]]), np.array([[-3.0, 0.2, 0.0], [0.01, 0.0, -0.4]])
     x, g = images[None, :, :, None], gradient[None, :, :, None]
     mistakes = {
         "pixels leave [0, 1]: clip the result.": x + 0.3 * np.sign(g),
@@ -223,7 +224,7 @@ def check_project(project):
 
 
 def check_project_l2(project_l2):
-    p = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-6.0, 8.0]]).reshape(4, 1, 2, 1)
+    p = np.array([[2.0, 1, 2, 4], [0.2, 0.1, 0.2, 0.4], [0, 0, 0, 0], [-4, 2, -4, 8]]).reshape(4, 1, 2, 2)
     norms = np.array([5, 0.5, 1, 10.0]).reshape(4, 1, 1, 1)
     mistakes = {
         "short perturbations are made longer: those inside the ball stay as they are.": p / norms,
@@ -239,24 +240,25 @@ def check_project_l2(project_l2):
 
 
 def check_pgd(pgd):
-    start = np.array([[0.3, 0.5, 0.5], [0.95, 0.1, 0.5], [0.5, 0.5, 0.22]]).reshape(3, 1, 3, 1)
-    labels = np.array([0, 0, 1])
+    crest = np.pi / 50  # of the waves
+    start = np.array([[0.3, 0.5, 0.5], [0.95, 0.1, 0.5], [0.5, 0.5, 0.22], [0.5, 0.5, crest + 1e-3]])
+    start, labels = start.reshape(4, 1, 3, 1), np.array([0, 0, 1, 1])
 
     def loss(x, y):
         """Class 0 rises along two pixels that depend on each other, class 1 on the waves of a third."""
-        if np.shape(x) != start.shape:
-            raise Hint(f"the images have shape {np.shape(x)} in a step: it must stay {start.shape}.")
+        if np.shape(x)[1:] != start.shape[1:] or len(x) != len(y):
+            raise Hint(f"images have shape {np.shape(x)} in a step, with {len(y)} labels: it must stay {start.shape}.")
         a, b, c = x[:, 0, :, 0].T
         waves = np.asarray(y, float)
         losses = (1 - waves) * (a + b * (0.55 - a)) + waves * np.sin(25 * c)
         gradient = np.stack([(1 - waves) * (1 - b), (1 - waves) * (0.55 - a), waves * 25 * np.cos(25 * c)], axis=1)
         return losses, gradient[:, None, :, None]
 
-    def ascend(epsilon, steps, direction=1.0, best=True, last=True, inside=True, at_end=False):
-        x, kept, highest = start, start, np.full(3, -np.inf)
+    def ascend(epsilon, steps, direction=1.0, best=True, first=0, last=True, inside=True, at_end=False):
+        x, kept, highest = start, start, np.full(4, -np.inf)
         for step in range(steps + 1):
             losses, gradient = loss(x, labels)
-            if step < steps or last:
+            if first <= step < steps + last:
                 better = (losses > highest) | (not best)
                 highest = np.where(better, losses, highest)
                 kept = np.where(better[:, None, None, None], x, kept)
@@ -268,12 +270,13 @@ def check_pgd(pgd):
         "the last image is not always the best: keep the one of highest loss, for each image.": ascend(
             0.5, 6, best=False
         ),
-        "it descends: an attack makes the loss larger.": ascend(0.5, 6, direction=-1),
+        "it descends, or returns the start: an attack makes the loss larger.": ascend(0.5, 6, direction=-1),
         "it descends, and returns the last image: make the loss larger, and keep the best.": ascend(
             0.5, 6, direction=-1, best=False
         ),
         "the last step is not looked at: the loss after it may be the highest.": ascend(0.5, 6, last=False),
-        "it takes one step too many.": ascend(0.5, 7),
+        "the start is not looked at: it may be the best already.": ascend(0.5, 6, first=1),
+        "it takes one step too many, or changes an array after it was stored as the best.": ascend(0.5, 7),
         "the projection is missing: pixels leave [0, 1]. Project after every step.": ascend(0.5, 6, inside=False),
     }
     compare(call(pgd, loss, start, labels, 0.5, 0.07, 6), ascend(0.5, 6), few)
@@ -285,12 +288,13 @@ def check_pgd(pgd):
 
 
 def check_success_rate(success_rate):
-    labels, before, after = (np.array(v) for v in ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 9, 9], [9, 9, 2, 3, 4, 8, 6]))
+    labels, before, after = np.arange(10), np.array([*range(7), 0, 0, 0]), np.array([9, 9, 9, 3, 4, 5, 6, 7, 0, 0])
     mistakes = {
         "images that were misclassified before count, too: leave them out.": (after != labels).mean(),
-        "divide by the number of correctly classified images, not by all.": 2 / 7,
+        "divide by the number of correctly classified images, not by all.": 3 / 10,
         "it counts changed predictions: what was wrong before does not count.": (after != before).mean(),
-        "that is the fraction that withstands: take those misclassified after the attack.": 3 / 5,
-        "it counts images, but a rate is a fraction of those classified correctly before.": 2,
+        "that is the fraction that withstands: take those misclassified after the attack.": 4 / 7,
+        "it counts images, but a rate is a fraction of those classified correctly before.": 3,
+        "images that were misclassified before count in the numerator, but not in the denominator.": 5 / 7,
     }
-    compare(call(success_rate, before, after, labels), 2 / 5, mistakes)
+    compare(call(success_rate, before, after, labels), 3 / 7, mistakes)

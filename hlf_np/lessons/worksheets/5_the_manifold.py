@@ -46,9 +46,9 @@ def jacobian(decode, t, h=1e-4):
 
 
 # %%
-def tangent_basis(jacobian):
+def tangent_basis(j):
     """Return an orthonormal basis of the column space of J (D, K), of rank K, in the columns of a (D, K) array."""
-    return np.linalg.qr(jacobian)[0]
+    return np.linalg.qr(j)[0]
 
 
 # %% [markdown]
@@ -84,9 +84,9 @@ def tangent_share(v, basis):
 
 
 # %%
-def code_gradient(jacobian, pixel_gradient):
+def code_gradient(j, pixel_gradient):
     """Return dL/dt of shape (K,) for J (D, K) and dL/dx (D,)."""
-    return jacobian.T @ pixel_gradient
+    return j.T @ pixel_gradient
 
 
 # %% [markdown]
@@ -159,7 +159,7 @@ for row in range(50):
 print("mean tangent share of the gradient:", np.mean(shares))
 
 # %% [markdown]
-# So following the gradient leads away from the manifold. And an attack along it?
+# That is hardly more: following the gradient leads away from the manifold. And an attack along it?
 
 # %%
 box = prototypes.box
@@ -196,7 +196,7 @@ plt.show()
 # photographs, and what does the paper do about it (lesson 6)?
 
 # %% [checks]
-from hlf_np.lessons import Hint, call, compare
+from hlf_np.lessons import Hint, as_array, call, compare
 
 
 def example():
@@ -226,6 +226,7 @@ def check_jacobian(jacobian):
         "that is a backward difference, which is accurate to first order only: use t + h and t - h.": np.stack(
             [(decode(t) - decode(t - step)) / h for step in steps], axis=1
         ),
+        "both points are the same: `p = t` is another name for the same array. Copy it.": np.zeros((5, 2)),
         "all entries of t are moved at once: move one, and keep the others.": np.stack(
             [(decode(t + h) - decode(t - h)) / (2 * h)] * 2, axis=1
         ),
@@ -238,15 +239,16 @@ def check_jacobian(jacobian):
 
 def check_tangent_basis(tangent_basis):
     jacobian = example()[1]
-    basis = np.asarray(call(tangent_basis, jacobian), float)
+    basis = as_array(call(tangent_basis, jacobian))
     if basis.shape != jacobian.shape:
         raise Hint(f"it has shape {basis.shape} instead of {jacobian.shape}: K columns of D entries.")
     if np.allclose(basis, jacobian / np.linalg.norm(jacobian, axis=0)):
         raise Hint("the columns have length 1 but are not orthogonal to each other.")
     if np.allclose(basis, jacobian):
         raise Hint("these are the columns of J themselves: make them orthogonal and of length 1.")
-    compare(basis.T @ basis, np.eye(2), of="the products of the columns with each other, B^T B,")
-    if not np.allclose(basis @ (basis.T @ jacobian), jacobian):
+    if not np.allclose(basis.T @ basis, np.eye(2), atol=1e-5):
+        raise Hint(f"the columns are not orthonormal: B^T B is {(basis.T @ basis).round(3).tolist()}.")
+    if not np.allclose(basis @ (basis.T @ jacobian), jacobian, rtol=1e-4, atol=1e-4):
         raise Hint("the columns are orthonormal, but span another space than those of J.")
 
 
@@ -318,12 +320,12 @@ def check_climb(climb):
         return kept
 
     few = {
-        "it descends: an attack makes the loss larger.": ascend(0, 0.3, 2, direction=-1),
+        "it descends, or returns the start: an attack makes the loss larger.": ascend(0, 0.3, 2, direction=-1),
         "it descends, and returns the last t: make the loss larger, and keep the best.": ascend(
             0, 0.3, 2, direction=-1, best=False
         ),
         "the last t is not looked at: its loss may be the highest.": ascend(0, 0.3, 2, last=False),
-        "it takes one step too many.": ascend(0, 0.3, 3),
+        "it takes one step too many, or changes t after it was stored as the best: copy it.": ascend(0, 0.3, 3),
     }
     compare(call(climb, lambda t: loss(t, 0), start, lower, upper, 0.3, 0.06, 2), ascend(0, 0.3, 2), few)
     many = {
@@ -337,3 +339,10 @@ def check_climb(climb):
     compare(call(climb, lambda t: loss(t, 0), start, lower, upper, 0.2, 0.06, 9), ascend(0, 0.2, 9), many)
     waves = {"the last t is not always the best: keep the one of highest loss.": ascend(9, 0.3, 9, best=False)}
     compare(call(climb, lambda t: loss(t, 9), start, lower, upper, 0.3, 0.06, 9), ascend(9, 0.3, 9), waves)
+    top = np.array([0.0, 0.0, np.pi / 40 + 1e-3])  # just beyond a crest: every step leads down
+
+    def hill(t):
+        return float(np.sin(20 * t[2])), np.array([0, 0, 20 * np.cos(20 * t[2])])
+
+    below = {"the start is not looked at: it may be the best already.": top - [0, 0, 0.06]}
+    compare(call(climb, hill, top, top - 1, top + 1, 0.3, 0.06, 1), top, below)

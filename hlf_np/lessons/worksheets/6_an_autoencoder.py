@@ -228,12 +228,12 @@ def check_gaussian_divergence_gradient(gaussian_divergence_gradient):
 def check_vae_loss(vae_loss):
     m, v, _ = example()
     random = np.random.default_rng(0)
-    x, y, weight = random.random((2, 3, 4, 1)), random.random((2, 3, 4, 1)), 2.5
+    x, y, weight = random.random((2, 3, 4, 2)), random.random((2, 3, 4, 2)), 2.5
     errors = np.abs(x - y).sum(axis=(1, 2, 3))
     divergences = ((m**2 + np.exp(v) - v - 1) / 2).sum(axis=1)
     mistakes = {
         "the reconstruction error is a mean over pixels: sum them, or the code will ignore the image.": (
-            weight * errors / 12 + divergences
+            weight * errors / 24 + divergences
         ).mean(),
         "lambda weighs the divergence: it belongs to the reconstruction error.": (errors + weight * divergences).mean(),
         "lambda, the weight, is missing.": (errors + divergences).mean(),

@@ -86,7 +86,10 @@ def images_needed(sizes, errors, target):
 
 # %%
 def data_factor(sizes, normal_errors, adversarial_errors, size):
-    """Return how many times as many images adversarial training needs for the error of normal training at N = size."""
+    """Return how many times as many images adversarial training needs for the error of normal training at N = size.
+
+    `size` is one of the sizes.
+    """
     error = normal_errors[list(sizes).index(size)]
     return images_needed(sizes, adversarial_errors, error) / size
 
@@ -131,7 +134,7 @@ print("data factor at N = 500:", data_factor(sizes, normal, adversarial, 500))
 # Your data factor is from a single seed: how much of it is chance (lesson 8)?
 
 # %% [checks]
-from hlf_np.lessons import Hint, call, compare
+from hlf_np.lessons import Hint, as_array, call, compare
 
 
 def check_half_perturbed(half_perturbed):
@@ -158,9 +161,9 @@ def check_half_perturbed(half_perturbed):
         ),
     }
     compare(result, np.concatenate([images[:3], 1 - images[3:]]), mistakes)
-    if [count for count, _ in seen] != [3]:
+    if sum(count for count, _ in seen) != 3:
         raise Hint("the attack gets images that are not used: perturb the second half only, and once.")
-    if not np.array_equal(seen[0][1], labels[3:]):
+    if not np.array_equal(np.concatenate([used for _, used in seen]), labels[3:]):
         raise Hint("the attack gets the labels of other images: take the second half of both.")
 
 
@@ -168,7 +171,7 @@ def check_learning_rate(learning_rate):
     right = 0.01 * 0.95 ** (3 + 1 + 4 / 10)
     mistakes = {
         "the epoch counts from 0, and the exponent from 1: it is e + 1 + i / n.": 0.01 * 0.95 ** (3 + 4 / 10),
-        "the fraction of the epoch is lost: divide with `/`, and not with `//`.": 0.01 * 0.95**4,
+        "the fraction of the epoch is missing: add i / n, with `/` and not with `//`.": 0.01 * 0.95**4,
         "the exponent belongs to the decay alone: eta gamma^(...), not (eta gamma)^(...).": (0.01 * 0.95) ** 4.4,
         "that is a product: gamma to the power of e + 1 + i / n.": 0.01 * 0.95 * 4.4,
         "the initial learning rate is missing.": 0.95**4.4,
@@ -206,7 +209,7 @@ def check_images_needed(images_needed):
     compare(call(images_needed, sizes, errors, 0.4), right, mistakes)
     compare(call(images_needed, sizes, errors, 0.2), 10000.0, of="the result for an error that was measured")
     for target in (0.1, 0.6):
-        if not np.isnan(call(images_needed, sizes, errors, target)):
+        if not np.isnan(as_array(call(images_needed, sizes, errors, target))):
             raise Hint(f"an error of {target} was never measured: return NaN instead of guessing beyond the data.")
 
 

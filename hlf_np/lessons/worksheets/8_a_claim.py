@@ -2,7 +2,7 @@
 # # Lesson 8: A claim, and how certain it is
 #
 # "Robustness against on-manifold adversarial examples *is* generalization": is that a fact or an impression? In this
-# lesson you turn two claims of the paper into numbers, find out how certain these are, and pass a verdict: supported,
+# lesson you turn claims of the paper into numbers, find out how certain these are, and pass a verdict: supported,
 # refuted, or undecided.
 #
 # The numbers are real: models that the package trained on FONTS (hard), at N = 250, 500, 1000, 2500 and 5000, two seeds
@@ -43,7 +43,7 @@ def probability_of_greater(a, b):
 
 # %%
 def slope(x, y):
-    """Return the slope of the least-squares line through points (n,); the line need not pass through the origin."""
+    """Return the slope of the least-squares line through points, arrays (n,); it need not pass through the origin."""
     return ((x - x.mean()) * (y - y.mean())).sum() / np.square(x - x.mean()).sum()
 
 
@@ -94,7 +94,8 @@ def verdict(lower, upper, threshold):
 # %% [markdown]
 # ## The claims
 #
-# Is the slope of on-manifold success on test error greater than 0.1? And that of regular success?
+# Is the slope of on-manifold success on test error greater than 0.1? And that of regular success? By claim 3 the first
+# should be, and by claim 4 the second should not: there, "refuted" is what the paper expects.
 
 # %%
 x, random = np.array(TEST_ERROR), np.random.default_rng(0)
@@ -110,6 +111,23 @@ plt.xlabel("slope, 2000 resamples")
 plt.legend()
 plt.show()
 
+# %% [markdown]
+# Claim 1, for ten adversarial examples of each kind against the model trained on 1000 images. The first distances are
+# those to the true manifold. Where it is unknown, the paper takes the subspace of the 50 nearest training images
+# instead: the second ones, of the same examples. What does that yardstick measure?
+
+# %%
+regular, on_manifold = (
+    np.array([1.36, 1.11, 1.57, 1.36, 1.53, 1.42, 0.71, 1.15, 1.76, 0.89]),
+    np.array([0.03, 0.02, 0.11, 0.07, 0.05, 0.01, 0.05, 0.02, 0.02, 0.01]),
+)
+print("regular farther than on-manifold, to the true manifold:", probability_of_greater(regular, on_manifold))
+regular, on_manifold = (
+    np.array([1.27, 1.04, 1.45, 1.24, 1.36, 1.27, 0.63, 0.99, 1.64, 0.83]),
+    np.array([2.91, 3.36, 0.77, 0.74, 2.22, 4.58, 4.83, 3.40, 2.26, 2.81]),
+)
+print("regular farther than on-manifold, to the nearest images:", probability_of_greater(regular, on_manifold))
+
 # %%
 for name, values in (("on-manifold success", ON_MANIFOLD_SUCCESS), ("regular success", REGULAR_SUCCESS)):
     plt.scatter(x, values, label=name)
@@ -122,16 +140,17 @@ plt.show()
 # A run of the package does this for all trainings and all of its claims: `python -m hlf_np run` takes six minutes, and
 # its report shows every number, interval and verdict.
 #
-# **Questions.** What becomes of the interval with three models instead of ten? The claim "regular success does not
-# depend on the test error" has no threshold that could be exceeded: how would you decide it? Ten models of one training
-# share their test images: what does the bootstrap over models not see?
+# **Questions.** What becomes of the interval with three models instead of ten? (Some draws then contain one model three
+# times: which slope do they have?) The claim "regular success does not depend on the test error" has no threshold that
+# could be exceeded: how would you decide it? Ten models of one training share their test images: what does the
+# bootstrap over models not see?
 
 # %% [checks]
-from hlf_np.lessons import Hint, call, compare
+from hlf_np.lessons import Hint, as_array, call, compare
 
 
 def check_probability_of_greater(probability_of_greater):
-    a, b = np.array([3.0, 1.0, 2.0, 5.0, 5.0]), np.array([2.0, 4.0, 0.5])
+    a, b = np.array([3.0, 1.0, 2.0, 0.6, 5.0]), np.array([2.0, 4.0, 0.5])
     pairs = a[:, None] - b
     right = (pairs > 0).mean() + (pairs == 0).mean() / 2
     mistakes = {
@@ -139,6 +158,7 @@ def check_probability_of_greater(probability_of_greater):
         "a tie counts one half: here it counts as a win.": (pairs >= 0).mean(),
         "a and b are exchanged: count the pairs in which that of a is greater.": 1 - right,
         "it compares the means: compare every pair.": 1.0,
+        "it compares the first with the first, the second with the second: compare every pair.": 2 / 3,
         "it counts pairs: a probability is the fraction of all pairs.": right * pairs.size,
     }
     compare(call(probability_of_greater, a, b), right, mistakes)
@@ -165,24 +185,32 @@ def check_bootstrap_slopes(bootstrap_slopes):
     random = np.random.default_rng(0)
     x = random.random(30)
     y = 2 * x + 0.3 * random.standard_normal(30)
-    slopes = np.asarray(call(bootstrap_slopes, x, y, 2000, np.random.default_rng(1)), float)
-    if slopes.shape != (2000,):
-        raise Hint(f"it has shape {slopes.shape} instead of (2000,): one slope for each draw.")
-    draws = np.random.default_rng(2).integers(30, size=(2000, 30))
-    expected = np.array([np.polyfit(x[rows], y[rows], 1)[0] for rows in draws])
+    slopes = as_array(call(bootstrap_slopes, x, y, 3000, np.random.default_rng(1)))
+    if slopes.shape != (3000,):
+        raise Hint(f"for count = 3000 it has shape {slopes.shape} instead of (3000,): one slope for each draw.")
     if np.ptp(slopes) < 1e-9:
         raise Hint("all draws are the same: draw with replacement, so that some models come twice and others never.")
-    if abs(slopes.mean()) < 0.3 and abs(expected.mean()) > 1:
+    if abs(slopes.mean()) < 0.3:
         raise Hint("x and y are drawn independently, which destroys their relation: draw models, with both numbers.")
-    ratio = slopes.std() / expected.std()
-    if ratio > 1.3:
-        raise Hint(f"the slopes vary {ratio:.2f} times as much as they should: draw as many points as there are.")
-    if ratio < 0.77:
-        raise Hint(f"the slopes vary only {ratio:.2f} times as much as they should: draw n points with replacement.")
-    if abs(slopes.mean() - expected.mean()) > 0.2 * expected.std():
-        raise Hint(f"the mean of the slopes is {slopes.mean():.3f} instead of about {expected.mean():.3f}.")
-    if not np.array_equal(slopes, bootstrap_slopes(x, y, 2000, np.random.default_rng(1))):
+    again, others = (as_array(call(bootstrap_slopes, x, y, 3000, np.random.default_rng(seed))) for seed in (1, 2))
+    if not np.array_equal(slopes, again, equal_nan=True):
         raise Hint("the same generator gives other draws: draw from `random`, so that the result can be repeated.")
+    if np.array_equal(slopes, others, equal_nan=True):
+        raise Hint("every generator gives the same draws: draw from the one that is passed, `random`.")
+    # Of four models, all 256 draws can be listed; those of a single model have no slope.
+    x, y = np.array([0.0, 1, 2, 10]), np.array([0.0, 3, 1, 2])
+    draws = np.stack(np.meshgrid(*[np.arange(4)] * 4), axis=-1).reshape(-1, 4)
+    exact = np.array([slope(x[rows], y[rows]) for rows in draws if np.ptp(rows)])
+    found = as_array(call(bootstrap_slopes, x, y, 4000, np.random.default_rng(3)))
+    found = found[np.isfinite(found)]
+    if (
+        abs(found.mean() - exact.mean()) > 5 * exact.std() / np.sqrt(4000)
+        or not 0.93 < found.std() / exact.std() < 1.07
+    ):
+        raise Hint(
+            f"for four models, the slopes have mean {found.mean():.3f} and standard deviation {found.std():.3f}, not"
+            f" {exact.mean():.3f} and {exact.std():.3f}: draw as many points as there are, all equally likely."
+        )
 
 
 def check_interval(interval):
@@ -208,11 +236,13 @@ def check_verdict(verdict):
         ((0.2, 0.4), "supported", "the whole interval lies above the threshold"),
         ((-0.3, 0.05), "refuted", "the whole interval lies below the threshold"),
         ((0.05, 0.9), "undecided", "the threshold lies inside, though most of the interval is above"),
+        ((0.1, 0.3), "undecided", "the interval touches the threshold"),
+        ((-0.3, 0.1), "undecided", "the interval touches the threshold"),
         ((-0.9, 0.15), "undecided", "the threshold lies inside, though most of the interval is below"),
     )
     for (lower, upper), right, why in cases:
         answer = call(verdict, lower, upper, 0.1)
-        if answer != right:
+        if not isinstance(answer, str) or answer != right:
             raise Hint(
                 f"for ({lower}, {upper}) and the threshold 0.1 it returns {answer!r} instead of {right!r}: {why}."
             )
