@@ -17,7 +17,8 @@ from hlf_np.report.curves import table
 from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import PUBLISHED_STYLE, curve_figure
-from hlf_np.report.published import matching_cells, published
+from hlf_np.report.published import matching_cells, published, published_distances
+from hlf_np.spaces import Norm
 from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, training_of
 
 FONTS = RunConfig()
@@ -234,3 +235,15 @@ def test_in_the_papers_numbers_adversarial_training_helps_with_few_images_and_co
     assert conclusion in text
     (picture,) = (p for p in draw_figures(both, LETTERS, cells) if p.name == "data_factor")
     assert picture.section is Section.CLAIM_4
+
+
+def test_published_distances_are_those_of_the_captions():
+    """Means and quantiles of the histograms, as read from the poster."""
+    fonts = published_distances(PRESETS[Preset.STANDARD])
+    assert list(fonts) == ["regular"]
+    assert fonts["regular"].mean() == pytest.approx(1.08, abs=0.02)
+    assert np.quantile(fonts["regular"], [0.05, 0.95]) == pytest.approx([0.353, 1.864], abs=0.05)
+    digits = published_distances(of_dataset("emnist-digits"))
+    assert digits["regular_subspace"].mean() == pytest.approx(1.118, abs=0.01)
+    assert digits["on_learned_manifold_subspace"].mean() == pytest.approx(0.580, abs=0.01)
+    assert published_distances(replace(PRESETS[Preset.STANDARD], norm=Norm.L2, epsilon=1.5)) == {}

@@ -152,8 +152,8 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} is neither a Python file nor a Jupyter notebook") from error
     if is_notebook:
         return "\n\n".join(_python(cell, number, path) for number, cell in code)
-    if error := _syntax_error(text):
-        raise UserError(f"{path} is not valid Python in {error}")
+    if problem := _syntax_error(text):
+        raise UserError(f"{path} is not valid Python in {problem}")
     return text
 
 

@@ -25,11 +25,14 @@ import csv
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
+import numpy as np
+
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.models.architectures import DEFAULTS
 from hlf_np.spaces import PAPER_EPSILONS, Norm
+from hlf_np.support.arrays import Floats
 from hlf_np.trainings import Training, Variant, training_of
 
 # L2 distances of regular adversarial examples in the poster's histograms: mean, 5th and 95th percentile. They are
@@ -71,6 +74,23 @@ def published(config: RunConfig) -> list[CellResult]:
     for run in _comparable_runs(config):  # the first run that has a training
         chosen = by_run.get(run, {}) | chosen
     return [result for training in config.trainings for result in chosen.get(training, [])]
+
+
+def published_distances(config: RunConfig) -> dict[str, Floats]:
+    """Return the distances to the manifold in the paper's histograms, by their keys in `CellResult.distances`.
+
+    Three of the paper's bins are one row of `published_distances.csv`; all images of a row get its centre. Empty where
+    `published` is, and in L2.
+    """
+    if not published(config) or config.norm is Norm.L2:
+        return {}
+    text = resources.files("hlf_np.report").joinpath("published_distances.csv").read_text(encoding="utf-8")
+    found: dict[str, list[Floats]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        if row["dataset"] == published_name(config):
+            centre = (float(row["left"]) + float(row["right"])) / 2
+            found.setdefault(row["distances"], []).append(np.full(int(row["images"]), centre))
+    return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
 def _comparable_runs(config: RunConfig) -> list[str]:

@@ -15,7 +15,7 @@ from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import write_pictures
 from hlf_np.report.figures.reconstructions import draw_learned_manifold
 from hlf_np.report.page import page
-from hlf_np.report.published import published
+from hlf_np.report.published import published, published_distances
 from hlf_np.support.errors import UserError
 from hlf_np.support.files import json_text, write_text
 
@@ -41,7 +41,8 @@ def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
     claims = evaluate_claims(results, paper)
     store.write_csv(results)
     write_text(store.folder / "claims.json", json_text([claim.as_json() for claim in claims]))
-    figures = draw_figures(results, store.config.classes, paper, store.config.catalogue)
+    distances = published_distances(store.config)
+    figures = draw_figures(results, store.config.classes, paper, store.config.catalogue, distances)
     pictures = [*figures, *draw_learned_manifold(store)]
     write_pictures(pictures, store.folder)
     record = json.loads((store.folder / "config.json").read_text())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 
@@ -41,6 +41,7 @@ from hlf_np.report.figures.plots import (
 )
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall
+from hlf_np.support.arrays import Floats
 from hlf_np.trainings import NORMAL, REGULAR_AND_LEARNED
 
 DISTANCE_NOTES = {
@@ -56,6 +57,7 @@ def draw_figures(
     classes: Sequence[str],
     published: Sequence[CellResult] = (),
     catalogue: Catalogue | None = None,
+    distances: Mapping[str, Floats] | None = None,
 ) -> list[Picture]:
     """Draw all figures for which there are results.
 
@@ -69,6 +71,8 @@ def draw_figures(
         Published results for comparison; may be empty.
     catalogue : Catalogue, optional
         Spaces and measurements of the run; by default those that the package declares.
+    distances : mapping of str to ndarray, optional
+        Published distances to the manifold, see `published.published_distances`.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def draw_figures(
     catalogue = catalogue or Catalogue()
     with mpl.rc_context(STYLE):
         return [
-            *_distances(results),
+            *_distances(results, distances or {}),
             *_existence(results, classes, catalogue),
             *_success_against_error(results, catalogue, published),
             *_data_factor(results, published),
@@ -92,7 +96,7 @@ def draw_figures(
         ]
 
 
-def _distances(results: Sequence[CellResult]) -> Iterator[Picture]:
+def _distances(results: Sequence[CellResult], published: Mapping[str, Floats]) -> Iterator[Picture]:
     """Draw the figure of claim 1."""
     measured = [r for r in results if r.cell.training == NORMAL and any(map(len, r.distances.values()))]
     known = [y for y in DISTANCE_REFERENCES if any(len(r.distances.get(y.key(CLEAN), ())) for r in measured)]
@@ -104,7 +108,7 @@ def _distances(results: Sequence[CellResult]) -> Iterator[Picture]:
             f" {len(measured)} normally trained models. {DISTANCE_NOTES[reference]}; the last bin contains all larger"
             " distances. The vertical axis is logarithmic.",
             "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther away.",
-            distance_figure(measured, reference),
+            distance_figure(measured, reference, published),
         )
 
 

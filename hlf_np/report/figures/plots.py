@@ -30,6 +30,7 @@ DISTANCE_COLORS = {
 }
 REFERENCE_COLOR = "#555555"  # of lines that belong to no training
 WIDTH_INCHES = 5.4  # narrow enough to be legible on a phone
+COARSE_BINS = 12  # of published distances, which are known to a few hundredths only
 HISTOGRAM_QUANTILE = 0.99  # of the distances; the outliers of failed projections would compress the rest of the axis
 PUBLISHED_STYLE: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}
 
@@ -178,7 +179,9 @@ def _points(cells: Sequence[CellResult], column: str) -> Floats:
     return np.asarray(points[np.argsort(points[:, 0])].T)
 
 
-def distance_figure(results: Sequence[CellResult], reference: DistanceReference) -> Figure:
+def distance_figure(
+    results: Sequence[CellResult], reference: DistanceReference, published: Mapping[str, Floats]
+) -> Figure:
     """Plot histograms of distances to the manifold, pooled over the images of all cells.
 
     Parameters
@@ -187,6 +190,8 @@ def distance_figure(results: Sequence[CellResult], reference: DistanceReference)
         Cells that have distances.
     reference : DistanceReference
         The manifold, or its substitute, to which distances are measured.
+    published : mapping of str to ndarray
+        The paper's distances, by key; drawn as dashed outlines.
 
     Returns
     -------
@@ -206,6 +211,10 @@ def distance_figure(results: Sequence[CellResult], reference: DistanceReference)
         if len(distances):
             clipped, weights = np.minimum(distances, largest), np.full(len(distances), 1 / len(distances))
             axes.hist(clipped, bins, weights=weights, color=DISTANCE_COLORS[kind], alpha=0.6, label=labels[kind])
+        if len(theirs := published.get(reference.key(kind), ())):
+            counts, edges = np.histogram(theirs, COARSE_BINS)
+            shares = counts / len(theirs) * bins[1] / (edges[1] - edges[0])  # in a bin of ours
+            axes.stairs(shares, edges, color=DISTANCE_COLORS[kind], linestyle="--", label=f"{labels[kind]}, paper")
     axes.set_xlabel(f"L2 distance to {reference.description}")
     _set_logarithmic(axes, "{:g}", 0.001, 0.01, 0.1, 1)  # all clean images may fall into one bin
     axes.set_ylim(0.0005, 1.3)
