@@ -114,46 +114,62 @@ function startPage(data) {
 
   const settings = {};
   fillSelect(byId("attack-model"), models.map((model) => [model.name, model.label]));
-  fillSelect(byId("attack-space"), available.map((name) => [name, SPACES[name]]));
-  settings.epsilon = slider(byId("attack-sliders"), "Epsilon", { min: 0.01, max: 0.5, value: data.epsilon, step: 0.01 }, resetAttack);
-  settings.steps = slider(byId("attack-sliders"), "Steps", { min: 1, max: 200, value: data.steps, step: 1 }, resetAttack);
-  settings.stepSize = slider(byId("attack-sliders"), "Step size", { min: 0.001, max: 0.1, value: data.stepSize, step: 0.001 }, resetAttack);
-  let attack = null;
+  settings.epsilon = slider(byId("attack-sliders"), "Epsilon", { min: 0.01, max: 0.5, value: data.epsilon, step: 0.01 }, resetAttacks);
+  settings.steps = slider(byId("attack-sliders"), "Steps", { min: 1, max: 200, value: data.steps, step: 1 }, resetAttacks);
+  settings.stepSize = slider(byId("attack-sliders"), "Step size", { min: 0.001, max: 0.1, value: data.stepSize, step: 0.001 }, resetAttacks);
+  // The same attack in each space, side by side: where it is shown, and how far it is.
+  const attacks = available.map((name) => {
+    const part = document.createElement("article");
+    part.id = `attack-${name}`;
+    part.innerHTML = `<h3></h3><div class="images">${["Start", "Change (grey: none)", "Now"].map((caption) =>
+      `<figure><canvas class="small" role="img" aria-label="${caption}"></canvas><figcaption>${caption}</figcaption></figure>`
+    ).join("")}</div><p class="said" role="status"></p>`;
+    part.firstChild.textContent = `Attack on the ${SPACES[name]}`;
+    byId("attack-spaces").append(part);
+    const [before, change, after] = part.querySelectorAll("canvas");
+    return { name, before, change, after, said: part.querySelector(".said") };
+  });
+  let model = models[0], attackRun = 0;
 
-  function resetAttack() {
-    const model = models.find(({ name }) => name === byId("attack-model").value);
-    const space = spaces[byId("attack-space").value](chosen, settings.epsilon.value);
-    const start = space.decode(space.start);
-    attack = { model, start, count: 0, step: makeAttack(model.network, space, chosen.label, settings.stepSize.value, "adam") };
-    draw(byId("attack-before"), start);
-    showAttack({ image: start, logits: model.network.forward(start) });
+  function resetAttacks() {
+    attackRun++;
+    model = models.find(({ name }) => name === byId("attack-model").value);
+    for (const attack of attacks) {
+      const space = spaces[attack.name](chosen, settings.epsilon.value), start = space.decode(space.start);
+      const step = makeAttack(model.network, space, chosen.label, settings.stepSize.value, "adam");
+      Object.assign(attack, { start, step, count: 0, done: false });
+      draw(attack.before, start);
+      showAttack(attack, { image: start, logits: model.network.forward(start) });
+    }
   }
-  function showAttack({ image, logits }) {
+  function showAttack(attack, { image, logits }) {
     const change = image.map((value, i) => value - attack.start[i]), largest = Math.max(...change.map(Math.abs), 1e-6);
-    draw(byId("attack-change"), change, (value) => 0.5 + value / (2 * largest)); draw(byId("attack-after"), image);
+    draw(attack.change, change, (value) => 0.5 + value / (2 * largest)); draw(attack.after, image);
     const said = argmax(logits), sure = softmax(logits)[said];
     const distance = data.box === null ? "" :
       ` Distance to the manifold: ${distanceTo(spaces.true(chosen, Infinity), image, PROJECTION_STEPS).toFixed(2)}.`;
-    byId("attack-said").textContent =
-      `After ${attack.count} steps, the model says ${data.classes[said]} (probability ${sure.toFixed(3)})` +
-      `${said === chosen.label ? "" : `: it was ${data.classes[chosen.label]}`}. Largest change of a pixel: ` +
+    attack.said.className = said === chosen.label ? "said right" : "said wrong";
+    attack.said.textContent =
+      `After ${attack.count} steps: ${data.classes[said]} (probability ${sure.toFixed(3)})` +
+      `${said === chosen.label ? "" : `; it was ${data.classes[chosen.label]}`}. Largest change of a pixel: ` +
       `${Math.max(...change.map(Math.abs)).toFixed(3)}.${distance}`;
-    return said;
+    attack.done = attack.count >= settings.steps.value || (attack.count > 0 && said !== chosen.label);
   }
-  function takeSteps(count) {
-    let result = null;
-    for (let k = 0; k < count && attack.count < settings.steps.value; k++) {
-      result = attack.step(); attack.count++;
-      if (argmax(result.logits) !== chosen.label) break;
-    }
-    if (result) showAttack(result);
+  // One step of each attack that has neither succeeded nor used up its steps; whether there was any.
+  function stepAttacks() {
+    const going = attacks.filter((attack) => !attack.done);
+    going.forEach((attack) => { attack.count++; showAttack(attack, attack.step()); });
+    return going.length > 0;
   }
-  byId("attack-step").addEventListener("click", () => takeSteps(1));
-  byId("attack-run").addEventListener("click", () => takeSteps(settings.steps.value));
-  byId("attack-reset").addEventListener("click", resetAttack);
-  byId("attack-model").addEventListener("change", resetAttack);
-  byId("attack-space").addEventListener("change", resetAttack);
-  redraw.push(resetAttack);
+  async function runAttacks() {
+    const run = ++attackRun;
+    while (run === attackRun && stepAttacks()) await new Promise((resume) => setTimeout(resume));  // so that it is seen
+  }
+  byId("attack-step").addEventListener("click", () => { attackRun++; stepAttacks(); });
+  byId("attack-run").addEventListener("click", runAttacks);
+  byId("attack-reset").addEventListener("click", resetAttacks);
+  byId("attack-model").addEventListener("change", resetAttacks);
+  redraw.push(resetAttacks);
 
   // --- 3. compare ---
 
