@@ -17,7 +17,7 @@ from hlf_np.report.curves import table
 from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import PUBLISHED_STYLE, curve_figure
-from hlf_np.report.published import matching_cells, published, published_distances
+from hlf_np.report.published import differences, matching_cells, published, published_distances
 from hlf_np.spaces import Norm
 from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, training_of
 
@@ -247,3 +247,8 @@ def test_published_distances_are_those_of_the_captions():
     assert digits["regular_subspace"].mean() == pytest.approx(1.118, abs=0.01)
     assert digits["on_learned_manifold_subspace"].mean() == pytest.approx(0.580, abs=0.01)
     assert published_distances(replace(PRESETS[Preset.STANDARD], norm=Norm.L2, epsilon=1.5)) == {}
+
+
+def test_only_a_vgg_is_said_to_have_been_trained_in_another_way():
+    assert "VGG" in differences(replace(FONTS, architecture=DEFAULTS[Kind.VGG]))
+    assert "VGG" not in differences(FONTS)

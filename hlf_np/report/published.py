@@ -30,7 +30,7 @@ import numpy as np
 from hlf_np.data.fonts import Difficulty
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.results import Cell, CellResult
-from hlf_np.models.architectures import DEFAULTS
+from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.spaces import PAPER_EPSILONS, Norm
 from hlf_np.support.arrays import Floats
 from hlf_np.trainings import Training, Variant, training_of
@@ -132,9 +132,15 @@ def matching_cells(published: Sequence[CellResult], results: Iterable[CellResult
 def differences(config: RunConfig) -> str:
     """Return a sentence on why the values of a run differ from the published ones."""
     fonts = " its letters came from other font files," if config.prototypes else ""
+    vgg = (
+        " With few images the released settings do not train a VGG, neither here nor in PyTorch: its first steps are too"
+        " long. The paper's VGGs, which learned from 500, must have been trained in another way."
+        if config.architecture.kind is Kind.VGG
+        else ""
+    )
     return (
         f"Expect the shapes and the ordering of the paper's curves, not the same values:{fonts} its manifold was"
         " learned by VAE-GANs rather than VAEs; its random transformations were drawn around 0 rather than around the"
         " identity, with one update for clean and one for transformed images; in training, its attacks kept the last"
-        " perturbation of images that were never misclassified, not that of highest loss."
+        f" perturbation of images that were never misclassified, not that of highest loss.{vgg}"
     )
