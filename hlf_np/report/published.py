@@ -133,8 +133,8 @@ def differences(config: RunConfig) -> str:
     """Return a sentence on why the values of a run differ from the published ones."""
     fonts = " its letters came from other font files," if config.prototypes else ""
     vgg = (
-        " With few images the released settings do not train a VGG, neither here nor in PyTorch: its first steps are too"
-        " long. The paper's VGGs, which learned from 500, must have been trained in another way."
+        " With few images the released settings do not train a VGG, neither here nor in PyTorch: its first steps are"
+        " too long. The paper's VGGs, which learned from 500, must have been trained in another way."
         if config.architecture.kind is Kind.VGG
         else ""
     )
