@@ -9,8 +9,6 @@ is the sum of all durations over the longest path; memory that threads share is 
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import click
@@ -18,17 +16,7 @@ import numba
 import numpy as np
 from tasks import STEPS, make_model, random_images
 
-REPETITIONS = 50
-
-
-def _seconds(task: Callable[[], object]) -> float:
-    """Return the median duration of a task."""
-    times = []
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+from hlf_np.cli.benchmarks import median_seconds
 
 
 def attack_speedup(architecture: str, images: int) -> Callable[[int], float]:
@@ -43,7 +31,7 @@ def attack_speedup(architecture: str, images: int) -> Callable[[int], float]:
     rows, weights = np.concatenate([program.forward, program.backward]), program.packed_weights()[0]
 
     def measure(count: int) -> float:
-        return _seconds(lambda: executor.run_instructions(rows, program.tables, weights, work, scratch, 0, count))
+        return median_seconds(lambda: executor.run_instructions(rows, program.tables, weights, work, scratch, 0, count))
 
     passes = [0.0, *(measure(count) for count in range(1, program.capacity + 1))]
 
@@ -69,7 +57,7 @@ def training_speedup(batch_size: int) -> Callable[[int], float]:
 
     def measure(count: int) -> float:
         chosen = slice(0, count * IMAGES_PER_PART)
-        return _seconds(lambda: step.step(images[chosen], images[chosen], labels[chosen], 0.01))
+        return median_seconds(lambda: step.step(images[chosen], images[chosen], labels[chosen], 0.01))
 
     few, many = measure(1), measure(parts)
     per_part = (many - few) / max(1, parts - 1)

@@ -63,7 +63,7 @@ class BenchmarkResult:
     share: float | None = None
 
 
-def _median_seconds(task: Callable[[], object]) -> float:
+def median_seconds(task: Callable[[], object]) -> float:
     """Return the median duration of a task, after one warm-up call."""
     task()
     times: list[float] = []
@@ -77,7 +77,7 @@ def _median_seconds(task: Callable[[], object]) -> float:
 def peak_rate(threads: int) -> float:
     """Measure the float32 operations per second of multiply-adds on registers."""
     numba.set_num_threads(threads)
-    return run_peak(threads, PEAK_REPETITIONS) / _median_seconds(lambda: run_peak(threads, PEAK_REPETITIONS))
+    return run_peak(threads, PEAK_REPETITIONS) / median_seconds(lambda: run_peak(threads, PEAK_REPETITIONS))
 
 
 def _random_split(count: int) -> Split:
@@ -113,7 +113,7 @@ def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
                     executor.run_instructions(row[None], program.tables, weights, work, scratch, 0, lanes)
 
             operations = 2 * count * rows * depth * columns
-            rate = KERNEL_REPETITIONS * operations / _median_seconds(repeat)
+            rate = KERNEL_REPETITIONS * operations / median_seconds(repeat)
             name = f"{direction} {f'{count} times ' if count > 1 else ''}{rows} x {depth} x {columns}"
             yield BenchmarkResult(name, 1, rate / 1e9, "GFLOP/s", rate / peak)
 
@@ -130,7 +130,7 @@ def _benchmark_attacks(threads: int, peak: float) -> Iterator[BenchmarkResult]:
     for name, (make_model, count, steps) in tasks.items():
         model, split = make_model(), _random_split(count)
         attack = PGD(steps, stop_early=False)
-        seconds = _median_seconds(lambda: attack.find(model, split, ImageBall()))  # noqa: B023
+        seconds = median_seconds(lambda: attack.find(model, split, ImageBall()))  # noqa: B023
         rate = count * steps / seconds
         program = Program(model.network, model.image_shape)
         share = rate * program.operations_per_step / peak
@@ -141,10 +141,10 @@ def _benchmark_training_and_data(threads: int) -> Iterator[BenchmarkResult]:
     """Measure the training of the CNN and the generation of FONTS."""
     split = _random_split(1000)
     model, config = models.cnn(), training.TrainingConfig(epochs=1)
-    seconds = _median_seconds(lambda: training.train(model, split, config=config))
+    seconds = median_seconds(lambda: training.train(model, split, config=config))
     yield BenchmarkResult("training of cnn", threads, len(split) / seconds, "images/s")
     fonts, indices = Fonts(load_prototypes()), np.arange(20_000)
-    yield BenchmarkResult("FONTS", threads, len(indices) / _median_seconds(lambda: fonts.split(indices)), "images/s")
+    yield BenchmarkResult("FONTS", threads, len(indices) / median_seconds(lambda: fonts.split(indices)), "images/s")
 
 
 def measure(threads: int) -> Iterator[BenchmarkResult]:
