@@ -110,9 +110,13 @@ def _outcome(name: str, answer: Callable[..., Any] | None, check_answer: Callabl
     except Hint as hint:
         return Outcome(name, Status.WRONG, str(hint))
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return Outcome(name, Status.WRONG, f"the check cannot use what it does or returns ({what}).")
+        return Outcome(name, Status.WRONG, f"the check cannot use what it does or returns ({_described(error)}).")
     return Outcome(name, Status.DONE)
+
+
+def _described(error: BaseException) -> str:
+    """Return the type and the text of an error, which may be empty."""
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 @contextlib.contextmanager
@@ -216,8 +220,7 @@ def definitions(source: str, path: Path) -> dict[str, Any]:
                 with contextlib.redirect_stdout(io.StringIO()), _time_limit():
                     exec(compile(ast.Module([node], []), name, "exec"), names)
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise UserError(f"{name} stops in line {node.lineno} with {what}") from error
+        raise UserError(f"{name} stops in line {node.lineno} with {_described(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     return names

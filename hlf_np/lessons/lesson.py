@@ -59,9 +59,8 @@ class Lesson:
     @cached_property
     def exercises(self) -> tuple[str, ...]:
         """The names of the functions to write, in their order."""
-        checks = {node.name for node in ast.parse(self.source).body if isinstance(node, ast.FunctionDef)}
-        names = re.findall(r"^def (\w+)\(", self.source, re.MULTILINE)
-        return tuple(name for name in names if f"check_{name}" in checks)
+        names = [node.name for node in ast.parse(self.source).body if isinstance(node, ast.FunctionDef)]
+        return tuple(name for name in names if f"check_{name}" in names)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
