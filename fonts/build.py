@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from fontTools.ttLib import TTFont
 
-from hlf_np.data.fonts.rendering import build_prototypes, write_prototypes
+from hlf_np.data.fonts.rendering import build_prototypes, find_files, write_prototypes
 from hlf_np.data.fonts.selection import Face, family_key
 from hlf_np.report.figures.sheets import contact_sheet
 
@@ -90,8 +90,8 @@ LICENCES = {
     r"bitstream vera": "Bitstream-Vera",
     r"arphic public": "Arphic-1999",
     r"\bLGPL|lesser general public": "LGPL",
+    r"\bA?GPL.{0,400}exception|general public.{0,400}exception": "GPL with font exception",
     r"\bAGPL|affero": "AGPL",
-    r"\bGPL.{0,400}exception|general public.{0,400}exception": "GPL with font exception",
     r"\bGPL|general public": "GPL",
     r"\bCC0\b|creative commons zero": "CC0-1.0",
     r"by-sa|attribution-sharealike": "CC-BY-SA",
@@ -102,6 +102,14 @@ LICENCES = {
 }
 
 
+# Only faces under these licences are used: none of them asks that what is made from a font be licensed as the font is.
+ACCEPTED = {
+    "OFL-1.1", "Apache-2.0", "MIT", "BSD-2-clause", "BSD-3-clause", "CC0-1.0", "public domain", "Bitstream-Vera",
+    "ParaType-Free-Font-License", "GUST-Font-License", "LPPL", "GPL with font exception", "free with attribution",
+    "free without conditions",
+}  # fmt: skip
+
+
 def licence_in_text(text: str) -> str | None:
     """Return the short name of the licence that a text mentions."""
     for pattern, name in LICENCES.items():
@@ -110,13 +118,13 @@ def licence_in_text(text: str) -> str | None:
     return None
 
 
-def licence_of_face(face: Face, package: str, root: Path, tex_licences: dict[str, str]) -> str:
+def licence_of_face(path: Path, index: int, package: str, root: Path, tex_licences: dict[str, str]) -> str:
     """Return the licence of a face as stated in the font's name table, else in its package.
 
     Parameters
     ----------
-    face : Face
-        The face.
+    path, index : Path, int
+        The font file, and the face's index in it.
     package : str
         Name of its Debian package.
     root : Path
@@ -124,13 +132,13 @@ def licence_of_face(face: Face, package: str, root: Path, tex_licences: dict[str
     tex_licences : dict of str to str
         Licence tags of TeX Live, see `read_tex_licences`.
     """
-    table = TTFont(face.path, fontNumber=face.index, lazy=True)["name"]
+    table = TTFont(path, fontNumber=index, lazy=True)["name"]
     licence, address, copyright_notice = (table.getDebugName(number) or "" for number in (13, 14, 0))
     stated = licence_in_text(f"{licence} {address}") or licence_in_text(copyright_notice)
     if stated:
         return stated
     if package == TEX:
-        tex_package = face.path.parent.name
+        tex_package = path.parent.name
         tag = tex_licences[tex_package]
         return licence_in_text(tag) or f"other free (TeX package {tex_package})"
     text = (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
@@ -185,17 +193,24 @@ def main() -> None:
         (scratch / "debs").mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", *PACKAGES], check=True, cwd=scratch / "debs")
     versions = unpack(scratch)
-    with (HERE / "EXCLUDED.csv").open() as table:
-        excluded = {row["file"] for row in csv.DictReader(table)}
-    faces, rejected = build_prototypes(
-        font_directories(scratch), faces=FACES, per_family=MAX_FACES_PER_FAMILY, excluded=excluded
-    )
     tex_licences = read_tex_licences(scratch / TEX)
 
+    def package_of(path: Path) -> str:
+        return path.relative_to(scratch).parts[0]
+
+    def licence_of(path: Path, index: int = 0) -> str:
+        package = package_of(path)
+        return licence_of_face(path, index, package, scratch / package, tex_licences)
+
+    directories = font_directories(scratch)
+    with (HERE / "EXCLUDED.csv").open() as table:
+        excluded = {row["file"] for row in csv.DictReader(table)}
+    excluded |= {path.name for path in find_files(directories) if licence_of(path) not in ACCEPTED}
+    faces, rejected = build_prototypes(directories, faces=FACES, per_family=MAX_FACES_PER_FAMILY, excluded=excluded)
+
     def origin(face: Face) -> dict[str, str]:
-        package = face.path.relative_to(scratch).parts[0]
-        licence = licence_of_face(face, package, scratch / package, tex_licences)
-        return {"licence": licence, "package": package, "version": versions[package]}
+        package = package_of(face.path)
+        return {"licence": licence_of(face.path, face.index), "package": package, "version": versions[package]}
 
     write_prototypes(faces, HERE / "prototypes.npz", manifest=HERE / "MANIFEST.csv", extra_columns=origin)
     images = np.stack([face.images for face in faces])

@@ -105,7 +105,7 @@ class PGD:
         images, labels = split.images, split.labels
         model.check_shapes()
         chart = checked_chart(space, images, labels, split.codes)
-        best = _BestCodes(chart.start, prefer_success=self.stop_early)  # over all restarts
+        best = None  # over all restarts
         restart_success = np.zeros((self.restarts, len(labels)), bool)
         targets = self.objective.targets(model, images, labels)
         try_program = self.engine is Engine.PROGRAM and self.objective in COMPILED_OBJECTIVES and len(labels) > 0
@@ -119,8 +119,12 @@ class PGD:
                 result = _compiled_ascent(compiled, chart, labels, targets, space, self, codes)
             else:
                 result = _ascent(model, chart, labels, targets, space, self, codes)
-            best.update(np.arange(len(labels)), result.codes, result.success, result.iterations, result.loss)
             restart_success[restart] = result.success
+            if best is None:
+                best = result
+            else:
+                best.update(np.arange(len(labels)), result.codes, result.success, result.iterations, result.loss)
+        assert best is not None  # there is at least one restart
         if compiled and chart.codes_are_images and np.isfinite(best.loss).all():
             # the program has evaluated these very images; `Model.logits` would return the same bits
             perturbations = best.codes - chart.start

@@ -297,8 +297,8 @@ def ascend(
     settings, box, tasks, best
         See `kernels.interpreter.attack`.
     """
-    # copies: the kernels take contiguous, writeable arrays, and callers may have others
-    own_tasks = attack.AttackTasks._make(np.array(values, order="C") for values in tasks)
+    # the kernels take contiguous, writeable arrays, and callers may have others: these are copied
+    own_tasks = attack.AttackTasks._make(np.require(values, requirements=("C", "W")) for values in tasks)
     attack.attack_kernel(
         attack.PART.addresses, program.packed_weights(), program.kernel_arguments, settings, box, own_tasks, best,
         np.argsort(own_tasks.groups, kind="stable"), program.capacity, numba.get_num_threads(),

@@ -97,7 +97,7 @@ class TileArguments(NamedTuple):
     masks: Any  # int64, where the mask of each row starts in `c`
 
 
-def _reference_tile(vectors: int, t: TileArguments) -> None:
+def _reference_tile(vectors: int, complete: bool, t: TileArguments) -> None:
     width = vectors * LANES
     steps = (np.asarray(t.segments)[:, None] + np.arange(t.length)).ravel()
     panel = t.b[t.b_offset + np.arange(steps.size)[:, None] * PANEL + np.arange(width)]
@@ -106,22 +106,24 @@ def _reference_tile(vectors: int, t: TileArguments) -> None:
         reference_epilogue(total, t.epilogue, t.c, t.c_rows[m] + t.column, t.masks[m] + t.column)
 
 
-def _write_tile(e: Emitter, vectors: int, t: TileArguments) -> None:
+def _write_tile(e: Emitter, vectors: int, complete: bool, t: TileArguments) -> None:
     build = e.build
 
     # Rows beyond `count` repeat the last one: the same values are computed and stored again.
     last = build.sub(t.count, e.int64(1))
-    indices = []
-    for m in range(TILE_ROWS):
-        clamped = build.select(build.icmp_signed("<", e.int64(m), t.count), e.int64(m), last)
-        indices.append(build.add(t.first, clamped))
-    rows = [build.load(e.pointer(t.a_rows.data, index)) for index in indices]
+
+    def of_each_row(table: Any) -> list[Any]:
+        """Load the entries of a table that belong to the tile's rows."""
+        begin, numbers = e.pointer(table.data, t.first), [e.int64(m) for m in range(TILE_ROWS)]
+        if not complete:
+            numbers = [build.select(build.icmp_signed("<", m, t.count), m, last) for m in numbers]
+        return [build.load(e.pointer(begin, m)) for m in numbers]
+
+    rows = of_each_row(t.a_rows)
 
     def sums_and_pointers(table: Any) -> list[tuple[Any, Any]]:
         """Pair each sum with a pointer to its 16 values in the rows of `c` that start where a table says."""
-        starts = [
-            e.pointer(t.c.data, build.add(build.load(e.pointer(table.data, index)), t.column)) for index in indices
-        ]
+        starts = [e.pointer(t.c.data, build.add(row, t.column)) for row in of_each_row(table)]
         return [
             (slot, e.pointer(start, e.int64(v * LANES)))
             for sums, start in zip(e.sums, starts, strict=True)
@@ -161,12 +163,13 @@ def _write_tile(e: Emitter, vectors: int, t: TileArguments) -> None:
         e.store(build.select(build.fcmp_ordered("<", total, minimum), minimum, total), pointer)
 
 
-def make_tile(vectors: int) -> Tile:
+def make_tile(vectors: int, complete: bool) -> Tile:
     """Return a function for compiled code that computes a tile of C, `TILE_ROWS` rows by 1 or 2 `vectors`.
 
-    Its arguments are those of `TileArguments`, by position.
+    Its arguments are those of `TileArguments`, by position. If it is `complete`, it takes `count` to be `TILE_ROWS`, and
+    needs no registers for numbers of rows.
     """
-    return make_intrinsic(TileArguments, _write_tile, _reference_tile, vectors)
+    return make_intrinsic(TileArguments, _write_tile, _reference_tile, vectors, complete)
 
 
 # --- the epilogue of a single vector, for tiles that store their sums one by one ---
