@@ -18,8 +18,9 @@ from hlf_np.kernels.instructions.propagation import Product
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
 from hlf_np.models.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
-from hlf_np.programs import evaluation
-from hlf_np.programs.evaluation import IMAGES_PER_WORKSPACE, Program
+from hlf_np.programs import capacity
+from hlf_np.programs.capacity import MOST_IMAGES
+from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall, LearnedManifold, Transformations, TrueManifold
 from hlf_np.support.errors import UserError
 
@@ -69,21 +70,32 @@ def sample(model, count):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_agree_with_the_autodiff(name):
     model = settled(name)
-    for count in (1, IMAGES_PER_WORKSPACE - 1, 2 * IMAGES_PER_WORKSPACE + 5):
+    for count in (1, MOST_IMAGES - 1, 2 * MOST_IMAGES + 5):
         images = sample(model, count).images
         expected = model.forward(Tensor(images)).data
         # sums of up to some thousand float32 terms, in another order
         np.testing.assert_allclose(model.logits(images), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_large_network_has_a_smaller_workspace_and_the_same_bits(monkeypatch):
-    model = models.resnet(blocks=(1, 1, 1))
-    few, split = model.program, sample(model, 27)
-    assert models.cnn().program.capacity == IMAGES_PER_WORKSPACE > few.capacity
-    monkeypatch.setattr(evaluation, "IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK", IMAGES_PER_WORKSPACE)
-    many = Program(model.network, model.image_shape)
-    assert many.capacity == IMAGES_PER_WORKSPACE
-    np.testing.assert_array_equal(few.evaluate(split.images), many.evaluate(split.images))
+def test_where_a_layer_fills_the_cache_fewer_images_are_computed_together_with_the_same_bits(monkeypatch):
+    monkeypatch.setattr(capacity, "cache_elements", lambda: 1 << 17)
+    model = models.resnet(blocks=(1, 1, 1), widths=(16, 32, 64))
+    few, split = Program(model.network, model.image_shape), sample(model, 27)
+    assert Program(models.cnn().network, (28, 28, 1)).capacity == MOST_IMAGES > few.capacity
+    for images in (MOST_IMAGES, 2):
+        monkeypatch.setattr(capacity, "CHOICES", (images,))
+        many = Program(model.network, model.image_shape)
+        assert many.capacity == images
+        np.testing.assert_array_equal(few.evaluate(split.images), many.evaluate(split.images))
+
+
+def test_a_workspace_has_room_for_a_network_of_any_size_and_caches_for_one_of_unknown_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(capacity, "MAX_ACTIVATIONS", 1)
+    assert Program(models.mlp().network, (28, 28, 1)).capacity == 1
+    for text, size in (("512K\n", 512 * 1024), ("", capacity.USUAL_CACHE)):
+        (tmp_path / "size").write_text(text)
+        monkeypatch.setattr(capacity, "_CACHE_SIZE", tmp_path / "size")
+        assert capacity.cache_elements.__wrapped__() == size // 8
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -125,14 +137,14 @@ def test_other_steps_agree_except_where_the_gradient_is_rounding(name, rule, nor
 
 
 def attacked(model, space, attack):
-    split = sample(model, 2 * IMAGES_PER_WORKSPACE + 3)
+    split = sample(model, 2 * MOST_IMAGES + 3)
     return [replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_success_and_loss_of_an_attack_are_those_of_the_model(name):
     """Success must be exactly that of `predict`: images are not evaluated again after an attack."""
-    model, split = settled(name), sample(MODELS[name](), 2 * IMAGES_PER_WORKSPACE + 3)
+    model, split = settled(name), sample(MODELS[name](), 2 * MOST_IMAGES + 3)
     result = PGD(steps=2, step_size=0.02, restarts=2).find(model, split, ImageBall(0.05))
     assert result.success.sum() > 0
     np.testing.assert_array_equal(result.success, model.predict(result.images) != split.labels)
@@ -168,7 +180,7 @@ def test_the_result_of_an_image_does_not_depend_on_the_others(trained, split, ru
     attack, space = PGD(steps=30, step_size=0.005, rule=rule, start="image"), ImageBall(0.15)
     together = attack.find(trained, split, space)
     assert len(set(together.iterations.tolist())) > 3  # slots were refilled at different times
-    for index in (0, 1, IMAGES_PER_WORKSPACE, 4 * IMAGES_PER_WORKSPACE, len(split) - 1):
+    for index in (0, 1, MOST_IMAGES, 4 * MOST_IMAGES, len(split) - 1):
         alone = attack.find(trained, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]
@@ -207,7 +219,7 @@ def latent_spaces():
 @pytest.mark.parametrize("make", [models.cnn, models.mlp, lambda: models.resnet(widths=(8, 8, 8))])
 @pytest.mark.parametrize("objective", COMPILED_OBJECTIVES)
 def test_attacks_behind_a_warp_or_a_decoder_agree_with_the_autodiff(name, make, objective):
-    model, space, split = make(), latent_spaces()[name], load_fonts(0, 2 * IMAGES_PER_WORKSPACE + 3).test
+    model, space, split = make(), latent_spaces()[name], load_fonts(0, 2 * MOST_IMAGES + 3).test
     attack = PGD(steps=3, step_size=0.05, start="random", stop_early=False, objective=objective)
     actual, expected = (
         replace(attack, engine=engine).find(model, split, space) for engine in (Engine.PROGRAM, Engine.AUTODIFF)
@@ -233,11 +245,11 @@ def test_attacks_behind_a_preprocessor_have_the_same_bits_at_any_number_of_threa
 
 def test_the_result_of_an_image_behind_a_decoder_does_not_depend_on_the_others():
     """Images of several classes share a workspace, and move to other slots as tasks finish."""
-    model, space, split = settled("cnn"), latent_spaces()["learned"], load_fonts(0, 3 * IMAGES_PER_WORKSPACE + 1).test
+    model, space, split = settled("cnn"), latent_spaces()["learned"], load_fonts(0, 3 * MOST_IMAGES + 1).test
     attack = PGD(steps=12, step_size=0.1, rule="sign", start="image")
     together = attack.find(model, split, space)
     assert len(set(together.iterations.tolist())) > 2
-    for index in (0, 5, IMAGES_PER_WORKSPACE, len(split) - 1):
+    for index in (0, 5, MOST_IMAGES, len(split) - 1):
         alone = attack.find(model, split.take(np.array([index])), space)
         np.testing.assert_array_equal(alone.images[0], together.images[index])
         assert alone.iterations[0] == together.iterations[index]

@@ -10,17 +10,20 @@ from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import decoded
 from hlf_np.kernels.instructions.propagation import Scale, Winograd
 from hlf_np.kernels.interpreter import executor
-from hlf_np.kernels.products.tile import LANES
 from hlf_np.kernels.winograd.forms import DOWN_F3_2, DOWN_F4_2, F2_3, F4_3, FORMS, UP_F3_2, UP_F4_2
 from hlf_np.kernels.winograd.winograd import PATCHES_PER_BLOCK
 from hlf_np.layers import BatchNorm, Convolution, ReLU, Sequential, TransposedConvolution
-from hlf_np.programs.evaluation import IMAGES_PER_WORKSPACE, Program
+from hlf_np.programs.capacity import MOST_IMAGES
+from hlf_np.programs.evaluation import Program
 
 EPSILON = np.finfo(np.float32).eps
 
 
 def layer_gradient(program, gradients):
     """Return the gradient with respect to the input (N, H, W, C), given that to the output (N, H, W, O)."""
+    if len(gradients) > program.capacity:  # it is computed in several parts
+        first, rest = np.split(gradients, [program.capacity])
+        return np.concatenate([layer_gradient(program, first), layer_gradient(program, rest)])
     out, source = program.output.gradient, program.gradient
     work, room = (aligned_zeros((size,)) for size in program.sizes)
     for pixel, values in zip(out.all_pixels(), gradients.reshape(-1, gradients.shape[3]), strict=False):
@@ -104,7 +107,7 @@ def test_a_patch_yields_the_pixels_that_it_meets(number):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    count=st.integers(1, IMAGES_PER_WORKSPACE),
+    count=st.integers(1, MOST_IMAGES),
     size=st.tuples(st.integers(5, 12), st.integers(5, 12)),
     channels=st.tuples(*[st.sampled_from([32, 48, 64])] * 2),
     rectified=st.booleans(),
@@ -127,7 +130,7 @@ LARGE = st.tuples(*[st.sampled_from([8, 14, 15, 16, 17, 24])] * 2), (DOWN_F4_2, 
 @settings(deadline=None, max_examples=40)
 @given(
     data=st.data(),
-    count=st.integers(1, IMAGES_PER_WORKSPACE),
+    count=st.integers(1, MOST_IMAGES),
     channels=st.tuples(st.sampled_from([16, 32, 48]), st.sampled_from([32, 48, 64])),
     rectified=st.booleans(),
     seed=st.integers(0, 99),
@@ -160,7 +163,7 @@ def check(layer, forms, count, size, rectified, random, growth):
 
 @settings(deadline=None, max_examples=20)
 @given(
-    count=st.integers(1, IMAGES_PER_WORKSPACE),
+    count=st.integers(1, MOST_IMAGES),
     side=st.sampled_from([(3, 0), (3, 1), (4, 0), (7, 0), (7, 1), (8, 1)]),
     channels=st.tuples(st.sampled_from([32, 48, 64]), st.sampled_from([16, 32, 48])),
     seed=st.integers(0, 99),
@@ -191,7 +194,7 @@ def test_stride_2_upwards_is_the_transposed_convolution(count, side, channels, s
 
 def test_more_patches_than_a_block():
     """Blocks do not begin where images begin, and the last block is not full."""
-    size, count = (9, 17), IMAGES_PER_WORKSPACE - 1  # 3 x 5 patches in each image
+    size, count = (9, 17), MOST_IMAGES - 1  # 3 x 5 patches in each image
     assert count * 15 > 2 * PATCHES_PER_BLOCK
     assert count * 15 % PATCHES_PER_BLOCK
     random = np.random.default_rng(0)
@@ -205,7 +208,8 @@ def test_more_patches_than_a_block():
 def test_few_channels_and_incomplete_patches_use_the_plain_convolution():
     random = np.random.default_rng(0)
     for layer, size in (
-        (Convolution(LANES, LANES, random, kernel=4, stride=2), 14),  # few channels
+        (Convolution(16, 16, random, kernel=4, stride=2), 14),  # few channels
+        (Convolution(16, 16, random, kernel=3, stride=1), 5),  # the same, and patches that save little
         (Convolution(32, 32, random, kernel=4, stride=2), 10),  # 5 outputs in patches of 4
         (Convolution(32, 32, random, kernel=4, stride=2), 4),  # 2 outputs in a patch of 3
         (Convolution(32, 32, random, kernel=5, stride=2), 14),

@@ -21,6 +21,8 @@ from hlf_np.support.arrays import Array, Floats
 
 AffineLayer = Convolution | TransposedConvolution | Linear
 
+# Winograd's transforms of a channel take as long as all multiplications of so many channels with it.
+TRANSFORM_COST = 11
 MIN_SAVINGS = 100  # multiplications that each entry of a transformed filter must save per training step
 # Gradients of at most so many entries, over at least so many pixels per image, are summed within each part of a batch.
 MAX_SUMMED_ENTRIES = 16_384
@@ -68,6 +70,22 @@ class Affine(Node):
         if self.second:
             return self.second.parameters["weight"].shape[1] * (inputs + outputs)
         return self.map.small.pixels * inputs * outputs
+
+    @property
+    def product_rows(self) -> int:
+        """Rows per image of its matrix products: its pixels, or the patches of Winograd's algorithm."""
+        return self.map.patches(self.map.winograd_forms[0]) if self.uses_winograd else self.map.small.pixels
+
+    @property
+    def product_weights(self) -> int:
+        """Multiply-adds of a row, the weights of these products; both sides' channels are padded."""
+        affine = self.map
+        if self.uses_winograd:
+            form = affine.winograd_forms[0]
+            taps = affine.winograd_multiplications(form) // affine.patches(form)
+        else:
+            taps = math.prod(affine.kernel)
+        return taps * affine.big.stride * affine.small.stride
 
     @property
     def scratch_size(self) -> int:  # type: ignore[override]
@@ -161,13 +179,12 @@ class Affine(Node):
         if (affine.kernel, affine.stride, affine.padding) not in supported or affine.big.unpadded:
             return False
         form = affine.winograd_forms[0]
-        patches = FORMS[form].patches(affine.small.height, affine.small.width)
-        multiplications = affine.winograd_multiplications(form)
+        patches, multiplications = affine.patches(form), affine.winograd_multiplications(form)
         direct = math.prod(affine.kernel) * affine.small.pixels
         if batch_size and (direct - multiplications) * patches * batch_size < MIN_SAVINGS * multiplications:
             return False
-        many_channels = min(affine.big.stride * affine.stride, affine.small.stride) >= 2 * LANES
-        return many_channels and 3 * multiplications <= 2 * direct
+        channels = min(affine.big.stride * affine.stride, affine.small.stride)
+        return channels * (direct - multiplications) >= TRANSFORM_COST * direct and 3 * multiplications <= 2 * direct
 
     @property
     def pairs_pixels(self) -> bool:

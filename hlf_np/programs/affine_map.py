@@ -60,7 +60,10 @@ class AffineMap:
             return form, form
         return (DOWN_F3_2, UP_F3_2) if max(self.small.height, self.small.width) <= 3 else (DOWN_F4_2, UP_F4_2)
 
+    def patches(self, form: int) -> int:
+        """Return the number of patches of an image to the small side."""
+        return FORMS[form].patches(self.small.height, self.small.width)
+
     def winograd_multiplications(self, form: int) -> int:
         """Return the multiplications per image to the small side, for each pair of channels."""
-        patches = FORMS[form].patches(self.small.height, self.small.width)
-        return (self.stride * FORMS[form].multiplications) ** 2 * patches
+        return (self.stride * FORMS[form].multiplications) ** 2 * self.patches(form)

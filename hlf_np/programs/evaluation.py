@@ -27,19 +27,13 @@ from hlf_np.kernels.winograd.filters import transform_filters
 from hlf_np.layers import Layer, Sequential
 from hlf_np.programs.affine import Affine
 from hlf_np.programs.builder import Builder
+from hlf_np.programs.capacity import capacity
 from hlf_np.programs.graph import Graph
 from hlf_np.programs.structure import structure
 from hlf_np.programs.symbolic import SymbolicIndices, value_pool
 from hlf_np.programs.values import NO_REGION, Node, NotCompiledError, Value
 from hlf_np.programs.warping import PARAMETERS, WarpPreprocessor
 from hlf_np.support.arrays import Floats, Integers, as_contiguous, flat_rows
-
-# Images per workspace: whole tiles, even where an image is a single row of a product. More images would read the
-# weights less often, but their activations would not fit into the cache. Those of large networks do not fit in any
-# case, and a single image already has enough rows.
-IMAGES_PER_WORKSPACE, IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK = 24, 12
-LARGE_NETWORK_ACTIVATIONS = 1 << 17  # elements of all activations of an image
-MAX_WORKSPACE_ACTIVATIONS = 1 << 26  # elements of all activations of a workspace, a quarter of a gigabyte
 
 
 class Program:
@@ -101,7 +95,7 @@ class Program:
         preprocessing = len(graph.nodes)  # the first nodes
         graph.append(network)
         graph.choose_algorithms()
-        builder = Builder(_capacity(graph), SymbolicIndices())
+        builder = Builder(capacity(graph), SymbolicIndices())
         graph.allocate(builder)
         own, common = (_Lowered(builder, nodes) for nodes in (graph.nodes[:preprocessing], graph.nodes[preprocessing:]))
         self.capacity, self.input_shape = builder.images, input_shape
@@ -265,13 +259,6 @@ class _Packer:
             np.take(values, indices, out=self.target[begin : begin + indices.size], mode="clip")
             transform_filters(self.target, self.lowered.filters)
             self.packed = arrays
-
-
-def _capacity(graph: Graph) -> int:
-    """Return how many images a workspace holds."""
-    activations = sum(value.pixels * value.stride for value in graph.values)
-    images = IMAGES_PER_WORKSPACE if activations < LARGE_NETWORK_ACTIVATIONS else IMAGES_PER_WORKSPACE_OF_LARGE_NETWORK
-    return max(1, min(images, MAX_WORKSPACE_ACTIVATIONS // activations))
 
 
 def _offsets(value: Value) -> Integers:

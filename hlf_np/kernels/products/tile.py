@@ -166,8 +166,8 @@ def _write_tile(e: Emitter, vectors: int, complete: bool, t: TileArguments) -> N
 def make_tile(vectors: int, complete: bool) -> Tile:
     """Return a function for compiled code that computes a tile of C, `TILE_ROWS` rows by 1 or 2 `vectors`.
 
-    Its arguments are those of `TileArguments`, by position. If it is `complete`, it takes `count` to be `TILE_ROWS`, and
-    needs no registers for numbers of rows.
+    Its arguments are those of `TileArguments`, by position. If it is `complete`, `count` must be `TILE_ROWS`; then
+    the numbers of the rows need no registers.
     """
     return make_intrinsic(TileArguments, _write_tile, _reference_tile, vectors, complete)
 
