@@ -90,8 +90,8 @@ LICENCES = {
     r"bitstream vera": "Bitstream-Vera",
     r"arphic public": "Arphic-1999",
     r"\bLGPL|lesser general public": "LGPL",
-    r"\bA?GPL.{0,400}exception|general public.{0,400}exception": "GPL with font exception",
     r"\bAGPL|affero": "AGPL",
+    r"\bGPL.{0,400}exception|general public.{0,400}exception": "GPL with font exception",
     r"\bGPL|general public": "GPL",
     r"\bCC0\b|creative commons zero": "CC0-1.0",
     r"by-sa|attribution-sharealike": "CC-BY-SA",
@@ -139,7 +139,7 @@ def licence_of_face(path: Path, index: int, package: str, root: Path, tex_licenc
         return stated
     if package == TEX:
         tex_package = path.parent.name
-        tag = tex_licences[tex_package]
+        tag = tex_licences.get(tex_package, "")
         return licence_in_text(tag) or f"other free (TeX package {tex_package})"
     text = (root / "usr/share/doc" / package / "copyright").read_text(errors="replace")
     tag_line = re.search(r"^Files:\s*\*.*?^License:\s*(\S.*?)\s*$", text, re.MULTILINE | re.DOTALL)

@@ -448,6 +448,14 @@ def test_the_manifest_agrees_row_by_row(shipped: dict[str, np.ndarray], manifest
         assert re.fullmatch("[0-9a-f]{64}", row["sha256"])
 
 
+def test_no_shipped_face_has_a_licence_that_extends_to_what_is_made_with_a_font(manifest: list[dict[str, str]]) -> None:
+    assert {row["licence"] for row in manifest} <= {
+        "OFL-1.1", "Apache-2.0", "MIT", "BSD-2-clause", "BSD-3-clause", "CC0-1.0", "public domain", "Bitstream-Vera",
+        "ParaType-Free-Font-License", "GUST-Font-License", "LPPL", "GPL with font exception", "free with attribution",
+        "free without conditions",
+    }  # fmt: skip
+
+
 def test_the_shipped_order_is_that_of_the_digests(manifest: list[dict[str, str]]) -> None:
     digests = [row["sha256"] for row in manifest]
     assert digests == sorted(set(digests))
