@@ -7,10 +7,10 @@ import time
 import pytest
 from helpers import main
 
+from hlf_np import models
 from hlf_np.cli import benchmarks
 from hlf_np.cli.benchmarks import TABLE_HEADER, TILE, BenchmarkResult, table_row
 from hlf_np.kernels.products.tile import padded
-from hlf_np.programs.capacity import MOST_IMAGES
 
 
 @pytest.fixture
@@ -32,8 +32,9 @@ def test_bench_has_every_kernel_attack_and_training(once):
     measured = {entry["name"]: entry for entry in json.loads(output)}
     # the CNN's first layer: 14 x 14 windows of 4 x 4 pixels, to 16 channels; the last: 3 x 3 x 64 inputs, 10 classes
     # that fill a vector
-    assert f"forward {14 * 14 * MOST_IMAGES} x 16 x 16" in measured
-    assert f"forward {MOST_IMAGES} x 576 x {padded(10)}" in measured
+    images = models.cnn().program.capacity
+    assert f"forward {14 * 14 * images} x 16 x 16" in measured
+    assert f"forward {images} x 576 x {padded(10)}" in measured
     attacked = {f"attack on {name}" for name in ("cnn", "mlp", "resnet (16)", "resnet (64)", "vgg")}
     assert attacked | {"multiply-adds (peak)", "training of cnn", "FONTS"} <= measured.keys()
     for entry in measured.values():

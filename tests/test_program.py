@@ -81,7 +81,7 @@ def test_where_a_layer_fills_the_cache_fewer_images_are_computed_together_with_t
     monkeypatch.setattr(capacity, "cache_elements", lambda: 1 << 17)
     model = models.resnet(blocks=(1, 1, 1), widths=(16, 32, 64))
     few, split = Program(model.network, model.image_shape), sample(model, 27)
-    assert Program(models.cnn().network, (28, 28, 1)).capacity == MOST_IMAGES > few.capacity
+    assert Program(models.mlp().network, (28, 28, 1)).capacity == MOST_IMAGES > few.capacity
     for images in (MOST_IMAGES, 2):
         monkeypatch.setattr(capacity, "CHOICES", (images,))
         many = Program(model.network, model.image_shape)

@@ -22,6 +22,7 @@ from hlf_np.programs.values import Node
 
 MOST_IMAGES = 24
 CHOICES = (MOST_IMAGES, 12, 6, 3, 2, 1)  # whole tiles, or parts of them
+SAME_TIME = 1.03  # estimates that differ by a smaller factor count as equal
 MAX_ACTIVATIONS = 1 << 26  # elements of all activations of a workspace, a quarter of a gigabyte
 LOAD_COST = 4  # multiply-adds of a core in the time in which it loads a value from the third-level cache
 USUAL_CACHE = 1 << 20  # bytes of a second-level cache, where the system does not tell
@@ -39,10 +40,14 @@ def cache_elements() -> int:
 
 
 def capacity(graph: Graph) -> int:
-    """Return how many images of a network are computed together, after `graph.choose_algorithms`."""
+    """Return how many images of a network are computed together, after `graph.choose_algorithms`.
+
+    Among numbers whose estimates are about the same, the smallest needs the least memory.
+    """
     activations = sum(value.pixels * value.stride for value in graph.values)
-    possible = [images for images in CHOICES if images * activations <= MAX_ACTIVATIONS]
-    return min(possible or [1], key=lambda images: sum(_time(node, images) for node in graph.nodes))
+    possible = [images for images in CHOICES if images * activations <= MAX_ACTIVATIONS] or [1]
+    times = {images: sum(_time(node, images) for node in graph.nodes) for images in possible}
+    return min(images for images, time in times.items() if time <= SAME_TIME * min(times.values()))
 
 
 def _time(node: Node, images: int) -> float:
