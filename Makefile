@@ -24,7 +24,7 @@ run: $(VENV)/installed-run
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not stress" $(ARGS)
 
-# Runs that are repeated, interrupted and killed many times.
+# What takes long: runs that are repeated, interrupted and killed, more random networks, worksheets in notebooks.
 test-stress: $(VENV)/installed-test
 	$(PYTEST) -m stress $(ARGS)
 

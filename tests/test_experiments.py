@@ -181,7 +181,7 @@ def test_grid_has_every_cell_once_small_models_first():
     assert len({cell.name for cell in cells}) == len(set(cells)) == len(cells) == 3 * 2 * len(TINY.trainings)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_larger_grid_has_the_same_numbers_in_the_cells_of_a_smaller_one(tmp_path):
     results = {}
     for name, config in {"small": TINY, "large": replace(TINY, sizes=(10, 15, 20, 30), seeds=2)}.items():

@@ -21,7 +21,9 @@ def failures(examine, seeds) -> str:
     return "\n".join([f"{len(found)} of {len(seeds)}", *found]) if found else ""
 
 
-@pytest.mark.parametrize("first", range(0, 300, CHUNK))
+@pytest.mark.parametrize(
+    "first", [*range(0, 100, CHUNK), *(pytest.param(k, marks=pytest.mark.stress) for k in range(100, 300, CHUNK))]
+)
 def test_networks_are_the_same_in_every_way_of_computing_them(first, threads):
     # for images this small, waiting for each other takes longer than computing; some with all threads will do
     threads(1 if first else numba.config.NUMBA_NUM_THREADS)

@@ -190,7 +190,7 @@ def test_a_worksheet_is_never_written_over_answers(tmp_path):
     assert "may hold answers" in errors
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @by_title
 def test_worksheets_run_in_a_jupyter_kernel(lesson, tmp_path):
     """With the model answers, from the first cell to the last, in trainings of two epochs."""
