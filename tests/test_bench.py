@@ -35,6 +35,10 @@ def test_bench_has_every_kernel_attack_and_training(once):
     images = models.cnn().program.capacity
     assert f"forward {14 * 14 * images} x 16 x 16" in measured
     assert f"forward {images} x 576 x {padded(10)}" in measured
+    # the second layer, by Winograd's algorithm: 4 patches of an image; the 25 products of a block, 2 x 2 phases of 16
+    # channels to 32, alone and with the transforms
+    assert f"forward 25 times 24 x 64 x {padded(32)}" in measured
+    assert f"forward convolution, {4 * images} patches" in measured
     attacked = {f"attack on {name}" for name in ("cnn", "mlp", "resnet (16)", "resnet (64)", "vgg")}
     assert attacked | {"multiply-adds (peak)", "training of cnn", "FONTS"} <= measured.keys()
     for entry in measured.values():

@@ -25,8 +25,8 @@ from hlf_np.kernels.instructions.encoding import decoded
 from hlf_np.kernels.instructions.propagation import Product, Winograd
 from hlf_np.kernels.interpreter import executor
 from hlf_np.kernels.numba_internals.processor import SHAPE
-from hlf_np.kernels.products.peak import run_peak
-from hlf_np.kernels.winograd.winograd import PRODUCTS_PER_PATCH, product_columns, product_depth
+from hlf_np.kernels.products.peak import run_peak, run_products
+from hlf_np.kernels.winograd.winograd import PATCHES_PER_BLOCK, PRODUCTS_PER_PATCH, product_columns, product_depth
 from hlf_np.programs.evaluation import Program
 from hlf_np.spaces import ImageBall
 from hlf_np.support.arrays import Integers
@@ -99,7 +99,10 @@ def _matrix_products(instruction: Any, lanes: int) -> tuple[int, int, int, int]:
 
 
 def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
-    """Measure the matrix products of the CNN's program one by one, on one thread."""
+    """Measure the matrix products of the CNN's program one by one, on one thread.
+
+    Those of a Winograd convolution are measured alone, and together with the transforms around them.
+    """
     program = Program(models.cnn().network, (28, 28, 1))
     weights = program.packed_weights()[0]
     work, scratch = (np.zeros(size, np.float32) for size in program.sizes)
@@ -112,10 +115,18 @@ def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
                 for _ in range(KERNEL_REPETITIONS):
                     executor.run_instructions(row[None], program.tables, weights, work, scratch, 0, lanes)
 
-            operations = 2 * count * rows * depth * columns
-            rate = KERNEL_REPETITIONS * operations / median_seconds(repeat)
-            name = f"{direction} {f'{count} times ' if count > 1 else ''}{rows} x {depth} x {columns}"
-            yield BenchmarkResult(name, 1, rate / 1e9, "GFLOP/s", rate / peak)
+            def result(name: str, rows: int, task: Callable[[], object]) -> BenchmarkResult:
+                operations = KERNEL_REPETITIONS * 2 * count * rows * depth * columns  # noqa: B023
+                rate = operations / median_seconds(task)
+                return BenchmarkResult(name, 1, rate / 1e9, "GFLOP/s", rate / peak)
+
+            if count == 1:
+                yield result(f"{direction} {rows} x {depth} x {columns}", rows, repeat)
+            else:
+                block = (count, min(rows, PATCHES_PER_BLOCK), depth, columns)
+                name = f"{direction} {count} times {block[1]} x {depth} x {columns}"
+                yield result(name, block[1], lambda: run_products(KERNEL_REPETITIONS, *block))  # noqa: B023
+                yield result(f"{direction} convolution, {rows} patches", rows, repeat)
 
 
 def _benchmark_attacks(threads: int, peak: float) -> Iterator[BenchmarkResult]:

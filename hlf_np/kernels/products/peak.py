@@ -1,4 +1,4 @@
-"""The peak of a core: multiply-adds on registers alone, as many at once as a tile has sums."""
+"""What a core can reach: multiply-adds on registers alone, as many at once as a tile has sums, and products alone."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ from hlf_np.kernels.numba_internals.compiling import callee
 from hlf_np.kernels.numba_internals.llvm_emitter import Emitter, make_intrinsic
 from hlf_np.kernels.numba_internals.numba_types import float32_1d, float32_2d, int64
 from hlf_np.kernels.numba_internals.parallel import ParallelLoop
-from hlf_np.kernels.products.tile import LANES, TILE_ROWS
+from hlf_np.kernels.products.product import product
+from hlf_np.kernels.products.tile import LANES, PANEL, PLAIN, TILE_ROWS, padded
 
 SUMS = 2 * TILE_ROWS  # vectors
 
@@ -63,3 +64,28 @@ def run_peak(threads: int, repetitions: int) -> int:
     factors, sums = np.zeros(2 * LANES, np.float32), np.zeros((threads, SUMS * LANES), np.float32)
     _run_peak(PEAK.addresses, threads, factors, sums, repetitions)
     return 2 * sums.size * repetitions
+
+
+@kernel
+def _repeat_products(repetitions, count, a, b, c, a_rows, c_rows, depth, columns):  # type: ignore[no-untyped-def]
+    segments, start, epilogue = np.zeros(1, np.int64), np.zeros(columns, np.float32), np.int64(PLAIN)
+    a_size, b_size, c_size = a.size // count, b.size // count, c.size // count
+    for _ in range(repetitions):
+        for k in range(count):
+            product(
+                a[k * a_size :], a_rows, segments, depth, b, k * b_size, start, 0, columns, c[k * c_size :], c_rows,
+                a_rows.size, epilogue, c_rows,
+            )  # fmt: skip
+
+
+def run_products(repetitions: int, count: int, rows: int, depth: int, columns: int) -> None:
+    """Compute `count` different products of matrices (rows, depth) and (depth, columns), again and again.
+
+    That is what lies between the transforms of a Winograd convolution.
+    """
+    columns = padded(columns)
+    panels = -(-columns // PANEL)
+    a, b, c = (
+        np.ones(count * (size + LANES), np.float32) for size in (rows * depth, depth * panels * PANEL, rows * columns)
+    )
+    _repeat_products(repetitions, count, a, b, c, np.arange(rows) * depth, np.arange(rows) * columns, depth, columns)
