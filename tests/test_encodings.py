@@ -30,8 +30,8 @@ def place(tmp_path):
 @pytest.mark.parametrize(
     "encoding",
     [
-        {"PYTHONIOENCODING": "utf-8"},
-        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONIOENCODING": "utf-8"}, marks=pytest.mark.stress),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.stress),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
     ids=lambda encoding: " ".join(map("=".join, encoding.items())),

@@ -14,7 +14,7 @@ import pytest
 websocket = pytest.importorskip("tornado.websocket", reason="Tornado, which comes with Dask, is not installed")
 chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = "axe-core@4.10"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not chromium, reason="needs Chromium")]
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not chromium, reason="needs Chromium")]
 
 
 class Hand:

@@ -28,7 +28,10 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tall", "cnn"), ("tall", "resnet"), ("tiny", "mlp"), ("colour", "cnn")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tall", "cnn"), pytest.param("tall", "resnet", marks=pytest.mark.stress), ("tiny", "mlp"), ("colour", "cnn")],
+)
 def test_single_models_need_no_vae_and_no_other_architecture(place, tmp_path, name, kind):
     data, model = ("--dataset", place / name), tmp_path / "model.npz"
     training = ("--training", "adversarial", "--architecture", kind, "--n-train", 10, "--epochs", 1)
