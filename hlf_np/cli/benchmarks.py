@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numba
@@ -107,6 +108,11 @@ def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
     weights = program.packed_weights()[0]
     work, scratch = (np.zeros(size, np.float32) for size in program.sizes)
     lanes = program.capacity
+
+    def result(name: str, operations: int, task: Callable[[], object]) -> BenchmarkResult:
+        rate = KERNEL_REPETITIONS * operations / median_seconds(task)
+        return BenchmarkResult(name, 1, rate / 1e9, "GFLOP/s", rate / peak)
+
     for direction, steps in (("forward", program.forward), ("backward", program.backward)):
         for row in (row for row in steps if isinstance(decoded(row), (Product, Winograd))):
             count, rows, depth, columns = _matrix_products(decoded(row), lanes)
@@ -115,18 +121,15 @@ def _benchmark_kernels(peak: float) -> Iterator[BenchmarkResult]:
                 for _ in range(KERNEL_REPETITIONS):
                     executor.run_instructions(row[None], program.tables, weights, work, scratch, 0, lanes)
 
-            def result(name: str, rows: int, task: Callable[[], object]) -> BenchmarkResult:
-                operations = KERNEL_REPETITIONS * 2 * count * rows * depth * columns  # noqa: B023
-                rate = operations / median_seconds(task)
-                return BenchmarkResult(name, 1, rate / 1e9, "GFLOP/s", rate / peak)
-
+            operations = 2 * count * rows * depth * columns
             if count == 1:
-                yield result(f"{direction} {rows} x {depth} x {columns}", rows, repeat)
-            else:
-                block = (count, min(rows, PATCHES_PER_BLOCK), depth, columns)
-                name = f"{direction} {count} times {block[1]} x {depth} x {columns}"
-                yield result(name, block[1], lambda: run_products(KERNEL_REPETITIONS, *block))  # noqa: B023
-                yield result(f"{direction} convolution, {rows} patches", rows, repeat)
+                yield result(f"{direction} {rows} x {depth} x {columns}", operations, repeat)
+                continue
+            block = min(rows, PATCHES_PER_BLOCK)
+            products = partial(run_products, KERNEL_REPETITIONS, count, block, depth, columns)
+            name = f"{direction} {count} times {block} x {depth} x {columns}"
+            yield result(name, operations * block // rows, products)
+            yield result(f"{direction} convolution, {rows} patches", operations, repeat)
 
 
 def _benchmark_attacks(threads: int, peak: float) -> Iterator[BenchmarkResult]:

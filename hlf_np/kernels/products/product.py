@@ -9,7 +9,7 @@ from hlf_np.kernels.products.outer_tile import GROUPS_PER_TILE, MAX_NARROW_ROWS,
 from hlf_np.kernels.products.tile import LANES, PANEL, TILE_ROWS, make_tile
 from hlf_np.support.arrays import Array, zero_padded
 
-_tile_1, _tile_2, _last_tile_1, _last_tile_2 = (make_tile(v, complete) for complete in (True, False) for v in (1, 2))
+_tile_1, _tile_2 = make_tile(1), make_tile(2)
 _outer_tile_1, _outer_tile_2, _narrow_tile = make_outer_tile(1), make_outer_tile(2), make_narrow_tile()
 
 
@@ -35,33 +35,19 @@ def product(  # type: ignore[no-untyped-def]
     epilogue, masks : what happens to the sums before they are stored.
     """
     depth = segments.size * length
-    complete = rows // TILE_ROWS * TILE_ROWS
     for panel in range((columns + PANEL - 1) // PANEL):
         column = panel * PANEL
-        wide = columns - column >= PANEL
-        b_panel, start_panel = b_offset + column * depth, start_offset + column
-        for first in range(0, complete, TILE_ROWS):
-            if wide:
+        for first in range(0, rows, TILE_ROWS):
+            count = min(TILE_ROWS, rows - first)
+            if columns - column >= PANEL:
                 _tile_2(
-                    a, a_rows, segments, length, b, b_panel, start, start_panel, c, c_rows, column, first, TILE_ROWS,
-                    epilogue, masks,
+                    a, a_rows, segments, length, b, b_offset + column * depth, start, start_offset + column,
+                    c, c_rows, column, first, count, epilogue, masks,
                 )  # fmt: skip
             else:
                 _tile_1(
-                    a, a_rows, segments, length, b, b_panel, start, start_panel, c, c_rows, column, first, TILE_ROWS,
-                    epilogue, masks,
-                )  # fmt: skip
-        if complete < rows:
-            last = rows - complete
-            if wide:
-                _last_tile_2(
-                    a, a_rows, segments, length, b, b_panel, start, start_panel, c, c_rows, column, complete, last,
-                    epilogue, masks,
-                )  # fmt: skip
-            else:
-                _last_tile_1(
-                    a, a_rows, segments, length, b, b_panel, start, start_panel, c, c_rows, column, complete, last,
-                    epilogue, masks,
+                    a, a_rows, segments, length, b, b_offset + column * depth, start, start_offset + column,
+                    c, c_rows, column, first, count, epilogue, masks,
                 )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ class TileArguments(NamedTuple):
     masks: Any  # int64, where the mask of each row starts in `c`
 
 
-def _reference_tile(vectors: int, complete: bool, t: TileArguments) -> None:
+def _reference_tile(vectors: int, t: TileArguments) -> None:
     width = vectors * LANES
     steps = (np.asarray(t.segments)[:, None] + np.arange(t.length)).ravel()
     panel = t.b[t.b_offset + np.arange(steps.size)[:, None] * PANEL + np.arange(width)]
@@ -106,7 +106,16 @@ def _reference_tile(vectors: int, complete: bool, t: TileArguments) -> None:
         reference_epilogue(total, t.epilogue, t.c, t.c_rows[m] + t.column, t.masks[m] + t.column)
 
 
-def _write_tile(e: Emitter, vectors: int, complete: bool, t: TileArguments) -> None:
+def _write_tile(e: Emitter, vectors: int, t: TileArguments) -> None:
+    complete = e.build.icmp_signed("==", t.count, e.int64(TILE_ROWS))
+    with e.build.if_else(complete, likely=True) as (then, otherwise):
+        with then:  # the numbers of the rows need no registers
+            _write_rows(e, vectors, t, complete=True)
+        with otherwise:
+            _write_rows(e, vectors, t, complete=False)
+
+
+def _write_rows(e: Emitter, vectors: int, t: TileArguments, complete: bool) -> None:
     build = e.build
 
     # Rows beyond `count` repeat the last one: the same values are computed and stored again.
@@ -163,13 +172,12 @@ def _write_tile(e: Emitter, vectors: int, complete: bool, t: TileArguments) -> N
         e.store(build.select(build.fcmp_ordered("<", total, minimum), minimum, total), pointer)
 
 
-def make_tile(vectors: int, complete: bool) -> Tile:
+def make_tile(vectors: int) -> Tile:
     """Return a function for compiled code that computes a tile of C, `TILE_ROWS` rows by 1 or 2 `vectors`.
 
-    Its arguments are those of `TileArguments`, by position. If it is `complete`, `count` must be `TILE_ROWS`; then
-    the numbers of the rows need no registers.
+    Its arguments are those of `TileArguments`, by position.
     """
-    return make_intrinsic(TileArguments, _write_tile, _reference_tile, vectors, complete)
+    return make_intrinsic(TileArguments, _write_tile, _reference_tile, vectors)
 
 
 # --- the epilogue of a single vector, for tiles that store their sums one by one ---
