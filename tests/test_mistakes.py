@@ -96,7 +96,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("run --preset smoke --out full", "'full' contains other files"),
     ("run --preset smoke --out foreign", "'foreign/config.json' was not written by this program"),
     ("run --preset smoke --out damaged", "'damaged/cells/normal-100-0.npz' is damaged: delete it"),
-    ("run --preset smoke --seeds 2 --out done", "another configuration (different seeds)"),
+    ("run --preset smoke --trainings normal --out done", "another configuration (different trainings)"),
     ("run --preset smoke --sizes 100 --difficulty easy --out done", "configuration (different difficulty, sizes)"),
     ("report missing", "'missing/config.json' is missing"),
     ("report full", "'full/config.json' is missing"),

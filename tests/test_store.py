@@ -5,6 +5,7 @@ import math
 import os
 import resource
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hlf_np import UserError, models
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.storage.folder import open_store, stored_config
 from hlf_np.support.files import check_writable, read_arrays, replace_file, write_text
-from hlf_np.trainings import ADVERSARIAL
+from hlf_np.trainings import ADVERSARIAL, NORMAL, ON_TRUE_MANIFOLD
 
 # --- files ----------------------------------------------------------------------------------------------------
 
@@ -155,12 +156,39 @@ def test_config_json_contains_everything_to_repeat_the_run(finished):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"seeds": 2}, "seeds"), ({"epsilon": 0.2, "epochs": 3}, "epochs, epsilon"), ({"prototypes": "0"}, "prototypes")],
+    [({"seeds": 2, "epochs": 3}, "epochs, seeds"), ({"epsilon": 0.2}, "epsilon"), ({"prototypes": "0"}, "prototypes")],
 )
 def test_another_configuration_is_refused_by_name(copy, changes, named):
     before = tree(copy)
     with pytest.raises(UserError, match=rf"another configuration \(different {named}\)"):
         compute(copy, RunConfig(**vars(TINY) | changes))
+    assert tree(copy) == before
+
+
+@pytest.mark.parametrize("trainings", [(ON_TRUE_MANIFOLD, ADVERSARIAL, NORMAL), (NORMAL, ADVERSARIAL)])
+def test_a_run_that_grows_ends_like_one_that_was_large_from_the_start(tmp_path, trainings):
+    full = replace(TINY, trainings=trainings, sizes=(20, 10, 15), seeds=2, n_thorough=10)
+    compute(tmp_path / "small", replace(full, trainings=(NORMAL, ADVERSARIAL), sizes=(20, 15), seeds=1))
+    cells = tree(tmp_path / "small" / "cells")
+    compute(tmp_path / "small", full)
+    compute(tmp_path / "large", full)
+    assert cells.items() <= tree(tmp_path / "small" / "cells").items()
+    assert numbers(tmp_path / "small") == numbers(tmp_path / "large")
+    assert stored_config(tmp_path / "small") == full
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sizes": (10, 20, 30)}, "sizes"),  # fitted boxes and thorough attacks may depend on the largest
+        ({"seeds": 2, "sizes": (20,)}, "seeds, sizes"),
+        ({"seeds": 2, "trainings": (NORMAL, ON_TRUE_MANIFOLD)}, "seeds, trainings"),
+    ],
+)
+def test_a_grid_that_would_lose_or_change_models_is_refused(copy, changes, named):
+    before = tree(copy)
+    with pytest.raises(UserError, match=rf"another configuration \(different {named}\)"):
+        compute(copy, replace(TINY, **changes))
     assert tree(copy) == before
 
 

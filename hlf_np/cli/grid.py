@@ -112,7 +112,8 @@ def run(
 ) -> None:
     """Train and attack a grid of models, and write a report.
 
-    A run can be interrupted at any time; repeat the command to resume it.
+    A run can be interrupted at any time; repeat the command to resume it. It may then have more seeds and trainings,
+    and more sizes below the largest.
     """
     import numba
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from itertools import product
 from typing import Any
@@ -223,6 +223,19 @@ class RunConfig:
     def attacks_thoroughly(self, cell: Cell) -> bool:
         """Return whether a model is attacked thoroughly, too: one for each training, of the largest size."""
         return bool(self.n_thorough) and cell.n_train == max(self.sizes) and cell.seed == 0
+
+    def extends(self, other: RunConfig) -> bool:
+        """Return whether the grid contains another one, with each of its cells computed in the same way.
+
+        The largest size must be the same, as other settings may depend on it: which models are attacked thoroughly, and
+        which images define the boxes of codes.
+        """
+        settings = {f.name for f in fields(self)} - {"trainings", "sizes", "seeds"}
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in settings)
+            and max(self.sizes) == max(other.sizes)
+            and set(self.cells()) >= set(other.cells())
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the configuration in JSON types, with names and digests of the plugins."""

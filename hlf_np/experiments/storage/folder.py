@@ -50,6 +50,8 @@ def versions() -> dict[str, str]:
 def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
     """Open the results folder of a configuration, new or to be resumed, with a lock against a second run.
 
+    A grid can grow: it can be resumed with more seeds and trainings, and with more sizes below the largest.
+
     Parameters
     ----------
     folder : Path
@@ -76,15 +78,7 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while writing
             with suppress(OSError):
                 leftover.unlink()
-        if settings.exists() and not _differs_in_plugins_only(folder, config):
-            stored = stored_config(folder, config.plugins)
-            names = [f.name for f in fields(config) if getattr(stored, f.name) != getattr(config, f.name)]
-            if names:
-                raise UserError(
-                    f"{str(folder)!r} contains results of another configuration (different {', '.join(sorted(names))}):"
-                    " repeat the command that created it, or give another folder"
-                )
-        else:
+        if not settings.exists() or _differs_in_plugins_only(folder, config) or _is_extended(folder, config):
             command = f"python -m hlf_np {shlex.join(sys.argv[1:])}"
             content = {"run": config.as_json(), "command": command, "versions": versions()}
             write_text(settings, json_text(content))
@@ -146,6 +140,18 @@ def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:
     except DECODING_ERRORS:
         problem = "was not written by this program" if settings.exists() else "is missing"
         raise UserError(f"{str(settings)!r} {problem}: give a folder that `run` created") from None
+
+
+def _is_extended(folder: Path, config: RunConfig) -> bool:
+    """Return whether a configuration adds models to a folder's grid; raise UserError if it is another configuration."""
+    stored = stored_config(folder, config.plugins)
+    if not config.extends(stored):
+        names = [f.name for f in fields(config) if getattr(stored, f.name) != getattr(config, f.name)]
+        raise UserError(
+            f"{str(folder)!r} contains results of another configuration (different {', '.join(sorted(names))}):"
+            " repeat the command that created it (it may add seeds, trainings and smaller sizes) or give another folder"
+        )
+    return config != stored
 
 
 @contextmanager
