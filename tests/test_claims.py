@@ -176,8 +176,12 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_reported():
     claim = regular_robustness(results)
     assert claim.data["data_factor"] == found
     assert f"needs {found['factor']:.2f} times as many training images" in claim.details[0]
-    (first, value), *_, (last, largest) = found["by_size"]
-    assert f"from 250 to 2000: {value:.2f} at N = {first}, {largest:.2f} at N = {last}." in claim.details[0]
+    ends = [
+        f"{factor:.2f} ({low:.2f} to {high:.2f}) at N = {n}"
+        for n, factor in (found["by_size"][0], found["by_size"][-1])
+        for low, high in [found["intervals_by_size"][n]]
+    ]
+    assert f"from 250 to 2000: {', '.join(ends)}." in claim.details[0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from helpers import made_up, report
 from test_report import Page
 
 from hlf_np.data.fonts import LETTERS, Difficulty
-from hlf_np.experiments.analysis.claims import data_factor, evaluate_claims, factors_by_size
+from hlf_np.experiments.analysis.claims import data_factor, evaluate_claims, factor_intervals, factors_by_size
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
 from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.report.curves import table
@@ -210,6 +211,43 @@ def test_a_larger_n_that_did_worse_by_chance_does_not_count():
     assert (size, factor) == (800, pytest.approx(800 / between))
     ((size, factor),) = factors_by_size(normal + adversarial[1:])
     assert 1 < factor < 2  # from 400 on
+
+
+def noisy_curves(seeds):
+    random = np.random.default_rng(3)
+    noise = {key: math.exp(0.1 * random.normal()) for key in product(range(seeds), (100, 200, 400), (0, 1))}
+    return noise, [
+        made_up((NORMAL, ADVERSARIAL)[training], size, seed, test_error=size**-0.5 * (1 + training / 4) * factor)
+        for (seed, size, training), factor in noise.items()
+    ]
+
+
+def test_the_interval_of_a_factor_is_that_of_all_draws_of_seeds():
+    noise, results = noisy_curves(3)
+    sizes, seeds = np.array([100, 200, 400]), list(product(range(3), repeat=3))
+    normal, adversarial = (
+        np.array([[np.mean([noise[seed, size, training] for seed in draw]) for size in sizes] for draw in seeds])
+        * sizes**-0.5
+        * (1 + training / 4)
+        for training in (0, 1)
+    )  # (27, 3): the mean errors of every draw
+    found = factor_intervals(results)
+    assert found.keys() == dict(factors_by_size(results)).keys() == {200, 400}
+    for column, size in ((1, 200), (2, 400)):
+        factors = []
+        for curve, aim in product(normal, adversarial[:, column]):
+            best = np.minimum.accumulate(curve)
+            if best[-1] <= aim <= best[0]:
+                after = max(1, int(np.argmax(best <= aim)))
+                share = math.log(best[after - 1] / aim) / math.log(best[after - 1] / best[after])
+                factors.append(size / (sizes[after - 1] * 2**share))
+        assert found[size] == pytest.approx(np.quantile(factors, [0.025, 0.975]), rel=0.02)
+
+
+def test_fewer_than_three_seeds_or_a_missing_model_give_no_interval():
+    assert factor_intervals(noisy_curves(2)[1]) == {}
+    assert factor_intervals(noisy_curves(3)[1][1:]) == {}
+    assert factor_intervals([]) == {}
 
 
 @pytest.mark.parametrize("results", [[], curve(NORMAL, 20, 0.5), curve(ADVERSARIAL, 20, 0.5), ours()])

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hlf_np.experiments.analysis.beyond import further_claims
 from hlf_np.experiments.analysis.claim import MIN_CELLS, Claim
-from hlf_np.experiments.analysis.data_factor import data_factor, factors_by_size
+from hlf_np.experiments.analysis.data_factor import data_factor, factor_intervals, factors_by_size
 from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
 from hlf_np.experiments.analysis.generalization import on_manifold_robustness, regular_robustness
 from hlf_np.experiments.results import CellResult
@@ -21,6 +21,7 @@ __all__ = [
     "Claim",
     "data_factor",
     "evaluate_claims",
+    "factor_intervals",
     "factors_by_size",
     "leaving_the_manifold",
     "on_manifold_examples",

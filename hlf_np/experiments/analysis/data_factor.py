@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hlf_np.experiments.analysis.claim import MIN_CELLS
-from hlf_np.experiments.analysis.statistics import bootstrap_interval, slopes
+from hlf_np.experiments.analysis.statistics import Interval, bootstrap_interval, slopes
 from hlf_np.experiments.results import CellResult, by_training
-from hlf_np.support.arrays import Floats
+from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
 COMPARED = (NORMAL, ADVERSARIAL)
+MIN_SEEDS = 3  # for an interval
 
 
 def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> dict[str, Any] | None:
@@ -37,8 +39,9 @@ def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> di
     Returns
     -------
     dict or None
-        "factor", its 95 % "interval", the smallest and largest N as "sizes", and `factors_by_size` as "by_size". None
-        if there are too few models, or the interval of the power includes 0.
+        "factor", its 95 % "interval", the smallest and largest N as "sizes", `factors_by_size` as "by_size" and
+        `factor_intervals` as "intervals_by_size". None if there are too few models, or the interval of the power
+        includes 0.
     """
     points = [_points(results, training) for training in COMPARED]
     if any(len(samples) < min_cells for samples in points):
@@ -53,6 +56,7 @@ def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> di
         "interval": (low, high),
         "sizes": (min(sizes), max(sizes)),
         "by_size": factors_by_size(results),
+        "intervals_by_size": factor_intervals(results),
     }
 
 
@@ -75,13 +79,61 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
     normal, adversarial = (_curve(_points(results, training)) for training in COMPARED)
     if len(normal) < 2:
         return []
+    factors = np.exp(adversarial[:, 0] - _log_needed(normal, adversarial[:, 1]))
+    sizes = np.rint(np.exp(adversarial[:, 0]))
+    return [(int(n), float(factor)) for n, factor in zip(sizes, factors, strict=True) if np.isfinite(factor)]
+
+
+def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
+    """Estimate how far the factors of `factors_by_size` vary with the seed, by the bootstrap.
+
+    A draw takes as many seeds of each training as there are, with replacement, and averages their curves.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        The cells of a run.
+
+    Returns
+    -------
+    dict of int to (float, float)
+        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing.
+    """
+    curves = [_curves_by_seed(results, training) for training in COMPARED]
+    if any(errors.shape[1] < 2 or len(errors) < MIN_SEEDS or not np.isfinite(errors).all() for _, errors in curves):
+        return {}
+    (sizes, normal), (adversarial_sizes, adversarial) = curves
+    intervals = {}
+    for n, _ in factors_by_size(results):
+        errors = adversarial[:, adversarial_sizes == n]  # (seeds, 1)
+        intervals[n] = bootstrap_interval(partial(_factors_of_draws, sizes, n), normal, errors)
+    return intervals
+
+
+def _factors_of_draws(sizes: Integers, n: int, normal: Floats, adversarial: Floats) -> Floats:
+    """Return the factors at n (B,), for draws of seeds: errors (B, seeds, sizes) and (B, seeds, 1)."""
+    log_errors, log_aims = np.log(normal.mean(axis=1)), np.log(adversarial.mean(axis=1))
+    curves = np.stack(np.broadcast_arrays(np.log(sizes), log_errors), axis=-1)  # (B, sizes, 2)
+    log_needed = [_log_needed(curve, aim)[0] for curve, aim in zip(curves, log_aims, strict=True)]
+    return np.asarray(n / np.exp(log_needed))
+
+
+def _log_needed(normal: Floats, log_errors: Floats) -> Floats:
+    """Return log N of the fewest images with which normal training reaches errors (n,); NaN outside its curve."""
     best = np.minimum.accumulate(normal[:, 1])  # the best error so far: a larger N may be worse by chance
-    inside = (adversarial[:, 1] >= best[-1]) & (adversarial[:, 1] <= best[0])
-    log_n, log_error = adversarial[inside].T
-    needed = np.interp(-log_error, -best, normal[:, 0])
-    return [
-        (round(float(np.exp(n))), float(np.exp(n - log_needed))) for n, log_needed in zip(log_n, needed, strict=True)
-    ]
+    return np.interp(-log_errors, -best, normal[:, 0], left=np.nan, right=np.nan)
+
+
+def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[Integers, Floats]:
+    """Return ascending N, (sizes,), and the error of each model, (seeds, sizes); NaN for those that are missing."""
+    errors = {
+        (r.cell.seed, r.cell.n_train): r.value("test_error")
+        for r in by_training(results).get(training, [])
+        if r.cell.n_train and r.value("test_error") > 0
+    }
+    seeds, sizes = (sorted({key[axis] for key in errors}) for axis in (0, 1))
+    table = [[errors.get((seed, size), np.nan) for size in sizes] for seed in seeds]
+    return np.array(sizes, np.int64), np.array(table, np.float64).reshape(len(seeds), len(sizes))
 
 
 def _points(results: Sequence[CellResult], training: Training) -> Floats:

@@ -190,7 +190,8 @@ def _format_factor(factor: dict[str, Any] | None) -> tuple[str, ...]:
     if factor is None:
         return ()
     (low, high), (smallest, largest) = factor["interval"], factor["sizes"]
-    values = [f"{value:.2f} at N = {size}" for size, value in factor["by_size"]]
+    intervals = {n: f" ({low:.2f} to {high:.2f})" for n, (low, high) in factor["intervals_by_size"].items()}
+    values = [f"{value:.2f}{intervals.get(n, '')} at N = {n}" for n, value in factor["by_size"]]
     ends = f": {values[0]}, {values[-1]}" if len(values) > 1 else ""
     sentence = (
         f"For the same test error, adversarial training needs {factor['factor']:.2f} times as many training images as"

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from hlf_np.experiments.analysis.claims import MIN_CELLS
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
-from hlf_np.experiments.analysis.statistics import slope
+from hlf_np.experiments.analysis.statistics import Interval, slope
 from hlf_np.experiments.measurements import CLEAN, DistanceReference
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.report.curves import curves, training_sizes
@@ -252,7 +252,9 @@ def existence_figure(results: Sequence[CellResult], space: type[Space]) -> Figur
     return figure
 
 
-def factor_figure(own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, float]]) -> Figure:
+def factor_figure(
+    own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, float]], intervals: Mapping[int, Interval]
+) -> Figure:
     """Plot the data factor of adversarial training against N.
 
     Parameters
@@ -261,6 +263,8 @@ def factor_figure(own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, f
         N and data factor of the run; at least one pair.
     paper : sequence of (int, float)
         The same of the published results; may be empty.
+    intervals : mapping of int to (float, float)
+        Intervals of the factors of the run, by N; may be empty.
 
     Returns
     -------
@@ -270,12 +274,13 @@ def factor_figure(own: Sequence[tuple[int, float]], paper: Sequence[tuple[int, f
     figure, axes = _new_figure(2.9)
     style: dict[str, Any] = {"color": ADVERSARIAL.color, "marker": "s"}
     axes.plot(*zip(*own, strict=True), label="this run", **style)
+    axes.vlines(list(intervals), *np.array([*intervals.values()]).reshape(-1, 2).T, color=ADVERSARIAL.color)
     if paper:
         axes.plot(*zip(*paper, strict=True), label="paper", **style, **PUBLISHED_STYLE)
     axes.axhline(1, color=REFERENCE_COLOR, linestyle=":")
     _set_size_axis(axes, sorted({size for size, _ in (*own, *paper)}))
     _set_logarithmic(axes, "{:g}x", 0.25, 0.5, 1, 2, 4, 8)
-    values = [factor for _, factor in (*own, *paper)]
+    values = [factor for _, factor in (*own, *paper)] + [bound for pair in intervals.values() for bound in pair]
     axes.set_ylim(min(0.45, *values) / 1.1, max(2.2, *values) * 1.1)
     axes.set_ylabel("data factor")
     return _add_legend(figure)
