@@ -1,4 +1,4 @@
-"""Every example that somebody may copy runs: those in docstrings, and the Python in README.md."""
+"""Every example that somebody may copy runs: those in docstrings, and the Python in the guides."""
 
 import doctest
 import importlib
@@ -15,7 +15,8 @@ from hlf_np.autodiff import Tensor
 from hlf_np.operations import cross_entropy
 
 FLAGS = doctest.ELLIPSIS
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, EXTENDING = ROOT / "README.md", ROOT / "hlf_np" / "EXTENDING.md"
 
 
 def modules():
@@ -41,15 +42,15 @@ def test_examples_in_docstrings_are_true(test, tmp_path, monkeypatch):
     assert not said, "".join(said)
 
 
-def blocks(text):
-    """The Python blocks of a text in Markdown."""
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def blocks(path):
+    """The Python blocks of a file in Markdown."""
+    return re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def run_blocks(chosen, **names):
     """Run blocks one after the other, as somebody who reads on would; the names that are left."""
     for block in chosen:
-        exec(compile(block, str(README), "exec"), names)
+        exec(compile(block, "guide", "exec"), names)
     return names
 
 
@@ -58,22 +59,29 @@ def smaller(block):
     return re.sub(r"n_(train|test)=1000", r"n_\1=100", block).replace("epochs=20", "epochs=1")
 
 
-def test_the_readme_has_the_examples_that_are_run_here():
-    found = blocks(README.read_text())
-    assert len(found) == 8
-    assert sum("import torch" in block for block in found) == 1
+def test_the_guides_have_the_examples_that_are_run_here():
+    assert [len(blocks(README)), len(blocks(EXTENDING))] == [2, 7]
+    assert sum("import torch" in block for block in blocks(EXTENDING)) == 1
+    for path in (*ROOT.glob("*.md"), *(ROOT / "hlf_np").rglob("*.md")):
+        assert path in (README, EXTENDING) or not blocks(path), path
 
 
-def test_the_readme_shows_the_plugins_that_the_tests_run():
-    shown = blocks(README.read_text())
+def test_a_guide_shows_the_plugins_that_the_tests_run():
+    shown = blocks(EXTENDING)
     for path in (Path(__file__).parent / "plugins").glob("*.py"):
         assert path.read_text().split('"""\n\n', 1)[1] in shown, path.name
 
 
 def test_python_in_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chosen = [smaller(block) for block in blocks(README.read_text()) if "import torch" not in block]
-    names = run_blocks(chosen, __name__="readme")
+    names = run_blocks(map(smaller, blocks(README)))
+    assert 0 <= names["result"].success.mean() <= 1
+    assert names["both"].spaces == (hlf_np.spaces.ImageBall, hlf_np.spaces.TrueManifold)
+
+
+def test_python_in_the_guide_to_extensions_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks((block for block in blocks(EXTENDING) if "import torch" not in block), __name__="guide")
     test, space = names["test"], names["Brightness"](epsilon=0.4)
     assert not names["model"].compiles
     found = hlf_np.attacks.PGD(step_size=0.05).find(names["model"], test, space)
@@ -85,9 +93,9 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parity
-def test_weights_travel_to_pytorch_and_back_as_the_readme_says():
+def test_weights_travel_to_pytorch_and_back_as_the_guide_says():
     torch = pytest.importorskip("torch")
-    (block,) = (block for block in blocks(README.read_text()) if "import torch" in block)
+    (block,) = (block for block in blocks(EXTENDING) if "import torch" in block)
     assert len(block.splitlines()) == 4
     model, other = hlf_np.models.mlp(widths=(8, 8), seed=1), hlf_np.models.mlp(widths=(8, 8), seed=2)
 

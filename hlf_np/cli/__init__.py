@@ -1,4 +1,7 @@
-"""The command line. Commands import what they need when they run, so that `--help` is fast."""
+"""The command line. Commands import what they need when they run, so that `--help` is fast.
+
+.. include:: ../RUNNING.md
+"""
 
 from __future__ import annotations
 
