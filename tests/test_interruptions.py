@@ -1,7 +1,6 @@
 """Interrupted runs: whenever and however a run is stopped, repeating the command gives the same results."""
 
 import errno
-import itertools
 import os
 import shutil
 import signal
@@ -9,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,11 +28,10 @@ from helpers import (
 )
 
 from hlf_np import UserError
-from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.results import Cell
-from hlf_np.trainings import NORMAL, training_of
+from hlf_np.trainings import NORMAL, ON_LEARNED_MANIFOLD
 
-ONE_TRAINING = RunConfig(**vars(TINY) | {"trainings": (training_of("on_learned_manifold_adversarial"),)})
+ONE_TRAINING = replace(TINY, trainings=(ON_LEARNED_MANIFOLD,), n_projected=0)
 WRITES = 1 + 10 + 2 * 2 + 1  # config.json, the VAEs, a model and a cell for each, results.csv
 
 
@@ -51,33 +50,22 @@ def test_finished_cells_are_not_computed_again(copy, monkeypatch):
     assert tree(copy) == before
 
 
-@pytest.mark.stress
-def test_a_run_stopped_at_any_of_its_writes_can_be_resumed(tmp_path, monkeypatch):
-    config = ONE_TRAINING
-    compute(tmp_path / "whole", config)
-    replace, expected = os.replace, numbers(tmp_path / "whole")
-    stopped = 0
-    while True:  # at the first write, at the second of a new run, ...
-        folder, writes = tmp_path / str(stopped), 0
+def test_a_run_stopped_at_the_first_write_of_each_file_can_be_resumed(tmp_path, monkeypatch):
+    compute(tmp_path / "whole", ONE_TRAINING)
+    replace, folder, begun = os.replace, tmp_path / "stopped", []
 
-        def stop(source, target, last=stopped):
-            nonlocal writes
-            if writes == last:
-                raise Killed
-            writes += 1
-            replace(source, target)
+    def stop(source, target):
+        if target not in begun:
+            begun.append(target)
+            raise Killed
+        replace(source, target)
 
-        monkeypatch.setattr("os.replace", stop)
-        try:
-            compute(folder, config)
-        except Killed:
-            monkeypatch.setattr("os.replace", replace)
-            compute(folder, config)
-            assert numbers(folder) == expected
-            stopped += 1
-        else:
-            break
-    assert stopped == WRITES
+    monkeypatch.setattr("os.replace", stop)
+    for _ in range(WRITES):
+        with pytest.raises(Killed):
+            compute(folder, ONE_TRAINING)
+    compute(folder, ONE_TRAINING)
+    assert numbers(folder) == numbers(tmp_path / "whole")
 
 
 def full(make, **place):
@@ -91,24 +79,24 @@ def read_only(make, **place):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-@pytest.mark.stress
 @pytest.mark.parametrize(("fault", "reason"), [(full, "No space left on device"), (read_only, "Read-only file system")])
 def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_resumed(tmp_path, monkeypatch, fault, reason):
     compute(tmp_path / "whole", ONE_TRAINING)
-    make, expected = tempfile.mkstemp, numbers(tmp_path / "whole")
-    for last in range(WRITES):  # at the first file, at the second of a new run, ...
-        folder, writes = tmp_path / str(last), itertools.count()
+    make, folder, begun = tempfile.mkstemp, tmp_path / "failed", []
 
-        def fail(last=last, writes=writes, **place):
-            return make(**place) if next(writes) < last else fault(make, **place)
+    def fail(**place):
+        if place not in begun:  # the first attempt to write this file
+            begun.append(place)
+            return fault(make, **place)
+        return make(**place)
 
-        monkeypatch.setattr("tempfile.mkstemp", fail)
+    monkeypatch.setattr("tempfile.mkstemp", fail)
+    for written in range(WRITES):
         with pytest.raises(UserError, match=rf"^cannot write '.*' \({reason}\): [a-z ]*$"):
             compute(folder, ONE_TRAINING)
-        assert len(tree(folder)) == last
-        monkeypatch.setattr("tempfile.mkstemp", make)
-        compute(folder, ONE_TRAINING)
-        assert numbers(folder) == expected
+        assert len(tree(folder)) == written
+    compute(folder, ONE_TRAINING)
+    assert numbers(folder) == numbers(tmp_path / "whole")
 
 
 def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finished):

@@ -22,6 +22,8 @@ from hlf_np.experiments.configuration.plugins import plugin_errors
 from hlf_np.support.errors import UserError
 
 PROGRAM = "python -m hlf_np"
+# Threads of NumPy's linear algebra, whose roundings depend on their number. It reads these when NumPy is imported.
+LINEAR_ALGEBRA_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,6 +52,8 @@ def main() -> None:
     """
     if os.name != "posix":  # it uses locks and signals that Windows does not have
         _fail("hlf_np runs on Linux and macOS: on Windows, use the Windows Subsystem for Linux")
+    for variable in LINEAR_ALGEBRA_THREADS:
+        os.environ.setdefault(variable, "1")
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that cannot be encoded, as on stderr

@@ -183,11 +183,14 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
 
 def _try_plugin_measurements(config: RunConfig, model: Model, few: Split, spaces: Sequence[Space]) -> None:
     """Compute the measurements of plugins once on a few images, so that their errors show up before the run."""
+    of_plugins = [measurement for measurement in config.measurements if measurement not in MEASUREMENTS]
+    if not of_plugins:
+        return
     count = len(few)
     small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0)
     oracle, surrogate = (model if needed else None for needed in (config.n_vae and config.n_oracle, config.n_transfer))
     subject = Subject(model, few, small, spaces, oracle, NeighbourSearch(few.images), surrogate)
-    measure(subject, [m for m in config.measurements if m not in MEASUREMENTS])
+    measure(subject, of_plugins)
 
 
 def _seconds(task: Callable[[], object]) -> float:
