@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _batch_norm(channels: int) -> Any:
     return BatchNorm(channels)
 
 
-def _torch_model(architecture: str) -> Any:
+def torch_model(architecture: str) -> Any:
     import torch
 
     own = make_model(architecture)
@@ -106,7 +107,7 @@ def _torch_affine_matrix(t: Any) -> Any:
     return torch.stack(rows, dim=1).reshape(-1, 2, 3)
 
 
-def _latent_pgd(logits: Callable[[Any], Any], start: Any, y: Any, bounds: tuple[Any, Any]) -> Any:
+def latent_pgd(logits: Callable[[Any], Any], start: Any, y: Any, bounds: tuple[Any, Any]) -> Any:
     """Run projected gradient ascent with Adam over codes."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -122,7 +123,7 @@ def _latent_pgd(logits: Callable[[Any], Any], start: Any, y: Any, bounds: tuple[
     return code
 
 
-def _torch_pgd(model: Any, x: Any, y: Any, steps: int, noise: float = 0.0) -> Any:
+def torch_pgd(model: Any, x: Any, y: Any, steps: int, noise: float = 0.0) -> Any:
     """Run projected gradient ascent with sign steps, starting from Gaussian noise of standard deviation `noise`.
 
     `y` contains labels, shape (N,), or probabilities p, shape (N, classes). For probabilities, the ascent maximizes
@@ -141,6 +142,40 @@ def _torch_pgd(model: Any, x: Any, y: Any, steps: int, noise: float = 0.0) -> An
     return delta
 
 
+def warp_problem(count: int, memory: Any) -> tuple[Callable[[Any], Any], Any, Any, tuple[Any, Any]]:
+    """Return the arguments of `latent_pgd` for letters of FONTS on the true manifold."""
+    import torch
+    from torch.nn.functional import affine_grid, grid_sample
+
+    from hlf_np.data.fonts import BOXES, Difficulty, Fonts, load_prototypes
+
+    fonts = Fonts(load_prototypes())
+    split, box = fonts.split(np.arange(count)), BOXES[Difficulty.HARD]
+    assert split.codes is not None
+    letters = fonts.letters[split.codes.font * fonts.classes + split.labels]
+    model = torch_model("cnn").to(memory_format=memory).eval()
+    x = torch.from_numpy(letters.transpose(0, 3, 1, 2).copy()).to(memory_format=memory)
+
+    def logits(t: Any) -> Any:
+        grid = affine_grid(_torch_affine_matrix(t), list(x.shape), align_corners=True)
+        return model(grid_sample(x, grid, align_corners=True))
+
+    bounds = torch.tensor(box.lower), torch.tensor(box.upper)
+    return logits, torch.from_numpy(split.codes.parameters), torch.from_numpy(split.labels), bounds
+
+
+def decoder_problem(count: int, memory: Any) -> tuple[Callable[[Any], Any], Any, Any, tuple[Any, Any]]:
+    """Return the arguments of `latent_pgd` for random images on a learned manifold of a single class."""
+    import torch
+
+    own = make_vae()
+    decoder = _torch_copy(own.decoder).to(memory_format=memory).eval()
+    model, y = torch_model("cnn").to(memory_format=memory).eval(), torch.zeros(count, dtype=torch.int64)
+    start = torch.from_numpy(np.clip(own.encode(random_images(count)[0]), -2, 2))
+    bounds = torch.tensor([-2.0]), torch.tensor([2.0])
+    return lambda z: model(decoder(z).contiguous(memory_format=memory)), start, y, bounds
+
+
 def torch_task(name: str, threads: int, channels_last: bool = False, compiled: bool = False) -> Task | None:
     """Prepare a task in PyTorch; return None if there is no such task."""
     import torch
@@ -157,7 +192,7 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
         return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(memory_format=memory), torch.from_numpy(labels)
 
     def prepared(architecture: str) -> Any:
-        module = _torch_model(architecture).to(memory_format=memory)
+        module = torch_model(architecture).to(memory_format=memory)
         return torch.compile(module) if compiled else module
 
     if name in ATTACKS:
@@ -165,7 +200,7 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
         model, (x, y) = prepared(architecture).eval(), data(count)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        return lambda: _torch_pgd(model, x, y, steps)
+        return lambda: torch_pgd(model, x, y, steps)
     if name in ("train-cnn-100", "adversarial-epoch-1000", "trades-epoch-1000"):
         model, (x, y) = prepared("cnn"), data(100 if name == "train-cnn-100" else 1000)
         optimiser = torch.optim.Adam(model.parameters(), 0.01, betas=(0.5, 0.9), weight_decay=1e-4)
@@ -180,7 +215,7 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
             for first in range(0, 1000, 100):
                 batch, labels = x[first : first + 100].clone(), y[first : first + 100]
                 model.eval()
-                batch[50:] += _torch_pgd(model, batch[50:].clone(), labels[50:], STEPS).detach()
+                batch[50:] += torch_pgd(model, batch[50:].clone(), labels[50:], STEPS).detach()
                 step(batch, labels)
 
         def trades_epoch() -> None:  # starts from noise, as the code of the TRADES authors
@@ -189,7 +224,7 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
                 model.eval()
                 with torch.no_grad():
                     p = model(batch).softmax(dim=1)
-                perturbed = batch + _torch_pgd(model, batch, p, STEPS, noise=0.001).detach()
+                perturbed = batch + torch_pgd(model, batch, p, STEPS, noise=0.001).detach()
                 model.train()
                 optimiser.zero_grad()
                 clean, other = model(torch.cat([batch, perturbed])).chunk(2)
@@ -199,30 +234,9 @@ def torch_task(name: str, threads: int, channels_last: bool = False, compiled: b
 
         return {"train-cnn-100": lambda: step(x, y), "trades-epoch-1000": trades_epoch}.get(name, epoch)
     if name == "attack-warp-cnn-500" and not compiled:
-        from hlf_np.data.fonts import BOXES, Difficulty, Fonts, load_prototypes
-
-        fonts = Fonts(load_prototypes())
-        split, box = fonts.split(np.arange(500)), BOXES[Difficulty.HARD]
-        assert split.codes is not None
-        letters = fonts.letters[split.codes.font * fonts.classes + split.labels]
-        model, x = prepared("cnn").eval(), torch.from_numpy(letters.transpose(0, 3, 1, 2).copy())
-        x = x.to(memory_format=memory)
-
-        def warped(t: Any) -> Any:
-            return grid_sample(
-                x, affine_grid(_torch_affine_matrix(t), list(x.shape), align_corners=True), align_corners=True
-            )
-
-        bounds = torch.tensor(box.lower), torch.tensor(box.upper)
-        start, y = torch.from_numpy(split.codes.parameters), torch.from_numpy(split.labels)
-        return lambda: _latent_pgd(lambda t: model(warped(t)), start, y, bounds)
+        return partial(latent_pgd, *warp_problem(500, memory))
     if name == "attack-decoder-cnn-500" and not compiled:
-        own = make_vae()
-        decoder = _torch_copy(own.decoder).to(memory_format=memory).eval()
-        model, y = prepared("cnn").eval(), torch.zeros(500, dtype=torch.int64)
-        start = torch.from_numpy(np.clip(own.encode(random_images(500)[0]), -2, 2))
-        bounds = torch.tensor([-2.0]), torch.tensor([2.0])
-        return lambda: _latent_pgd(lambda z: model(decoder(z).contiguous(memory_format=memory)), start, y, bounds)
+        return partial(latent_pgd, *decoder_problem(500, memory))
     if name.startswith("train-vae") and not compiled:
         own, count = make_vae(), int(name.split("-")[-1])
         encoder, decoder = (_torch_copy(part).to(memory_format=memory) for part in (own.encoder, own.decoder))
@@ -260,7 +274,7 @@ def attack_library(library: str, name: str, threads: int) -> Task | None:
         return None
     torch.set_num_threads(threads)
     _, count, steps = ATTACKS[name]
-    model = _torch_model("cnn").eval()
+    model = torch_model("cnn").eval()
     images, labels = random_images(count)
     x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
     if library == "torchattacks":

@@ -3,9 +3,9 @@
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # before OpenMP and NumPy are loaded: threads that wait must not keep a core from the other workers
+    # before OpenMP is loaded: threads that wait must not keep a core from the other workers
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded, as the commands do
 
 import shutil
 import subprocess
