@@ -12,6 +12,8 @@ hlf stands for the Heidelberg Laureate Forum, at which the authors of the paper 
 True
 
 .. include:: READING.md
+.. include:: RUNNING.md
+.. include:: EXTENDING.md
 """
 
 import importlib

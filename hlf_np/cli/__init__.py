@@ -1,7 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` is fast.
-
-.. include:: ../RUNNING.md
-"""
+"""The command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 

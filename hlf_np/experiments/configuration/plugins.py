@@ -1,11 +1,9 @@
-"""Plugins: Python files in which users declare parts of their own.
+"""Plugins: Python files in which users declare parts of their own (see EXTENDING.md).
 
 A plugin is executed like a script. Its declarations are the objects at its top level that are subclasses of `Space`
 with a name, `Training`s, attacks, `Measurement`s or `DataSource`s. Its source text is stored with the results and its
 digest in `config.json`, so that a run can be repeated. A plugin runs with all rights of the user: only files passed
 with `--plugin` are executed, never those in a results folder.
-
-.. include:: ../../EXTENDING.md
 """
 
 from __future__ import annotations
