@@ -171,6 +171,16 @@ def test_a_misclassified_image_succeeds_at_once(trained, split):
     np.testing.assert_array_equal(result.images[at_once], split.images[at_once])
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("engine", attacks.Engine)
+def test_an_image_whose_loss_is_no_number_is_left_as_it_is(engine, restarts):
+    model = linear_model(np.ones((2, 6), np.float32), np.array([np.nan, 0], np.float32))
+    images, space = np.full((3, 2, 3, 1), 0.5, np.float32), ImageBall(0.1)
+    result = pgd(model, images, np.zeros(3, int), space, stop_early=False, restarts=restarts, engine=engine)
+    np.testing.assert_array_equal(result.images, images)
+    assert not result.perturbations.any()
+
+
 def test_the_seed_decides_the_start(trained, split):
     def attack(seed):
         return pgd(trained, split.images, split.labels, ImageBall(0.1), steps=1, seed=seed)

@@ -139,7 +139,8 @@ class PGD:
 class _BestCodes:
     """The best code found so far for each image, with its success, iteration and loss.
 
-    A code of higher loss is better; with `prefer_success`, the first successful code is the best.
+    A code of higher loss is better; with `prefer_success`, the first successful code is the best. The codes of the
+    images themselves remain if no loss is a number.
     """
 
     def __init__(self, codes: Floats, prefer_success: bool) -> None:
@@ -187,7 +188,7 @@ def _ascent(
     model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, start: Floats
 ) -> _BestCodes:
     """Run one restart for all images, from the codes `start` (N, ...)."""
-    best = _BestCodes(start, prefer_success=attack.stop_early)
+    best = _BestCodes(chart.start, prefer_success=attack.stop_early)
     for rows in batches(len(labels), IMAGES_PER_BATCH):  # the images still under attack
         codes, part = start[rows], chart.take(rows)
         rule = _StepRule(attack, space, codes)
@@ -215,7 +216,7 @@ def _compiled_ascent(
     compiled: Compiled, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
 ) -> _BestCodes:
     """Run the algorithm of `_ascent` in the compiled program, with all images in one call."""
-    best = _BestCodes(codes, prefer_success=attack.stop_early)
+    best = _BestCodes(chart.start, prefer_success=attack.stop_early)
     shape = codes.shape[1:]
     settings = kernels.AscentSettings(
         attack.steps,
