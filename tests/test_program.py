@@ -314,7 +314,7 @@ np.savez({out!r}, images=result.images, loss=result.loss)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("name", WITHOUT_COMPILATION)
 def test_without_compilation_every_index_is_in_bounds_and_the_result_is_the_same(name, tmp_path, run_python):
     """Plain Python and NumPy check every index; the compiled kernels do not."""

@@ -283,7 +283,7 @@ np.savez({out!r}, loss, trades, errors, divergences, *(array for _, array in vae
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("name", ["cnn of odd images", "mlp of odd images", "resnet that narrows"])
 def test_without_compilation_every_index_is_in_bounds_and_the_result_is_the_same(name, tmp_path, run_python):
     results = with_and_without_compilation(run_python, tmp_path, lambda out: CODE.format(name=name, out=out))
