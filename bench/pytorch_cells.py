@@ -1,11 +1,12 @@
 """What the models of a run would take PyTorch.
 
-    python bench/pytorch_cells.py RESULTS [--threads 2]
+    python bench/pytorch_cells.py RESULTS [--threads 2] [--jobs 1]
 
 RESULTS is a folder with the `config.json` and `results.csv` of a run. One training step of each kind and one attack in
 each space are timed in PyTorch, in the faster of its memory formats, and multiplied by the numbers of steps, images and
 restarts of each model. Attacks take all of their steps. Nothing else that a run measures is counted for PyTorch (models
-after each epoch, unseen and thorough attacks, distances), while the hours of the run include everything.
+after each epoch, unseen and thorough attacks, distances), while the hours of the run include everything; they are the
+seconds of the models divided by the number of `--jobs` with which it ran.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def measured(threads: int, channels_last: bool) -> dict[str, float]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--threads", default=2, show_default=True)
-def main(folder: Path, threads: int) -> None:
+@click.option("--jobs", default=1, show_default=True)
+def main(folder: Path, threads: int, jobs: int) -> None:
     """Print the hours of the run and of PyTorch by training."""
     config = stored_config(folder)
     formats = [measured(threads, channels_last) for channels_last in (False, True)]
@@ -104,7 +106,7 @@ def main(folder: Path, threads: int) -> None:
             correct = 1 - float(row["test_error"])
             attacks = sum(fastest[column] * count for column, count in images.items() if row[column])
             evaluation = config.n_test * fastest["test"] + config.attack.restarts * correct * attacks
-            parts = float(row["seconds"]), steps * fastest[row["training"]], evaluation
+            parts = float(row["seconds"]) / jobs, steps * fastest[row["training"]], evaluation
             for index, seconds in enumerate(parts):
                 hours[row["training"]][index] += seconds / 3600
     print(f"\n{'hours':34} {'run':>8} {'PyTorch: training':>18} {'attacks':>8}")
