@@ -7,6 +7,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded, as the commands do
 
+import fcntl
+import pickle
 import shutil
 import subprocess
 import sys
@@ -119,11 +121,22 @@ def run_python():
     return run
 
 
+def run_once(factory, name, *arguments):
+    """The results folder of a run, computed by the first worker that asks for it, and the process."""
+    place = factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place  # which all workers share
+    folder, done = place / name, place / f"{name}.pickle"
+    with (place / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            done.write_bytes(pickle.dumps(command(*arguments, "--out", folder)))
+    return folder, pickle.loads(done.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
     """The folder of a finished smoke run, not to be changed, and the process."""
-    folder = tmp_path_factory.mktemp("smoke") / "results"
-    return folder, command("run", "--preset", "smoke", "--out", folder)
+    return run_once(tmp_path_factory, "smoke", "run", "--preset", "smoke")
 
 
 @pytest.fixture(scope="session")
@@ -135,8 +148,8 @@ def smoke(smoke_run):
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
     """The rows of a run of eight cells that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "results"
-    assert command(*EIGHT_CELLS, "--out", folder).returncode == 0
+    folder, done = run_once(tmp_path_factory, "uninterrupted", *EIGHT_CELLS)
+    assert done.returncode == 0
     return numbers(folder)
 
 
