@@ -25,7 +25,7 @@ def once(monkeypatch):
     monkeypatch.setattr(benchmarks, "median_seconds", seconds)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_bench_has_every_kernel_attack_and_training(once):
     code, output, errors = main("bench", "--json", "--threads", 1)
     assert (code, errors) == (0, "")

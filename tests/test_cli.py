@@ -206,7 +206,7 @@ def test_report_makes_everything_again_from_the_cells(smoke, tmp_path):
     assert tree(folder) == tree(smoke)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_run_whose_models_are_never_right_ends_like_any_other(tmp_path, monkeypatch):
     monkeypatch.setattr(models.Model, "predict", lambda model, images: np.full(len(images), -1))
     code, output, errors = main("run", "--preset", "smoke", "--sizes", 10, "--out", tmp_path / "results")
@@ -359,7 +359,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     assert {title: found[title] for title in expected} == pytest.approx(expected, abs=6e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_vaes_are_chosen_at_the_command_line(tmp_path):
     grid = ("--preset", "smoke", "--trainings", "normal", "--sizes", 20)
     chosen = ("--vae-channels", "2,3", "--vae-images", 20)

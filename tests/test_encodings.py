@@ -27,11 +27,12 @@ def place(tmp_path):
     return write_files(tmp_path / NAME, files)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     "encoding",
     [
-        pytest.param({"PYTHONIOENCODING": "utf-8"}, marks=pytest.mark.stress),
-        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.stress),
+        {"PYTHONIOENCODING": "utf-8"},
+        {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
     ids=lambda encoding: " ".join(map("=".join, encoding.items())),

@@ -61,6 +61,7 @@ def test_a_mixture_of_versions_or_processors_is_named():
     assert mixture(results[:1]) == mixture([]) == ""
 
 
+@pytest.mark.stress
 def test_a_failed_cell_is_an_empty_row_and_the_grid_goes_on(tmp_path, half_hopeless, finished):
     reports = []
     with open_store(tmp_path, TINY) as store:

@@ -47,6 +47,7 @@ def test_single_models_need_no_vae_and_no_other_architecture(place, tmp_path, na
     assert models.load(model).image_shape == (*SHAPES[name], 1)[:3]
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [("tall", ("--vae-images", 0)), ("tiny", ("--architecture", "mlp", "--channels", 8)), ("colour", ())],

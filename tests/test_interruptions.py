@@ -99,6 +99,7 @@ def test_a_run_that_cannot_write_says_so_in_one_line_and_can_be_resumed(tmp_path
     assert numbers(folder) == numbers(tmp_path / "whole")
 
 
+@pytest.mark.stress
 def test_temporary_files_of_killed_runs_are_harmless_and_removed(tmp_path, finished):
     leftovers = [".config.json.abc.tmp", ".results.csv.x.tmp", "cells/.normal-10-0.npz.y.tmp", "models/.m.npz.z.tmp"]
     for place in ("new", "begun"):

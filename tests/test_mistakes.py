@@ -227,6 +227,7 @@ def test_a_mistake_in_a_process_of_its_own_is_one_line_too(tmp_path, arguments):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.stress
 def test_a_report_that_nobody_reads_on_ends_without_complaint(workplace):
     reading, writing = os.pipe()
     os.close(reading)
@@ -235,6 +236,7 @@ def test_a_report_that_nobody_reads_on_ends_without_complaint(workplace):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.stress
 def test_a_disk_that_takes_no_more_output_is_one_line(workplace):
     with open("/dev/full", "w") as full:
         done = command("report", workplace / "done", stdout=full)

@@ -114,7 +114,7 @@ def test_another_version_of_a_plugin_is_refused(finished, tmp_path):
     assert "another version of the plugin confidence.py" in errors
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_jobs_load_plugins_too(finished, tmp_path):
     done = command(*GRID, *STRIPES, *given(*FIVE), "--jobs", 2, "--out", tmp_path / "jobs")
     assert (done.returncode, done.stderr) == (0, "")

@@ -86,6 +86,7 @@ def test_the_estimate_includes_vaes_and_oracle_until_they_are_trained(tmp_path, 
     ]
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("vaes", [0, 3])
 def test_an_interrupted_preparation_resumes_with_the_same_results(tmp_path, monkeypatch, small_oracle, vaes):
     def run(folder, stop_at=None):

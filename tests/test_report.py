@@ -217,7 +217,7 @@ def test_durations_are_words(seconds):
 # --- figures --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_the_same_results_give_the_same_bytes():
     first, second = (draw_figures(made_up_grid([10, 20], examples=3), LETTERS) for _ in range(2))
     assert first == second
