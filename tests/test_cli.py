@@ -157,7 +157,7 @@ def test_the_same_command_again_computes_nothing_and_says_the_same(smoke_run, tm
     assert tree(folder) == before  # results.csv, the report and its figures too
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_choices_shape_the_grid(tmp_path):
     out = tmp_path / "with spaces" / "results"
     chosen = ("--trainings", "adversarial,normal", "--sizes", "30,20", "--seeds", 2, "--difficulty", "easy")

@@ -315,7 +315,7 @@ def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
     assert (finished / "figures" / "distances.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_finished_run_and_its_report_are_found_again(finished, shapes, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "results")
     assert main("run", "--preset", "smoke", "--dataset", shapes, "--out", folder)[0] == 0

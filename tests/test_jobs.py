@@ -119,6 +119,7 @@ def test_a_cell_whose_process_dies_is_computed_again(tmp_path, finished, deaths)
     assert all(done[cell.name] == pytest.approx(1) for cell in CELLS)  # what was lost is not counted
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(("reassigns", "attempts"), [(False, MAX_ATTEMPTS), (True, 1)])
 def test_a_cell_whose_processes_always_die_is_given_up_after_the_others(tmp_path, finished, reassigns, attempts):
     workers = FakeWorkers({3: ["dies"] * 9}, reassigns)
@@ -149,6 +150,7 @@ def test_a_process_that_is_killed_before_it_begins_is_replaced(tmp_path, finishe
     assert numbers(tmp_path / "run") == numbers(finished)
 
 
+@pytest.mark.stress
 def test_a_lost_connection_is_one_line_and_the_run_goes_on(tmp_path, finished):
     with pytest.raises(UserError, match=r"^the connection to the workers is lost: finished models are stored; repeat"):
         run_with(FakeWorkers({0: ["cancelled"]}), tmp_path / "run")

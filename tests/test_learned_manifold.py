@@ -212,6 +212,7 @@ def test_more_images_than_a_batch_change_nothing(fonts, split, monkeypatch):
     np.testing.assert_allclose(parts.distances, whole.distances, rtol=1e-4)
 
 
+@pytest.mark.stress
 def test_a_decoded_code_is_found_again_on_the_learned_manifold(vaes, split):
     chart = LearnedManifold(vaes).chart(split.images[:40], split.labels[:40], None)
     goal = chart.start + np.float32(0.2)

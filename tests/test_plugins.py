@@ -368,6 +368,7 @@ def test_invalid_charts_are_refused(trained, split):
         chart.take(np.arange(3))
 
 
+@pytest.mark.stress
 def test_fonts_with_other_prototypes_are_used(tmp_path):
     text = """
 from hlf_np.data import DataSource, Fonts

@@ -346,6 +346,7 @@ def test_both_engines_train_alike_with_trades(split):
     assert logs[0].error == pytest.approx(logs[1].error, abs=0.03)
 
 
+@pytest.mark.stress
 def test_more_weight_of_the_divergence_is_more_robust_and_less_accurate(fonts):
     """On images that were not trained on, means of two models."""
     learned, test, space = fonts.split(np.arange(300)), fonts.split(np.arange(1000, 1300)), ImageBall(0.1)
