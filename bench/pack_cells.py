@@ -11,26 +11,16 @@ The same results give the same bytes.
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from hlf_np.experiments.results import Cell
 from hlf_np.experiments.storage.folder import stored_config
-from hlf_np.support.files import read_arrays
-
-
-def without_examples(path: Path) -> bytes:
-    """Return the file of a cell without its adversarial examples."""
-    arrays = {name: array for name, array in read_arrays(path).items() if not name.startswith("examples/")}
-    content = json.loads(str(arrays.pop("content")))
-    stream = io.BytesIO()
-    np.savez_compressed(stream, content=np.array(json.dumps(content | {"examples": []})), **arrays)
-    return stream.getvalue()
+from hlf_np.experiments.storage.store import CellFiles, Store
 
 
 def pack(target: Path, files: Iterable[tuple[str, bytes]]) -> None:
@@ -49,19 +39,21 @@ def pack(target: Path, files: Iterable[tuple[str, bytes]]) -> None:
 def main(folder: Path, archives: Path) -> None:
     """Pack a results folder."""
     config = stored_config(folder)
+    store = Store(folder, config)
     shared = [folder / "config.json", *sorted(folder.glob("manifolds/*.npz"))]
     pack(archives / "shared.tar", ((str(path.relative_to(folder)), path.read_bytes()) for path in shared))
 
-    def content(cell: Cell, path: Path) -> bytes:
+    def content(cell: Cell) -> bytes:
+        result = store.load(cell)
         keeps_examples = cell.seed == 0 and cell.n_train == max(config.sizes)
-        return path.read_bytes() if keeps_examples else without_examples(path)
+        return CellFiles.of(result if keeps_examples else replace(result, examples={}), None).result
 
     for seed in range(config.seeds):
-        named = [(cell, f"cells/{cell.name}.npz") for cell in config.cells() if cell.seed == seed]
-        finished = [(cell, name) for cell, name in named if (folder / name).exists()]
+        cells = [cell for cell in config.cells() if cell.seed == seed]
+        finished = [cell for cell in cells if store.has(cell)]
         if finished:
-            pack(archives / f"seed-{seed}.tar", ((name, content(cell, folder / name)) for cell, name in finished))
-            print(f"seed {seed}: {len(finished)} of {len(named)} models")
+            pack(archives / f"seed-{seed}.tar", ((f"cells/{cell.name}.npz", content(cell)) for cell in finished))
+            print(f"seed {seed}: {len(finished)} of {len(cells)} models")
 
 
 if __name__ == "__main__":
