@@ -12,32 +12,19 @@ seconds of the models divided by the number of `--jobs` with which it ran.
 from __future__ import annotations
 
 import csv
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
+from tasks import STEPS
 from tasks_torch import decoder_problem, latent_pgd, torch_model, torch_pgd, torch_task, warp_problem
 
+from hlf_np.cli.benchmarks import median_seconds
 from hlf_np.experiments.storage.folder import stored_config
 
 BATCH, PERTURBED = 100, 50
 ATTACKED = 500  # images of a timed attack
-ROUNDS = 5
-
-
-def seconds_of(task: Callable[[], object]) -> float:
-    """Return the median time of a task, after a first one."""
-    task()
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return median(times)
 
 
 def measured(threads: int, channels_last: bool) -> dict[str, float]:
@@ -52,7 +39,7 @@ def measured(threads: int, channels_last: bool) -> dict[str, float]:
     labels = torch.randint(0, 10, (1000,))
 
     def regular(count: int) -> Any:
-        return torch_pgd(model, images[:count], labels[:count], 40)
+        return torch_pgd(model, images[:count], labels[:count], STEPS)
 
     problems = {make: (make(PERTURBED, memory), make(ATTACKED, memory)) for make in (warp_problem, decoder_problem)}
     (few_warped, warped), (few_decoded, decoded) = problems.values()
@@ -65,19 +52,19 @@ def measured(threads: int, channels_last: bool) -> dict[str, float]:
         with torch.no_grad():
             model(images)
 
-    normal = seconds_of(step)
-    warp = seconds_of(lambda: latent_pgd(*few_warped))
+    normal = median_seconds(step)
+    warp = median_seconds(lambda: latent_pgd(*few_warped))
     return {
         "normal": normal,
-        "adversarial": normal + seconds_of(lambda: regular(PERTURBED)),
+        "adversarial": normal + median_seconds(lambda: regular(PERTURBED)),
         "on_true_manifold_adversarial": normal + warp,
-        "on_learned_manifold_adversarial": normal + seconds_of(lambda: latent_pgd(*few_decoded)),
+        "on_learned_manifold_adversarial": normal + median_seconds(lambda: latent_pgd(*few_decoded)),
         "adversarial_transformations": normal + warp,
-        "random_transformations": normal + seconds_of(random_warps),
-        "regular_success": seconds_of(lambda: regular(ATTACKED)) / ATTACKED,
-        "on_true_manifold_success": seconds_of(lambda: latent_pgd(*warped)) / ATTACKED,
-        "on_learned_manifold_success": seconds_of(lambda: latent_pgd(*decoded)) / ATTACKED,
-        "test": seconds_of(predict) / len(images),
+        "random_transformations": normal + median_seconds(random_warps),
+        "regular_success": median_seconds(lambda: regular(ATTACKED)) / ATTACKED,
+        "on_true_manifold_success": median_seconds(lambda: latent_pgd(*warped)) / ATTACKED,
+        "on_learned_manifold_success": median_seconds(lambda: latent_pgd(*decoded)) / ATTACKED,
+        "test": median_seconds(predict) / len(images),
     }
 
 
