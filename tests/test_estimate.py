@@ -30,12 +30,12 @@ def test_durations_are_in_a_suitable_unit(seconds, words):
     assert duration(seconds) == words
 
 
-def after(folder, *results, attempt=lambda config, source: CELLS | SHARED):
+def after(folder, *results, jobs=1, attempt=lambda config, source: CELLS | SHARED):
     """Return the estimate for a run of which these results are finished."""
     with open_store(folder, CONFIG) as store:
         for result in results:
             store.save(result, models.Model.from_architecture(CONFIG.architecture))
-        return estimate(CONFIG, store, source_of(CONFIG), attempt)
+        return estimate(CONFIG, store, source_of(CONFIG), jobs, attempt)
 
 
 def test_a_new_run_takes_as_long_as_the_trial_says(tmp_path):
@@ -55,6 +55,12 @@ def test_finished_models_correct_the_trial(tmp_path):
     found = after(tmp_path, made_up(ADVERSARIAL, 10, seconds=33.5))  # half
     assert found.seconds["normal-20-0"] == pytest.approx(94)
     assert found.seconds["adversarial-20-0"] == pytest.approx(63.5)
+
+
+def test_models_that_are_computed_at_once_share_the_time(tmp_path):
+    assert after(tmp_path, jobs=4).seconds == CELLS | SHARED  # the trial had the threads of all four
+    found = after(tmp_path, made_up(NORMAL, 10, seconds=108.0), jobs=4)  # as long as four others beside it
+    assert found.seconds["normal-20-0"] == pytest.approx(47)
 
 
 def test_a_failed_model_does_not_correct_the_estimate(tmp_path):

@@ -76,9 +76,9 @@ def test_the_estimate_includes_vaes_and_oracle_until_they_are_trained(tmp_path, 
     reports = []
     with open_store(tmp_path, JUDGED) as store:
         tasks = trial(JUDGED, source_of(JUDGED))
-        before = estimate(JUDGED, store, source_of(JUDGED), lambda *arguments: tasks).seconds
+        before = estimate(JUDGED, store, source_of(JUDGED), attempt=lambda *arguments: tasks).seconds
         prepare(JUDGED, store, lambda *report: reports.append(report))
-        after = estimate(JUDGED, store, source_of(JUDGED), lambda *arguments: tasks).seconds
+        after = estimate(JUDGED, store, source_of(JUDGED), attempt=lambda *arguments: tasks).seconds
     assert before.keys() - after.keys() == {*(f"class {label}" for label in range(10)), "oracle"}
     assert [report for report in reports if report[-1]] == [
         *((f"VAE of class {label}: epoch 1/1", f"class {label}", 1) for label in range(10)),

@@ -59,7 +59,11 @@ class Estimate:
 
 
 def estimate(
-    config: RunConfig, store: Store, source: Source, attempt: Callable[..., Mapping[str, float]] | None = None
+    config: RunConfig,
+    store: Store,
+    source: Source,
+    jobs: int = 1,
+    attempt: Callable[..., Mapping[str, float]] | None = None,
 ) -> Estimate:
     """Estimate how long the rest of a run takes.
 
@@ -71,6 +75,9 @@ def estimate(
         Its results folder.
     source : Source
         Its images.
+    jobs : int
+        Number of models that are computed at once and share the threads, also of those that are finished. The trial has
+        all threads.
     attempt : callable, optional
         Estimates the seconds of every task from `config` and `source`; `trial` by default. Not called if no model is
         left.
@@ -92,7 +99,7 @@ def estimate(
     def correction(cells: Sequence[CellResult]) -> float:
         if not cells:
             return 1.0
-        return sum(r.value("seconds") for r in cells) / sum(trial_seconds[r.cell.name] for r in cells)
+        return sum(r.value("seconds") for r in cells) / jobs / sum(trial_seconds[r.cell.name] for r in cells)
 
     factors = {training: correction(finished.get(training, results)) for training in config.trainings}
     seconds = {cell.name: factors[cell.training] * trial_seconds[cell.name] for cell in missing}
