@@ -14,7 +14,7 @@ from test_program import MODELS, sample, sharpened
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.instructions.encoding import decoded
 from hlf_np.kernels.instructions.propagation import Winograd
-from hlf_np.kernels.interpreter.training import COPIES_PER_BLOCK, copy_block
+from hlf_np.kernels.interpreter.update import COPIES_PER_BLOCK, copy_block
 from hlf_np.kernels.products.tile import LANES
 from hlf_np.layers import BatchNorm, Convolution, Flatten, Linear, ReLU, Sequential, Tanh
 from hlf_np.losses import CROSS_ENTROPY, Trades

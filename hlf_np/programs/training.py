@@ -21,6 +21,7 @@ from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import encoded
 from hlf_np.kernels.instructions.training import REDUCTIONS, SoftmaxLoss, TradesLoss
 from hlf_np.kernels.interpreter import training as kernels
+from hlf_np.kernels.interpreter import update
 from hlf_np.kernels.products.tile import LANES
 from hlf_np.kernels.winograd.filters import FILTER_TRANSFORM, transform_filters
 from hlf_np.layers import Layer
@@ -168,10 +169,10 @@ class TrainingProgram(ABC):
     def update(self, learning_rate: float) -> None:
         """Take a step of Adam along the gradients of the last batch."""
         self.steps += 1
-        kernels.update_kernel(
-            (kernels.UPDATES.addresses, kernels.COPIES.addresses, FILTER_TRANSFORM.addresses), self._weights,
-            self._gradients, self._first, self._second,
-            self.config.settings(self.steps, learning_rate).astype(np.float32), self._copies, self._filters,
+        settings = self.config.settings(self.steps, learning_rate).astype(np.float32)
+        update.update_kernel(
+            (update.UPDATES.addresses, update.COPIES.addresses, FILTER_TRANSFORM.addresses), self._weights,
+            self._gradients, self._first, self._second, settings, self._copies, self._filters,
         )  # fmt: skip
 
     def gradient(self) -> list[Floats]:
@@ -298,7 +299,7 @@ def _symbolic_indices(network: Layer) -> Callable[[Array], Integers]:
 
 
 def _strided_copies(targets: Integers, sources: Integers) -> Integers:
-    """Return copies of single elements as strided copies, see `kernels.interpreter.training.copy_block`.
+    """Return copies of single elements as strided copies, see `kernels.interpreter.update.copy_block`.
 
     Up to a vector of neighbouring targets are one copy if their sources are evenly spaced; all others stay single.
 

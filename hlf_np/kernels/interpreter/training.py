@@ -1,4 +1,4 @@
-"""A training step: forward, backward and Adam's update in two calls.
+"""The gradients of a training step, forward and backward, in one call; `update` takes the step.
 
 Like `executor`, this runs lists of `instructions` over flat workspaces. A batch is cut into *parts* (micro-batches) of
 a few images, whose number does not depend on the threads (`programs.training.IMAGES_PER_PART`). Each part has a
@@ -41,10 +41,8 @@ from hlf_np.kernels.numba_internals.numba_types import (
 from hlf_np.kernels.numba_internals.parallel import Addresses, ParallelLoop
 from hlf_np.kernels.numba_internals.work_stealing import take_task, work_queues
 from hlf_np.kernels.operations import losses, normalization
-from hlf_np.kernels.operations.adam import adam_update
 from hlf_np.kernels.products.product import OUTER_PRODUCTS, outer_product
 from hlf_np.kernels.products.tile import PANEL
-from hlf_np.kernels.winograd.filters import transform_all_filters
 from hlf_np.support.arrays import Floats, Integers
 
 # in the order of `PART_INSTRUCTIONS` and of `REDUCTIONS`
@@ -61,8 +59,6 @@ _decode_totals, _decode_panel = decoder(REDUCTIONS[-1]), decoder(WeightGradientP
 
 _run_instructions, _outer_products = INSTRUCTIONS.call, OUTER_PRODUCTS.call
 
-PARAMETERS_PER_BLOCK = 4096  # a thread's unit of work in the update
-COPIES_PER_BLOCK = 64  # a thread's unit of work in copying parameters
 BATCH_HALVES = 2  # the gradients of each half of a batch are added up by themselves, and together in the update
 
 
@@ -342,50 +338,3 @@ def gradients_kernel(addresses, *fields):  # type: ignore[no-untyped-def]
         )  # fmt: skip
     shared = work_queues(BATCH_HALVES * program.panels.shape[0], threads)
     _run_panels(of_panels, threads, shared, program, memory, parts, count)
-
-
-@callee
-def update_block(block, weights, gradients, first, second, settings):  # type: ignore[no-untyped-def]
-    """Update a block of parameters by Adam."""
-    begin, end = block * PARAMETERS_PER_BLOCK, min((block + 1) * PARAMETERS_PER_BLOCK, first.size)
-    total, other = gradients[0, begin:end], gradients[1, begin:end]
-    for k in range(total.size):
-        total[k] += other[k]
-    adam_update(weights[begin:end], total, first[begin:end], second[begin:end], settings)
-
-
-@callee
-def copy_block(block, weights, copies):  # type: ignore[no-untyped-def]
-    """Make a block of strided copies within the weights.
-
-    copies : (R, 4) int64, for each copy the position of its contiguous target, the position and the stride of its
-    source, and its length.
-    """
-    for index in range(block * COPIES_PER_BLOCK, min((block + 1) * COPIES_PER_BLOCK, copies.shape[0])):
-        to, source, stride, count = copies[index]
-        target = weights[to:]
-        for k in range(count):
-            target[k] = weights[source + k * stride]
-
-
-UPDATES = ParallelLoop(update_block, float32_1d, float32_2d, float32_1d, float32_1d, float32_1d)
-COPIES = ParallelLoop(copy_block, float32_1d, int64_2d)
-_update_blocks, _copy_blocks = UPDATES.parallel_for, COPIES.parallel_for
-
-
-@kernel
-def update_kernel(addresses, weights, gradients, first, second, settings, copies, vectors):  # type: ignore[no-untyped-def]
-    """Update all parameters by Adam (see `optim.Adam`), and what is derived from them: copies and transformed filters.
-
-    addresses : those of `UPDATES`, `COPIES` and `FILTER_TRANSFORM`.
-    weights : (W,), the first P of which are the parameters.
-    gradients : (BATCH_HALVES, P).
-    first, second : (P,), Adam's moments.
-    settings : see `adam_update`.
-    copies : see `copy_block`.
-    vectors : see `winograd.filters.filter_transform_block`.
-    """
-    size = PARAMETERS_PER_BLOCK
-    _update_blocks(addresses[0], (first.size + size - 1) // size, weights, gradients, first, second, settings)
-    _copy_blocks(addresses[1], (copies.shape[0] + COPIES_PER_BLOCK - 1) // COPIES_PER_BLOCK, weights, copies)
-    transform_all_filters(addresses[2], weights, vectors)
