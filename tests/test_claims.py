@@ -244,11 +244,14 @@ def test_too_few_distances_give_no_verdict(results):
 
 
 def test_mean_distances_are_reported():
-    claim = leaving_the_manifold(projected(8, regular=0.8, spread=0))
-    assert claim.details == (
-        "Mean L2 distances to the manifold: regular adversarial examples 0.80, on-manifold ones 0.03, clean images"
-        " 0.00.",
+    near, far = (projected(8, regular, spread=0) for regular in (0.8, 1.6))
+    results = [n if n.cell.training is NORMAL else f for n, f in zip(near, far, strict=True)]  # 1 and 7 of them
+    assert leaving_the_manifold(results).details == (
+        "Mean L2 distances to the manifold: regular adversarial examples 1.50 (of normally trained models 0.80),"
+        " on-manifold ones 0.03, clean images 0.00.",
     )
+    others = [r for r in near if r.cell.training is not NORMAL]
+    assert "regular adversarial examples 0.80, on" in leaving_the_manifold(others).details[0]
 
 
 # --- claim 2 --------------------------------------------------------------------------------------------------

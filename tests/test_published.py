@@ -82,8 +82,8 @@ def test_nothing_is_compared_that_was_made_otherwise(config):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (FONTS, "a mean distance of 1.07, and 90% of them lie between 0.35 and 1.86"),
-        (of_dataset("emnist-digits"), "a mean distance of 1.12, and 90% of them lie between 1.04 and 1.18"),
+        (FONTS, "a mean distance of 1.07, and 90 % of them lie between 0.35 and 1.86"),
+        (of_dataset("emnist-digits"), "a mean distance of 1.12, and 90 % of them lie between 1.04 and 1.18"),
         (of_dataset("fashion-mnist"), None),
         (replace(FONTS, difficulty=Difficulty.EASY), None),
     ],

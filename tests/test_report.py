@@ -82,7 +82,7 @@ class Page(HTMLParser):
         self.text.append(data)
         if self.open and self.open[-1] in ("td", "th"):
             self.cells[-1].append(data)
-        elif self.open and self.open[-1] == "caption":
+        elif "caption" in self.open:
             self.caption = data.split(", by number of training images")[0]
 
 
@@ -170,7 +170,7 @@ def test_supported_claims_come_with_their_numbers():
     results = [made_up(n_train=10 + i, test_error=0.1 + i / 50, regular_success=0.9) for i in range(20)]
     text = "".join(Page(report(results)).text)
     assert "Supported The largest change in regular success" in text
-    assert "is 0.000 (95% interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
+    assert "is 0.000 (95 % interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
 
 
 def sections(source):

@@ -162,7 +162,7 @@ def _table(
         bodies += f"<tbody>{rows}</tbody>"
     head = "".join(f'<th scope="col">{size}</th>' for size in training_sizes(results))
     return bodies and (
-        f'<div class="scroll"><table><caption>{html.escape(title)}, by number of training images</caption>'
+        f'<div class="scroll"><table><caption><span>{html.escape(title)}, by number of training images</span></caption>'
         f'<thead><tr><th scope="col">Training</th>{head}</tr></thead>{bodies}</table></div>'
     )
 
@@ -224,7 +224,7 @@ def _finding(claim: Claim) -> str:
     sentences = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
-        sentences += [f"The {claim.statistic_name} is {claim.statistic:.3f} (95% interval {low:.3f} to {high:.3f})."]
+        sentences += [f"The {claim.statistic_name} is {claim.statistic:.3f} (95 % interval {low:.3f} to {high:.3f})."]
     else:
         sentences += [f"The deciding statistic is the {claim.statistic_name}."]
     return " ".join(sentences)
@@ -243,7 +243,7 @@ def _in_the_paper(
     if claim.number == 1 and paper and published_name(config) in PUBLISHED_DISTANCES:
         mean_distance, low, high = PUBLISHED_DISTANCES[published_name(config)]
         yield (
-            f"On the authors' poster, regular adversarial examples have a mean distance of {mean_distance}, and 90% of"
+            f"On the authors' poster, regular adversarial examples have a mean distance of {mean_distance}, and 90 % of"
             f" them lie between {low} and {high}."
         )
     if claim.number == 4 and paper:

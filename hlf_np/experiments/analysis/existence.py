@@ -17,6 +17,7 @@ from hlf_np.experiments.measurements import (
 )
 from hlf_np.experiments.results import CellResult
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+from hlf_np.trainings import NORMAL
 
 MIN_IMAGES_PER_KIND = 5  # distances of each kind in a cell
 SUPERIORITY_THRESHOLD = 0.75  # probability; regular examples "leave the manifold" above it
@@ -85,8 +86,10 @@ def leaving_the_manifold(results: Sequence[CellResult]) -> Claim:
     if claim.statistic is None:
         return claim
     far, on_manifold, clean = (np.mean(means[key]) for key in keys)
+    normal = [mean for mean, r in zip(means[regular], cells, strict=True) if r.cell.training == NORMAL]
+    of_normal = f" (of normally trained models {np.mean(normal):.2f})" if 0 < len(normal) < len(cells) else ""
     details: tuple[str, ...] = (
-        f"Mean L2 distances to the manifold: regular adversarial examples {far:.2f}, on-manifold ones"
+        f"Mean L2 distances to the manifold: regular adversarial examples {far:.2f}{of_normal}, on-manifold ones"
         f" {on_manifold:.2f}, clean images {clean:.2f}.",
     )
     if reference is SUBSPACE_REFERENCE:
