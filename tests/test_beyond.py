@@ -234,6 +234,15 @@ def test_overfitting_is_what_the_last_epoch_loses_against_the_best():
     assert robust_overfitting(normal).verdict.startswith("undecided: only 0")
 
 
+def test_claim_4_is_compared_between_the_last_and_the_best_epoch():
+    cells = [with_epochs(NORMAL, [0.9, 0.5, 0.6 + 0.05 * seed], seed=seed) for seed in range(8)]
+    last, best, note = robust_overfitting(cells).details
+    claim_4 = "Claim 4 on the images attacked after every epoch"
+    assert last.startswith(f"{claim_4}, last epoch of each model: Refuted: 0.350 ")  # success is twice the error
+    assert best.startswith(f"{claim_4}, best epoch of each model: Undecided")  # all have the same error and success
+    assert "often the first" in note
+
+
 def test_the_best_epoch_is_chosen_on_the_other_half():
     cell = with_epochs(ADVERSARIAL, [0.9, 0.5, 0.7], selection=[0.2, 0.4, 0.3])
     assert best_epoch(cell) == 0

@@ -60,11 +60,16 @@ class Claim:
     published: Claim | None = None
 
     def __str__(self) -> str:
+        return f"{self.number}. {self.statement} {self.outcome}"
+
+    @property
+    def outcome(self) -> str:
+        """Return the verdict, the statistic and its interval as a sentence."""
         verdict = self.verdict[0].upper() + self.verdict[1:]
         number = ""
         if self.statistic is not None and self.interval is not None:
             number = " {:.3f} ({:.3f} to {:.3f}).".format(self.statistic, *self.interval)
-        return f"{self.number}. {self.statement} {verdict}{':' if number else '.'}{number}"
+        return f"{verdict}{':' if number else '.'}{number}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the claim in JSON types; `published` has only the fields that may differ."""
