@@ -22,4 +22,4 @@ class Brightness(Space):
 
     def chart(self, images, labels, codes):
         ones = np.ones((len(images), 1, 1, 1), np.float32)
-        return BrightnessChart(ones, ones[:1] / 2, ones[:1], images)
+        return BrightnessChart(start=ones, lower=ones[:1] / 2, upper=ones[:1], images=images)

@@ -21,8 +21,15 @@ class Noise:
             fooled = model.predict(np.clip(chart.decoded(trials), 0, 1)) != split.labels
             codes[fooled] = trials[fooled]
         images = np.clip(chart.decoded(codes), 0, 1)
-        success, zeros = model.predict(images) != split.labels, np.zeros(len(split))
-        return AttackResult(images, codes - chart.start, success, zeros.astype(int), zeros, success[None])
+        success = model.predict(images) != split.labels
+        return AttackResult(
+            images=images,
+            perturbations=codes - chart.start,
+            success=success,
+            iterations=np.full(len(split), self.tries),
+            loss=np.zeros(len(split)),
+            restart_success=success[None],
+        )
 
 
 noise = Noise()
