@@ -136,6 +136,14 @@ def test_single_commands_take_plugins(finished, tmp_path):
     assert (code, errors) == (0, "")
     with np.load(out) as stored:
         assert (stored["images"] <= stored["originals"] + 1e-6).all()
+    found = {}
+    for name, chosen in {"default": (), "space's": ("--step-size", 0.05), "pgd's": ("--step-size", 0.005)}.items():
+        code, _, errors = main("attack", model, *data, "--space", "brightness", *chosen, "--images", 20, "--out", out)
+        assert (code, errors) == (0, "")
+        with np.load(out) as stored:
+            found[name] = stored["images"]
+    np.testing.assert_array_equal(found["default"], found["space's"])
+    assert (found["default"] != found["pgd's"]).any()
 
 
 def test_a_plugin_adds_trainings_to_those_of_a_preset(tmp_path):

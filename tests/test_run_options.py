@@ -88,6 +88,16 @@ def test_the_class_agnostic_manifold_is_learned_once_and_trained_on(tiny_preset,
     images = source_of(tiny_preset).dataset(50, 0).train.images
     expected, found = train_vae(images, tiny_preset.vae), load_vae(path)
     np.testing.assert_array_equal(found.encode(images), expected.encode(images))
+    model, manifolds = next((tmp_path / "out" / "models").iterdir()), ("--manifolds", tmp_path / "out" / "manifolds")
+    attack = ("attack", model, "--images", 20, "--steps", 2, *manifolds, "--out", tmp_path / "found.npz", "--space")
+    code, output, errors = main(*attack, "data-manifold")
+    assert (code, errors) == (0, "")
+    assert "of 20 reconstructions are classified correctly" in output
+    code, output, errors = main("evaluate", model, *manifolds, "--n-test", 20, "--n-attacked-on-manifold", 10)
+    assert (code, errors) == (0, "")
+    code, _, errors = main(*attack, "learned-manifold")
+    assert code == 2
+    assert "needs a VAE of each class: give the folder of a run without --vae-images 0" in errors
     code, _, errors = main("run", "--preset", "smoke", *chosen[:2], "--out", tmp_path / "without")
     assert code == 2
     assert (

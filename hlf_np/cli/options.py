@@ -248,13 +248,15 @@ def required_vaes(
     if folder is None:
         raise UserError(f"{user} needs the VAEs of a run: give their folder with --manifolds")
     vaes, data_vae = load_vaes(folder, source)
+    if Need.LEARNED_MANIFOLD in needs and not vaes:
+        raise UserError(f"{user} needs a VAE of each class: give the folder of a run without --vae-images 0")
     if Need.DATA_MANIFOLD in needs and data_vae is None:
         raise UserError(f"{user} needs a VAE of all classes: give the folder of a run with --data-vae-images")
     return vaes, data_vae
 
 
 def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None]:
-    """Load the VAEs of a run: one for each class, and the one of all classes if there is one.
+    """Load the VAEs of a run: one for each class, and the one of all classes, where there are any.
 
     Parameters
     ----------
@@ -266,7 +268,7 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
     Returns
     -------
     tuple of Vae
-        One VAE per class.
+        One VAE per class; empty if the run had only that of all classes.
     Vae or None
         The VAE of all classes.
 
@@ -275,9 +277,10 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
     UserError
         If a VAE is missing or damaged, or was trained on images of another shape.
     """
-    from hlf_np.manifolds.learning import stored_all_classes_vae, stored_vaes
+    from hlf_np.manifolds.learning import count_vaes, stored_all_classes_vae, stored_vaes
 
-    vaes, data_vae = stored_vaes(folder, len(source.class_names)), stored_all_classes_vae(folder)
+    data_vae = stored_all_classes_vae(folder)
+    vaes = stored_vaes(folder, len(source.class_names)) if count_vaes(folder) or not data_vae else ()
     for vae in (*vaes, *filter(None, [data_vae])):
         if vae.config.image_shape != source.image_shape:
             raise UserError(

@@ -151,7 +151,7 @@ def evaluate(
     other = _load_model(transfer_from, source) if transfer_from else None
     vaes, data_vae = load_vaes(manifolds, source) if manifolds else ((), None)
     oracle = stored_oracle(manifolds) if manifolds else None
-    if not vaes and source.manifold is None:
+    if not vaes and data_vae is None and source.manifold is None:
         reject_unused(["n_attacked_on_manifold"], f"without --manifolds, as {source.name} has no known true manifold")
     n_test = min(10_000, source.test_size) if n_test is None else n_test
     config = RunConfig(
@@ -203,11 +203,11 @@ def evaluate(
     help="Space of the perturbations: NAMES.",
 )
 @option("--images", default=100, help="Number of test images to attack.")
-@option("--epsilon", type=BOUNDED_FLOAT, default=0.3, help="Radius of the perturbations.")
+@click.option("--epsilon", type=BOUNDED_FLOAT, help="Radius of the perturbations. [default: that of runs]")
 @option("--norm", default="linf", help="Norm of the perturbations: linf or l2.")
 @option("--objective", default="cross-entropy", help="Objective of pgd: cross-entropy, margin, dlr or kl.")
 @option("--steps", type=BOUNDED_INT, default=40, help="Number of steps of pgd.")
-@option("--step-size", type=BOUNDED_FLOAT, default=0.005, help="Step size of pgd.")
+@click.option("--step-size", type=BOUNDED_FLOAT, help="Step size of pgd. [default: 0.005, or that of the space]")
 @option("--rule", default="adam", help="Update rule of pgd: adam or sign.")
 @option("--restarts", type=BOUNDED_INT, default=1, help="Number of restarts of pgd.")
 @manifolds_option
@@ -220,7 +220,7 @@ def attack(
     method: str,
     space: str,
     images: int,
-    epsilon: float,
+    epsilon: float | None,
     norm: str,
     manifolds: Path | None,
     data: Data,
@@ -230,20 +230,23 @@ def attack(
 ) -> None:
     """Attack a saved model and save the adversarial examples.
 
-    The .npz file contains the arrays `originals`, `images`, `labels`, `predictions` and `success`.
+    The .npz file contains the arrays `originals`, `images`, `labels`, `predictions` and `success` (whether the
+    prediction is wrong). The rate that is printed is that of images, or reconstructions, that are classified correctly
+    before.
     """
     import numpy as np
 
     from hlf_np.attacks import PGD
-    from hlf_np.spaces import RunContext
-    from hlf_np.support.checks import check_count
+    from hlf_np.experiments.configuration.config import RunConfig
+    from hlf_np.experiments.measurements import Subject
+    from hlf_np.spaces import PAPER_EPSILONS, Norm, RunContext
+    from hlf_np.support.checks import check_choice, check_count
     from hlf_np.support.files import check_writable, replace_file
+    from hlf_np.trainings import with_step_size_of
 
     check_writable(out)
     selected = choose("attack", method, {declared.name: declared for declared in data.catalogue.attacks})
-    if type(selected) is PGD:
-        selected = replace(selected, **settings)
-    else:
+    if type(selected) is not PGD:
         reject_unused(settings.keys(), f"with attack {method}")
         if not getattr(selected, "random", True):
             reject_unused(["seed"], f"with attack {method}")
@@ -251,11 +254,18 @@ def attack(
     source = data.source
     classifier = _load_model(model, source)
     vaes, data_vae = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
-    ball = replace(space_type.of_run(RunContext(source, vaes, data_vae=data_vae)), epsilon=epsilon, norm=norm)
+    radii = PAPER_EPSILONS[check_choice("norm", norm, Norm)]
+    ball = space_type.of_run(RunContext(source, vaes, *radii, Norm(norm), data_vae))
+    ball = ball if epsilon is None else replace(ball, epsilon=epsilon)
+    if type(selected) is PGD:
+        given = {name: value for name, value in settings.items() if value is not None}
+        selected = replace(with_step_size_of(ball, selected), **given)
     test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
-    result = selected.find(classifier, test, ball.fitted(test.images, test.labels), seed)
+    ball = ball.fitted(test.images, test.labels)
+    config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)
+    start = Subject(classifier, test, config, [ball]).start(type(ball))
+    result = selected.find(classifier, test, ball, seed)
     predictions = classifier.predict(result.images)
-    correct = classifier.predict(test.images) == test.labels
     with replace_file(out) as stream:
         np.savez_compressed(
             stream,
@@ -265,8 +275,11 @@ def attack(
             predictions=predictions,
             success=result.success,
         )
-    successes = result.success[correct].sum()
-    click.echo(f"{correct.sum()} of {images} images are classified correctly; attacks succeed on {successes} of them")
+    attacked = "images" if ball.starts_at_image else "reconstructions"
+    successes = (result.success & start.correct & start.perturbable).sum()
+    click.echo(
+        f"{start.correct.sum()} of {images} {attacked} are classified correctly; attacks succeed on {successes} of them"
+    )
     click.echo(f"Saved {out}")
 
 
