@@ -194,6 +194,8 @@ class RunConfig:
             "n_transfer",
         ):
             check_count(name, getattr(self, name), minimum=0)
+        if self.n_tracked:  # half of them choose the best epoch, the others assess it
+            check_count("n_tracked", self.n_tracked, 2, self.n_test)
         for name in ("epsilon", "latent_epsilon"):
             check_positive(name, getattr(self, name))
         for training in self.trainings:

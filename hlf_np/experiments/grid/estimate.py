@@ -194,7 +194,7 @@ def _try_plugin_measurements(config: RunConfig, model: Model, few: Split, spaces
     if not of_plugins:
         return
     count = len(few)
-    small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0)
+    small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0, n_tracked=0)
     oracle, surrogate = (model if needed else None for needed in (config.n_vae and config.n_oracle, config.n_transfer))
     subject = Subject(model, few, small, spaces, oracle, NeighbourSearch(few.images), surrogate)
     measure(subject, of_plugins)
