@@ -56,6 +56,7 @@ from hlf_np.trainings import (
     REGULAR_AND_LEARNED,
     SAMPLED,
     Training,
+    trades,
 )
 
 TRACKED = replace(TINY, epochs=3, n_tracked=20, n_thorough=10, n_vae=0, trainings=(NORMAL,))
@@ -206,7 +207,8 @@ def test_gradients_are_orthogonal_if_less_than_a_twentieth_is_tangent():
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.02, "supported"), (0.005, "refuted"), (0.01, "undecided")])
 def test_on_manifold_training_is_compared_with_normal_training(share, verdict):
-    claim = turned_gradients(with_shares({NORMAL: 0.01, ON_TRUE_MANIFOLD: share, ADVERSARIAL: 0.1}))
+    others = {trades(TrueManifold, 6): 0.03, ADVERSARIAL: 0.1}  # neither is what the claim is about
+    claim = turned_gradients(with_shares({NORMAL: 0.01, **others, ON_TRUE_MANIFOLD: share}))
     assert claim.verdict.split(":")[0] == verdict
     assert claim.statistic == pytest.approx(share / 0.01, rel=0.1)
 
@@ -303,6 +305,9 @@ def test_random_images_of_the_manifold_are_compared_with_the_adversary():
     learned = adversary_or_data(with_column("test_error", without))
     assert learned.verdict == "refuted"  # decided on the learned manifold where the true one is unknown
     assert learned.statistic == pytest.approx(-0.1, abs=0.02)
+    del values[NORMAL]  # which the claim does not need
+    alone = adversary_or_data(with_column("test_error", values))
+    assert (alone.verdict, alone.details) == ("supported", ())
 
 
 def test_pairs_have_the_same_size_and_seed_and_all_values():

@@ -13,9 +13,18 @@ from hlf_np.experiments.analysis.claim import Claim, judge_mean, with_measuremen
 from hlf_np.experiments.analysis.generalization import attacks_regularly, regular_robustness
 from hlf_np.experiments.measurements import ERROR_BY_EPOCH, HELD_OUT_BY_EPOCH, SELECTION_BY_EPOCH, success_by_epoch
 from hlf_np.experiments.results import CellResult, by_training
-from hlf_np.spaces import ImageBall, TrueManifold
+from hlf_np.spaces import ImageBall
 from hlf_np.support.arrays import Floats
-from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, ON_LEARNED_MANIFOLD, REGULAR_AND_LEARNED, SAMPLED, Training
+from hlf_np.trainings import (
+    ADVERSARIAL,
+    MAIN,
+    NORMAL,
+    ON_LEARNED_MANIFOLD,
+    ON_TRUE_MANIFOLD,
+    REGULAR_AND_LEARNED,
+    SAMPLED,
+    Training,
+)
 
 MIN_NORMAL_SHARE = 0.95  # of a gradient that is nearly orthogonal to the manifold
 TANGENT_COLUMN = "gradient_tangent_share"
@@ -130,8 +139,7 @@ def turned_gradients(results: Sequence[CellResult]) -> Claim:
     pairs = {t: paired(results, TANGENT_COLUMN, t, NORMAL) for t in by_training(results) if t != NORMAL}
     ratios = {training: values / normal for training, (values, normal) in pairs.items()}
     details = [f"{training.label}: ratio {values.mean():.2f}." for training, values in ratios.items() if len(values)]
-    on_manifold = next((t for t in ratios if t.spaces == (TrueManifold,) and not t.random), None)
-    values = ratios[on_manifold] if on_manifold else np.empty(0)
+    values = ratios.get(ON_TRUE_MANIFOLD, np.empty(0))
     data = {"ratio": {training.name: values.tolist() for training, values in ratios.items()}}
     claim = replace(TURNING_CLAIM, details=tuple(details), data=data)
     return judge_mean(claim, values, 1.0, "pairs of models trained on the manifold and normally", "contains 1")
@@ -179,10 +187,12 @@ def adversary_or_data(results: Sequence[CellResult]) -> Claim:
     details, differences = [], {}
     for sampling in SAMPLED:
         adversary = next(t for t in MAIN if t.spaces == (sampling.samples,) and not t.random)
+        random, adversarial = paired(results, "test_error", sampling, adversary)
+        if len(random):
+            differences[sampling.name] = (random - adversarial).tolist()
         normal, random, adversarial = paired(results, "test_error", NORMAL, sampling, adversary)
         if not len(normal):
             continue
-        differences[sampling.name] = (random - adversarial).tolist()
         gains = (normal - random).mean(), (normal - adversarial).mean()
         share = f", which is {gains[0] / gains[1]:.0%} of it" if gains[1] > 0 else ""
         details.append(

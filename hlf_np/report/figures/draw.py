@@ -42,7 +42,7 @@ from hlf_np.report.figures.plots import (
 from hlf_np.report.published import matching_cells
 from hlf_np.spaces import ImageBall
 from hlf_np.support.arrays import Floats
-from hlf_np.trainings import NORMAL, REGULAR_AND_LEARNED
+from hlf_np.trainings import MAIN, NORMAL, REGULAR_AND_LEARNED
 
 DISTANCE_NOTES = {
     TRUE_MANIFOLD_REFERENCE: "The nearest image of the same font and letter is found by gradient descent,"
@@ -257,7 +257,8 @@ def _samples(results: Sequence[CellResult]) -> Iterator[Picture]:
     """Draw the figure of claim 9."""
     sampled = [training for training in by_training(results) if training.samples]
     spaces = {(training.samples,) for training in sampled}
-    shown = [t for t in by_training(results) if t in (NORMAL, *sampled) or (t.spaces in spaces and not t.random)]
+    adversaries = [t for t in MAIN if t.spaces in spaces and not t.random]
+    shown = [t for t in by_training(results) if t in (NORMAL, *sampled, *adversaries)]
     if sampled:
         yield render(
             Section.CLAIM_9,
