@@ -39,9 +39,9 @@ class Variant(StrEnum):
 TRAINING_ATTACK = PGD(stop_early=False)  # the paper's inner maximisation
 
 
-def with_step_size_of(space: Space, attack: Attack) -> Attack:
-    """Return the attack with the step size that the space defines, if it defines one and the attack is a `PGD`."""
-    return replace(attack, step_size=space.step_size) if isinstance(attack, PGD) and space.step_size else attack
+def with_step_size_of(space: Space, attack: PGD) -> PGD:
+    """Return the attack with the step size that the space defines, if it defines one."""
+    return replace(attack, step_size=space.step_size) if space.step_size else attack
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Training:
         return {space.needs for space in used if space.needs}
 
     def perturbations(
-        self, spaces: Sequence[Space] = (), attack: Attack | None = None, variant: str = "half"
+        self, spaces: Sequence[Space] = (), attack: PGD = TRAINING_ATTACK, variant: str = "half"
     ) -> tuple[Perturbation, ...]:
         """Return the perturbed shares of each batch.
 
@@ -153,8 +153,9 @@ class Training:
         ----------
         spaces : sequence of Space
             At least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
-        attack : Attack, optional
-            The inner maximisation; the paper's by default. A `PGD` stops early if the variant is "weak".
+        attack : PGD
+            The inner maximisation, unless the training has an attack of its own. It stops early if the variant is
+            "weak".
         variant : {"half", "full", "weak"}
             See `Variant`.
 
@@ -174,12 +175,10 @@ class Training:
         ((), ImageBall(epsilon=0.3, norm=<Norm.LINF: 'linf'>))
         """
         variant = check_choice("variant", variant, Variant)
-        attack = attack or TRAINING_ATTACK
-        if isinstance(attack, PGD):
-            objective = self.objective or attack.objective
-            attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
-            if self.random:
-                attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
+        objective = self.objective or attack.objective
+        attack = replace(attack, stop_early=variant is Variant.WEAK, objective=objective)
+        if self.random:
+            attack = replace(attack, steps=0, start=Start.RANDOM, restarts=1)
         used = [self.space(kind, spaces) for kind in self.spaces]
         clean = 0.0 if variant is Variant.FULL else 1 / (len(used) + 1)  # clean images have the weight of one space
         fraction = 1 - clean if self.fraction is None else self.fraction

@@ -5,7 +5,7 @@ import pytest
 from conftest import small_cnn
 from scipy.ndimage import rotate, shift
 
-from hlf_np.attacks import UNSEEN_ATTACKS, Blur, Corruption, ElasticDeformation, Fog, Rotation
+from hlf_np.attacks import UNSEEN_ATTACKS, Blur, Corruption, ElasticDeformation, Fog, Rotation, checked_result
 from hlf_np.data.dataset import Split
 from hlf_np.spaces import ImageBall
 from hlf_np.support.errors import UserError
@@ -116,5 +116,6 @@ def test_a_corruption_of_ones_own_needs_one_method(trained, split):
             return 1 - images
 
     result = Inversion(queries=1).find(trained, split, ImageBall(0.3))
+    assert checked_result(Inversion(), result, trained, split, ImageBall(0.3)) is result  # far outside of the ball
     inverted = trained.predict(1 - split.images) != split.labels
     np.testing.assert_array_equal(result.success, inverted | (trained.predict(split.images) != split.labels))

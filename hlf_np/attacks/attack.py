@@ -23,10 +23,10 @@ class AttackResult:
     Attributes
     ----------
     images : ndarray of float32, shape (N, H, W, C)
-        The final images, valid and inside the space.
+        The final images, valid and, unless the attack is not `bounded`, inside the space.
     perturbations : ndarray of float32, shape (N, ...)
-        Final minus original codes; for `ImageBall`, final minus original images. Their norms are at most epsilon,
-        rounding included.
+        Final minus original codes; for `ImageBall`, final minus original images. Inside the space, their norms are at
+        most epsilon, rounding included.
     success : ndarray of bool, shape (N,)
         Exactly `model.predict(images) != labels`.
     iterations : ndarray of int64, shape (N,)
@@ -34,7 +34,7 @@ class AttackResult:
     loss : ndarray of float32, shape (N,)
         The attack's objective at `images`.
     restart_success : ndarray of bool, shape (restarts, N)
-        Whether each restart succeeded.
+        Whether each restart succeeded. Attacks whose restarts attack only what withstood so far have a single row.
     """
 
     images: Floats
@@ -45,9 +45,7 @@ class AttackResult:
     restart_success: Booleans
 
 
-def result_at(
-    model: Model, chart: Chart, labels: Integers, codes: Floats, iterations: Integers, found: Booleans | None = None
-) -> AttackResult:
+def result_at(model: Model, chart: Chart, labels: Integers, codes: Floats, iterations: Integers) -> AttackResult:
     """Return the result of an attack that ended at these codes, with the cross-entropy as its loss.
 
     Parameters
@@ -62,26 +60,24 @@ def result_at(
         The final codes.
     iterations : ndarray of int64, shape (N,)
         The number of steps that led to them.
-    found : ndarray of bool, shape (restarts, N), optional
-        Which images each restart turned; by default there is one, and it turned those that are misclassified.
 
     Returns
     -------
     AttackResult
-        The result.
+        The result, as that of a single restart.
     """
     images = np.clip(chart.decoded(codes), 0, 1)
     logits = model.logits(images)
     success = logits.argmax(axis=1) != labels
     losses = cross_entropy(Tensor(logits), labels).data
-    restarts = success[None] if found is None else found | success
-    return AttackResult(images, codes - chart.start, success, iterations, losses, restarts)
+    return AttackResult(images, codes - chart.start, success, iterations, losses, success[None])
 
 
 class Attack(Protocol):
     """An attack: one call of `find` attacks a whole split.
 
-    `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks.
+    `PGD`, `FGSM`, `CarliniWagner`, `RandomSearch` and `Transfer` are attacks. One that may leave the space, such as a
+    rotation, has an attribute `bounded` that is false.
     """
 
     @property
@@ -179,10 +175,10 @@ def checked_result(attack: Attack, result: AttackResult, model: Model, split: Sp
         raise UserError(f"{name} returned {len(images)} images for {len(split)}: return one for each, in their order")
     perturbations = images - split.images if isinstance(space, ImageBall) else result.perturbations
     largest_norm = float(space.norm.of(perturbations).max(initial=0)) if len(perturbations) else 0.0
-    if not largest_norm <= space.epsilon * (1 + 1e-5) + 1e-6:
+    if getattr(attack, "bounded", True) and not largest_norm <= space.epsilon * (1 + 1e-5) + 1e-6:
         raise UserError(
             f"{name} returned a perturbation of norm {largest_norm:.3g}, but epsilon is {space.epsilon:g}:"
-            " use space.project"
+            " use space.project, or set `bounded = False`"
         )
     misclassified = model.predict(images) != split.labels
     restarts = np.asarray(result.restart_success)

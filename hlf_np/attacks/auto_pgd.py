@@ -87,7 +87,7 @@ class AutoPGD:
         check_count("restarts", self.restarts)
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Run the attack, see `Attack.find`; `restart_success` has one row for each restart or target."""
+        """Run the attack, see `Attack.find`; each restart or target attacks only the images that withstood so far."""
         split = split.checked(model.classes, model.image_shape)
         if self.targets and model.classes < MIN_CLASSES_OF_RATIO:
             raise UserError(f"the targeted ratio needs at least four classes, not {model.classes}: set targets=0")
@@ -98,18 +98,14 @@ class AutoPGD:
         success = logits.argmax(axis=1) != labels
         others = np.where(np.arange(model.classes) == labels[:, None], -np.inf, logits)
         order = others.argsort(axis=1)[:, ::-1]  # (N, classes), the most likely other class first
-        attempts = min(self.targets, model.classes - 1) or self.restarts
-        found = np.zeros((attempts, len(labels)), bool)
-        for attempt in range(attempts):
+        for attempt in range(min(self.targets, model.classes - 1) or self.restarts):
             rows = np.flatnonzero(~success)
-            found[attempt, success] = True
             if not len(rows):
-                continue
+                break
             goal = _Goal(labels[rows], order[rows, attempt] if self.targets else None)
             codes, steps, turned = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
             best[rows], iterations[rows], success[rows] = codes, steps, turned
-            found[attempt, rows] = turned
-        return result_at(model, chart, labels, best, iterations, found)
+        return result_at(model, chart, labels, best, iterations)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from typing import ClassVar
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from hlf_np.attacks.attack import AttackResult, result_at
+from hlf_np.attacks.attack import AttackResult
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.models import Model
 from hlf_np.operations import IDENTITY, cross_entropy, warp
 from hlf_np.random import generator
-from hlf_np.spaces import ImageBall, Space
+from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
 from hlf_np.support.arrays import Booleans, Floats, flat_rows
 from hlf_np.support.checks import check_count
@@ -42,6 +42,7 @@ class Corruption(ABC):
     """
 
     name: ClassVar[str]
+    bounded: ClassVar[bool] = False
 
     queries: int = 10
 
@@ -69,8 +70,7 @@ class Corruption(ABC):
             better = (fooled > success) | ((fooled == success) & (trial_losses > losses))
             best[better], iterations[better] = trial.images[better], query
             success, losses = np.where(better, fooled, success), np.where(better, trial_losses, losses)
-        chart = ImageBall().chart(split.images, labels, None)
-        return result_at(model, chart, labels, best, iterations)
+        return AttackResult(best, best - split.images, success, iterations, losses, success[None])
 
 
 def _judged(model: Model, split: Split) -> tuple[Booleans, Floats]:
