@@ -16,6 +16,7 @@ from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
 COMPARED = (NORMAL, ADVERSARIAL)
 MIN_SEEDS = 3  # for an interval
+BEYOND = 100.0  # stands for log N where a draw lies outside the curve of normal training
 
 
 def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> dict[str, Any] | None:
@@ -97,7 +98,8 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     Returns
     -------
     dict of int to (float, float)
-        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing.
+        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing. An N is
+        left out if its interval extends beyond what the N of normal training can tell.
     """
     curves = [_curves_by_seed(results, training) for training in COMPARED]
     if any(errors.shape[1] < 2 or len(errors) < MIN_SEEDS or not np.isfinite(errors).all() for _, errors in curves):
@@ -106,7 +108,9 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     intervals = {}
     for n, _ in factors_by_size(results):
         errors = adversarial[:, adversarial_sizes == n]  # (seeds, 1)
-        intervals[n] = bootstrap_interval(partial(_factors_of_draws, sizes, n), normal, errors)
+        low, high = bootstrap_interval(partial(_factors_of_draws, sizes, n), normal, errors)
+        if n / sizes[-1] <= low and high <= n / sizes[0]:
+            intervals[n] = low, high
     return intervals
 
 
@@ -114,14 +118,17 @@ def _factors_of_draws(sizes: Integers, n: int, normal: Floats, adversarial: Floa
     """Return the factors at n (B,), for draws of seeds: errors (B, seeds, sizes) and (B, seeds, 1)."""
     log_errors, log_aims = np.log(normal.mean(axis=1)), np.log(adversarial.mean(axis=1))
     curves = np.stack(np.broadcast_arrays(np.log(sizes), log_errors), axis=-1)  # (B, sizes, 2)
-    log_needed = [_log_needed(curve, aim)[0] for curve, aim in zip(curves, log_aims, strict=True)]
+    log_needed = [_log_needed(curve, aim, BEYOND)[0] for curve, aim in zip(curves, log_aims, strict=True)]
     return np.asarray(n / np.exp(log_needed))
 
 
-def _log_needed(normal: Floats, log_errors: Floats) -> Floats:
-    """Return log N of the fewest images with which normal training reaches errors (n,); NaN outside its curve."""
+def _log_needed(normal: Floats, log_errors: Floats, beyond: float = np.nan) -> Floats:
+    """Return log N of the fewest images with which normal training reaches errors (n,).
+
+    Outside its curve it is -beyond where the smallest N is more than enough, beyond where the largest does not suffice.
+    """
     best = np.minimum.accumulate(normal[:, 1])  # the best error so far: a larger N may be worse by chance
-    return np.interp(-log_errors, -best, normal[:, 0], left=np.nan, right=np.nan)
+    return np.interp(-log_errors, -best, normal[:, 0], left=-beyond, right=beyond)
 
 
 def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[Integers, Floats]:
