@@ -12,15 +12,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers import made_up, made_up_grid, report, rows
+from helpers import TINY, made_up, made_up_grid, report, rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from hlf_np import models
+from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
 from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.analysis.claims import on_manifold_robustness
 from hlf_np.experiments.configuration.config import PRESETS, Preset
+from hlf_np.experiments.measurements import EPSILONS, SUCCESS_BY_EPSILON
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import stored_vaes
@@ -32,7 +34,7 @@ from hlf_np.report.figures.gallery import gallery_figure
 from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import curve_figure, error_figure
 from hlf_np.report.figures.reconstructions import draw_learned_manifold
-from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
+from hlf_np.spaces import ImageBall, LearnedManifold, Norm, TrueManifold
 from hlf_np.training import TrainingConfig
 from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
 
@@ -330,7 +332,8 @@ def test_distances_are_drawn_for_normal_training_only():
         assert Section.CLAIM_1 not in {p.section for p in draw_figures(others, LETTERS)}
     page = report([made_up()])
     assert "Only 0 models with distances, but 6 are needed" in page
-    assert "This run learned no manifold." in page
+    assert "The images of this run cannot be read any more." in page
+    assert "This run learned no manifold." in report([made_up()], replace(TINY, n_vae=0))
 
 
 def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_path):
@@ -349,6 +352,8 @@ def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_pa
     assert "oracle" not in reconstructions.caption
     assert samples.png != reconstructions.png
     assert draw_learned_manifold(Store(tmp_path, stored)) == []
+    gone = replace(stored, path=str(tmp_path / "nowhere"), trainings=(NORMAL,), true_manifold=False)
+    assert draw_learned_manifold(Store(smoke, gone)) == []
 
 
 def test_the_caption_says_how_far_the_oracle_can_be_trusted(smoke, tmp_path):
@@ -382,3 +387,16 @@ def test_galleries_show_examples_that_fooled_the_stored_model(smoke):
             shown[kind] = shown.get(kind, 0) + len(examples.labels)
     assert shown.keys() == {"regular", "on_true_manifold", "on_learned_manifold"}
     assert min(shown.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "moves a pixel by at most about 0.2 and cannot reach the border"),
+        ({"attack": PGD(steps=100)}, "within L-infinity balls of growing radius"),
+        ({"norm": Norm.L2, "epsilon": 1.5}, "within L-infinity balls of growing radius"),
+    ],
+)
+def test_a_thorough_attack_is_introduced_as_what_it_adds(settings, words):
+    results = [replace(made_up(), series={SUCCESS_BY_EPSILON: np.linspace(0, 1, len(EPSILONS))})]
+    assert words in report(results, replace(TINY, **{"attack": PGD()} | settings))

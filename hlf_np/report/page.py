@@ -25,11 +25,6 @@ from hlf_np.support.arrays import Floats
 NORM_NAMES = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 PAPER_CLAIMS = 4
 BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, measured on the same models.</p>"
-ROBUSTNESS = (
-    "<h2>How robust, really</h2><p>The attack of the paper moves a pixel by at most about 0.2 and cannot reach the"
-    " border of its ball. This one can: where its success is far higher than that of regular attacks above, the"
-    " robustness reported there is that against a weak attack.</p>"
-)
 EXPLORER_LINK = (
     '<p>Try it by hand: <a href="explore.html">explore</a> the models of this run, along the manifold and off it.</p>'
 )
@@ -81,7 +76,7 @@ def page(
         further_summary=_further_summary(further),
         setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
         claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
-        beyond=_beyond(further, pictures),
+        beyond=_beyond(further, pictures, config),
         differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if comparable else "",
         curves="\n".join(
             curves.pop(m.column, "") + _table(results, m.column, m.title, comparable)
@@ -90,7 +85,8 @@ def page(
         )
         + "\n".join(curves.values()),
         any_restart="\n".join(_table(results, m.column, m.title) for m in measured if m.display is Display.RESTARTS),
-        manifold=_figures(pictures, Section.MANIFOLD) or "<p>This run learned no manifold.</p>",
+        manifold=_figures(pictures, Section.MANIFOLD)
+        or f"<p>{'The images of this run cannot be read any more.' if config.n_vae else 'This run learned no manifold.'}</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         duration=_duration(sum(r.value("seconds") for r in results)),
         seconds=_table(results, "seconds", "Seconds per model", digits=1),
@@ -115,8 +111,7 @@ def _setting(config: RunConfig, cells: int) -> str:
         f" {config.epsilon}, {attack.restarts} restarts, on those of {config.n_attacked} test images that the model"
         " classifies correctly.",
     ]
-    reach = attack.steps * attack.step_size
-    if reach < config.epsilon and config.norm is Norm.LINF:
+    if reach := _reach_within_ball(config):
         sentences.append(
             f"Such an attack moves a pixel by at most about {reach:.2g} from where it starts. Its success rates compare"
             " models, as in the paper; they do not show how robust a model is to all perturbations within the ball."
@@ -183,10 +178,24 @@ def _summary(claim: Claim) -> str:
     return f"<li>{link} {_badge(claim.verdict)}</li>"
 
 
-def _beyond(claims: Sequence[Claim], pictures: Sequence[Picture]) -> str:
+def _reach_within_ball(config: RunConfig) -> float:
+    """Return how far regular attacks can move a pixel from where they start; 0 if as far as the ball allows."""
+    reach = config.attack.steps * config.attack.step_size
+    return reach if config.norm is Norm.LINF and reach < config.epsilon else 0.0
+
+
+def _beyond(claims: Sequence[Claim], pictures: Sequence[Picture], config: RunConfig) -> str:
     """Return the sections on what goes beyond the paper; empty if nothing was measured."""
-    robustness = _figures(pictures, Section.ROBUSTNESS)
-    sections = [_claim(claim, pictures, ()) for claim in claims] + ([ROBUSTNESS + robustness] if robustness else [])
+    sections = [_claim(claim, pictures, ()) for claim in claims]
+    if robustness := _figures(pictures, Section.ROBUSTNESS):
+        text = "A more thorough attack than that of the run, within L-infinity balls of growing radius."
+        if reach := _reach_within_ball(config):
+            text = (
+                f"The attack of the run moves a pixel by at most about {reach:.2g} and cannot reach the border of its"
+                " ball. This one can: where its success is far higher than that of regular attacks above, the"
+                " robustness reported there is that against a weak attack."
+            )
+        sections.append(f"<h2>How robust, really</h2><p>{text}</p>{robustness}")
     return BEYOND + "\n".join(sections) if sections else ""
 
 

@@ -21,7 +21,7 @@ from hlf_np.manifolds import Vae, count_vaes, stored_vaes
 from hlf_np.models import Model, load
 from hlf_np.report.explorer.export import described, integers_and_scale
 from hlf_np.report.figures.pictures import training_style
-from hlf_np.spaces import LearnedManifold
+from hlf_np.spaces import PAPER_EPSILONS, LearnedManifold, Norm
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.errors import UserError
 from hlf_np.trainings import Training
@@ -82,7 +82,7 @@ def explorer(store: Store, results: Sequence[CellResult]) -> str:
         "box": _box(fonts.box.lower, fonts.box.upper) if fonts else None,
         "decoders": [_layers(vae.decoder, (vae.config.latent_dimensions,)) for vae in vaes],
         "codeBox": code_box,
-        "epsilon": config.epsilon,
+        "epsilon": config.epsilon if config.norm is Norm.LINF else PAPER_EPSILONS[Norm.LINF][0],
         "steps": config.attack.steps,
         "stepSize": config.attack.step_size,
     }

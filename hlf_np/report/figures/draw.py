@@ -278,7 +278,7 @@ def _growing_epsilon(results: Sequence[CellResult]) -> Iterator[Picture]:
             Section.ROBUSTNESS,
             SUCCESS_BY_EPSILON,
             "Success rate of a thorough attack (AutoPGD on two objectives, then random search) on correctly classified"
-            " images against the radius of the ball, for one model per training with the largest N.",
+            " images against the radius of the L-infinity ball, for one model per training with the largest N.",
             "Success rate against epsilon, one rising line per training; adversarial training rises last.",
             series_figure(results, SUCCESS_BY_EPSILON, EPSILONS, "epsilon", "success rate"),
         )

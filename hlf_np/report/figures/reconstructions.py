@@ -17,6 +17,7 @@ from hlf_np.report.figures.pictures import Picture, Section, encode_png
 from hlf_np.report.figures.sheets import grid
 from hlf_np.spaces import LearnedManifold
 from hlf_np.support.arrays import Floats
+from hlf_np.support.errors import UserError
 
 RECONSTRUCTIONS_PER_CLASS = 3
 ROWS = 2 * RECONSTRUCTIONS_PER_CLASS  # of each sheet: a test image above each reconstruction, or samples
@@ -35,13 +36,16 @@ def draw_learned_manifold(store: Store) -> list[Picture]:
     Returns
     -------
     list of Picture
-        Two sheets; empty unless all VAEs are trained.
+        Two sheets; empty unless all VAEs are trained, and the images of the run can still be read.
     """
     classes = store.config.classes
     if count_vaes(store.manifolds) < len(classes):
         return []
+    try:
+        source = source_of(store.config)
+    except UserError:
+        return []
     vaes = stored_vaes(store.manifolds, len(classes))
-    source = source_of(store.config)
     test = source.dataset(0, min(MAX_TEST_IMAGES, source.test_size)).test
     return [
         Picture(
