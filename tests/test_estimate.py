@@ -7,6 +7,7 @@ import pytest
 from helpers import TINY, made_up
 
 from hlf_np import models
+from hlf_np.attacks import CarliniWagner
 from hlf_np.experiments.grid.estimate import Estimate, duration, estimate, trial
 from hlf_np.experiments.grid.prepare import source_of
 from hlf_np.experiments.storage.folder import open_store
@@ -79,4 +80,6 @@ def test_a_trial_measures_every_task():
     assert seconds.keys() == {cell.name for cell in config.cells()} | SHARED.keys()
     assert min(seconds.values()) > 0
     assert seconds["normal-10-0"] < seconds["normal-20-0"] < 2 * seconds["normal-10-0"]  # the evaluation is the same
+    slow = trial(replace(config, carlini_wagner=CarliniWagner(iterations=10_000)), source_of(config))
+    assert slow["normal-10-0"] > 10 * seconds["normal-10-0"]
     assert trial(replace(TINY, n_vae=0), source_of(TINY)).keys() == CELLS.keys()

@@ -24,6 +24,7 @@ from hlf_np.support.arrays import Floats
 
 NORM_NAMES = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 PAPER_CLAIMS = 4
+IMAGES_ARE_GONE = "The images of this run cannot be read any more."
 BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, measured on the same models.</p>"
 EXPLORER_LINK = (
     '<p>Try it by hand: <a href="explore.html">explore</a> the models of this run, along the manifold and off it.</p>'
@@ -86,7 +87,7 @@ def page(
         + "\n".join(curves.values()),
         any_restart="\n".join(_table(results, m.column, m.title) for m in measured if m.display is Display.RESTARTS),
         manifold=_figures(pictures, Section.MANIFOLD)
-        or f"<p>{'The images of this run cannot be read any more.' if config.n_vae else 'This run learned no manifold.'}</p>",
+        or f"<p>{IMAGES_ARE_GONE if config.n_vae else 'This run learned no manifold.'}</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         duration=_duration(sum(r.value("seconds") for r in results)),
         seconds=_table(results, "seconds", "Seconds per model", digits=1),

@@ -13,7 +13,14 @@ from hlf_np.data.dataset import Split
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import oracle_config, spaces_of, training_config
-from hlf_np.experiments.measurements import EPSILONS, MEASUREMENTS, THOROUGH_ATTACK, Subject, measure
+from hlf_np.experiments.measurements import (
+    EPSILONS,
+    MANIFOLDS_AND_IMAGES,
+    MEASUREMENTS,
+    THOROUGH_ATTACK,
+    Subject,
+    measure,
+)
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae
@@ -28,6 +35,7 @@ from hlf_np.trainings import NORMAL
 SECONDS_PER_UNIT = {"day": 86_400, "hour": 3600, "minute": 60}
 TRIAL_EPOCHS = 4
 TRIAL_IMAGES = 50  # images attacked in a trial
+TRIAL_STEPS = 3  # of Carlini and Wagner's attack
 # The assumed share of its steps that an attack takes: it skips misclassified images and stops early.
 ATTACK_STEP_FRACTION = 0.5
 
@@ -158,6 +166,8 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
         restart *= ATTACK_STEP_FRACTION
         evaluation += images * config.attack.restarts * restart
+        if type(space) in MANIFOLDS_AND_IMAGES:
+            evaluation += images * _further_seconds(config, model, few, space, config.attack.restarts * restart)
         tracked += config.epochs * config.n_tracked * restart if index < 2 else 0  # in image space and on one manifold
         if index == 0 and config.attack.steps:
             radii = math.log2(len(EPSILONS))  # by bisection
@@ -185,6 +195,19 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         seconds["oracle"] = training_seconds(oracle.training, oracle_model, config.n_oracle)
     if config.n_transfer:
         seconds["surrogate"] = training_seconds(training_config(config, NORMAL, ()), model, config.n_transfer)
+    return seconds
+
+
+def _further_seconds(config: RunConfig, model: Model, few: Split, space: Space, attack: float) -> float:
+    """Estimate the seconds for each image of the attacks by transfer and of Carlini and Wagner, if the run has them.
+
+    `attack` is the number of seconds of the run's own attack, which transfer repeats on the surrogate.
+    """
+    seconds = attack if config.n_transfer else 0.0
+    if config.carlini_wagner:
+        short = replace(config.carlini_wagner, iterations=TRIAL_STEPS)
+        step = _seconds(lambda: short.find(model, few, space)) / len(few) / TRIAL_STEPS
+        seconds += config.carlini_wagner.iterations * step
     return seconds
 
 

@@ -5,7 +5,13 @@ To add one, append it to `built_in.MEASUREMENTS`, or declare it in a plugin. It 
 under examination, which performs work shared by several of them, such as an attack, only once.
 """
 
-from hlf_np.experiments.measurements.built_in import FURTHER_RATES, MEASUREMENTS, of_attack, of_space
+from hlf_np.experiments.measurements.built_in import (
+    FURTHER_RATES,
+    MANIFOLDS_AND_IMAGES,
+    MEASUREMENTS,
+    of_attack,
+    of_space,
+)
 from hlf_np.experiments.measurements.distances import (
     CLEAN,
     DISTANCE_REFERENCES,
@@ -39,6 +45,7 @@ __all__ = [
     "FURTHER_RATES",
     "HELD_OUT_BY_EPOCH",
     "KEY_COLUMNS",
+    "MANIFOLDS_AND_IMAGES",
     "MEASUREMENTS",
     "SELECTION_BY_EPOCH",
     "SUBSPACE_REFERENCE",
