@@ -174,15 +174,11 @@ def measure(threads: int) -> Iterator[BenchmarkResult]:
     BenchmarkResult
         Each result as soon as it is measured.
     """
-    peak = peak_rate(1)
-    yield BenchmarkResult("multiply-adds (peak)", 1, peak / 1e9, "GFLOP/s", 1.0)
-    yield from _benchmark_kernels(peak)
-    thread_counts = sorted({1, *(2**k for k in range(10) if 2**k < threads), threads})
-    for count in thread_counts:
+    for count in sorted({1, *(2**k for k in range(10) if 2**k < threads), threads}):
         peak = peak_rate(count)
-        numba.set_num_threads(count)
-        if count > 1:
-            yield BenchmarkResult("multiply-adds (peak)", count, peak / 1e9, "GFLOP/s", 1.0)
+        yield BenchmarkResult("multiply-adds (peak)", count, peak / 1e9, "GFLOP/s", 1.0)
+        if count == 1:
+            yield from _benchmark_kernels(peak)
         yield from _benchmark_attacks(count, peak)
         yield from _benchmark_training_and_data(count)
 

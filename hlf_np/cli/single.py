@@ -173,8 +173,7 @@ def evaluate(
     for measurement in shown:
         if np.isfinite(values[measurement.column]):
             click.echo(f"{values[measurement.column]:.4f}  {measurement.title}")
-    attacked = test.take(slice(0, config.n_attacked))
-    checked = attacked.take(np.flatnonzero(classifier.predict(attacked.images) == attacked.labels)[:n_checked])
+    checked = test.take(np.flatnonzero(subject.correct[: config.n_attacked])[:n_checked])
     if len(checked):
         signs = masking.diagnose_masking(classifier, checked, epsilon, other)
         click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack on {signs.count} of these images")
