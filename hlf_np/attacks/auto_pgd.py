@@ -16,8 +16,9 @@ classes t in turn::
 
     - (z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2),   z_(1) >= z_(2) >= ...
 
-`ThoroughAttack` runs both, then a random search that needs no gradients, each on the images that none has turned yet.
-This is the idea of AutoAttack, by the same authors, without its fourth attack, FAB, which hardly adds to the others.
+`ThoroughAttack` runs both, then a random search that needs no gradients, each on the images for which none has
+succeeded yet. This is the idea of AutoAttack, by the same authors, without its fourth attack, FAB, which hardly adds to
+the others.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ class AutoPGD:
             if not len(rows):
                 break
             goal = _Goal(labels[rows], order[rows, attempt] if self.targets else None)
-            codes, steps, turned = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
-            best[rows], iterations[rows], success[rows] = codes, steps, turned
+            codes, steps, fooled = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
+            best[rows], iterations[rows], success[rows] = codes, steps, fooled
         return result_at(model, chart, labels, best, iterations)
 
 
@@ -241,12 +242,12 @@ def _ascend(
         logits, new_value, new_gradient = forward.gradients(codes[active], rows[active], goal.take(active))
         rising[active] += new_value > value[active]
         value[active], gradient[active] = new_value, new_gradient
-        turned = logits.argmax(axis=1) != labels[active]
-        improved = active[turned | (new_value > best_value[active])]
+        fooled = logits.argmax(axis=1) != labels[active]
+        improved = active[fooled | (new_value > best_value[active])]
         best[improved], best_gradient[improved] = codes[improved], gradient[improved]
         best_value[improved], iterations[improved] = value[improved], iteration
-        success[active[turned]] = True
-        active = active[~turned]
+        success[active[fooled]] = True
+        active = active[~fooled]
         if not len(active) or iteration == steps:
             break
         if iteration in checkpoints:

@@ -92,8 +92,9 @@ class CarliniWagner:
         for rows in batches(len(labels), IMAGES_PER_BATCH):
             smallest = _minimise(model, chart.take(rows), starts[rows], labels[rows], space, self)
             best[rows], iterations[rows] = smallest.codes, smallest.iterations
-        if self.bounded:
-            best = space.project(chart, best)  # changes unsuccessful codes only
+            if self.bounded:  # successful codes already are within epsilon
+                failed = rows[~smallest.success]
+                best[failed] = space.project(chart.take(failed), best[failed])
         return result_at(model, chart, labels, best, iterations)
 
 

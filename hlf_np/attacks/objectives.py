@@ -21,7 +21,7 @@ Targets = Integers | Floats
 
 
 def margin(logits: Tensor, labels: Integers) -> Tensor:
-    """Compute max_{k != y} f_k - f_y for each row, positive exactly where the predicted label is not y.
+    """Compute max_{k != y} f_k - f_y for each row, positive exactly where the predicted label is not y, but for ties.
 
     The gradient is +1 for the strongest other class and -1 for the label.
 
@@ -69,7 +69,7 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
     Returns
     -------
     Tensor, shape (N,)
-        The ratios, positive exactly where the predicted label is not y.
+        The ratios, positive exactly where the predicted label is not y, but for ties.
 
     Raises
     ------

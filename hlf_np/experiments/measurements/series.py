@@ -36,7 +36,7 @@ def success_by_epoch(space: type[Space]) -> str:
 def thorough_success(model: Model, split: Split, seed: int = 0) -> Floats:
     """Compute the success rates of a thorough attack in L_inf balls of growing radius.
 
-    An image that is turned within some radius counts as turned within all larger ones, and one that withstands within
+    An image that an attack succeeds on within some radius counts so for all larger ones, and one that withstands within
     some radius as withstanding within all smaller ones: the smallest radius of each image is found by bisection.
 
     Parameters
@@ -61,8 +61,8 @@ def thorough_success(model: Model, split: Split, seed: int = 0) -> Floats:
         middle = (first + last) // 2
         for index in np.unique(middle[first < last]):
             rows = np.flatnonzero((middle == index) & (first < last))
-            turned = THOROUGH_ATTACK.find(model, split.take(rows), ImageBall(EPSILONS[index]), seed).success
-            last[rows[turned]], first[rows[~turned]] = index, index + 1
+            fooled = THOROUGH_ATTACK.find(model, split.take(rows), ImageBall(EPSILONS[index]), seed).success
+            last[rows[fooled]], first[rows[~fooled]] = index, index + 1
     return np.asarray((first <= np.arange(len(EPSILONS))[:, None]).mean(axis=1))
 
 
