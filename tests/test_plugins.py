@@ -453,7 +453,7 @@ def test_a_plugin_may_be_corrected_until_a_model_is_finished(tmp_path):
     assert main(*arguments)[0] == 2
     plugin.write_text(MEASUREMENT + "m = Measurement('m', '<b>$A & B', lambda s: 1234.5, share=False)\n")
     assert main(*arguments)[0] == 0
-    assert "<caption>&lt;b&gt;$A &amp; B" in (out / "report.html").read_text()
+    assert "<caption><span>&lt;b&gt;$A &amp; B" in (out / "report.html").read_text()
     plugin.write_text(MEASUREMENT + "m = Measurement('m', 'A', lambda s: 1)\n")
     code, _, errors = main(*arguments)
     assert code == 2
