@@ -144,7 +144,7 @@ def run(
         jobs = check_count("jobs", max(1, threads // THREADS_PER_JOB) if jobs is None else jobs, 1, MAX_JOBS)
         workers = LocalProcesses(jobs) if jobs > 1 else None
     with open_store(out, config) as store:
-        expected = estimate(config, store, data.source, 1 if jobs is None else jobs)
+        expected = estimate(config, store, data.source, jobs or 1)
         if expected.models:
             click.echo(expected.announcement(threads))
         with _progress_bar(expected.seconds) as progress:

@@ -253,8 +253,8 @@ def attack(
     source = data.source
     classifier = _load_model(model, source)
     vaes, data_vae = required_vaes(f"space {space}", [space_type.needs], source, manifolds)
-    radii = PAPER_EPSILONS[check_choice("norm", norm, Norm)]
-    ball = space_type.of_run(RunContext(source, vaes, *radii, Norm(norm), data_vae))
+    chosen_norm = check_choice("norm", norm, Norm)
+    ball = space_type.of_run(RunContext(source, vaes, *PAPER_EPSILONS[chosen_norm], chosen_norm, data_vae))
     ball = ball if epsilon is None else replace(ball, epsilon=epsilon)
     if type(selected) is PGD:
         given = {name: value for name, value in settings.items() if value is not None}

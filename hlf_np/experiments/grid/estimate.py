@@ -165,9 +165,8 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
         images = config.n_attacked if index == 0 else config.n_attacked_on_manifold
         restart = _seconds(lambda space=space: attack.find(model, few, space)) / len(few)  # type: ignore[misc]
         restart *= ATTACK_STEP_FRACTION
-        evaluation += images * config.attack.restarts * restart
-        if type(space) in MANIFOLDS_AND_IMAGES:
-            evaluation += images * _further_seconds(config, model, few, space, config.attack.restarts * restart)
+        restarts = config.attack.restarts * restart
+        evaluation += images * (restarts + _further_seconds(config, model, few, space, restarts))
         tracked += config.epochs * config.n_tracked * restart if index < 2 else 0  # in image space and on one manifold
         if index == 0 and config.attack.steps:
             radii = math.log2(len(EPSILONS))  # by bisection
@@ -203,6 +202,8 @@ def _further_seconds(config: RunConfig, model: Model, few: Split, space: Space, 
 
     `attack` is the number of seconds of the run's own attack, which transfer repeats on the surrogate.
     """
+    if type(space) not in MANIFOLDS_AND_IMAGES:
+        return 0.0
     seconds = attack if config.n_transfer else 0.0
     if config.carlini_wagner:
         short = replace(config.carlini_wagner, iterations=TRIAL_STEPS)
