@@ -76,7 +76,7 @@ def contenders(
         ),
         f"random search, {queries} queries": (
             True,
-            lambda: attacks.random_search(model, split.images, split.labels, space, queries=queries).images,
+            lambda: attacks.RandomSearch(queries).find(model, split, space).images,
         ),
         f"ART: PGD, {STEPS} steps": (
             False,

@@ -40,12 +40,10 @@ ATTACKS = {  # functions of two models, a split and a space
     "pgd by autodiff": lambda m, _, s, space: attacks.pgd(
         m, s.images, s.labels, space, s.codes, engine="autodiff", rule="sign", **SETTINGS
     ),
-    "fgsm": lambda m, _, s, space: attacks.fgsm(m, s.images, s.labels, space, s.codes),
-    "carlini_wagner": lambda m, _, s, space: attacks.carlini_wagner(
-        m, s.images, s.labels, space, s.codes, CarliniWagner(iterations=5)
-    ),
-    "random_search": lambda m, _, s, space: attacks.random_search(m, s.images, s.labels, space, s.codes, queries=5),
-    "transfer": lambda m, other, s, space: attacks.transfer(m, other, s, space, PGD(**SETTINGS))[1],
+    "fgsm": lambda m, _, s, space: attacks.FGSM().find(m, s, space),
+    "carlini_wagner": lambda m, _, s, space: CarliniWagner(iterations=5).find(m, s, space),
+    "random_search": lambda m, _, s, space: attacks.RandomSearch(5).find(m, s, space),
+    "transfer": lambda m, other, s, space: attacks.Transfer(other, PGD(**SETTINGS)).find(m, s, space),
 }
 TINY = VaeConfig(channels=(2, 4), latent_dimensions=3, epochs=1, batch_size=5)
 

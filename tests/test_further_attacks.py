@@ -1,7 +1,6 @@
 """Attacks beyond projected gradient ascent on the cross-entropy: margin, FGSM, Carlini and Wagner, transfer."""
 
 import math
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,17 +14,16 @@ from test_attacks import assert_same_results, linear_model, norms
 
 from hlf_np import UserError
 from hlf_np.attacks import (
+    FGSM,
     PGD,
     CarliniWagner,
     Engine,
     Objective,
+    RandomSearch,
     SuccessRate,
     Transfer,
     carlini_wagner,
-    fgsm,
     pgd,
-    random_search,
-    transfer,
 )
 from hlf_np.attacks.black_box import _blocks
 from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
@@ -139,7 +137,7 @@ def test_an_unknown_objective_is_refused():
 @pytest.mark.parametrize("norm", Norm)
 def test_fgsm_is_one_step_of_size_epsilon_along_the_steepest_direction(trained, split, norm):
     space = ImageBall(0.05, norm)
-    result = fgsm(trained, split.images, split.labels, space)
+    result = FGSM().find(trained, split, space)
     pixels = Tensor(split.images, requires_grad=True)
     Objective.CROSS_ENTROPY.of(trained.forward(pixels), split.labels).backward()
     step = 0.05 * (np.sign(pixels.gradient) if norm == "linf" else pixels.gradient)
@@ -209,7 +207,7 @@ def test_on_a_linear_model_cw_finds_the_nearest_point_across_the_boundary():
     model = linear_model(np.stack([0 * w, w]), bias + 10)  # logits far above 0, to which the attack compares them
     labels = model.predict(images)
     settings = CarliniWagner(iterations=400, confidence=0.01, start="image")
-    result = carlini_wagner(model, images, labels, ImageBall(5, "l2"), settings=settings)
+    result = settings.find(model, Split(images, labels), ImageBall(5, "l2"))
     assert result.success.all()
     shortest = np.abs(images.reshape(30, -1) @ w + bias[1]) / np.linalg.norm(w)
     found = norms(result.perturbations, "l2")
@@ -221,9 +219,7 @@ def test_on_a_linear_model_cw_finds_the_nearest_point_across_the_boundary():
 def test_a_misclassified_image_needs_no_perturbation(trained, split):
     wrong = (split.labels + 1) % 10
     rows = np.flatnonzero(trained.predict(split.images) != wrong)
-    result = carlini_wagner(
-        trained, split.images[rows], wrong[rows], ImageBall(1.5, "l2"), None, CarliniWagner(iterations=3)
-    )
+    result = CarliniWagner(iterations=3).find(trained, Split(split.images[rows], wrong[rows]), ImageBall(1.5, "l2"))
     np.testing.assert_array_equal(result.images, split.images[rows])
     assert result.success.all()
 
@@ -233,7 +229,7 @@ def test_cw_stays_within_its_budget(trained, small, norm):
     right, free = small
     sizes = norms(free.perturbations, norm)
     budget = float(np.median(sizes)) / (2 if norm == "linf" else 1)
-    result = carlini_wagner(trained, right.images, right.labels, ImageBall(budget, norm))
+    result = CarliniWagner().find(trained, right, ImageBall(budget, norm))
     assert norms(result.perturbations, norm).max() <= budget
     np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
     assert 0.3 < result.success.mean() < 1
@@ -241,14 +237,14 @@ def test_cw_stays_within_its_budget(trained, small, norm):
 
 def test_cw_does_not_depend_on_the_batch_size(trained, small, monkeypatch):
     right, _ = small
-    arguments = trained, right.images, right.labels, ImageBall(1.5, "l2"), None, CarliniWagner(iterations=20)
-    whole = carlini_wagner(*arguments)
-    monkeypatch.setattr(sys.modules["hlf_np.attacks.carlini_wagner"], "IMAGES_PER_BATCH", 7)
-    assert_same_results(carlini_wagner(*arguments), whole)
+    attack, space = CarliniWagner(iterations=20), ImageBall(1.5, "l2")
+    whole = attack.find(trained, right, space)
+    monkeypatch.setattr(carlini_wagner, "IMAGES_PER_BATCH", 7)
+    assert_same_results(attack.find(trained, right, space), whole)
 
 
 def test_cw_of_no_images_is_empty(trained, split):
-    result = carlini_wagner(trained, split.images[:0], split.labels[:0], ImageBall(1.5, "l2"))
+    result = CarliniWagner().find(trained, split.take(slice(0)), ImageBall(1.5, "l2"))
     assert result.images.shape == (0, 28, 28, 1)
 
 
@@ -272,49 +268,47 @@ def other(split):
     return model
 
 
-def test_transfer_evaluates_the_target_on_images_that_both_classify_correctly(trained, other, split):
-    guesses = other.predict(split.images)
-    disagreed, labels = np.flatnonzero(guesses != split.labels)[:8], split.labels.copy()
-    labels[disagreed] = guesses[disagreed]  # now the source is wrong, too
-    split, attack = Split(split.images, labels), PGD(steps=10, step_size=0.02, restarts=3, stop_early=False)
-    rows, result = transfer(trained, other, split, ImageBall(0.15), attack)
-    right = [model.predict(split.images) == split.labels for model in (trained, other)]
-    np.testing.assert_array_equal(rows, np.flatnonzero(right[0] & right[1]))
-    assert 20 < len(rows) < min(right[0].sum(), right[1].sum())
-    labels = split.labels[rows]
-    np.testing.assert_array_equal(result.success, other.predict(result.images) != labels)
+def known_to_all(models, split):
+    """The images that all models classify correctly."""
+    return split.take(np.all([model.predict(split.images) == split.labels for model in models], axis=0))
+
+
+def test_transfer_applies_the_examples_of_one_model_to_another(trained, other, split):
+    split = known_to_all([trained, other], split)
+    assert len(split) > 20
+    result = Transfer(trained, PGD(steps=10, step_size=0.02, restarts=3, stop_early=False)).find(
+        other, split, ImageBall(0.15)
+    )
+    np.testing.assert_array_equal(result.success, other.predict(result.images) != split.labels)
     np.testing.assert_array_equal(result.success, result.restart_success.any(axis=0))
-    np.testing.assert_array_equal(result.perturbations, result.images - split.images[rows])
+    np.testing.assert_array_equal(result.perturbations, result.images - split.images)
     assert norms(result.perturbations, "linf").max() <= 0.15
-    expected = oracles.cross_entropy(other.logits(result.images), labels)
+    expected = oracles.cross_entropy(other.logits(result.images), split.labels)
     np.testing.assert_allclose(result.loss, expected, rtol=1e-5, atol=1e-5)
-    assert result.restart_success.shape == (3, len(rows))
+    assert result.restart_success.shape == (3, len(split))
     rate = SuccessRate.of(result)
-    fooled_source = (trained.predict(result.images) != labels).mean()
+    fooled_source = (trained.predict(result.images) != split.labels).mean()
     assert 0 < rate.average <= rate.worst < fooled_source
 
 
 def test_transfer_to_the_source_itself_is_the_attack(trained, split):
-    rows, result = transfer(trained, trained, split, ImageBall(0.05), PGD(steps=3))
-    attacked = split.take(rows)
-    expected = PGD(steps=3).find(trained, attacked, ImageBall(0.05), int(generator(0, "transfer", 0).integers(2**31)))
+    split = known_to_all([trained], split)
+    result = Transfer(trained, PGD(steps=3)).find(trained, split, ImageBall(0.05))
+    expected = PGD(steps=3).find(trained, split, ImageBall(0.05), int(generator(0, "transfer", 0).integers(2**31)))
     # the target's losses come from its logits, those of an attack from its program, with other rounding
     np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5, atol=1e-6)
     assert_same_results(replace(result, loss=expected.loss), expected)
 
 
 def test_transfer_depends_on_the_seed_alone(trained, other, split):
-    first, again, another = (
-        transfer(trained, other, split, ImageBall(0.05), PGD(steps=2), seed)[1] for seed in (1, 1, 2)
-    )
+    attack = Transfer(trained, PGD(steps=2))
+    first, again, another = (attack.find(other, split, ImageBall(0.05), seed) for seed in (1, 1, 2))
     assert_same_results(first, again)
     assert (first.images != another.images).any()
 
 
-def test_transfer_without_images_that_both_classify_correctly_has_no_rate(trained, split):
-    wrong = Split(split.images, (trained.predict(split.images) + 1) % 10)
-    rows, result = transfer(trained, trained, wrong, ImageBall(), PGD(steps=1))
-    assert len(rows) == 0
+def test_transfer_of_no_images_has_no_rate(trained, other, split):
+    result = Transfer(trained, PGD(steps=1)).find(other, split.take(slice(0)), ImageBall())
     assert math.isnan(SuccessRate.of(result).average)
 
 
@@ -324,7 +318,7 @@ def test_transfer_without_images_that_both_classify_correctly_has_no_rate(traine
 @pytest.mark.parametrize("norm", Norm)
 def test_random_search_results_are_consistent(trained, split, norm):
     space = ImageBall(0.1 if norm == "linf" else 1.0, norm)
-    result = random_search(trained, split.images, split.labels, space, queries=60)
+    result = RandomSearch(60).find(trained, split, space)
     np.testing.assert_allclose(result.images - split.images, result.perturbations, rtol=0, atol=1e-6)
     assert norms(result.perturbations, norm).max() <= space.epsilon
     assert ((result.images >= 0) & (result.images <= 1)).all()
@@ -337,8 +331,8 @@ def test_random_search_results_are_consistent(trained, split, norm):
     np.testing.assert_array_equal(result.images[wrong], split.images[wrong])
     assert result.success.sum() > wrong.sum()
     assert result.iterations.max() <= 60
-    assert_same_results(result, random_search(trained, split.images, split.labels, space, queries=60))
-    other = random_search(trained, split.images, split.labels, space, queries=60, seed=1)
+    assert_same_results(result, RandomSearch(60).find(trained, split, space))
+    other = RandomSearch(60).find(trained, split, space, seed=1)
     assert (other.images != result.images).any()
 
 
@@ -346,11 +340,11 @@ def test_random_search_finds_the_worst_corner_of_a_linear_model():
     random = np.random.default_rng(0)
     w, images = random.standard_normal(6).astype(np.float32), (random.random((30, 2, 3, 1)) * 0.4 + 0.3).astype("f")
     model, labels = linear_model(np.stack([-w, w]), bias=np.array([100, -100])), np.zeros(30, np.int64)
-    found = random_search(model, images, labels, ImageBall(0.2), queries=400)
+    found = RandomSearch(400).find(model, Split(images, labels), ImageBall(0.2))
     assert not found.success.any()
     worst = images + 0.2 * np.sign(w).reshape(2, 3, 1)
     np.testing.assert_allclose(found.images, worst, rtol=0, atol=1e-6)
-    none = random_search(model, images, labels, ImageBall(0.2), queries=0)
+    none = RandomSearch(0).find(model, Split(images, labels), ImageBall(0.2))
     np.testing.assert_array_equal(none.images, images)
 
 
@@ -366,5 +360,5 @@ def test_blocks_are_contiguous_and_of_the_given_share(count, sizes, share):
 
 
 def test_random_search_of_no_images_finds_none(trained, split):
-    result = random_search(trained, split.images[:0], split.labels[:0], ImageBall(0.1))
+    result = RandomSearch().find(trained, split.take(slice(0)), ImageBall(0.1))
     assert len(result.images) == len(result.success) == 0

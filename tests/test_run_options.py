@@ -166,9 +166,7 @@ def test_the_small_perturbations_are_those_of_carlini_and_wagner_from_the_papers
     measurements, *_ = examined(trained, split, config, [ImageBall(0.1)])
     right = np.flatnonzero(trained.predict(split.images[:120]) == split.labels[:120])
     attacked = split.take(right)
-    result = attacks.carlini_wagner(
-        trained, attacked.images, attacked.labels, ImageBall(1.5, "l2"), None, config.carlini_wagner
-    )
+    result = config.carlini_wagner.find(trained, attacked, ImageBall(1.5, "l2"))
     sizes = [float(np.linalg.norm(p)) for p in result.images[result.success] - attacked.images[result.success]]
     assert measurements["carlini_wagner_success"] == pytest.approx(result.success.mean())
     assert 0 < measurements["carlini_wagner_success"] < 1  # or the above says little
@@ -182,10 +180,9 @@ def test_transferred_examples_are_those_of_the_surrogate_on_images_that_both_cla
     spaces = [ImageBall(0.2), TrueManifold(fonts)]
     measurements, *_ = examined(trained, split, config, spaces, surrogate=surrogate)
     for space, count, name in zip(spaces, (120, 100), ("regular", "on_true_manifold"), strict=True):
-        rows, result = attacks.transfer(surrogate, trained, split.take(slice(count)), space, config.attack)
-        labels = split.labels[rows]
-        for model in (trained, surrogate):
-            assert (model.predict(split.images[rows]) == labels).all()
+        known = [model.predict(split.images[:count]) == split.labels[:count] for model in (trained, surrogate)]
+        attacked = split.take(np.flatnonzero(known[0] & known[1]))
+        result = attacks.Transfer(surrogate, config.attack).find(trained, attacked, space)
         rate = measurements[f"{name}_transfer_success"]
         assert rate == pytest.approx(result.restart_success.mean())
         assert 0 < rate < measurements[f"{name}_success"]

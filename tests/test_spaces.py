@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hlf_np import UserError, models
-from hlf_np.attacks import PGD, CarliniWagner, carlini_wagner
+from hlf_np.attacks import PGD, CarliniWagner
 from hlf_np.autodiff import Tensor, check_grads
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.data.fonts import BOXES, Box, Difficulty
@@ -262,9 +262,7 @@ def test_impossible_sizes_are_refused(fonts, make, epsilon):
 def test_the_attack_of_carlini_and_wagner_works_on_codes(trained, hard_fonts, batch, make):
     right = batch.take(np.flatnonzero(trained.predict(batch.images) == batch.labels))
     space = make(hard_fonts, 0.3, "l2")
-    early, late = (
-        carlini_wagner(trained, right.images, right.labels, space, right.codes, CarliniWagner(n)) for n in (30, 120)
-    )
+    early, late = (CarliniWagner(n).find(trained, right, space) for n in (30, 120))
     for result in (early, late):
         codes = chart_of(space, right).start + result.perturbations
         assert ((codes >= np.array(HARD.lower) - 1e-6) & (codes <= np.array(HARD.upper) + 1e-6)).all()
@@ -283,7 +281,7 @@ def test_parameters_without_room_stay_where_they_are(trained, batch):
     flat = Transformations(Box.around_identity(0.2, 0, (1, 1), 0.3))
     results = [
         PGD(5, 0.05).find(trained, batch, flat),
-        carlini_wagner(trained, batch.images, batch.labels, flat, None, CarliniWagner(10)),
+        CarliniWagner(10).find(trained, batch, flat),
     ]
     for result in results:
         assert not result.perturbations[:, 2:5].any()

@@ -1,15 +1,15 @@
 """Attacks on classifiers, one file each: projected gradient ascent (`pgd`) in any perturbation space, and others.
 
-`pgd` and `carlini_wagner` are functions here, which shadow the modules of the same names.
+`pgd` is a function here, which shadows the module of the same name.
 """
 
 from hlf_np.attacks.attack import Attack, AttackResult, SuccessRate, checked_result
 from hlf_np.attacks.auto_pgd import AutoPGD, ThoroughAttack
-from hlf_np.attacks.black_box import RandomSearch, Transfer, random_search, transfer
-from hlf_np.attacks.carlini_wagner import CarliniWagner, carlini_wagner
+from hlf_np.attacks.black_box import RandomSearch, Transfer
+from hlf_np.attacks.carlini_wagner import CarliniWagner
 from hlf_np.attacks.corruptions import UNSEEN_ATTACKS, Blur, Corruption, ElasticDeformation, Fog, Rotation
 from hlf_np.attacks.objectives import Objective
-from hlf_np.attacks.pgd import FGSM, PGD, Rule, Start, fgsm, pgd
+from hlf_np.attacks.pgd import FGSM, PGD, Rule, Start, pgd
 from hlf_np.engine import Engine
 
 # The attacks that `python -m hlf_np attack` offers.
@@ -37,10 +37,6 @@ __all__ = [
     "SuccessRate",
     "ThoroughAttack",
     "Transfer",
-    "carlini_wagner",
     "checked_result",
-    "fgsm",
     "pgd",
-    "random_search",
-    "transfer",
 ]

@@ -22,7 +22,7 @@ from hlf_np.attacks.attack import AttackResult, checked_chart, result_at
 from hlf_np.attacks.objectives import margin
 from hlf_np.attacks.pgd import Start
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Codes, Split
+from hlf_np.data.dataset import Split
 from hlf_np.models import Model
 from hlf_np.operations import relu, reshape, tanh
 from hlf_np.optim import Adam, AdamConfig
@@ -39,7 +39,10 @@ TINY = 1e-12  # added to squared norms, as the norm has no gradient at 0
 
 @dataclass(frozen=True)
 class CarliniWagner:
-    """The attack of Carlini and Wagner, an `Attack`. The defaults are the paper's.
+    """The attack of Carlini and Wagner, an `Attack`. The defaults are the paper's, but bounded by epsilon.
+
+    The paper's regular attack takes place in `ImageBall(1.5, "l2")`, its attacks on manifolds with `epsilon=0.3,
+    norm="l2"`, both with `bounded=False`. The result has one restart; its `loss` is the cross-entropy.
 
     Parameters
     ----------
@@ -61,6 +64,15 @@ class CarliniWagner:
     ------
     UserError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import hlf_np as hlf
+    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 5).test
+    >>> space = hlf.spaces.ImageBall(1.5, "l2")
+    >>> result = CarliniWagner(iterations=3).find(model, test, space)
+    >>> bool((space.norm.of(result.perturbations) <= 1.5).all())
+    True
     """
 
     name: ClassVar[str] = "cw"
@@ -81,7 +93,7 @@ class CarliniWagner:
             raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Run the attack, see `Attack.find` and `carlini_wagner`."""
+        """Run the attack, see `Attack.find`."""
         split = split.checked(model.classes, model.image_shape)
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
@@ -115,59 +127,6 @@ class _SmallestCodes:
         self.codes[better], self.size[better], self.margin[better] = codes[better], size[better], margins[better]
         self.iterations[better] = iteration
         self.success |= success
-
-
-def carlini_wagner(
-    model: Model,
-    images: Floats,
-    labels: Integers,
-    space: Space,
-    codes: Codes | None = None,
-    settings: CarliniWagner | None = None,
-    seed: int = 0,
-) -> AttackResult:
-    """Search for small adversarial perturbations by the attack of Carlini and Wagner.
-
-    The paper's regular attack takes place in `ImageBall(1.5, "l2")`, its attacks on manifolds with `epsilon=0.3,
-    norm="l2"`, both with `CarliniWagner(bounded=False)`.
-
-    Parameters
-    ----------
-    model : Model
-        The classifier, attacked in evaluation mode.
-    images : ndarray of floats, shape (N, H, W, C)
-        Images in [0, 1].
-    labels : ndarray of integers, shape (N,)
-        Their classes.
-    space : Space
-        The allowed perturbations.
-    codes : Codes, optional
-        Codes of the images on the true manifold, for spaces that need them.
-    settings : CarliniWagner, optional
-        The settings of the attack; by default the paper's, but bounded by epsilon.
-    seed : int
-        Seed of the random start.
-
-    Returns
-    -------
-    AttackResult
-        With one restart; `loss` is the cross-entropy.
-
-    Raises
-    ------
-    UserError
-        If images or labels are invalid.
-
-    Examples
-    --------
-    >>> import hlf_np as hlf
-    >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 5).test
-    >>> space = hlf.spaces.ImageBall(1.5, "l2")
-    >>> result = carlini_wagner(model, test.images, test.labels, space, settings=CarliniWagner(iterations=3))
-    >>> bool((space.norm.of(result.perturbations) <= 1.5).all())
-    True
-    """
-    return (settings or CarliniWagner()).find(model, Split(images, labels, codes), space, seed)
 
 
 def _minimise(

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from hlf_np.attacks.black_box import random_search, transfer
+from hlf_np.attacks.black_box import RandomSearch, Transfer
 from hlf_np.attacks.pgd import PGD, Rule
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
@@ -125,7 +125,8 @@ def diagnose_masking(
     split = split.checked(model.classes, model.image_shape)
     space, transfer_rate = ImageBall(epsilon), math.nan
     if source is not None:
-        _, result = transfer(source, model, split, space, thorough(epsilon), seed)
+        known = split.take(np.flatnonzero(source.predict(split.images) == split.labels))  # whose errors are no success
+        result = Transfer(source, thorough(epsilon)).find(model, known, space, seed)
         transfer_rate = float(result.success.sum() / len(split))
     epsilons = np.linspace(epsilon, UNRESTRICTED_EPSILON, 4).tolist() if epsilon < UNRESTRICTED_EPSILON else [epsilon]
     growth = [
@@ -135,7 +136,7 @@ def diagnose_masking(
         count=len(split),
         vanishing=_rate(_vanishing_gradients(model, split)),
         white_box=growth[0][1],
-        random_search=_rate(random_search(model, split.images, split.labels, space, seed=seed).success),
+        random_search=_rate(RandomSearch().find(model, split, space, seed).success),
         transfer=transfer_rate,
         growth=tuple(growth),
     )

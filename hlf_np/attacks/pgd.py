@@ -295,30 +295,25 @@ def pgd(
     return attack.find(model, Split(images, labels, codes), space, seed)
 
 
-def fgsm(model: Model, images: Floats, labels: Integers, space: Space, codes: Codes | None = None) -> AttackResult:
-    """Search by the fast gradient sign method (Goodfellow et al., 2015): one step of size epsilon from the image.
+@dataclass(frozen=True)
+class FGSM:
+    """The fast gradient sign method (Goodfellow et al., 2015), an `Attack`: one step of size epsilon from the image.
 
-    This is projected gradient ascent with a single step. An image that is misclassified without the step, or whose loss
-    the step would lower, is left unchanged. Parameters, result and errors are those of `pgd`.
+    This is projected gradient ascent with a single step and without randomness. An image that is misclassified without
+    the step, or whose loss the step would lower, is left unchanged.
 
     Examples
     --------
     >>> import hlf_np as hlf
     >>> model, test = hlf.models.cnn(), hlf.data.load_fonts(0, 20).test
-    >>> result = fgsm(model, test.images, test.labels, hlf.spaces.ImageBall(0.1))
+    >>> result = FGSM().find(model, test, hlf.spaces.ImageBall(0.1))
     >>> bool((abs(result.perturbations) <= 0.1).all())
     True
     """
-    return FGSM().find(model, Split(images, labels, codes), space)
-
-
-@dataclass(frozen=True)
-class FGSM:
-    """The fast gradient sign method, an `Attack` without randomness; see `fgsm`."""
 
     name: ClassVar[str] = "fgsm"
     random: ClassVar[bool] = False
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Run the attack, see `Attack.find` and `fgsm`."""
+        """Run the attack, see `Attack.find`."""
         return PGD(1, space.epsilon, Rule.SIGN, Start.IMAGE).find(model, split, space)
