@@ -13,7 +13,7 @@ from enum import StrEnum
 from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
 from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
-from hlf_np.support.checks import check_choice
+from hlf_np.support.checks import check_choice, choose
 from hlf_np.support.errors import UserError
 
 
@@ -298,8 +298,4 @@ def training_of(name: str | Training, known: Iterable[Training] = TRAININGS) -> 
     """
     if isinstance(name, Training):
         return name
-    known = tuple(known)
-    for training in known:
-        if training.name == name:
-            return training
-    raise UserError(f"unknown training {name!r}: use one of {', '.join(map(str, known))}")
+    return choose("training", name, {training.name: training for training in known})

@@ -24,7 +24,8 @@ from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.analysis.claims import evaluate_claims
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.run import run_grid
-from hlf_np.experiments.measurements import Subject, collect, measure
+from hlf_np.experiments.measurements import Subject, measure
+from hlf_np.experiments.measurements.subject import collect
 from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.experiments.storage.folder import open_store, versions
 from hlf_np.manifolds import VaeConfig

@@ -26,7 +26,8 @@ from hlf_np.experiments.analysis.beyond import (
 )
 from hlf_np.experiments.grid.cell import run_cell
 from hlf_np.experiments.grid.prepare import Prepared, source_of
-from hlf_np.experiments.measurements import (
+from hlf_np.experiments.measurements import Subject, measure
+from hlf_np.experiments.measurements.series import (
     ATTACK_PROGRESS,
     EPSILONS,
     ERROR_BY_EPOCH,
@@ -34,8 +35,6 @@ from hlf_np.experiments.measurements import (
     SELECTION_BY_EPOCH,
     SUCCESS_BY_EPSILON,
     TANGENT_SHARE_BY_STEP,
-    Subject,
-    measure,
     thorough_success,
 )
 from hlf_np.experiments.results import Cell

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from helpers import made_up
 
-from hlf_np.experiments.analysis.claims import (
-    MIN_CELLS,
-    data_factor,
-    evaluate_claims,
-    leaving_the_manifold,
-    on_manifold_examples,
-    on_manifold_robustness,
-    regular_robustness,
-)
+from hlf_np.experiments.analysis.claim import MIN_CELLS
+from hlf_np.experiments.analysis.claims import evaluate_claims
+from hlf_np.experiments.analysis.data_factor import data_factor
+from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
+from hlf_np.experiments.analysis.generalization import on_manifold_robustness, regular_robustness
 from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
 
 TRANSFORMED = training_of("adversarial_transformations")

@@ -19,7 +19,7 @@ from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.manifolds import stored_vaes
-from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
+from hlf_np.manifolds.oracle import ClassifierConfig, labels_kept, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import LearnedManifold
 from hlf_np.training import TrainingConfig, train
@@ -342,8 +342,8 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     row = rows(folder)[-1]
     model = folder / "models" / f"{row['training']}-{row['n_train']}-{row['seed']}.npz"
     manifolds = shutil.copytree(folder / "manifolds", tmp_path / "manifolds")
-    config = OracleConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=2))
-    oracle = train_oracle(load_fonts(200, 0).train, config, folder=manifolds)
+    config = ClassifierConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=2))
+    oracle = train_once("oracle", config, load_fonts(200, 0).train, folder=manifolds)
     counts = ("--n-test", settings.n_test, "--n-attacked", settings.n_attacked, "--n-attacked-on-manifold", 50)
     code, output, errors = main("evaluate", model, *counts, "--restarts", 2, "--manifolds", manifolds)
     assert (code, errors) == (0, "")

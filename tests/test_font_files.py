@@ -401,7 +401,7 @@ def test_a_grid_of_numbers_is_clipped_and_enlarged() -> None:
 
 def test_a_contact_sheet_shows_every_face_once(text_faces: list[Face]) -> None:
     images = np.stack([face.images for face in text_faces])
-    sheet = np.asarray(contact_sheet(images, rows_per_column=4, gap=1))
+    sheet = np.asarray(contact_sheet(images, rows_per_column=4))
     assert sheet.shape[0] == 1 + 4 * (SIDE + 1)
     for i, (column, row) in enumerate([(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]):
         left = column * sheet.shape[1] // 2 + sheet.shape[1] // 2 - 10 * (SIDE + 1)

@@ -14,7 +14,7 @@ from hlf_np import UserError, models
 from hlf_np.attacks import PGD
 from hlf_np.data.open_source import open_source
 from hlf_np.data.source import open_files
-from hlf_np.experiments.analysis.claims import leaving_the_manifold
+from hlf_np.experiments.analysis.existence import leaving_the_manifold
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
 from hlf_np.experiments.grid.prepare import fit, prepare, source_of, spaces_of
 from hlf_np.experiments.grid.run import check_grid
@@ -22,7 +22,7 @@ from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds import VaeConfig
 from hlf_np.manifolds.distance import subspace_distances
-from hlf_np.manifolds.oracle import OracleConfig
+from hlf_np.manifolds.oracle import ClassifierConfig
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import Section
@@ -182,8 +182,8 @@ def laid(folder, config):
 
 
 def test_groundwork_on_classes_of_unequal_size(letters, tmp_path, monkeypatch):
-    settings = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=1))
-    monkeypatch.setattr("hlf_np.experiments.grid.prepare.OracleConfig", lambda: settings)
+    settings = ClassifierConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=1))
+    monkeypatch.setattr("hlf_np.experiments.grid.prepare.ORACLE", settings)
     config = fit(replace(TINY, n_oracle=80, n_vae=30, n_neighbours=70), open_files(letters))
     ground = laid(tmp_path, config)
     (manifold,) = (space for space in ground.test_spaces if isinstance(space, LearnedManifold))

@@ -14,7 +14,7 @@ from hlf_np.data.dataset import Split
 from hlf_np.data.fonts import Difficulty, Fonts, load_prototypes
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, distance
 from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
-from hlf_np.manifolds.oracle import OracleConfig, labels_kept, train_oracle
+from hlf_np.manifolds.oracle import ClassifierConfig, labels_kept, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import ImageBall, LearnedManifold, TrueManifold
 from hlf_np.training import TrainingConfig
@@ -306,13 +306,13 @@ def test_each_image_needs_its_original(split):
 
 
 def test_an_oracle_is_trained_once_and_judges_labels(split, tmp_path):
-    config = OracleConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=4, batch_size=15))
+    config = ClassifierConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=4, batch_size=15))
     log = []
-    oracle = train_oracle(split, config, folder=tmp_path, progress=log.append)
-    again = train_oracle(split, config, folder=tmp_path, progress=log.append)
+    oracle = train_once("oracle", config, split, folder=tmp_path, progress=log.append)
+    again = train_once("oracle", config, split, folder=tmp_path, progress=log.append)
     assert len(log) == 4
     np.testing.assert_array_equal(again.logits(split.images), oracle.logits(split.images))
-    train_oracle(Split(split.images[::-1], split.labels), config, folder=tmp_path, progress=log.append)
+    train_once("oracle", config, Split(split.images[::-1], split.labels), folder=tmp_path, progress=log.append)
     assert len(log) == 8
     predicted = oracle.predict(split.images)
     assert labels_kept(oracle, split.images, split.labels) == (predicted == split.labels).mean() > 0.5
@@ -322,10 +322,10 @@ def test_an_oracle_is_trained_once_and_judges_labels(split, tmp_path):
 
 
 def test_an_oracle_refuses_a_damaged_file(split, tmp_path):
-    config = OracleConfig(Architecture(Kind.CNN, (2,), hidden_units=2), TrainingConfig(epochs=0))
+    config = ClassifierConfig(Architecture(Kind.CNN, (2,), hidden_units=2), TrainingConfig(epochs=0))
     part = Split(split.images, split.labels)
-    train_oracle(part, config, folder=tmp_path)
+    train_once("oracle", config, part, folder=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="not a model file, or is damaged"):
-        train_oracle(part, config, folder=tmp_path)
+        train_once("oracle", config, part, folder=tmp_path)

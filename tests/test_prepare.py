@@ -12,7 +12,7 @@ from hlf_np.experiments.grid.prepare import prepare, source_of
 from hlf_np.experiments.grid.run import run_grid
 from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds import class_vaes, count_vaes, stored_vaes
-from hlf_np.manifolds.oracle import OracleConfig, stored_oracle, train_oracle
+from hlf_np.manifolds.oracle import ClassifierConfig, stored_oracle, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.spaces import LearnedManifold
 from hlf_np.training import TrainingConfig
@@ -24,8 +24,8 @@ JUDGED = replace(TINY, sizes=(10,), trainings=(NORMAL, training_of("on_learned_m
 @pytest.fixture
 def small_oracle(monkeypatch):
     """Replace the configuration of the oracle by a small one."""
-    config = OracleConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=2))
-    monkeypatch.setattr("hlf_np.experiments.grid.prepare.OracleConfig", lambda: config)
+    config = ClassifierConfig(Architecture(Kind.CNN, (2, 4), hidden_units=4), TrainingConfig(epochs=2))
+    monkeypatch.setattr("hlf_np.experiments.grid.prepare.ORACLE", config)
     return config
 
 
@@ -52,7 +52,7 @@ def test_vaes_are_trained_on_the_first_images_whatever_the_sizes(tmp_path):
 
 def test_the_oracle_is_trained_on_its_own_number_of_images(tmp_path, small_oracle):
     prepared = prepared_in(tmp_path, JUDGED)
-    expected = train_oracle(source_of(TINY).split(np.arange(20)), small_oracle)
+    expected = train_once("oracle", small_oracle, source_of(TINY).split(np.arange(20)))
     images = prepared.dataset.test.images
     np.testing.assert_array_equal(prepared.oracle.logits(images), expected.logits(images))
     np.testing.assert_array_equal(stored_oracle(tmp_path / "manifolds").logits(images), expected.logits(images))

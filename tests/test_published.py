@@ -11,7 +11,8 @@ from helpers import made_up, report
 from test_report import Page
 
 from hlf_np.data.fonts import LETTERS, Difficulty
-from hlf_np.experiments.analysis.claims import data_factor, evaluate_claims, factor_intervals, factors_by_size
+from hlf_np.experiments.analysis.claims import evaluate_claims
+from hlf_np.experiments.analysis.data_factor import data_factor, factor_intervals, factors_by_size
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
 from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.report.curves import table

@@ -20,13 +20,13 @@ from hlf_np import models
 from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
 from hlf_np.data.fonts import LETTERS
-from hlf_np.experiments.analysis.claims import on_manifold_robustness
+from hlf_np.experiments.analysis.generalization import on_manifold_robustness
 from hlf_np.experiments.configuration.config import PRESETS, Preset
-from hlf_np.experiments.measurements import EPSILONS, SUCCESS_BY_EPSILON
+from hlf_np.experiments.measurements.series import EPSILONS, SUCCESS_BY_EPSILON
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import stored_vaes
-from hlf_np.manifolds.oracle import OracleConfig, train_oracle
+from hlf_np.manifolds.oracle import ClassifierConfig, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.report.curves import curves, table
 from hlf_np.report.figures.draw import draw_figures
@@ -359,8 +359,8 @@ def test_sheets_show_test_images_their_reconstructions_and_samples(smoke, tmp_pa
 def test_the_caption_says_how_far_the_oracle_can_be_trusted(smoke, tmp_path):
     store = Store(tmp_path, replace(stored_config(smoke), n_oracle=50))
     shutil.copytree(smoke / "manifolds", store.manifolds)
-    config = OracleConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=3))
-    oracle = train_oracle(load_fonts(400, 0).train, config, folder=store.manifolds)
+    config = ClassifierConfig(Architecture(Kind.CNN, (4, 8), hidden_units=12), TrainingConfig(epochs=3))
+    oracle = train_once("oracle", config, load_fonts(400, 0).train, folder=store.manifolds)
     test = load_fonts(0, 1000).test
     right = (oracle.predict(test.images) == test.labels).mean()
     caption = draw_learned_manifold(store)[0].caption

@@ -23,7 +23,7 @@ the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -141,9 +141,7 @@ class ThoroughAttack:
                 other = attack.find(model, split.take(rows), space, seed)
                 for name in ("images", "perturbations", "success", "iterations", "loss"):
                     getattr(result, name)[rows] = getattr(other, name)
-        return AttackResult(
-            result.images, result.perturbations, result.success, result.iterations, result.loss, result.success[None]
-        )
+        return replace(result, restart_success=result.success[None])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from hlf_np.cli.options import (
 from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
-    from hlf_np.experiments.analysis.claims import Claim
+    from hlf_np.experiments.analysis.claim import Claim
     from hlf_np.experiments.grid.prepare import Progress
     from hlf_np.experiments.grid.run import Workers
     from hlf_np.experiments.results import CellResult

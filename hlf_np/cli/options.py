@@ -293,25 +293,3 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
 def format_shape(shape: tuple[int, ...]) -> str:
     """Format a shape: "28x28x1"."""
     return "x".join(map(str, shape))
-
-
-def choose(kind: str, name: str, choices: dict[str, Any]) -> Any:
-    """Return the choice of the given name; raise UserError if there is none.
-
-    Parameters
-    ----------
-    kind : str
-        What is chosen, as named in the message.
-    name : str
-        Name given by the user.
-    choices : dict
-        Choices by name.
-
-    Returns
-    -------
-    Any
-        The choice.
-    """
-    if name not in choices:
-        raise UserError(f"unknown {kind} {name!r}: use one of {', '.join(choices)}")
-    return choices[name]

@@ -14,7 +14,6 @@ from hlf_np.cli.options import (
     PATH,
     Data,
     NamesOption,
-    choose,
     data_options,
     format_shape,
     load_vaes,
@@ -140,7 +139,8 @@ def evaluate(
     from hlf_np.attacks import PGD, masking
     from hlf_np.experiments.configuration.config import RunConfig
     from hlf_np.experiments.grid.prepare import spaces_of
-    from hlf_np.experiments.measurements import EPSILONS, Display, Subject, measure, thorough_success
+    from hlf_np.experiments.measurements import Display, Subject, measure
+    from hlf_np.experiments.measurements.series import EPSILONS, thorough_success
     from hlf_np.manifolds.oracle import stored_oracle
     from hlf_np.support.checks import check_count
 
@@ -239,7 +239,7 @@ def attack(
     from hlf_np.experiments.configuration.config import RunConfig
     from hlf_np.experiments.measurements import Subject
     from hlf_np.spaces import PAPER_EPSILONS, Norm, RunContext
-    from hlf_np.support.checks import check_choice, check_count
+    from hlf_np.support.checks import check_choice, check_count, choose
     from hlf_np.support.files import check_writable, replace_file
     from hlf_np.trainings import with_step_size_of
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import check_count, check_images
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import write_bytes
 from hlf_np.support.serialization import from_builtins
 
 
@@ -78,11 +76,6 @@ class Model(weights.Weights, Compilable):
         self.classes = check_count("classes", classes, minimum=2)
         with suppress(ShapeMismatchError):  # layers may still be changed before they are used
             self.check_shapes()
-
-    @classmethod
-    def of(cls, *arguments: Any, **settings: Any) -> Model:
-        """Create a model: the former name of `Model(...)`."""
-        return cls(*arguments, **settings)
 
     @classmethod
     def from_architecture(cls, architecture: Architecture, seed: int = 0, random: RandomSource | None = None) -> Model:
@@ -190,29 +183,7 @@ class Model(weights.Weights, Compilable):
     def _network_and_kind(self) -> tuple[Layer, str]:
         return self.network, self.architecture.kind if self.architecture else "network"
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write architecture and weights to an `.npz` file, atomically.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file; missing folders are created.
-
-        Raises
-        ------
-        UserError
-            If the network is a custom one, or the file cannot be written.
-        """
-        write_bytes(Path(path), self.as_bytes())
-
     def as_bytes(self) -> bytes:
-        """Return the content of the file that `save` writes.
-
-        Raises
-        ------
-        UserError
-            If the network is a custom one.
-        """
         if self.architecture is None:
             raise UserError("a custom network has no architecture to save: save its state_dict() with numpy.savez")
         return weights.as_bytes("architecture", self.architecture, self)

@@ -252,20 +252,8 @@ class Vae(weights.Weights, nn.Layer):
     def _network_and_kind(self) -> tuple[nn.Layer, str]:
         return self, "VAE"
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write config and weights to an `.npz` file, atomically.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file; missing folders are created.
-
-        Raises
-        ------
-        UserError
-            If the file cannot be written.
-        """
-        weights.save(path, "vae", self.config, self)
+    def as_bytes(self) -> bytes:
+        return weights.as_bytes("vae", self.config, self)
 
 
 def load_vae(path: str | os.PathLike[str]) -> Vae:

@@ -30,6 +30,25 @@ class Weights:
         """The network, and its kind as messages name it."""
         raise NotImplementedError
 
+    def as_bytes(self) -> bytes:
+        """Return the content of the file that `save` writes; raise UserError if a network cannot be saved."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the description of the network and its weights to an `.npz` file, atomically.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; missing folders are created.
+
+        Raises
+        ------
+        UserError
+            If the network is a custom one, or the file cannot be written.
+        """
+        write_bytes(Path(path), self.as_bytes())
+
     def state_dict(self) -> dict[str, Floats]:
         """Return copies of all parameters and running statistics.
 
@@ -112,30 +131,8 @@ def _difference(own: AbstractSet[str], new: AbstractSet[str], kind: str) -> str:
     return f"{difference}: they belong to another architecture than this {kind}"
 
 
-def save(path: str | os.PathLike[str], key: str, description: Any, weights: Weights) -> None:
-    """Write a description and weights to an `.npz` file, atomically.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-    key : str
-        Name of the description in the file.
-    description : dataclass
-        Describes the network.
-    weights : Weights
-        The network.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be written.
-    """
-    write_bytes(Path(path), as_bytes(key, description, weights))
-
-
 def as_bytes(key: str, description: Any, weights: Weights) -> bytes:
-    """Return the content of the file that `save` writes."""
+    """Return the content of a file with a description (a dataclass), stored as `key`, and weights."""
     entries = {key: np.array(json.dumps(asdict(description))), **weights.state_dict()}
     stream = io.BytesIO()
     np.savez(stream, **entries)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlf_np.experiments.measurements import MEASUREMENTS, Display, Measurement
+from hlf_np.experiments.measurements import Display, Measurement
+from hlf_np.experiments.measurements.built_in import MEASUREMENTS
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import Training

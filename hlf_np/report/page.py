@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hlf_np.experiments.analysis.claims import Claim, data_factor
+from hlf_np.experiments.analysis.claim import Claim
+from hlf_np.experiments.analysis.data_factor import data_factor
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.measurements import Display
 from hlf_np.experiments.results import CellResult, failures, mixture

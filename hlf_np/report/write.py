@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hlf_np.experiments.analysis.claims import Claim, evaluate_claims
+from hlf_np.experiments.analysis.claim import Claim
+from hlf_np.experiments.analysis.claims import evaluate_claims
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.storage.store import Store
 from hlf_np.report.explorer.build import explorer

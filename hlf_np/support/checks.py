@@ -3,6 +3,7 @@
 import math
 import numbers
 import operator
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
@@ -144,6 +145,16 @@ def check_count(name: str, value: int, minimum: int = 1, maximum: int | None = N
         bounds = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise UserError(f"{name} must be {bounds}, not {count}")
     return count
+
+
+Named = TypeVar("Named")
+
+
+def choose(kind: str, name: str, choices: Mapping[str, Named]) -> Named:
+    """Return the choice of the given name; raise UserError if there is none."""
+    if name not in choices:
+        raise UserError(f"unknown {kind} {name!r}: use one of {', '.join(choices)}")
+    return choices[name]
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

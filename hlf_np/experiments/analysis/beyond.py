@@ -11,7 +11,12 @@ import numpy as np
 from hlf_np.attacks import UNSEEN_ATTACKS
 from hlf_np.experiments.analysis.claim import Claim, judge_mean, with_measurements
 from hlf_np.experiments.analysis.generalization import attacks_regularly, regular_robustness
-from hlf_np.experiments.measurements import ERROR_BY_EPOCH, HELD_OUT_BY_EPOCH, SELECTION_BY_EPOCH, success_by_epoch
+from hlf_np.experiments.measurements.series import (
+    ERROR_BY_EPOCH,
+    HELD_OUT_BY_EPOCH,
+    SELECTION_BY_EPOCH,
+    success_by_epoch,
+)
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.spaces import ImageBall
 from hlf_np.support.arrays import Floats

@@ -10,24 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hlf_np.experiments.analysis.beyond import further_claims
-from hlf_np.experiments.analysis.claim import MIN_CELLS, Claim
-from hlf_np.experiments.analysis.data_factor import data_factor, factor_intervals, factors_by_size
+from hlf_np.experiments.analysis.claim import Claim
 from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
 from hlf_np.experiments.analysis.generalization import on_manifold_robustness, regular_robustness
 from hlf_np.experiments.results import CellResult
 
-__all__ = [
-    "MIN_CELLS",
-    "Claim",
-    "data_factor",
-    "evaluate_claims",
-    "factor_intervals",
-    "factors_by_size",
-    "leaving_the_manifold",
-    "on_manifold_examples",
-    "on_manifold_robustness",
-    "regular_robustness",
-]
 _JUDGES = (leaving_the_manifold, on_manifold_examples, on_manifold_robustness, regular_robustness)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hlf_np.experiments.analysis.claim import Claim, judge_mean, with_measurements
 from hlf_np.experiments.analysis.statistics import rank_correlation, superiority
-from hlf_np.experiments.measurements import (
+from hlf_np.experiments.measurements.distances import (
     DISTANCE_REFERENCES,
     SUBSPACE_REFERENCE,
     TRUE_MANIFOLD_REFERENCE,

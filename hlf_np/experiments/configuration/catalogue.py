@@ -14,7 +14,8 @@ from hlf_np.attacks import ATTACKS, Attack
 from hlf_np.data.fonts import FONTS
 from hlf_np.data.open_source import DataSource
 from hlf_np.experiments.configuration.plugins import Plugin, PluginError, load_plugin
-from hlf_np.experiments.measurements import KEY_COLUMNS, MEASUREMENTS, Measurement, of_attack, of_space
+from hlf_np.experiments.measurements.built_in import MEASUREMENTS, of_attack, of_space
+from hlf_np.experiments.measurements.measurement import KEY_COLUMNS, Measurement
 from hlf_np.spaces import SPACES, Space
 from hlf_np.support.errors import UserError
 from hlf_np.trainings import TRAININGS, Training

@@ -179,21 +179,11 @@ class RunConfig:
         for size in self.sizes:
             check_count("sizes", size)
         check_count("seeds", self.seeds, 1, MAX_SEEDS)
+        for name in (f.name for f in fields(self) if f.name.startswith("n_")):
+            check_count(name, getattr(self, name), minimum=0)
         check_count("n_test", self.n_test)
         for name in ("n_attacked", "n_attacked_on_manifold"):
             check_count(name, getattr(self, name), 1, self.n_test)
-        for name in (
-            "n_unseen",
-            "n_tracked",
-            "n_thorough",
-            "n_projected",
-            "n_neighbours",
-            "n_vae",
-            "n_data_vae",
-            "n_oracle",
-            "n_transfer",
-        ):
-            check_count(name, getattr(self, name), minimum=0)
         if self.n_tracked:  # half of them choose the best epoch, the others assess it
             check_count("n_tracked", self.n_tracked, 2, self.n_test)
         for name in ("epsilon", "latent_epsilon"):

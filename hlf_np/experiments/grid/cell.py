@@ -11,15 +11,9 @@ import numpy as np
 from hlf_np import __version__
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import Prepared, Progress, training_config
-from hlf_np.experiments.measurements import (
-    SUCCESS_BY_EPSILON,
-    EpochTracker,
-    Subject,
-    attack_series,
-    collect,
-    measure,
-    thorough_success,
-)
+from hlf_np.experiments.measurements import Subject, measure
+from hlf_np.experiments.measurements.series import SUCCESS_BY_EPSILON, EpochTracker, attack_series, thorough_success
+from hlf_np.experiments.measurements.subject import collect
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.kernels.numba_internals.processor import SHAPE
 from hlf_np.models import Model

@@ -13,14 +13,9 @@ from hlf_np.data.dataset import Split
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import oracle_config, spaces_of, training_config
-from hlf_np.experiments.measurements import (
-    EPSILONS,
-    MANIFOLDS_AND_IMAGES,
-    MEASUREMENTS,
-    THOROUGH_ATTACK,
-    Subject,
-    measure,
-)
+from hlf_np.experiments.measurements import Subject, measure
+from hlf_np.experiments.measurements.built_in import MANIFOLDS_AND_IMAGES, MEASUREMENTS
+from hlf_np.experiments.measurements.series import EPSILONS, THOROUGH_ATTACK
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeLog, count_vaes, train_vae

@@ -20,7 +20,7 @@ from hlf_np.experiments.configuration.config import RunConfig, needs_met
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import Vae, VaeConfig, VaeLog, all_classes_vae, class_vaes
 from hlf_np.manifolds.distance import NeighbourSearch
-from hlf_np.manifolds.oracle import ClassifierConfig, OracleConfig, train_once, train_oracle
+from hlf_np.manifolds.oracle import ORACLE, ClassifierConfig, train_once
 from hlf_np.models import Model
 from hlf_np.models.architectures import Architecture
 from hlf_np.random import generator
@@ -149,7 +149,7 @@ def fit(
         If choices contradict each other, or a network is too large for the images.
     """
     described = {"prototypes": ""} | source.description
-    oracle_fits = min(source.image_shape[:2]) >= OracleConfig().architecture.min_image_side
+    oracle_fits = min(source.image_shape[:2]) >= ORACLE.architecture.min_image_side
     limits = {"n_vae": source.class_size, "n_oracle": source.train_size if oracle_fits else 0}
     limits |= {"n_neighbours": source.train_size}
     limits |= dict.fromkeys(
@@ -229,7 +229,7 @@ def train_shared(config: RunConfig, source: Source, store: Store, progress: Prog
     if config.n_vae and config.n_oracle:
         settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
         epoch_done = _epoch_progress("oracle", settings.training, progress)
-        oracle = train_oracle(split, settings, folder=store.manifolds, progress=epoch_done)
+        oracle = train_once("oracle", settings, split, 0, store.manifolds, epoch_done)
     if config.n_transfer:  # a normally trained model like those of the grid, with a seed that none of them has
         surrogate_config = ClassifierConfig(config.architecture, training_config(config, NORMAL, ()))
         seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train
@@ -291,11 +291,10 @@ def _epoch_progress(task: str, training: TrainingConfig, progress: Progress) -> 
     return lambda entry: progress(f"{task}: epoch {entry.epoch}/{training.epochs}", task, 1 / training.epochs)
 
 
-def oracle_config(config: RunConfig) -> OracleConfig:
+def oracle_config(config: RunConfig) -> ClassifierConfig:
     """Return the configuration of the oracle, fitted to the images of a run."""
-    settings, shape = OracleConfig(), config.architecture.image_shape
-    architecture = replace(settings.architecture, classes=len(config.classes), image_shape=shape)
-    return replace(settings, architecture=architecture)
+    shape = config.architecture.image_shape
+    return replace(ORACLE, architecture=replace(ORACLE.architecture, classes=len(config.classes), image_shape=shape))
 
 
 def training_config(config: RunConfig, training: Training, spaces: Sequence[Space]) -> TrainingConfig:

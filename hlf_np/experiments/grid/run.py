@@ -8,14 +8,14 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Protocol
 
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.configuration.plugins import plugin_errors
 from hlf_np.experiments.grid.cell import run_cell
-from hlf_np.experiments.grid.prepare import Progress, SharedModels, assemble, source_of, train_shared
-from hlf_np.experiments.grid.processes import Message, Submit
+from hlf_np.experiments.grid.cluster import Cluster
+from hlf_np.experiments.grid.prepare import Progress, assemble, source_of, train_shared
+from hlf_np.experiments.grid.processes import LocalProcesses, Message, Submit
 from hlf_np.experiments.results import CellResult
 from hlf_np.experiments.storage.store import Store
 from hlf_np.support.checks import check_count
@@ -25,18 +25,7 @@ MAX_ATTEMPTS = 3  # to compute a cell whose process dies
 POLL_SECONDS = 0.2
 
 
-class Workers(Protocol):
-    """Where cells are computed; `LocalProcesses` documents the members."""
-
-    @property
-    def lost(self) -> tuple[type[BaseException], ...]: ...
-
-    @property
-    def reassigns(self) -> bool: ...
-
-    def start(
-        self, config: RunConfig, source: Source, shared: SharedModels, store: Store, messages: SimpleQueue[Message]
-    ) -> AbstractContextManager[Submit]: ...
+Workers = LocalProcesses | Cluster  # where cells are computed
 
 
 def check_grid(config: RunConfig, source: Source | None = None) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
@@ -22,13 +20,6 @@ from hlf_np.experiments.grid.cell import run_cell
 from hlf_np.experiments.grid.prepare import Prepared, Progress, SharedModels, assemble, prepare, source_of
 from hlf_np.experiments.storage.store import CellFiles, Store
 from hlf_np.support.errors import UserError
-
-
-class Work(Hashable, Protocol):
-    """A run whose cells are to be computed; hashable, so that a process opens it only once."""
-
-    def open(self) -> tuple[RunConfig, Prepared]:
-        """Return the configuration of the run, and what its cells share."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class StoredWork:
         return cls(folder, json.dumps(config.as_json()), config.plugins)
 
     def open(self) -> tuple[RunConfig, Prepared]:
-        """Load the networks from the folder."""
+        """Return the configuration of the run, and what its cells share, with the networks in the folder."""
         config = RunConfig.from_json(json.loads(self.settings), self.plugins)
         return config, prepare(config, Store(self.folder, config), lambda *progress: None)
 
@@ -80,11 +71,14 @@ class SentWork:
         return cls(pickle.dumps((config.as_json(), config.plugins, pickle.dumps((images, shared)))))
 
     def open(self) -> tuple[RunConfig, Prepared]:
-        """Unpack the content."""
+        """Return the configuration of the run, and what its cells share."""
         settings, plugins, content = pickle.loads(self.content)
         config = RunConfig.from_json(settings, plugins)  # executes the plugins
         images, shared = pickle.loads(content)
         return config, assemble(config, images or source_of(config), shared)
+
+
+Work = StoredWork | SentWork  # hashable, so that a process opens it only once
 
 
 @lru_cache(maxsize=1)

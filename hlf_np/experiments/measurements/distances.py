@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hlf_np.data.dataset import Split
-from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
 from hlf_np.spaces import ImageBall, LearnedManifold, Space, TrueManifold
 from hlf_np.support.arrays import Floats
 
@@ -62,55 +60,6 @@ SUBSPACE_REFERENCE = DistanceReference(
     others=(TrueManifold,),
 )
 DISTANCE_REFERENCES = (TRUE_MANIFOLD_REFERENCE, SUBSPACE_REFERENCE)
-
-
-def manifold_distances(images: Floats, originals: Split, manifold: Space) -> Floats:
-    """Compute the distance of each image to the true manifold.
-
-    The descent starts at the codes of the originals, the best available guess for an adversarial example.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (N, H, W, C)
-        The images.
-    originals : Split
-        The images from which they were made, with codes.
-    manifold : Space
-        The true manifold.
-
-    Returns
-    -------
-    ndarray of float32, shape (N,)
-        The L2 distances.
-    """
-    return project(images, manifold.chart(originals.images, originals.labels, originals.codes)).distances
-
-
-def neighbour_distances(images: Floats, originals: Split, space: Space, neighbours: NeighbourSearch) -> Floats:
-    """Compute the distance of each image to the subspace of its nearest neighbours.
-
-    The subspace passes through the image at which the attack in `space` started. For the learned manifold that is the
-    reconstruction of the original, so the reconstruction error is not part of the distance.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (N, H, W, C)
-        The images.
-    originals : Split
-        The images from which they were made.
-    space : Space
-        The space of the attack.
-    neighbours : NeighbourSearch
-        The training images to choose neighbours from.
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
-        The L2 distances.
-    """
-    chart = space.chart(originals.images, originals.labels, originals.codes)
-    count = min(SUBSPACE_NEIGHBOURS, len(neighbours.images))
-    return subspace_distances(images, chart.decoded(chart.start), neighbours, count)
 
 
 def mean_or_nan(values: Floats) -> float:

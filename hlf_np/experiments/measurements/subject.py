@@ -14,14 +14,13 @@ from hlf_np.attacks import PGD, UNSEEN_ATTACKS, AttackResult, CarliniWagner, Suc
 from hlf_np.data.dataset import Split
 from hlf_np.experiments.measurements.distances import (
     CLEAN,
+    SUBSPACE_NEIGHBOURS,
     SUBSPACE_REFERENCE,
     TRUE_MANIFOLD_REFERENCE,
     DistanceReference,
-    manifold_distances,
-    neighbour_distances,
 )
 from hlf_np.experiments.results import Examples
-from hlf_np.manifolds.distance import NeighbourSearch
+from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distances
 from hlf_np.manifolds.tangent import tangent_bases
 from hlf_np.models import Model
 from hlf_np.spaces import PAPER_EPSILONS, ImageBall, Norm, Space, TrueManifold
@@ -122,23 +121,14 @@ class Subject:
     _smallest: dict[type[Space], AttackResult] = field(default_factory=dict, init=False)
 
     @cached_property
-    def labels(self) -> Integers:
-        """The labels of the test images, shape (N,)."""
-        return check_labels(self.test.labels, self.model.classes, len(self.test))
-
-    @cached_property
     def correct(self) -> Booleans:
         """Whether each test image is classified correctly, shape (N,)."""
-        return np.asarray(self.labels == self.model.predict(self.test.images))
+        labels = check_labels(self.test.labels, self.model.classes, len(self.test))
+        return np.asarray(labels == self.model.predict(self.test.images))
 
     def space(self, kind: type[Space]) -> Space | None:
         """Return the run's space of this class, or None if it has none."""
         return next((space for space in self.spaces if isinstance(space, kind)), None)
-
-    def candidates(self, kind: type[Space]) -> Split:
-        """Return the candidates for attacks in a space: the first test images, classified correctly or not."""
-        config = self.config
-        return self.test.take(slice(config.n_attacked if kind is ImageBall else config.n_attacked_on_manifold))
 
     def start(self, kind: type[Space]) -> AttackStart:
         """Return the candidates for attacks in a space as they are before an attack; computed once.
@@ -149,7 +139,9 @@ class Subject:
             If the run has no such space.
         """
         if kind not in self._starts:
-            space, candidates = self.space(kind), self.candidates(kind)
+            space, config = self.space(kind), self.config
+            count = config.n_attacked if kind is ImageBall else config.n_attacked_on_manifold
+            candidates = self.test.take(slice(count))  # classified correctly or not
             if space is None:
                 raise UserError(f"this run does not attack in {kind.__name__}: check subject.space({kind.__name__})")
             if space.starts_at_image:
@@ -246,12 +238,6 @@ class Subject:
         return tangent_bases(manifold, self.first_tested)
 
     @cached_property
-    def distance_references(self) -> list[DistanceReference]:
-        """What distances are measured to: the true manifold and the training images, as far as they are known."""
-        known = {TRUE_MANIFOLD_REFERENCE: self.space(TrueManifold), SUBSPACE_REFERENCE: self.neighbours}
-        return [reference for reference, value in known.items() if value is not None]
-
-    @cached_property
     def distances(self) -> dict[str, Floats]:
         """The L2 distances (n,) of each kind of images to each reference, by the reference's keys.
 
@@ -259,7 +245,8 @@ class Subject:
         the same ones.
         """
         limit, result, clean = self.config.n_projected, {}, self.first_tested
-        for reference in self.distance_references:
+        known = {TRUE_MANIFOLD_REFERENCE: self.space(TrueManifold), SUBSPACE_REFERENCE: self.neighbours}
+        for reference in (reference for reference, value in known.items() if value is not None):
             for kind in reference.spaces:
                 if space := self.space(kind):
                     attack, attacked = self.attack(kind), self.attacked(kind)
@@ -271,12 +258,19 @@ class Subject:
         return result
 
     def _distances(self, reference: DistanceReference, images: Floats, originals: Split, space: Space) -> Floats:
-        """Return the distances of images that an attack in `space` made from the originals."""
-        manifold = self.space(TrueManifold)
-        if reference is TRUE_MANIFOLD_REFERENCE and manifold is not None:
-            return manifold_distances(images, originals, manifold)
+        """Return the distances of images that an attack in `space` made from the originals.
+
+        The descent to the true manifold starts at the codes of the originals, the best available guess. The subspace of
+        nearest neighbours passes through the image at which the attack started; for the learned manifold that is the
+        reconstruction of the original, so the reconstruction error is not part of the distance.
+        """
+        manifold = self.space(TrueManifold) if reference is TRUE_MANIFOLD_REFERENCE else None
+        chart = (manifold or space).chart(originals.images, originals.labels, originals.codes)
+        if manifold:
+            return project(images, chart).distances
         assert self.neighbours is not None
-        return neighbour_distances(images, originals, space, self.neighbours)
+        count = min(SUBSPACE_NEIGHBOURS, len(self.neighbours.images))
+        return subspace_distances(images, chart.decoded(chart.start), self.neighbours, count)
 
     def examples(self, kind: type[Space]) -> Examples:
         """Return the first successful adversarial example of each class, `n_examples` at most."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from hlf_np.experiments.configuration.config import RunConfig
-from hlf_np.experiments.measurements import KEY_COLUMNS
+from hlf_np.experiments.measurements.measurement import KEY_COLUMNS
 from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.models import Model
 from hlf_np.support.checks import check_images, check_labels

@@ -80,7 +80,7 @@ def explorer(store: Store, results: Sequence[CellResult]) -> str:
         "models": models,
         "images": images,
         "box": _box(fonts.box.lower, fonts.box.upper) if fonts else None,
-        "decoders": [_layers(vae.decoder, (vae.config.latent_dimensions,)) for vae in vaes],
+        "decoders": [described(vae.decoder, (vae.config.latent_dimensions,), False)[0] for vae in vaes],
         "codeBox": code_box,
         "epsilon": config.epsilon if config.norm is Norm.LINF else PAPER_EPSILONS[Norm.LINF][0],
         "steps": config.attack.steps,
@@ -137,10 +137,6 @@ def _clearest_of_each_class(labels: Integers, recognised: Integers) -> Integers:
     count = max(1, min(IMAGES_PER_CLASS, MAX_IMAGES // len(classes)))
     order = np.argsort(-recognised, kind="stable")
     return np.concatenate([order[labels[order] == label][:count] for label in classes])
-
-
-def _layers(network: nn.Layer, shape: nn.Shape) -> list[dict[str, Any]]:
-    return described(network, shape, exact=False)[0]
 
 
 def _bytes(image: Floats) -> str:

@@ -76,8 +76,7 @@ def described(layer: nn.Layer, shape: nn.Shape, exact: bool) -> tuple[list[dict[
     if isinstance(layer, nn.Linear):
         return [{"kind": "linear"} | weights], output
     if isinstance(layer, nn.BatchNorm):
-        scale = arrays["weight"] / np.sqrt(layer.buffers["running_var"] + layer.epsilon)
-        shift = arrays["bias"] - scale * layer.buffers["running_mean"]
+        scale, shift = layer.scale_and_shift()
         return [{"kind": "batch_norm", "scale": packed(scale, True), "shift": packed(shift, True)} | sizes], output
     if isinstance(layer, nn.ReLU | nn.Sigmoid):
         return [{"kind": type(layer).__name__.lower()}], output

@@ -8,22 +8,25 @@ import matplotlib as mpl
 
 from hlf_np.attacks import UNSEEN_ATTACKS
 from hlf_np.experiments.analysis.beyond import UNSEEN_COLUMN
-from hlf_np.experiments.analysis.claims import MIN_CELLS, factor_intervals, factors_by_size
+from hlf_np.experiments.analysis.claim import MIN_CELLS
+from hlf_np.experiments.analysis.data_factor import factor_intervals, factors_by_size
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
 from hlf_np.experiments.configuration.catalogue import Catalogue
-from hlf_np.experiments.measurements import (
-    ATTACK_PROGRESS,
+from hlf_np.experiments.measurements import Display
+from hlf_np.experiments.measurements.built_in import FURTHER_RATES
+from hlf_np.experiments.measurements.distances import (
     CLEAN,
     DISTANCE_REFERENCES,
+    SUBSPACE_REFERENCE,
+    TRUE_MANIFOLD_REFERENCE,
+)
+from hlf_np.experiments.measurements.series import (
+    ATTACK_PROGRESS,
     EPSILONS,
     ERROR_BY_EPOCH,
-    FURTHER_RATES,
     HELD_OUT_BY_EPOCH,
-    SUBSPACE_REFERENCE,
     SUCCESS_BY_EPSILON,
     TANGENT_SHARE_BY_STEP,
-    TRUE_MANIFOLD_REFERENCE,
-    Display,
 )
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.report.curves import has_values

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from hlf_np.experiments.analysis.claims import MIN_CELLS
+from hlf_np.experiments.analysis.claim import MIN_CELLS
 from hlf_np.experiments.analysis.existence import SMALL_SUCCESS_RATE
 from hlf_np.experiments.analysis.statistics import Interval, slope
-from hlf_np.experiments.measurements import CLEAN, DistanceReference
+from hlf_np.experiments.measurements.distances import CLEAN, DistanceReference
 from hlf_np.experiments.results import CellResult, by_training
 from hlf_np.report.curves import curves, training_sizes
 from hlf_np.report.figures.pictures import training_style

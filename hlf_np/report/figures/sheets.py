@@ -36,9 +36,7 @@ def grid(images: GreyImages, *, gap: int = 2, background: int = 96, scale: int =
     return Image.fromarray(np.pad(flat, ((gap, 0), (gap, 0)), constant_values=background))
 
 
-def contact_sheet(
-    images: GreyImages, rows_per_column: int, *, first_index: int = 0, gap: int = 1, scale: int = 1
-) -> Image.Image:
+def contact_sheet(images: GreyImages, rows_per_column: int) -> Image.Image:
     """Draw every face of a prototype set as a row of letters, preceded by its index.
 
     Parameters
@@ -47,22 +45,14 @@ def contact_sheet(
         F faces with L letters each.
     rows_per_column : int
         Number of faces per column of the sheet.
-    first_index : int
-        Index of the first face.
-    gap : int
-        Pixels between letters.
-    scale : int
-        Magnification factor.
 
     Returns
     -------
     PIL.Image.Image
         Grey-scale image.
     """
-    blocks = [
-        _indexed_grid(images[start : start + rows_per_column], first_index + start, gap, scale)
-        for start in range(0, len(images), rows_per_column)
-    ]
+    starts = range(0, len(images), rows_per_column)
+    blocks = [_indexed_grid(images[start : start + rows_per_column], start) for start in starts]
     sheet = Image.new("L", (sum(block.width for block in blocks), max(block.height for block in blocks)))
     left = 0
     for block in blocks:
@@ -71,14 +61,14 @@ def contact_sheet(
     return sheet
 
 
-def _indexed_grid(images: GreyImages, first_index: int, gap: int, scale: int) -> Image.Image:
+def _indexed_grid(images: GreyImages, first_index: int) -> Image.Image:
     """Draw a grid with the running index before every row."""
-    letters = grid(images, gap=gap, scale=scale)
+    letters, gap = grid(images, gap=1), 1
     block = Image.new("L", (letters.width + _INDEX_WIDTH, letters.height))
     block.paste(letters, (_INDEX_WIDTH, 0))
     pen = ImageDraw.Draw(block)
     font = ImageFont.load_default(size=11)
-    row_height = images.shape[2] * scale + gap
+    row_height = images.shape[2] + gap
     for row in range(len(images)):
         centre = (_INDEX_WIDTH - 3, gap + row * row_height + row_height // 2)
         pen.text(centre, str(first_index + row), fill=255, font=font, anchor="rm")
