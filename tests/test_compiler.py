@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import hlf_np as hlf
+from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
+from hlf_np.data.dataset import Split
 from hlf_np.kernels.products.tile import LANES
 from hlf_np.layers import (
     AveragePool,
@@ -29,7 +31,9 @@ from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.programs import affine, compiler, products
 from hlf_np.programs.structure import structure
+from hlf_np.spaces import ImageBall
 from hlf_np.support.errors import UserError
+from hlf_np.training import train
 
 DRAWS = np.random.default_rng(0)
 IMAGES, LABELS = DRAWS.random((7, 8, 8, 1), np.float32), np.arange(7) % 3
@@ -108,7 +112,7 @@ def test_layers_without_a_node_are_computed_by_autodiff(layer):
 
 
 def test_a_model_that_computes_more_than_its_network_is_computed_by_autodiff():
-    tested = Brighter.of(simple().network, 3, (8, 8, 1))
+    tested = Brighter(simple().network, 3, (8, 8, 1))
     np.testing.assert_array_equal(tested.logits(IMAGES), tested.network(Tensor(IMAGES + 1)).data)
     assert tested.training_program(AdamConfig()) is None
 
@@ -162,6 +166,17 @@ def changes():
     def change_epsilon(tested):
         tested.network.layers[1].epsilon = 0.5
 
+    def set_epsilon_to_a_scalar_of_numpy(tested):
+        tested.network.layers[1].epsilon = np.float32(0.5)
+
+    def replace_a_layer(tested):
+        tested.network.layers = (*tested.network.layers[:-1], linear(256))
+
+    def replace_a_norm(tested):
+        norm = BatchNorm(4)
+        norm.buffers["running_mean"] += 1
+        tested.network.layers = (tested.network.layers[0], norm, *tested.network.layers[2:])
+
     def change_layers(tested):
         tested.network.layers = (*tested.network.layers[:2], *tested.network.layers[3:])
 
@@ -196,6 +211,58 @@ def test_programs_follow_changes_of_the_model(change, duplicate):
     np.testing.assert_allclose(after, tested.network(Tensor(IMAGES)).data, rtol=1e-4, atol=1e-5)
     if tested.network is not original.network and duplicate is not COPIES["itself"]:
         np.testing.assert_array_equal(original.logits(IMAGES), before)
+
+
+def test_programs_follow_a_layer_that_is_replaced_inside_another():
+    block = Residual(convolution(1, 1))
+    tested = model(block, Flatten(), linear(64))
+    before = tested.logits(IMAGES)
+    block.body = convolution(1, 1)
+    after = tested.logits(IMAGES)
+    assert np.abs(after - before).max() > 1e-4
+    np.testing.assert_allclose(after, tested.network(Tensor(IMAGES)).data, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_head_is_trained_and_attacked_instead_of_the_old_one():
+    tested = simple()
+    tested.predict(IMAGES)
+    tested.network.layers = (*tested.network.layers[:-1], linear(256))
+    same = copy.deepcopy(tested)  # whose compiler begins empty
+    for one in (tested, same):
+        train(one, Split(IMAGES, LABELS), training="adversarial", epochs=2, batch_size=4)
+    np.testing.assert_array_equal(tested.logits(IMAGES), same.logits(IMAGES))
+    found, expected = (PGD(5, 0.05).find(one, Split(IMAGES, LABELS), ImageBall(0.3)) for one in (tested, same))
+    np.testing.assert_array_equal(found.images, expected.images)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "read-only"])
+def test_parameters_that_must_not_be_changed_are_left_to_autodiff(kind):
+    tested = simple()
+    weight = tested.network.layers[0].parameters["weight"]
+    array, before = weight.data, weight.data.copy()
+    if kind == "frozen":
+        weight.requires_grad = False
+    else:
+        array.setflags(write=False)
+    assert tested.compiles
+    train(tested, Split(IMAGES, LABELS), epochs=2, batch_size=4)
+    np.testing.assert_array_equal(array, before)
+    assert (weight.data is array) == (kind == "frozen")  # a read-only array is replaced by a new one
+    assert np.abs(weight.data - before).max() > 1e-4 or kind == "frozen"
+
+
+@pytest.mark.parametrize("method", ["forward", "logits"])
+@pytest.mark.parametrize("of", ["class", "object"])
+def test_other_ways_to_compute_the_logits_are_attacked(method, of):
+    tested = simple()
+    plain = getattr(tested, method)
+    if of == "class":
+        tested.__class__ = type("Reversed", (Model,), {method: lambda self, x, *rest: -getattr(Model, method)(self, x)})
+    else:
+        setattr(tested, method, lambda x, *rest: -plain(x))
+    found = PGD(3, 0.05).find(tested, Split(IMAGES, LABELS), ImageBall(0.1))
+    np.testing.assert_array_equal(found.success, tested.predict(found.images) != LABELS)
+    assert (tested.predict(IMAGES) != simple().predict(IMAGES)).any()
 
 
 def test_a_training_continues_with_values_written_into_the_layers():

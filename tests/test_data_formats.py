@@ -697,6 +697,42 @@ def test_test_images_of_other_classes_alone_are_no_test():
         array_source(Dataset("apart", ("a", "b", "c"), train, test))
 
 
+def floats(tmp_path, train_end, test_end):
+    """An archive of fractions from 0 to each end."""
+    (train, test), labels = (
+        ((np.random.default_rng(0).random((2, 40, 8, 8)).T * (train_end, test_end)).T),
+        np.arange(40) % 3,
+    )
+    train[0, 0, 0], test[0, 0, 0] = train_end, test_end
+    np.savez(tmp_path / "own.npz", x_train=train, y_train=labels, x_test=test, y_test=labels)
+    return tmp_path / "own.npz", train, test
+
+
+def test_fractions_may_exceed_1_by_rounding(tmp_path):
+    path, train, test = floats(tmp_path, 1 + 1e-6, 1)
+    data = hlf.data.load(path)
+    np.testing.assert_allclose(data.train.images[..., 0], train, atol=2e-6)
+    np.testing.assert_allclose(data.test.images[..., 0], test, atol=2e-6)
+    assert data.train.images.max() == 1
+
+
+def test_fractions_of_an_unknown_scale_are_refused(tmp_path):
+    for ends, said in (
+        ((1.5, 1), "up to 1, the brightest images 1.5"),
+        ((1, 255), "up to 1, the brightest images 255"),
+        ((2, 2), "up to 2"),
+    ):
+        refused(floats(tmp_path, *ends)[0], "fractions", said, "floating-point values from 0 to 1")
+    path, train, _ = floats(tmp_path, 255, 200)
+    np.testing.assert_allclose(hlf.data.load(path).train.images[..., 0] * 255, train, atol=1e-3)
+
+
+def test_a_class_whose_images_lie_one_folder_deeper_is_not_left_out(tmp_path):
+    files = make.pictures({"": TINY["train"]})
+    files["d/inner/1.png"] = files["c/000.png"]
+    refused(write_files(tmp_path, files), "d' are in folders inside it: move them up")
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_pixels_that_are_0_or_1_are_black_or_white(tmp_path, dtype):
     random = np.random.default_rng(0)

@@ -8,6 +8,8 @@ import pytest
 
 from hlf_np import UserError, layers, models, operations
 from hlf_np.autodiff import Tensor
+from hlf_np.data.dataset import Split
+from hlf_np.training import train
 
 BUILDERS = {
     "cnn": lambda seed=0: models.cnn(seed=seed, widths=(4, 8), hidden_units=6, image_shape=(12, 12, 1)),
@@ -74,6 +76,29 @@ def test_the_losses_of_autoencoders_against_their_definitions():
     np.testing.assert_allclose(actual, oracles.gaussian_divergence(mean, log_variance), rtol=1e-10)
     zeros = Tensor(np.zeros((2, 3)))
     np.testing.assert_array_equal(operations.gaussian_divergence(zeros, zeros).data, [0, 0])
+
+
+class Twice(layers.Layer):
+    """A layer that has others as attributes."""
+
+    def __init__(self, random):
+        super().__init__()
+        self.first, self.rest = layers.Linear(6, 6, random), [layers.ReLU(), layers.Linear(6, 3, random)]
+
+    def __call__(self, x, training=False):
+        x = self.first(x, training)
+        for layer in self.rest:
+            x = layer(x, training)
+        return x
+
+
+def test_layers_inside_a_layer_of_ones_own_are_found_and_trained():
+    random = np.random.default_rng(0)
+    model = models.Model(layers.Sequential(layers.Flatten(), Twice(random)), 3, (2, 3, 1))
+    before = model.state_dict()
+    assert list(before) == ["1.first.weight", "1.first.bias", "1.rest.1.weight", "1.rest.1.bias"]
+    train(model, Split(random.random((9, 2, 3, 1), np.float32), np.arange(9) % 3), epochs=2, batch_size=3)
+    assert all((array != before[name]).any() for name, array in model.state_dict().items())
 
 
 def test_rows_and_columns_are_selected():

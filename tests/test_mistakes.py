@@ -135,6 +135,7 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack truncated.npz", "'truncated.npz' is not a model file"),
     ("attack other.npz", "'other.npz' is not a model file"),
     ("attack five.npz", "'five.npz' is a model for 5 classes"),
+    ("attack model.npz --out ./model.npz", "--out would replace the model by its adversarial examples: give another"),
     ("attack model.npz --epsilon -1", "epsilon must be a positive number, not -1"),
     ("attack model.npz --epsilon nan", "epsilon must be a positive number, not nan"),
     ("attack model.npz --epsilon wide", "'wide' is not a valid float"),

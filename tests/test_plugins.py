@@ -12,7 +12,7 @@ from conftest import small_cnn
 from helpers import TINY, command, main, numbers, rows, tree
 
 from hlf_np import UserError, models
-from hlf_np.attacks import PGD, Engine
+from hlf_np.attacks import FGSM, PGD, AutoPGD, CarliniWagner, Engine, RandomSearch
 from hlf_np.cli.options import read_plugins
 from hlf_np.experiments.configuration.catalogue import Catalogue, catalogue
 from hlf_np.experiments.configuration.plugins import Plugin, PluginError, read_plugin
@@ -354,6 +354,28 @@ def test_classes_that_inherit_from_spaces_and_charts_are_not_compiled_as_those(t
     engines = [PGD(steps=4, step_size=0.05, engine=engine).find(trained, few, Dim(0.2)) for engine in Engine]
     np.testing.assert_allclose(engines[0].images, engines[1].images, atol=1e-5)
     assert found.images.max() > 0.5 >= engines[0].images.max()
+
+
+def test_every_image_may_have_its_own_box(trained, split):
+    few = split.take(slice(30))
+
+    @dataclass(frozen=True)
+    class Masked(type(ImageBall(0.1).chart(few.images, few.labels, None))):
+        of_images = ("start", "lower", "upper")
+
+    class Halves(ImageBall):  # the left half of some images is fixed, the right half of the others
+        def chart(self, images, labels, codes):
+            fixed = np.zeros(images.shape, bool)
+            fixed[labels % 2 == 0, :, :14] = fixed[labels % 2 == 1, :, 14:] = True
+            lower, upper = (np.where(fixed, images, np.float32(end)) for end in (0, 1))
+            return Masked(images, lower, upper)
+
+    attacks = [PGD(4, 0.05), PGD(4, 0.05, engine="autodiff"), FGSM(), AutoPGD(4), RandomSearch(4), CarliniWagner(4)]
+    for result in (attack.find(trained, few, Halves(0.2)) for attack in attacks):
+        moved = result.images != few.images
+        assert not moved[few.labels % 2 == 0, :, :14].any()
+        assert not moved[few.labels % 2 == 1, :, 14:].any()
+        assert moved.any()
 
 
 def test_invalid_charts_are_refused(trained, split):

@@ -214,6 +214,27 @@ def test_a_larger_n_that_did_worse_by_chance_does_not_count():
     assert 1 < factor < 2  # from 400 on
 
 
+def test_models_without_a_test_error_count_in_the_mean_of_their_n():
+    errors = {500: [0.08] * 3, 1000: [0.04] * 3, 2000: [0.02] * 3, 4000: [0, 0, 0.03]}  # in the mean, 40 / N
+    results = [
+        made_up(training, n, seed, test_error=error if n == 4000 else error * (1 + index))
+        for index, training in enumerate((NORMAL, ADVERSARIAL))
+        for n, of_seeds in errors.items()
+        for seed, error in enumerate(of_seeds)
+    ]
+    assert dict(factors_by_size(results)) == pytest.approx({1000: 2, 2000: 2, 4000: 1})
+    # where some have none, the logarithms of the others would not be a fair sample
+    assert data_factor(results)["factor"] == pytest.approx(2)
+    assert factor_intervals(results) == {}
+
+
+def test_a_dataset_of_another_kind_that_has_the_name_of_one_of_the_paper_is_not_compared():
+    config = of_dataset("fashion_mnist")
+    assert published(config)
+    for changed in ({"classes": 3}, {"image_shape": (12, 12, 1)}):
+        assert published(replace(config, architecture=replace(config.architecture, **changed))) == []
+
+
 def noisy_curves(seeds):
     random = np.random.default_rng(3)
     noise = {key: math.exp(0.05 * random.normal()) for key in product(range(seeds), (100, 200, 400), (0, 1))}

@@ -243,6 +243,8 @@ def attack(
     from hlf_np.support.files import check_writable, replace_file
     from hlf_np.trainings import with_step_size_of
 
+    if out.resolve() == model.resolve():
+        raise UserError("--out would replace the model by its adversarial examples: give another file")
     check_writable(out)
     selected = choose("attack", method, {declared.name: declared for declared in data.catalogue.attacks})
     if type(selected) is not PGD:

@@ -50,9 +50,6 @@ class Residual(Layer):
         super().__init__()
         self.body, self.shortcut = body, shortcut
 
-    def children(self) -> Mapping[str, Layer]:
-        return {"body": self.body} | ({"shortcut": self.shortcut} if self.shortcut else {})
-
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         y = self.body(x, training)
         return operations.relu(y + (self.shortcut(x, training) if self.shortcut else x))

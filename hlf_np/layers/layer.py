@@ -107,8 +107,14 @@ class Layer:
             ) from error
 
     def children(self) -> Mapping[str, Layer]:
-        """Return the layers directly inside this one, by name."""
-        return {}
+        """Return the layers directly inside this one, by name: its attributes, and the elements of lists and tuples."""
+        children: dict[str, Layer] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                children[name] = value
+            elif isinstance(value, list | tuple):
+                children |= {f"{name}.{k}": layer for k, layer in enumerate(value) if isinstance(layer, Layer)}
+        return children
 
     def every_layer(self) -> Iterator[Layer]:
         """Iterate over this layer and all layers inside it, in the order of `named_arrays`."""

@@ -238,8 +238,8 @@ class BatchNorm(Layer):
         weight, bias = self._parameter("weight", training), self._parameter("bias", training)
         if not training:
             statistics = self.buffers["running_mean"], self.buffers["running_var"]
-            return operations.normalize(x, weight, bias, *statistics, self.epsilon)
-        y, mean, variance = operations.batch_norm(x, weight, bias, self.epsilon)
+            return operations.normalize(x, weight, bias, *statistics, float(self.epsilon))
+        y, mean, variance = operations.batch_norm(x, weight, bias, float(self.epsilon))
         count = x.data.size // x.shape[-1]
         unbiased_variance = variance * (count / (count - 1))
         for name, batch_statistic in (("running_mean", mean), ("running_var", unbiased_variance)):
@@ -255,5 +255,5 @@ class BatchNorm(Layer):
     def scale_and_shift(self) -> tuple[Floats, Floats]:
         """Return evaluation mode as an affine map, y = scale * x + shift, of shape (C,) each."""
         mean, variance = self.buffers["running_mean"], self.buffers["running_var"]
-        scale = self.parameters["weight"].data / np.sqrt(variance + self.epsilon)
+        scale = self.parameters["weight"].data / np.sqrt(variance + float(self.epsilon))
         return scale, self.parameters["bias"].data - mean * scale

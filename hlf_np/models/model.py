@@ -118,8 +118,10 @@ class Model(weights.Weights, Compilable):
 
     @property
     def has_default_forward(self) -> bool:
-        """Whether the logits are the output of the network, as a subclass may define another `forward`."""
-        return type(self).forward is Model.forward
+        """Whether the logits are the output of the network, as a subclass may define another `forward` or `logits`."""
+        own = type(self)
+        replaced = {"forward", "logits"} & vars(self).keys()
+        return own.forward is Model.forward and own.logits is Model.logits and not replaced
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Compute logits as a tensor, for training and attacks.

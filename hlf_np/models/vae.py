@@ -41,7 +41,6 @@ References: Kingma and Welling, 2014; Higgins et al., 2017 (the weight).
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,10 +172,6 @@ class Vae(weights.Weights, nn.Layer):
         random = random or generator(seed, "vae initialisation")
         self.encoder, self.decoder = _encoder(config, random), _decoder(config, random)
         self._compiler = Compiler()
-
-    def children(self) -> Mapping[str, nn.Layer]:
-        """Return encoder and decoder by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder}
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         """Reconstruct images (N, H, W, C) from their mean codes."""

@@ -12,6 +12,7 @@ program is requested. Copies of a compiler begin empty, so a copied or unpickled
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ _verdicts: dict[Hashable, bool] = {}  # of each structure compiled in this proce
 
 
 class _Entry(NamedTuple):
-    """A cached program, or None, and what it was compiled for."""
+    """A cached program, or None, and what it was compiled for: the structure, and every layer."""
 
     layers: Sequence[Layer]
     key: Hashable
@@ -79,13 +80,14 @@ class Compiler:
         layers = (network, *preprocessors)
         slot = (*map(id, layers), input_shape, warped)
         key = (tuple(map(structure, layers)), input_shape, warped)
+        every_layer = [inner for layer in layers for inner in layer.every_layer()]  # a program reads their arrays
         entry = self._entries.get(slot)
-        if entry is None or entry.key != key or any(a is not b for a, b in zip(entry.layers, layers, strict=True)):
+        if entry is None or entry.key != key or any(map(operator.is_not, entry.layers, every_layer)):
             check_shapes()
             program = _checked(
                 key, layers, lambda layers: Program(layers[0], input_shape, warped, layers[1:]), check.evaluation
             )
-            entry = self._entries[slot] = _Entry(layers, key, program)
+            entry = self._entries[slot] = _Entry(every_layer, key, program)
         return entry.program
 
     def evaluate(

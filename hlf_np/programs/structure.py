@@ -3,9 +3,11 @@
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
+
 from hlf_np.layers import Layer
 
-_SETTINGS = {bool, int, float, str, type(None)}  # types of attributes that count as settings
+_SCALARS = (bool, int, float, str, type(None), np.generic)
 
 
 def structure(network: Layer) -> Hashable:
@@ -23,7 +25,7 @@ def structure(network: Layer) -> Hashable:
         return (
             type(layer),
             first_seen(layer),
-            *[(name, value) for name, value in vars(layer).items() if type(value) in _SETTINGS],
+            *[(name, type(value), value) for name, value in vars(layer).items() if _is_setting(value)],
             *[
                 (name, first_seen(p), first_seen(p.data), p.data.shape, p.data.dtype.char)
                 for name, p in layer.parameters.items()
@@ -33,3 +35,7 @@ def structure(network: Layer) -> Hashable:
         )
 
     return describe(network)
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, _SCALARS) or (isinstance(value, tuple) and all(map(_is_setting, value)))

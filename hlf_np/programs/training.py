@@ -285,9 +285,12 @@ def _arrays(network: Layer) -> list[Floats]:
 def _symbolic_indices(network: Layer) -> Callable[[Array], Integers]:
     """Return a function that gives the symbolic indices of each of the network's arrays, found by identity.
 
-    Raises NotCompiledError if parameters share memory: a step would update it twice.
+    Raises NotCompiledError if parameters share memory, which a step would update twice, or must not be changed.
     """
     arrays = _arrays(network)
+    trained = all(parameter.requires_grad for _, parameter in network.named_parameters())
+    if not trained or not all(array.flags.writeable for array in arrays):
+        raise NotCompiledError("frozen parameters and read-only arrays are left as they are by autodiff only")
     parameters = {id(parameter): parameter.data for _, parameter in network.named_parameters()}.values()
     if any(np.may_share_memory(*pair) for pair in itertools.combinations(arrays, 2)) or any(
         a is b for a, b in itertools.combinations(parameters, 2)

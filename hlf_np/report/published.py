@@ -57,7 +57,10 @@ def published(config: RunConfig) -> list[CellResult]:
         published is 0. Empty if nothing was published for these settings.
     """
     own, papers = config.architecture, DEFAULTS[config.architecture.kind]
-    is_papers = all(getattr(own, name) == getattr(papers, name) for name in ("widths", "blocks", "hidden_units"))
+    is_papers = all(
+        getattr(own, name) == getattr(papers, name)
+        for name in ("widths", "blocks", "hidden_units", "classes", "image_shape")
+    )
     is_papers = is_papers and (config.epsilon, config.latent_epsilon) == PAPER_EPSILONS[config.norm]
     if not is_papers or (config.true_manifold and config.difficulty is not Difficulty.HARD):
         return []

@@ -354,8 +354,9 @@ class Space(ABC):
 def can_compile(space: Space, chart: Chart) -> bool:
     """Return whether compiled code projects and decodes as these objects do.
 
-    It does not if a subclass overrides `project`, or `decode` without `compiled`.
+    It does not if a subclass overrides `project`, or `decode` without `compiled`, or if every image has its own box.
     """
     decoding_class = next(cls for cls in type(chart).__mro__ if "decode" in vars(cls))
     compiling_class = next(cls for cls in type(chart).__mro__ if "compiled" in vars(cls))
-    return type(space).project is Space.project and decoding_class is compiling_class
+    one_box = all(np.ndim(bound) < chart.start.ndim for bound in (chart.lower, chart.upper))
+    return type(space).project is Space.project and decoding_class is compiling_class and one_box

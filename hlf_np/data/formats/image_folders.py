@@ -44,12 +44,20 @@ def find_datasets(folder: Folder) -> dict[str, FoundDataset]:
 
 
 def _classes(folder: Folder) -> Classes:
-    """Return the image files of each folder that has any; other files are ignored."""
-    classes = {
-        name: [file for file in sub.files.values() if file.path.suffix.lower() in SUFFIXES]
-        for name, sub in folder.folders.items()
-    }
-    return {name: files for name, files in classes.items() if files}
+    """Return the image files of each folder that has any; other files are ignored.
+
+    Raises UserError if some folders have their images in folders of their own: they would be missing without a word.
+    """
+    classes = {name: _images(sub) for name, sub in folder.folders.items()}
+    deeper = [n for n, sub in folder.folders.items() if not classes[n] and any(map(_images, sub.folders.values()))]
+    classes = {name: files for name, files in classes.items() if files}
+    if deeper and len(classes) > 1:
+        raise UserError(f"the images of {str(folder.path / deeper[0])!r} are in folders inside it: move them up")
+    return classes
+
+
+def _images(folder: Folder) -> list[File]:
+    return [file for file in folder.files.values() if file.path.suffix.lower() in SUFFIXES]
 
 
 def _read(path: Path, parts: Mapping[str, Classes], request: ReadRequest) -> RawDataset:

@@ -18,6 +18,8 @@ PARTS = {"train": "train", "test": "test", "t10k": "test", "val": "val", "valid"
 MAX_CHANNELS = 4
 MAX_CLASSES = 2**16  # labels must be below it
 TEST_DIVISOR = 5  # if one part is missing, one fifth of the other is held out for testing
+ROUNDING = 1e-3  # by which floating-point values may exceed 1
+MIN_WHITE = 16  # fractions that end below belong to no known scale, unless they end at 1
 T = TypeVar("T")
 
 
@@ -49,7 +51,7 @@ class RawSplit:
     def split(self, rows: Integers | slice = slice(None)) -> Split:
         """Return the images at the given indices as float32 in [0, 1], with their labels."""
         images = np.divide(self.images[rows], np.float32(self.white_value), dtype=np.float32, order="C")
-        return Split(images, self.labels[rows])
+        return Split(np.minimum(images, 1, out=images), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -242,21 +244,29 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
     """Return the value of a white pixel in each part, 1 or 255.
 
     It is 1 for floating-point and Boolean parts if none of them has a value above 1, and for all parts if no part has
-    one, since images of integers are then binary. Otherwise it is 255.
+    one, since images of integers are then binary. Otherwise it is 255. Fractions tell whether floating-point values are
+    meant to end at 1, which they may exceed by rounding.
     """
-    floats = {part for part, (images, _) in parts.items() if images.array.dtype.kind in "bf"}
-    if all(images.array.max() <= 1 for images, _ in parts.values()):
-        floats = set(parts)
-    highest = 0.0
-    for part, (images, _) in parts.items():
+    expected = "give values from 0 to 255, or floating-point values from 0 to 1"
+    for images, _ in parts.values():
         low, high = images.array.min(), images.array.max()
         if not (low >= 0 and high <= 255):  # NaN compares false
-            raise UserError(
-                f"{images.name!r} has pixels from {low:g} to {high:g}: give values from 0 to 255, or floating-point"
-                " values from 0 to 1"
-            )
-        highest = max(highest, float(high)) if part in floats else highest
-    return {part: 1 if part in floats and highest <= 1 else 255 for part in parts}
+            raise UserError(f"{images.name!r} has pixels from {low:g} to {high:g}: {expected}")
+    highest = {part: float(images.array.max()) for part, (images, _) in parts.items()}
+    floats = {part for part, (images, _) in parts.items() if images.array.dtype.kind in "bf"}
+    if all(high <= 1 for high in highest.values()):
+        floats = set(parts)
+    brightest = max((highest[part] for part in floats), default=0.0)
+    if brightest <= 1:
+        return {part: 1 if part in floats else 255 for part in parts}
+    fractional = {part for part in floats if (parts[part][0].array % 1).any()}
+    if fractional and brightest <= 1 + ROUNDING:
+        return {part: 1 if part in floats else 255 for part in parts}
+    for part in sorted(fractional):
+        if highest[part] <= MIN_WHITE:
+            others = f", the brightest images {brightest:g}" if brightest > highest[part] else ""
+            raise UserError(f"{parts[part][0].name!r} has fractions up to {highest[part]:g}{others}: {expected}")
+    return dict.fromkeys(parts, 255)
 
 
 def _two_splits(path: Path, splits: dict[str, RawSplit]) -> tuple[RawSplit, RawSplit]:

@@ -77,7 +77,7 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
     list of (int, float)
         N and its factor. An N whose error lies outside the curve of normal training is left out.
     """
-    normal, adversarial = (_curve(_points(results, training)) for training in COMPARED)
+    normal, adversarial = (_curve(results, training) for training in COMPARED)
     if len(normal) < 2:
         return []
     factors = np.exp(adversarial[:, 0] - _log_needed(normal, adversarial[:, 1]))
@@ -98,11 +98,11 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     Returns
     -------
     dict of int to (float, float)
-        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing. An N is
-        left out if its interval extends beyond what the N of normal training can tell.
+        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing or have
+        no test error. An N is left out if its interval extends beyond what the N of normal training can tell.
     """
     curves = [_curves_by_seed(results, training) for training in COMPARED]
-    if any(errors.shape[1] < 2 or len(errors) < MIN_SEEDS or not np.isfinite(errors).all() for _, errors in curves):
+    if any(errors.shape[1] < 2 or len(errors) < MIN_SEEDS or not (errors > 0).all() for _, errors in curves):
         return {}
     (sizes, normal), (adversarial_sizes, adversarial) = curves
     intervals = {}
@@ -136,7 +136,7 @@ def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[
     errors = {
         (r.cell.seed, r.cell.n_train): r.value("test_error")
         for r in by_training(results).get(training, [])
-        if r.cell.n_train and r.value("test_error") > 0
+        if r.cell.n_train and r.value("test_error") >= 0
     }
     seeds, sizes = (sorted({key[axis] for key in errors}) for axis in (0, 1))
     table = [[errors.get((seed, size), np.nan) for size in sizes] for seed in seeds]
@@ -144,17 +144,21 @@ def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[
 
 
 def _points(results: Sequence[CellResult], training: Training) -> Floats:
-    """Return log N and log error of each model of a training, (n, 2)."""
-    cells = by_training(results).get(training, [])
-    points = [(r.cell.n_train, r.value("test_error")) for r in cells if r.cell.n_train and r.value("test_error") > 0]
-    return np.log(np.array(points, np.float64).reshape(-1, 2))
+    """Return log N and log error of each model of a training, (n, 2).
+
+    An N at which some model has no test error is left out: the others alone would make its error too large.
+    """
+    sizes, errors = _curves_by_seed(results, training)
+    kept = ~(errors == 0).any(axis=0)
+    points = np.stack(np.broadcast_arrays(sizes, errors), axis=-1)[:, kept].swapaxes(0, 1).reshape(-1, 2)  # N by N
+    return np.asarray(np.log(points[np.isfinite(points[:, 1])]))
 
 
-def _curve(points: Floats) -> Floats:
-    """Return ascending log N and the logarithm of the mean error, (sizes, 2)."""
-    sizes = np.unique(points[:, 0])
-    means = [np.log(np.exp(points[points[:, 0] == size, 1]).mean()) for size in sizes]
-    return np.stack([sizes, np.array(means)], axis=1)
+def _curve(results: Sequence[CellResult], training: Training) -> Floats:
+    """Return ascending log N and the logarithm of the mean error, (sizes, 2), unless the mean is 0."""
+    sizes, errors = _curves_by_seed(results, training)
+    points = np.stack([sizes, np.nanmean(errors, axis=0)], axis=1)
+    return np.asarray(np.log(points[points[:, 1] > 0]))
 
 
 def _powers(*samples: Floats) -> Floats:
