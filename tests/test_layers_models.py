@@ -282,6 +282,7 @@ def test_bad_images_are_refused(bad, message):
         lambda: models.cnn(image_shape=(7, 28, 1)),
         lambda: models.vgg(image_shape=(3, 15, 1)),
         lambda: models.resnet(widths=(4, 8), blocks=(1,)),
+        lambda: layers.MaxPool(2, 0),
     ],
 )
 def test_impossible_architectures_are_refused(build):

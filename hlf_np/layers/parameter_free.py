@@ -70,7 +70,8 @@ class _Pool(Layer):
 
     def __init__(self, kernel: int = 2, stride: int | None = None) -> None:
         super().__init__()
-        self.kernel, self.stride = check_count("kernel", kernel), stride and check_count("stride", stride)
+        self.kernel = check_count("kernel", kernel)
+        self.stride = None if stride is None else check_count("stride", stride)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kernel})"
