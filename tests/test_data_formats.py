@@ -699,10 +699,8 @@ def test_test_images_of_other_classes_alone_are_no_test():
 
 def floats(tmp_path, train_end, test_end):
     """An archive of fractions from 0 to each end."""
-    (train, test), labels = (
-        ((np.random.default_rng(0).random((2, 40, 8, 8)).T * (train_end, test_end)).T),
-        np.arange(40) % 3,
-    )
+    random, labels = np.random.default_rng(0), np.arange(40) % 3
+    train, test = (random.random((40, 8, 8)) * end for end in (train_end, test_end))
     train[0, 0, 0], test[0, 0, 0] = train_end, test_end
     np.savez(tmp_path / "own.npz", x_train=train, y_train=labels, x_test=test, y_test=labels)
     return tmp_path / "own.npz", train, test

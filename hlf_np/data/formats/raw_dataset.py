@@ -244,8 +244,8 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
     """Return the value of a white pixel in each part, 1 or 255.
 
     It is 1 for floating-point and Boolean parts if none of them has a value above 1, and for all parts if no part has
-    one, since images of integers are then binary. Otherwise it is 255. Fractions tell whether floating-point values are
-    meant to end at 1, which they may exceed by rounding.
+    one, since images of integers are then binary. Floating-point values may exceed it by rounding. Otherwise it is 255,
+    which fractions that end far below contradict.
     """
     expected = "give values from 0 to 255, or floating-point values from 0 to 1"
     for images, _ in parts.values():
@@ -257,13 +257,10 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
     if all(high <= 1 for high in highest.values()):
         floats = set(parts)
     brightest = max((highest[part] for part in floats), default=0.0)
-    if brightest <= 1:
+    if brightest <= 1 + ROUNDING:
         return {part: 1 if part in floats else 255 for part in parts}
-    fractional = {part for part in floats if (parts[part][0].array % 1).any()}
-    if fractional and brightest <= 1 + ROUNDING:
-        return {part: 1 if part in floats else 255 for part in parts}
-    for part in sorted(fractional):
-        if highest[part] <= MIN_WHITE:
+    for part in sorted(floats):
+        if highest[part] <= MIN_WHITE and (parts[part][0].array % 1).any():
             others = f", the brightest images {brightest:g}" if brightest > highest[part] else ""
             raise UserError(f"{parts[part][0].name!r} has fractions up to {highest[part]:g}{others}: {expected}")
     return dict.fromkeys(parts, 255)

@@ -149,9 +149,9 @@ def _points(results: Sequence[CellResult], training: Training) -> Floats:
     An N at which some model has no test error is left out: the others alone would make its error too large.
     """
     sizes, errors = _curves_by_seed(results, training)
-    kept = ~(errors == 0).any(axis=0)
-    points = np.stack(np.broadcast_arrays(sizes, errors), axis=-1)[:, kept].swapaxes(0, 1).reshape(-1, 2)  # N by N
-    return np.asarray(np.log(points[np.isfinite(points[:, 1])]))
+    of_sizes = ((n, of_n) for n, of_n in zip(sizes, errors.T, strict=True) if (of_n != 0).all())
+    points = [(n, error) for n, of_n in of_sizes for error in of_n if np.isfinite(error)]
+    return np.log(np.array(points, np.float64).reshape(-1, 2))
 
 
 def _curve(results: Sequence[CellResult], training: Training) -> Floats:
