@@ -45,8 +45,11 @@ class AdamConfig:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon", "decay"):
             check_positive(name, getattr(self, name))
-        if not all(0 <= beta < 1 for beta in self.betas) or not self.weight_decay >= 0:
-            raise UserError(f"Adam needs betas of at least 0 and below 1, and a weight decay of at least 0, not {self}")
+        are_two = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not (are_two and all(0 <= beta < 1 for beta in self.betas) and self.weight_decay >= 0):
+            raise UserError(
+                f"Adam needs two betas of at least 0 and below 1, and a weight decay of at least 0, not {self}"
+            )
 
     def rate(self, epochs: float) -> float:
         """Return the learning rate after the decay of a number of epochs, which need not be whole."""

@@ -24,9 +24,9 @@ from itertools import pairwise
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.engine import Engine
-from hlf_np.layers.layer import check_batch_size
+from hlf_np.layers.layer import check_batch_of_one
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
@@ -178,17 +178,17 @@ def train(
     ([1, 2, 3], True)
     """
     if config is None:
-        spaces, declared = (space,) if isinstance(space, Space) else space, training_of(training)
+        spaces, declared = space if isinstance(space, Sequence) else (space,), training_of(training)
         perturbations = declared.perturbations(spaces, variant=variant)
         samples = declared.space(declared.samples, spaces) if declared.samples else None
         config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss, samples=samples)
-    split = split.checked(model.classes, model.image_shape)
+    split = check_split(split, model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
     if config.samples:
         split = split.joined(config.samples.sampled(split, generator(seed, "samples")))
     if config.batch_size == 1:
-        check_batch_size(model.network, split.images, config.batch_size)
+        check_batch_of_one(model.network, split.images[:1])
     train_step = make_train_step(model, config.adam, config.loss, config.engine)
     log = []
     for epoch in range(config.epochs):

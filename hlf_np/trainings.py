@@ -13,6 +13,7 @@ from enum import StrEnum
 from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
 from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
+from hlf_np.spaces.space import check_space
 from hlf_np.support.checks import check_choice, choose
 from hlf_np.support.errors import UserError
 
@@ -192,9 +193,9 @@ class Training:
         Raises
         ------
         UserError
-            If another space is missing.
+            If another space is missing, or one of `spaces` is none.
         """
-        for space in spaces:
+        for space in map(check_space, spaces):
             if isinstance(space, kind):
                 return space
         if kind is ImageBall:

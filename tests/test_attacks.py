@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, layers, models
 from hlf_np.attacks import AttackResult, SuccessRate, pgd
+from hlf_np.data.dataset import Dataset
 from hlf_np.kernels.interpreter import attack as kernels
 from hlf_np.spaces import Chart, ImageBall, Norm
 
@@ -408,6 +409,14 @@ def test_impossible_settings_are_refused(trained, split, settings, message):
 def test_impossible_spaces_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         ImageBall(*arguments)
+
+
+@pytest.mark.parametrize("attack", attacks.ATTACKS, ids=lambda attack: attack.name)
+def test_what_is_no_space_or_no_split_is_refused(trained, split, attack):
+    with pytest.raises(UserError, match=r"a space must be an object such as ImageBall\(epsilon=0.3\), not 0.1"):
+        attack.find(trained, split, 0.1)
+    with pytest.raises(UserError, match="must be given as a Split, not Dataset"):
+        attack.find(trained, Dataset("letters", ("A", "B"), split, split), ImageBall(0.1))
 
 
 @pytest.mark.parametrize("engine", attacks.Engine)

@@ -466,6 +466,15 @@ def test_images_of_every_mode_are_grey_or_in_colour(tmp_path, mode):
         np.testing.assert_array_equal(np.rint(data.train.images[1] * 255), shown)
 
 
+def test_sixteen_bits_that_hold_values_of_eight_are_refused(tmp_path):
+    names = [f"{part}/{name}/1.png" for part in ("train", "test") for name in "ab"]
+    files = dict.fromkeys(names, MODES["sixteen bits"][0])
+    with pytest.raises(UserError, match=r"1.png' has 16 bits, but no value above \d+, which is black"):
+        hlf.data.load(write_files(tmp_path / "dark", files | {names[1]: make.picture(RAMP.astype(np.uint16))}))
+    black = hlf.data.load(write_files(tmp_path / "black", files | {names[0]: make.picture(0 * RAMP.astype(np.uint16))}))
+    assert not black.train.images[0].any()
+
+
 def test_names_of_classes_are_one_line_of_text(tmp_path):
     picture = make.picture(RAMP)
     names = ["Größe", "two\nlines", os.fsdecode(b"caf\xe9"), "日本"]

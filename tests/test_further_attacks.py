@@ -336,6 +336,11 @@ def test_random_search_results_are_consistent(trained, split, norm):
     assert (other.images != result.images).any()
 
 
+def test_a_transfer_needs_examples_of_pgd(trained):
+    with pytest.raises(UserError, match=r"the examples of a transfer must come from PGD, not FGSM\(\)"):
+        Transfer(trained, FGSM())
+
+
 def test_random_search_finds_the_worst_corner_of_a_linear_model():
     random = np.random.default_rng(0)
     w, images = random.standard_normal(6).astype(np.float32), (random.random((30, 2, 3, 1)) * 0.4 + 0.3).astype("f")

@@ -283,6 +283,12 @@ def test_bad_images_are_refused(bad, message):
         lambda: models.vgg(image_shape=(3, 15, 1)),
         lambda: models.resnet(widths=(4, 8), blocks=(1,)),
         lambda: layers.MaxPool(2, 0),
+        lambda: layers.Convolution(1, 0, np.random.default_rng(0)),
+        lambda: layers.TransposedConvolution(1, 2, np.random.default_rng(0), kernel=0),
+        lambda: layers.Linear(2.5, 3, np.random.default_rng(0)),
+        lambda: layers.BatchNorm(0),
+        lambda: layers.BatchNorm(3, epsilon=-1),
+        lambda: layers.Sequential([layers.ReLU()]),
     ],
 )
 def test_impossible_architectures_are_refused(build):

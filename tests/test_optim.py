@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 
+from hlf_np import UserError
 from hlf_np.autodiff import Tensor
 from hlf_np.optim import Adam, AdamConfig
 
@@ -106,3 +107,9 @@ def test_the_learning_rate_decays_by_epoch():
 def test_the_defaults_are_the_papers():
     config = AdamConfig()
     assert (config.learning_rate, config.betas, config.weight_decay, config.decay) == (0.01, (0.5, 0.9), 1e-4, 0.95)
+
+
+@pytest.mark.parametrize("settings", [{"betas": 0.9}, {"betas": (0.9,)}, {"betas": (0.9, 1)}, {"weight_decay": -1}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(UserError, match="two betas of at least 0 and below 1, and a weight decay of at least 0"):
+        AdamConfig(**settings)

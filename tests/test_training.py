@@ -11,7 +11,7 @@ from conftest import small_cnn
 from hlf_np import UserError, models, training, trainings
 from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Dataset, Split
 from hlf_np.engine import Engine
 from hlf_np.losses import Trades
 from hlf_np.manifolds import VaeConfig, class_vaes
@@ -115,7 +115,7 @@ def test_a_last_batch_of_a_single_image_spoils_nothing(split, count):
 def test_a_batch_too_small_for_batch_norm_is_refused_and_changes_nothing(split, engine, count, batch_size):
     model = models.mlp(widths=(4,))
     before = model.state_dict()
-    with pytest.raises(UserError, match=f"{count} images in batches of {batch_size} leave a batch of one"):
+    with pytest.raises(UserError, match=r"needs at least 2 values of each channel .* use more images in each batch"):
         train(model, split.take(slice(count)), config=TrainingConfig(batch_size=batch_size, engine=engine))
     assert_same_arrays(model.state_dict(), before)
 
@@ -452,8 +452,15 @@ def test_more_than_the_whole_batch_is_refused():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"training": "magic"}, {"variant": "strong"}, {"epochs": -1}, {"batch_size": 0}],
-    ids=["training", "variant", "epochs", "batch size"],
+    [
+        {"training": "magic"},
+        {"variant": "strong"},
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"space": 0.1, "training": "adversarial"},
+        {"space": (ImageBall,), "training": "adversarial"},
+    ],
+    ids=["training", "variant", "epochs", "batch size", "radius", "class of spaces"],
 )
 def test_impossible_arguments_are_refused(split, model, settings):
     with pytest.raises(UserError, match=next(iter(settings))):
@@ -463,6 +470,7 @@ def test_impossible_arguments_are_refused(split, model, settings):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (lambda s: Dataset("letters", ("A", "B"), s, s), "use Split.images, labels., or the attribute `train`"),
         (lambda s: Split(s.images[:0], s.labels[:0]), "no images"),
         (lambda s: Split(s.images[:, :14], s.labels), "shape"),
         (lambda s: Split((s.images * 255).astype(np.uint8), s.labels), r"use images.astype\(numpy.float32\) / 255"),

@@ -11,6 +11,7 @@ from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Space
+from hlf_np.spaces.space import check_space
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
@@ -128,8 +129,9 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
     Raises
     ------
     UserError
-        If the chart does not start at one float32 code per image, inside its box.
+        If it is no space, or its chart does not start at one float32 code per image, inside its box.
     """
+    check_space(space)
     chart = space.chart(images, labels, codes)
     inside = (chart.start >= chart.lower) & (chart.start <= chart.upper)  # NaN compares false
     if len(chart.start) != len(images) or chart.start.dtype != np.float32 or not np.all(inside):

@@ -31,7 +31,7 @@ import numpy as np
 from hlf_np.attacks.attack import Attack, AttackResult, checked_chart, result_at
 from hlf_np.attacks.black_box import RandomSearch
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
@@ -89,7 +89,7 @@ class AutoPGD:
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`; each restart or target attacks only the images that withstood so far."""
-        split = split.checked(model.classes, model.image_shape)
+        split = check_split(split, model.classes, model.image_shape)
         if self.targets and model.classes < MIN_CLASSES_OF_RATIO:
             raise UserError(f"the targeted ratio needs at least four classes, not {model.classes}: set targets=0")
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)

@@ -9,13 +9,14 @@ from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import margin
 from hlf_np.attacks.pgd import PGD
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_count
+from hlf_np.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Transfer:
         10,000 images.
     attack : PGD
         The attack on the source; the examples of each restart are applied.
+
+    Raises
+    ------
+    UserError
+        If the attack is another one than PGD.
     """
 
     name: ClassVar[str] = "transfer"
@@ -39,13 +45,17 @@ class Transfer:
     source: Model
     attack: PGD = field(default_factory=PGD)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, PGD):
+            raise UserError(f"the examples of a transfer must come from PGD, not {self.attack!r}")
+
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`.
 
         `restart_success` tells which restarts fool both models; `images` come from the first of them, or from the first
         that fools the attacked model, or from the first.
         """
-        attacked = split.checked(self.source.classes, self.source.image_shape)
+        attacked = check_split(split, self.source.classes, self.source.image_shape)
         once = replace(self.attack, restarts=1)
         seeds = (int(generator(seed, "transfer", i).integers(2**31)) for i in range(self.attack.restarts))
         results = [once.find(self.source, attacked, space, restart_seed) for restart_seed in seeds]
@@ -103,7 +113,7 @@ class RandomSearch:
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`."""
-        split = split.checked(model.classes, model.image_shape)
+        split = check_split(split, model.classes, model.image_shape)
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         random = generator(seed, "random search")
 

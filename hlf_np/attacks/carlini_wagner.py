@@ -22,7 +22,7 @@ from hlf_np.attacks.attack import AttackResult, checked_chart, result_at
 from hlf_np.attacks.objectives import margin
 from hlf_np.attacks.pgd import Start
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.operations import relu, reshape, tanh
 from hlf_np.optim import Adam, AdamConfig
@@ -94,7 +94,7 @@ class CarliniWagner:
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`."""
-        split = split.checked(model.classes, model.image_shape)
+        split = check_split(split, model.classes, model.image_shape)
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         starts = chart.start

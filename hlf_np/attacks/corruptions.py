@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hlf_np.attacks.attack import AttackResult
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.operations import IDENTITY, cross_entropy, warp
 from hlf_np.random import generator
@@ -59,7 +59,7 @@ class Corruption(ABC):
         Of the corruptions that fool the model, or of all if none does, the one of highest cross-entropy is kept.
         `iterations` is its number, 0 for the image itself.
         """
-        split = split.checked(model.classes, model.image_shape)
+        split = check_split(split, model.classes, model.image_shape)
         random, labels = generator(seed, self.name), split.labels
         best, iterations = split.images.copy(), np.zeros(len(split), np.int64)
         success, losses = _judged(model, split)

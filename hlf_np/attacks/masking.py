@@ -22,7 +22,7 @@ import numpy as np
 from hlf_np.attacks.black_box import RandomSearch, Transfer
 from hlf_np.attacks.pgd import PGD, Rule
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import ImageBall
@@ -122,7 +122,7 @@ def diagnose_masking(
     """
     if not len(split):
         raise UserError("there are no images to diagnose masked gradients on: give some that are classified correctly")
-    split = split.checked(model.classes, model.image_shape)
+    split = check_split(split, model.classes, model.image_shape)
     space, transfer_rate = ImageBall(epsilon), math.nan
     if source is not None:
         known = split.take(np.flatnonzero(source.predict(split.images) == split.labels))  # whose errors are no success

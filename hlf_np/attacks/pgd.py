@@ -22,14 +22,14 @@ import numpy as np
 from hlf_np.attacks.attack import AttackResult, checked_chart
 from hlf_np.attacks.objectives import Objective, Targets
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Codes, Split
+from hlf_np.data.dataset import Codes, Split, check_split
 from hlf_np.engine import Engine
 from hlf_np.kernels.interpreter import attack as kernels
 from hlf_np.models import Model
 from hlf_np.programs.evaluation import ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.spaces.space import Compiled, can_compile
+from hlf_np.spaces.space import Compiled, can_compile, check_space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_count, check_positive
 
@@ -101,7 +101,7 @@ class PGD:
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find` and `pgd`."""
-        split = split.checked(model.classes, model.image_shape)
+        split = check_split(split, model.classes, model.image_shape)
         images, labels = split.images, split.labels
         model.check_shapes()
         chart = checked_chart(space, images, labels, split.codes)
@@ -316,4 +316,4 @@ class FGSM:
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`."""
-        return PGD(1, space.epsilon, Rule.SIGN, Start.IMAGE).find(model, split, space)
+        return PGD(1, check_space(space).epsilon, Rule.SIGN, Start.IMAGE).find(model, split, space)

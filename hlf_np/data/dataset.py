@@ -7,6 +7,7 @@ import numpy as np
 
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images, check_labels
+from hlf_np.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,36 @@ class Split:
             codes=self.codes.joined(other.codes) if self.codes and other.codes else None,
         )
 
-    def checked(self, classes: int, image_shape: tuple[int, int, int] | None = None) -> Self:
-        """Return the split with validated images and labels, converted to float32 and int64.
 
-        Parameters
-        ----------
-        classes : int
-            Number of classes; labels must be below it.
-        image_shape : tuple of int, optional
-            The required shape (H, W, C) of an image.
+def check_split(split: Split, classes: int, image_shape: tuple[int, int, int] | None = None) -> Split:
+    """Check images and labels of a split, and convert them to float32 and int64.
 
-        Returns
-        -------
-        Split
-            The validated split; arrays that need no conversion are not copied.
+    Parameters
+    ----------
+    split : Split
+        The split.
+    classes : int
+        Number of classes; labels must be below it.
+    image_shape : tuple of int, optional
+        The required shape (H, W, C) of an image.
 
-        Raises
-        ------
-        UserError
-            If the images or labels are invalid, see `hlf_np.support.checks`.
-        """
-        images = check_images(self.images, image_shape)
-        return replace(self, images=images, labels=check_labels(self.labels, classes, len(images)))
+    Returns
+    -------
+    Split
+        The split; arrays that need no conversion are not copied.
+
+    Raises
+    ------
+    UserError
+        If it is no split, or its images or labels are invalid, see `hlf_np.support.checks`.
+    """
+    if not isinstance(split, Split):
+        raise UserError(
+            f"images and labels must be given as a Split, not {type(split).__name__}: use Split(images, labels), or the"
+            " attribute `train` or `test` of a dataset"
+        )
+    images = check_images(split.images, image_shape)
+    return replace(split, images=images, labels=check_labels(split.labels, classes, len(images)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hlf_np.data.dataset import Dataset, Split
+from hlf_np.data.dataset import Dataset, Split, check_split
 from hlf_np.data.files import read_files
 from hlf_np.data.fonts import EMNIST_BOX, Box, Fonts
 from hlf_np.data.formats.known_datasets import download_hint
@@ -187,8 +187,8 @@ def array_source(dataset: Dataset, seed: int = 0) -> ArraySource:
     name, classes = dataset.name, dataset.classes
     if not len(dataset.train) or not len(dataset.test):
         raise UserError(f"dataset {name!r} needs training images and test images: add some")
-    checked_train = dataset.train.checked(len(classes))
-    checked_test = dataset.test.checked(len(classes), checked_train.images.shape[1:])
+    checked_train = check_split(dataset.train, len(classes))
+    checked_test = check_split(dataset.test, len(classes), checked_train.images.shape[1:])
     train, test = (RawSplit(split.images, split.labels, white_value=1) for split in (checked_train, checked_test))
     arrays = (train.images, test.images, train.labels, test.labels)
     return ArraySource(RawDataset(name, classes, train, test, digest([name, classes], *arrays)), seed=seed)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from hlf_np import operations
 from hlf_np.autodiff import Tensor
 from hlf_np.layers.layer import Layer, Shape, ShapeMismatchError
+from hlf_np.support.errors import UserError
 
 
 class Sequential(Layer):
@@ -14,10 +15,18 @@ class Sequential(Layer):
     ----------
     *layers : Layer
         The layers, first to last.
+
+    Raises
+    ------
+    UserError
+        If one is no layer.
     """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__()
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise UserError(f"Sequential expects layers, not {type(layer).__name__}: use Sequential(*layers)")
         self.layers = layers
 
     def children(self) -> Mapping[str, Layer]:

@@ -167,30 +167,22 @@ def window_counts(layer: Layer, shape: Shape, kernel: int, stride: int, padding:
     return height, width
 
 
-def check_batch_size(network: Layer, images: Floats, batch_size: int) -> None:
-    """Check that a network can be trained with a batch of one image, if the batch size leads to one.
-
-    Batch norm needs more than one value of each channel, and the last batch may be smaller than the others.
+def check_batch_of_one(network: Layer, image: Floats) -> None:
+    """Check that a network can be trained with a batch of one image: batch norm needs two values of each channel.
 
     Parameters
     ----------
     network : Layer
         The network to train.
-    images : ndarray of float32, shape (N, ...)
-        The training images.
-    batch_size : int
-        Images per batch.
+    image : ndarray of float32, shape (1, ...)
+        The image.
 
     Raises
     ------
     UserError
-        If there is such a batch, and the network cannot be trained with it.
+        If it cannot.
     """
-    if 1 not in (batch_size, len(images) % batch_size):
-        return
     try:
-        copy.deepcopy(network)(Tensor(images[:1]), True)  # a copy, as the running statistics change
+        copy.deepcopy(network)(Tensor(image), True)  # a copy, as the running statistics change
     except UserError as error:
-        raise UserError(
-            f"{error}: {len(images)} images in batches of {batch_size} leave a batch of one, use another batch_size"
-        ) from None
+        raise UserError(f"{error}: use more images in each batch") from None

@@ -11,7 +11,7 @@ from hlf_np import operations
 from hlf_np.autodiff import Tensor
 from hlf_np.layers.layer import Layer, Shape, ShapeMismatchError, image_shape, window_counts
 from hlf_np.support.arrays import Floats
-from hlf_np.support.checks import check_count
+from hlf_np.support.checks import check_count, check_positive
 
 
 class RandomSource(Protocol):
@@ -38,6 +38,8 @@ class Initialization(Enum):
 
     def draw(self, random: RandomSource, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
         """Draw weights of the given shape."""
+        for size in shape:
+            check_count("each size of a layer", size)
         kind = Initialization
         fan = {kind.PAPER: 3 * fan_in, kind.FAN_IN: fan_in, kind.FAN_OUT: fan_out}[self]
         return Tensor(random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan)), True)
@@ -125,9 +127,8 @@ class Convolution(Layer):
     ) -> None:
         super().__init__()
         self.stride, self.padding = check_count("stride", stride), check_count("padding", padding, minimum=0)
-        shape = (out_channels, channels, check_count("kernel", kernel), kernel)
-        window = kernel * kernel
-        self.parameters = {"weight": initialization.draw(random, shape, channels * window, out_channels * window)}
+        shape = (out_channels, channels, kernel, kernel)
+        self.parameters = {"weight": initialization.draw(random, shape, channels * kernel**2, out_channels * kernel**2)}
         if bias:
             self.parameters["bias"] = _zeros(out_channels)
 
@@ -181,7 +182,7 @@ class TransposedConvolution(Layer):
         super().__init__()
         self.stride, self.padding = check_count("stride", stride), check_count("padding", padding, minimum=0)
         self.output_padding = check_count("output_padding", output_padding, minimum=0, maximum=stride - 1)
-        shape = (channels, out_channels, check_count("kernel", kernel), kernel)
+        shape = (channels, out_channels, kernel, kernel)
         # each output pixel is a sum over kernel^2 / stride^2 pixels of the input
         fan_in = max(1, channels * kernel * kernel // stride**2)
         weight = Initialization.PAPER.draw(random, shape, fan_in, fan_in)
@@ -217,12 +218,18 @@ class BatchNorm(Layer):
     momentum : float
         Weight of the current batch in the running statistics.
     epsilon : float
-        Added to the variance.
+        Added to the variance, positive.
+
+    Raises
+    ------
+    UserError
+        If a setting is out of its range.
     """
 
     def __init__(self, channels: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum, self.epsilon = momentum, check_positive("epsilon", epsilon)
+        check_count("channels", channels)
         self.parameters = {"weight": Tensor(np.ones(channels, np.float32), True), "bias": _zeros(channels)}
         self.buffers = {"running_mean": np.zeros(channels, np.float32), "running_var": np.ones(channels, np.float32)}
 
@@ -238,8 +245,8 @@ class BatchNorm(Layer):
         weight, bias = self._parameter("weight", training), self._parameter("bias", training)
         if not training:
             statistics = self.buffers["running_mean"], self.buffers["running_var"]
-            return operations.normalize(x, weight, bias, *statistics, float(self.epsilon))
-        y, mean, variance = operations.batch_norm(x, weight, bias, float(self.epsilon))
+            return operations.normalize(x, weight, bias, *statistics, self.epsilon)
+        y, mean, variance = operations.batch_norm(x, weight, bias, self.epsilon)
         count = x.data.size // x.shape[-1]
         unbiased_variance = variance * (count / (count - 1))
         for name, batch_statistic in (("running_mean", mean), ("running_var", unbiased_variance)):
@@ -255,5 +262,5 @@ class BatchNorm(Layer):
     def scale_and_shift(self) -> tuple[Floats, Floats]:
         """Return evaluation mode as an affine map, y = scale * x + shift, of shape (C,) each."""
         mean, variance = self.buffers["running_mean"], self.buffers["running_var"]
-        scale = self.parameters["weight"].data / np.sqrt(variance + float(self.epsilon))
+        scale = self.parameters["weight"].data / np.sqrt(variance + variance.dtype.type(self.epsilon))
         return scale, self.parameters["bias"].data - mean * scale

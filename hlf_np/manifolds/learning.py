@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
-from hlf_np.layers.layer import check_batch_size
+from hlf_np.data.dataset import Split, check_split
+from hlf_np.layers.layer import check_batch_of_one
 from hlf_np.models.vae import Vae, VaeConfig, load_vae
 from hlf_np.operations import absolute_error, exponential, gaussian_divergence
 from hlf_np.optim import Adam
@@ -122,7 +122,7 @@ def train_vae(
     if not len(images):
         raise UserError("there are no images to train a VAE on")
     vae = Vae(config, seed)
-    check_batch_size(vae, images, config.batch_size)
+    count = _images_per_epoch(vae, images)
     program = vae_training(vae, config, _weighted_losses)
     step = program.step if program else _autodiff_step(vae)
     for epoch in range(config.epochs):
@@ -131,11 +131,11 @@ def train_vae(
         random = generator(seed, "vae noise", epoch)
         totals = np.zeros(2)
         with np.errstate(over="ignore", invalid="ignore"):  # a non-finite loss is reported below
-            for rows in batches(len(images), config.batch_size):
+            for rows in batches(count, config.batch_size):
                 noise = random.standard_normal((len(rows), config.latent_dimensions), np.float32)
                 errors, divergences = step(images[order[rows]], noise, rate)
                 totals += errors.sum(), divergences.sum()
-        error, divergence = (totals / len(images)).tolist()
+        error, divergence = (totals / count).tolist()
         if not math.isfinite(error + divergence):
             raise UserError(f"the VAE's loss is no longer finite in epoch {epoch + 1}: lower the learning rate")
         if progress:
@@ -143,6 +143,19 @@ def train_vae(
     if program:
         program.store()
     return vae
+
+
+def _images_per_epoch(vae: Vae, images: Floats) -> int:
+    """Return how many images an epoch uses: all, but not one that would be left alone in a batch norm cannot take."""
+    count, size = len(images), vae.config.batch_size
+    if 1 in (size, count % size):
+        try:
+            check_batch_of_one(vae, images[:1])
+        except UserError:
+            if 1 in (size, count):
+                raise
+            return count - 1  # another image is left out in each epoch
+    return count
 
 
 def _weighted_losses(vae: Vae, images: Tensor, noise: Floats) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -204,7 +217,7 @@ def class_vaes(
     UserError
         If images or labels are invalid, a class has no images, or a file in the folder is damaged.
     """
-    split = split.checked(classes, config.image_shape if config else None)
+    split = check_split(split, classes, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=split.images.shape[1:])
     vaes = []
     for label in range(classes):

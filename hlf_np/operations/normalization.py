@@ -109,7 +109,7 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, mean: Floats, variance: F
     Tensor, shape (..., C)
         weight (x - mean) / sqrt(variance + epsilon) + bias.
     """
-    scale = 1 / np.sqrt(variance + epsilon)
+    scale = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
     factor = weight.data * scale
 
     def backward(g: Floats) -> tuple[Floats | None, ...]:

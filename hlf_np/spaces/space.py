@@ -96,6 +96,13 @@ class Compiled:
     sources: Floats
 
 
+def check_space(space: Space) -> Space:
+    """Return the space; raise UserError if it is something else."""
+    if not isinstance(space, Space):
+        raise UserError(f"a space must be an object such as ImageBall(epsilon=0.3), not {space!r}")
+    return space
+
+
 @dataclass(frozen=True)
 class Chart(ABC):
     """A space around the images of one batch: their codes, the box, and the decoder.

@@ -120,6 +120,10 @@ def _pixels(file: File, side: int | None) -> Array:
                 f"{str(file)!r} claims {image.width}x{image.height} pixels in {len(content)} bytes: give images of up"
                 f" to {MAX_PIXELS} pixels"
             )
+        if image.mode.startswith("I") and 0 < (highest := np.asarray(image).max()) <= 255:
+            raise UserError(
+                f"{str(file)!r} has 16 bits, but no value above {highest}, which is black: store it with 8 bits"
+            )
         converted = _grey_or_colour(image)
         if side is not None:
             converted = converted.resize((side, side), Image.Resampling.BILINEAR)
