@@ -235,7 +235,7 @@ def _finding(claim: Claim) -> str:
     sentences = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
-        sentences += [f"The {claim.statistic_name} is {claim.statistic:.3f} (95 % interval {low:.3f} to {high:.3f})."]
+        sentences += [f"The {claim.statistic_name} is {claim.statistic:z.3f} (95 % interval {low:z.3f} to {high:z.3f})."]
     else:
         sentences += [f"The deciding statistic is the {claim.statistic_name}."]
     return " ".join(sentences)

@@ -68,7 +68,7 @@ class Claim:
         verdict = self.verdict[0].upper() + self.verdict[1:]
         number = ""
         if self.statistic is not None and self.interval is not None:
-            number = " {:.3f} ({:.3f} to {:.3f}).".format(self.statistic, *self.interval)
+            number = " {:z.3f} ({:z.3f} to {:z.3f}).".format(self.statistic, *self.interval)
         return f"{verdict}{':' if number else '.'}{number}"
 
     def as_json(self) -> dict[str, Any]:

@@ -172,15 +172,15 @@ def _lacking_verdict(training: str, fit: dict[str, Any]) -> str:
 def _format_slope(fit: dict[str, Any]) -> str:
     low, high = fit["interval"]
     correlation = fit["rank_correlation"]
-    suffix = "" if correlation is None else f", rank correlation {correlation:.2f}"
-    return f"{fit['slope']:.2f} ({low:.2f} to {high:.2f}){suffix}"
+    suffix = "" if correlation is None else f", rank correlation {correlation:z.2f}"
+    return f"{fit['slope']:z.2f} ({low:z.2f} to {high:z.2f}){suffix}"
 
 
 def _format_change(training: Training, fit: dict[str, Any]) -> str:
     low, high = fit["change_interval"]
     role = " (not part of the verdict)" if attacks_regularly(training) else ""
     return (
-        f"{training.label}{role}: success changes by {fit['change']:.3f} ({low:.3f} to {high:.3f}) over test errors"
+        f"{training.label}{role}: success changes by {fit['change']:z.3f} ({low:z.3f} to {high:z.3f}) over test errors"
         f" from {min(fit['test_error']):.3f} to {max(fit['test_error']):.3f}; slope {_format_slope(fit)}."
     )
 
