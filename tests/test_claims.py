@@ -13,7 +13,8 @@ from hlf_np.experiments.analysis.claims import evaluate_claims
 from hlf_np.experiments.analysis.data_factor import data_factor
 from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
 from hlf_np.experiments.analysis.generalization import on_manifold_robustness, regular_robustness
-from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
+from hlf_np.spaces import ImageBall
+from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, Training, training_of
 
 TRANSFORMED = training_of("adversarial_transformations")
 
@@ -99,6 +100,10 @@ def moving(changes, count=12, noise=0.005):
     ]
 
 
+class MyBall(ImageBall):
+    """A ball of a plugin: training in it is regular adversarial training, too."""
+
+
 @pytest.mark.parametrize(
     ("results", "verdict"),
     [
@@ -109,6 +114,7 @@ def moving(changes, count=12, noise=0.005):
             moving({NORMAL: 0, ADVERSARIAL: 0.4, training_of("regular_and_on_true_manifold_adversarial"): 0.4}),
             "supported",
         ),
+        (moving({NORMAL: 0, Training("in_a_ball_of_my_own", (MyBall,)): 0.4}), "supported"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0.1}, noise=0.1), "undecided"),
         (moving({NORMAL: 0}) + moving({TRANSFORMED: 0}, count=5), "undecided"),
         (moving({ADVERSARIAL: 0}), "undecided"),
@@ -143,7 +149,7 @@ def test_nearly_equal_errors_do_not_show_whether_success_depends_on_them(largest
 # --- the price of adversarial training ------------------------------------------------------------------------
 
 
-def learning_curves(factor, power=0.4, noise=0.0, sizes=(250, 500, 1000, 2000), seeds=3):
+def learning_curves(factor, power=0.4, noise=0.0, sizes=(250, 500, 1000, 2000), seeds=4):
     """Errors that fall as a power of N; adversarial training needs `factor` times the images."""
     random = np.random.default_rng(0)
     return [
@@ -188,8 +194,8 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_reported():
         learning_curves(2, sizes=(250,), seeds=9),  # no curve
         learning_curves(2, power=0),  # errors that do not fall
         learning_curves(2, power=-0.3),  # that rise
-        learning_curves(2, power=0.02, noise=0.3),  # which may fall or rise
-        learning_curves(2)[:12],  # of one training
+        learning_curves(2, power=0.02, noise=0.3, seeds=3),  # which may fall or rise
+        learning_curves(2)[:16],  # of one training
     ],
 )
 def test_inconclusive_curves_have_no_data_factor(results):
@@ -295,11 +301,11 @@ def test_too_few_attacks_on_the_manifold_give_no_verdict(results):
 
 def test_the_bound_of_unchanged_labels_is_reported():
     both = attacked([0.5] * 8, on_learned_manifold_success_worst=0.7, learned_labels_kept=0.9)
-    assert "at least 0.600 are adversarial examples with an unchanged label" in on_manifold_examples(both).details[0]
+    assert "at least 0.600 have an adversarial example with an unchanged label" in on_manifold_examples(both).details[0]
     alone = on_manifold_examples(attacked([0.7] * 8, LEARNED, learned_labels_kept=0.9))
     assert alone.statistic == pytest.approx(0.6)
     few = attacked([0.5] * 8, on_learned_manifold_success_worst=0.2, learned_labels_kept=0.3)
-    assert "at least 0.000 are" in on_manifold_examples(few).details[0]
+    assert "at least 0.000 have" in on_manifold_examples(few).details[0]
 
 
 # --- claim 3 --------------------------------------------------------------------------------------------------
@@ -359,8 +365,16 @@ def test_intervals_of_many_trainings_hold_simultaneously_and_are_wider():
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     claim = on_manifold_robustness(following({NORMAL: slope, ADVERSARIAL: slope}, count))
-    assert claim.verdict == f"undecided: only {count} models of one training, but 6 are needed"
+    models = "of training normal" if count else "attacked on a manifold"
+    assert claim.verdict == f"undecided: only {count} models {models}, but 6 are needed"
     assert claim.interval is None
+
+
+def test_equal_test_errors_tell_nothing_about_success():
+    cells = [made_up(NORMAL, seed=i, test_error=0.25, on_true_manifold_success=0.5 + 0.01 * i) for i in range(12)]
+    assert on_manifold_robustness(cells).verdict == (
+        "undecided: the test errors of training normal differ too little (0.250 to 0.250)"
+    )
 
 
 def test_a_success_that_never_changes_has_no_rank_correlation():

@@ -1,4 +1,4 @@
-"""Attacks that no training has seen: rotations, elastic deformations, fog and blur, at their worst of a few."""
+"""Attacks unlike those of any training: rotations, elastic deformations, fog and blur, at their worst of a few."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ MEASUREMENTS = {  # by the captions of their tables
     "Success rate of attacks on the learned manifold, any restart": "on_learned_manifold_success_worst",
     "Share of images whose reconstruction by the autoencoders is misclassified": "reconstruction_error",
     "Tangent share of loss gradients on the true manifold": "gradient_tangent_share",
-    "Success rate of attacks that no training has seen, mean of rotation, elastic, fog, blur": "unseen_success",
+    "Success rate of attacks unlike those of any training, mean of rotation, elastic, fog, blur": "unseen_success",
     "Seconds per model": "seconds",
 }
 
@@ -209,7 +209,7 @@ def test_a_run_without_adversarial_examples_says_so(success):
 @pytest.mark.parametrize("seconds", [0.0, 0.4, 59.6, 3600.0, 90_061.0])
 def test_durations_are_words(seconds):
     text = "".join(Page(report([made_up(seconds=seconds)])).text)
-    (duration,) = re.findall(r"Training and attacks took (.*?) on this machine", text)
+    (duration,) = re.findall(r"Training and attacks took (.*?) in total", text)
     units = {"h": 3600, "min": 60, "s": 1}
     said = sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+) (h|min|s)\b", duration))
     assert said == round(seconds)
@@ -392,7 +392,7 @@ def test_galleries_show_examples_that_fooled_the_stored_model(smoke):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "moves a pixel by at most about 0.2 and cannot reach the border"),
+        ({}, "moves a pixel by at most about 0.2 from where it starts, less than the width of its ball"),
         ({"attack": PGD(steps=100)}, "within L-infinity balls of growing radius"),
         ({"norm": Norm.L2, "epsilon": 1.5}, "within L-infinity balls of growing radius"),
     ],

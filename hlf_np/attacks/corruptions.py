@@ -1,9 +1,10 @@
-"""Attacks outside of every space that a training perturbs in: the worst of a few rotations, elastic deformations, fogs
-and blurs.
+"""Attacks of other kinds than the trainings use: the worst of a few rotations, elastic deformations, fogs and blurs.
 
 Robustness against the perturbations that a model was trained with says little about others: an adversary may do what
 the defender has not thought of (Kang et al., 2019, "Testing Robustness Against Unforeseen Adversaries"). The attacks
-here move pixels that a ball of small norm cannot, or leave a learned manifold that knows no fog. Each draws `queries`
+here move strokes, which a ball of small norm hardly allows, or leave a learned manifold that knows no fog. Not all
+leave every space of the trainings: fog of density 0.3 changes no pixel by more than 0.3, so regular adversarial
+training may have seen it, and small rotations are among the adversarial transformations. Each attack draws `queries`
 corruptions of every image and keeps the one of highest loss; they need no gradients. Their sizes are chosen such that
 people still recognise the letter.
 """
@@ -54,7 +55,7 @@ class Corruption(ABC):
         """Return a random corruption of each image: (N, H, W, C) in [0, 1] to the same."""
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
-        """Run the attack, see `Attack.find`; the space is ignored, as corruptions lie outside of all of them.
+        """Run the attack, see `Attack.find`; the space is ignored.
 
         Of the corruptions that fool the model, or of all if none does, the one of highest cross-entropy is kept.
         `iterations` is its number, 0 for the image itself.
@@ -189,5 +190,5 @@ def _smooth(fields: Floats, width: float) -> Floats:
     return np.asarray(gaussian_filter(fields, (*(0,) * (fields.ndim - 2), width, width), mode="wrap"))
 
 
-# The attacks with which runs measure robustness against what no training has seen.
+# The attacks with which runs measure robustness against other kinds of attacks than those of the trainings.
 UNSEEN_ATTACKS: tuple[Corruption, ...] = (Rotation(), ElasticDeformation(), Fog(), Blur())

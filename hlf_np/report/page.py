@@ -19,7 +19,14 @@ from hlf_np.experiments.measurements import Display
 from hlf_np.experiments.results import CellResult, failures, mixture
 from hlf_np.report.curves import compare_means, training_sizes
 from hlf_np.report.figures.pictures import Picture, Section
-from hlf_np.report.published import PUBLISHED_DISTANCES, differences, matching_cells, published, published_name
+from hlf_np.report.published import (
+    PUBLISHED_DISTANCES,
+    differences,
+    matching_cells,
+    published,
+    published_distances,
+    published_name,
+)
 from hlf_np.spaces import Norm
 from hlf_np.support.arrays import Floats
 
@@ -193,9 +200,9 @@ def _beyond(claims: Sequence[Claim], pictures: Sequence[Picture], config: RunCon
         text = "A more thorough attack than that of the run, within L-infinity balls of growing radius."
         if reach := _reach_within_ball(config):
             text = (
-                f"The attack of the run moves a pixel by at most about {reach:.2g} and cannot reach the border of its"
-                " ball. This one can: where its success is far higher than that of regular attacks above, the"
-                " robustness reported there is that against a weak attack."
+                f"The attack of the run moves a pixel by at most about {reach:.2g} from where it starts, less than the"
+                " width of its ball. This one reaches all of it: where its success is far higher than that of regular"
+                " attacks above, the robustness reported there is that against a weak attack."
             )
         sections.append(f"<h2>How robust, really</h2><p>{text}</p>{robustness}")
     return BEYOND + "\n".join(sections) if sections else ""
@@ -235,7 +242,8 @@ def _finding(claim: Claim) -> str:
     sentences = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
-        sentences += [f"The {claim.statistic_name} is {claim.statistic:z.3f} (95 % interval {low:z.3f} to {high:z.3f})."]
+        value = f"{claim.statistic:z.3f} (95 % interval {low:z.3f} to {high:z.3f})"
+        sentences += [f"The {claim.statistic_name} is {value}."]
     else:
         sentences += [f"The deciding statistic is the {claim.statistic_name}."]
     return " ".join(sentences)
@@ -251,7 +259,7 @@ def _in_the_paper(
             f"By the same rule, the paper's own values, over all of its N, give {claim.published.statistic:.3f}"
             f" ({low:.3f} to {high:.3f}): {claim.published.verdict}."
         )
-    if claim.number == 1 and paper and published_name(config) in PUBLISHED_DISTANCES:
+    if claim.number == 1 and published_distances(config) and published_name(config) in PUBLISHED_DISTANCES:
         mean_distance, low, high = PUBLISHED_DISTANCES[published_name(config)]
         yield (
             f"On the authors' poster, regular adversarial examples have a mean distance of {mean_distance}, and 90 % of"

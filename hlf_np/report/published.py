@@ -83,9 +83,9 @@ def published_distances(config: RunConfig) -> dict[str, Floats]:
     """Return the distances to the manifold in the paper's histograms, by their keys in `CellResult.distances`.
 
     Three of the paper's bins are one row of `published_distances.csv`; all images of a row get its centre. Empty where
-    `published` is, and in L2.
+    `published` is, in L2, and for other networks than the paper's CNN.
     """
-    if not published(config) or config.norm is Norm.L2:
+    if not published(config) or config.norm is Norm.L2 or config.architecture.kind is not Kind.CNN:
         return {}
     text = resources.files("hlf_np.report").joinpath("published_distances.csv").read_text(encoding="utf-8")
     found: dict[str, list[Floats]] = {}
@@ -135,6 +135,7 @@ def matching_cells(published: Sequence[CellResult], results: Iterable[CellResult
 def differences(config: RunConfig) -> str:
     """Return a sentence on why the values of a run differ from the published ones."""
     fonts = " its letters came from other font files," if config.prototypes else ""
+    norm = " its transformations were bounded in L2, too;" if config.norm is Norm.L2 else ""
     vgg = (
         " With few images the released settings do not train a VGG, neither here nor in PyTorch: its first steps are"
         " too long. The paper's VGGs, which learned from 500, must have been trained in another way."
@@ -144,6 +145,6 @@ def differences(config: RunConfig) -> str:
     return (
         f"Expect the shapes and the ordering of the paper's curves, not the same values:{fonts} its manifold was"
         " learned by VAE-GANs rather than VAEs; its random transformations were drawn around 0 rather than around the"
-        " identity, with one update for clean and one for transformed images; in training, its attacks kept the last"
-        f" perturbation of images that were never misclassified, not that of highest loss.{vgg}"
+        f" identity, with one update for clean and one for transformed images;{norm} in training, its attacks kept the"
+        f" last perturbation of images that were never misclassified, not that of highest loss.{vgg}"
     )

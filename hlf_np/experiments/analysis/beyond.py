@@ -70,10 +70,11 @@ OVERFITTING_CLAIM = Claim(
 UNSEEN_CLAIM = Claim(
     8,
     "Training against regular and on-manifold examples together withstands unseen attacks better than either alone.",
-    "A model is attacked in ways that no training has seen: rotations, elastic deformations, fog and blur. Training on"
-    " the learned manifold may protect against those that move strokes, regular adversarial training against those that"
-    " change all pixels a little. Lin et al. (2020) train on both for the same reason, on natural images with the"
-    " manifold of a GAN, and report that their network withstands unseen attacks better.",
+    "A model is attacked in ways that no training uses: rotations, elastic deformations, fog and blur. Training on the"
+    " learned manifold may protect against those that move strokes, regular adversarial training against those that"
+    " change all pixels a little, such as fog, which changes none by more than regular attacks may. Lin et al. (2020)"
+    " train on both for the same reason, on natural images with the manifold of a GAN, and report that their network"
+    " withstands unseen attacks better.",
     "mean success rate of unseen attacks after the better of the two trainings, minus that after training on both",
     "training on both leaves unseen attacks less success than each alone: the interval lies above 0",
     "one of the two alone is better: the interval lies below 0",

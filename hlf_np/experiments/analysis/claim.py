@@ -37,7 +37,7 @@ class Claim:
     statistic : float, optional
         The statistic; None if it could not be computed.
     interval : tuple of float, optional
-        Its 95 % bootstrap interval.
+        Its 95 % bootstrap interval; that of claims 3 and 4 holds for all trainings simultaneously.
     details : tuple of str
         Further findings, one sentence each.
     data : dict
@@ -68,7 +68,8 @@ class Claim:
         verdict = self.verdict[0].upper() + self.verdict[1:]
         number = ""
         if self.statistic is not None and self.interval is not None:
-            number = " {:z.3f} ({:z.3f} to {:z.3f}).".format(self.statistic, *self.interval)
+            low, high = self.interval
+            number = f" {self.statistic:z.3f} ({low:z.3f} to {high:z.3f})."
         return f"{verdict}{':' if number else '.'}{number}"
 
     def as_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hlf_np.support.arrays import Floats, Integers
 from hlf_np.trainings import ADVERSARIAL, NORMAL, Training
 
 COMPARED = (NORMAL, ADVERSARIAL)
-MIN_SEEDS = 3  # for an interval
+MIN_SEEDS = 4  # for an interval
 BEYOND = 100.0  # stands for log N where a draw lies outside the curve of normal training
 
 
@@ -51,7 +51,7 @@ def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> di
         return None
     low, high = bootstrap_interval(_log_factors, *points)
     factor, low, high = (float(np.exp(log_factor)) for log_factor in (_log_factors(*points), low, high))
-    sizes = [r.cell.n_train for r in results if r.cell.training in COMPARED]
+    sizes = np.rint(np.exp(np.concatenate(points)[:, 0])).astype(int).tolist()
     return {
         "factor": factor,
         "interval": (low, high),
@@ -98,7 +98,7 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     Returns
     -------
     dict of int to (float, float)
-        The 95 % interval by N; empty if there are fewer than three seeds, or some of their models are missing or have
+        The 95 % interval by N; empty if there are fewer than four seeds, or some of their models are missing or have
         no test error. An N is left out if its interval extends beyond what the N of normal training can tell.
     """
     curves = [_curves_by_seed(results, training) for training in COMPARED]

@@ -134,8 +134,9 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
 
     On the true manifold the label is preserved by construction, and the statistic is the success rate, averaged over
     restarts and the models of all trainings. Without a true manifold it is a lower bound for the learned one: attacks
-    succeed on a share s of the images (in any restart), and according to the oracle a share k keeps its class, so both
-    hold for at least s + k - 1. The claim is supported if the interval lies above 0.01, and refuted if it lies below;
+    succeed on a share s of the images whose reconstruction is classified correctly (in any restart), and according to
+    the oracle a share k of those that were attacked keep their class, so both hold for at least s + k - 1 of the
+    former. The claim is supported if the interval lies above 0.01, and refuted if it lies below;
     a low bound does not refute it.
 
     Parameters
@@ -162,9 +163,9 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
     details: tuple[str, ...] = ()
     if len(learned):
         details = (
-            f"On the learned manifold, {successes.mean():.3f} of the attacked images are misclassified and the oracle"
-            f" assigns {kept.mean():.3f} to their class, so at least {max(bounds.mean(), 0):.3f} are adversarial"
-            " examples with an unchanged label.",
+            f"On the learned manifold, attacks succeed for {successes.mean():.3f} of the images whose reconstruction is"
+            f" classified correctly. Of the attacked images, the oracle assigns {kept.mean():.3f} to their class, so at"
+            f" least {max(bounds.mean(), 0):.3f} have an adversarial example with an unchanged label.",
         )
     claim = replace(EXISTENCE_CLAIM, details=details, data=data)
     by_construction = bool(cells)

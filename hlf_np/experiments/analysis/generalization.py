@@ -25,7 +25,8 @@ ON_MANIFOLD_ROBUSTNESS_CLAIM = Claim(
     "An on-manifold adversarial example is an image that the data could contain, so misclassifying it is a test error"
     " found by a deliberate search. A model that makes fewer errors leaves fewer to be found, however it was trained.",
     "smallest slope of on-manifold success against test error over all trainings",
-    "success rises with the test error in every training: the intervals of all slopes lie above 0",
+    "success rises with the test error in every training: the intervals of all slopes, which hold simultaneously with"
+    " 95 % confidence, lie above 0",
     f"success does not follow the test error in some training: the interval of its slope lies below {NEGLIGIBLE_SLOPE}",
 )
 REGULAR_ROBUSTNESS_CLAIM = Claim(
@@ -35,7 +36,8 @@ REGULAR_ROBUSTNESS_CLAIM = Claim(
     " error are equally vulnerable to regular attacks. Only training against such attacks changes that. It requires the"
     " model to learn more, and the price is paid in training images.",
     "largest change in regular success over the observed test errors of a training without regular attacks",
-    f"success hardly changes with the test error: the intervals of all changes lie within ±{NEGLIGIBLE_SUCCESS_CHANGE}",
+    "success hardly changes with the test error: the intervals of all changes, which hold simultaneously with 95 %"
+    f" confidence, lie within ±{NEGLIGIBLE_SUCCESS_CHANGE}",
     "success clearly changes with the test error in some training: the interval of its change lies outside"
     f" ±{NEGLIGIBLE_SUCCESS_CHANGE}",
 )
@@ -66,11 +68,10 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     labels = {training.name: training.label for training in by_training(results)}
     claim = replace(ON_MANIFOLD_ROBUSTNESS_CLAIM, data={"success": column} | by_column)
     decided = [fit for fit in fits.values() if fit["interval"] is not None]
-    if not decided:
-        count = max((len(fit["cells"]) for fit in fits.values()), default=0)
-        return replace(claim, verdict=too_few_cells(count, "models of one training"))
-    smallest = min(decided, key=lambda fit: float(fit["slope"]))
     lacking = [_lacking_verdict(training, fit) for training, fit in fits.items() if fit["interval"] is None]
+    if not decided:
+        return replace(claim, verdict=(lacking or [too_few_cells(0, "models attacked on a manifold")])[0])
+    smallest = min(decided, key=lambda fit: float(fit["slope"]))
     refuted = any(fit["interval"][1] < NEGLIGIBLE_SLOPE for fit in decided)
     verdict = _verdict(refuted, any(fit["interval"][0] <= 0 for fit in decided), "an interval contains 0", lacking)
     details = [f"{labels[training]}: slope {_format_slope(fit)}." for training, fit in fits.items() if fit["interval"]]
@@ -158,7 +159,7 @@ def _change(fit: dict[str, Any]) -> dict[str, Any]:
 
 def attacks_regularly(training: Training) -> bool:
     """Return whether a training attacks images regularly, rather than adding random noise."""
-    return ImageBall in training.spaces and not training.random
+    return any(issubclass(kind, ImageBall) for kind in training.spaces) and not training.random
 
 
 def _lacking_verdict(training: str, fit: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 The bootstrap asks how a statistic would vary if the experiment were repeated. It treats the observed points as the
 population: it draws as many of them with replacement, computes the statistic of the draw, and repeats this many times.
-The middle 95 % of the values are the interval.
+The middle 95 % of the values are the interval, or somewhat more of them if there are few points.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap, mannwhitneyu, spearmanr
+from scipy.stats import DegenerateDataWarning, bootstrap, mannwhitneyu, norm, spearmanr, t
 
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats, Integers
@@ -22,9 +22,13 @@ Interval = tuple[float, float]
 
 
 def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:
-    """Compute a percentile bootstrap interval of a statistic.
+    """Compute a bootstrap interval of a statistic: quantiles of its values over draws with replacement.
 
-    Draws for which the statistic is undefined are left out.
+    The plain quantiles make intervals of n points too short: draws vary like points whose variance is that around their
+    own mean, (n - 1) / n of the true one, and do not tell how uncertain this variance is. Student's t distribution
+    accounts for both in the interval of a mean, with t sqrt(n / (n - 1)) in place of the normal quantile z. The
+    quantiles are therefore those at Phi(+-t sqrt(n / (n - 1))), the *expanded percentiles*: for a level of 95 %, the
+    middle 99.5 % of the values for 6 points, 96.1 % for 30. Draws for which the statistic is undefined are left out.
 
     Parameters
     ----------
@@ -32,14 +36,18 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
         Takes B draws of each sample, arrays of shape (B, n, ...), and returns B values; NaN where it is undefined. It
         must be defined for the samples themselves.
     *samples : ndarray, shape (n, ...)
-        The samples, whose rows are drawn independently of the other samples.
+        The samples, whose rows are drawn independently of the other samples; n is at least 2.
     level : float
-        The share of the bootstrap distribution within the interval.
+        How often the interval is to contain the true value. From 4 points on it does so about as often.
 
     Returns
     -------
     tuple of float
         The lower and upper bound.
+
+    References
+    ----------
+    Hesterberg, 2015, "What Teachers Should Know About the Bootstrap", section 4.2.
     """
     indices = [np.arange(len(sample)) for sample in samples]  # SciPy draws these, and each index stands for a row
 
@@ -56,13 +64,15 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
             method="percentile",
             random_state=generator(0, "bootstrap"),
         )
-    low, high = np.nanquantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    count = min(map(len, samples))
+    tail = norm.sf(t.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1)))
+    low, high = np.nanquantile(result.bootstrap_distribution, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def mean_interval(values: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:
-    """Compute the bootstrap interval of the mean of values (n,)."""
-    return bootstrap_interval(lambda draws: draws.mean(axis=1), values, level=level)
+    """Compute the bootstrap interval of the mean of values (n,), in any order."""
+    return bootstrap_interval(lambda draws: draws.mean(axis=1), np.sort(values), level=level)
 
 
 def slope(x: Floats, y: Floats) -> float:

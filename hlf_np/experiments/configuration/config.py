@@ -92,7 +92,7 @@ class RunConfig:
         Number of test images, taken from the first on, that are attacked if they are classified correctly: in image
         space, and on the manifolds.
     n_unseen : int
-        Number of test images that are attacked in ways that no training has seen; 0 for none.
+        Number of test images that are attacked in ways that no training uses; 0 for none.
     n_examples : int
         Maximum number of adversarial examples of each kind that are stored for the gallery.
     n_tracked : int

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numba
 import numpy as np
 
-from hlf_np import __version__
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.grid.prepare import Prepared, Progress, training_config
 from hlf_np.experiments.measurements import Subject, measure
@@ -17,10 +16,11 @@ from hlf_np.experiments.measurements.subject import collect
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.kernels.numba_internals.processor import SHAPE
 from hlf_np.models import Model
+from hlf_np.support.version import code_version
 from hlf_np.training import DivergedError, EpochLog, train
 
 TRAINING_TIME_FRACTION = 0.7  # assumed share of training in the time of a cell, for the progress bar
-COMPUTED_BY = f"hlf_np {__version__}, Numba {numba.__version__}, kernels for {SHAPE.name}"
+COMPUTED_BY = f"hlf_np {code_version()}, Numba {numba.__version__}, kernels for {SHAPE.name}"
 
 
 def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progress) -> tuple[CellResult, Model | None]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hlf_np import __version__
 from hlf_np.data.fonts import prototypes_digest
 from hlf_np.data.source import Source
 from hlf_np.experiments.configuration.config import RunConfig
@@ -32,6 +31,7 @@ from hlf_np.experiments.grid.work import SentWork, compute_cell
 from hlf_np.experiments.storage.store import CellFiles, Store
 from hlf_np.support.errors import UserError
 from hlf_np.support.threads import max_threads, use_threads
+from hlf_np.support.version import code_version
 
 if TYPE_CHECKING:
     from distributed import Client, Security, Worker, WorkerPlugin
@@ -137,14 +137,16 @@ class Cluster:
         with self.connect() as client:
             try:
                 client.subscribe_topic(name, lambda event: messages.put(tuple(event[1])))
-                client.register_plugin(_acceptance(__version__, prototypes_digest(), name), name=f"{name}-acceptance")
+                client.register_plugin(
+                    _acceptance(code_version(), prototypes_digest(), name), name=f"{name}-acceptance"
+                )
                 has_dashboard = "dashboard" in client.scheduler_info()["services"]
                 sent = client.submit(_received, work, key=name)
             except (OSError, TimeoutError) as error:
                 raise UserError(f"the connection to {self.scheduler} is lost ({error}): repeat the command") from None
             dashboard = f", dashboard {client.dashboard_link}" if has_dashboard else ""
             messages.put((f"Scheduler {self.scheduler}{dashboard}", "", 0))
-            executor = client.get_executor(resources={_resource(__version__, prototypes_digest()): 1}, pure=False)
+            executor = client.get_executor(resources={_resource(code_version(), prototypes_digest()): 1}, pure=False)
             try:
                 yield lambda index: executor.submit(_compute, sent, index, name)
             finally:
@@ -165,12 +167,13 @@ def _acceptance(version: str, prototypes: str, topic: str) -> WorkerPlugin:
     class Acceptance(WorkerPlugin):  # type: ignore[misc]  # local, so that it is sent as it is
         async def setup(self, worker: Worker) -> None:
             try:
-                from hlf_np import __version__ as found_version
                 from hlf_np.data.fonts import prototypes_digest as digest
+                from hlf_np.support.version import code_version
 
-                found, found_prototypes = f"version {found_version} of hlf_np", digest()
+                found_version, found_prototypes = code_version(), digest()
+                found = f"version {found_version} of hlf_np"
             except ImportError:
-                found, found_prototypes, found_version = "no hlf_np", "", ""
+                found, found_prototypes, found_version = "no hlf_np, or an old one", "", ""
             if (found_version, found_prototypes) == (version, prototypes):
                 await worker.set_resources(**{resource: 1})
                 return

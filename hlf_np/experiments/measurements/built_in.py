@@ -88,8 +88,8 @@ def _gradient_tangent_share(subject: Subject) -> float:
 
 
 def _unseen_success(name: str) -> Measurement:
-    """Return the success rate of an attack that no training has seen."""
-    title = f"Success rate of {name} attacks, which no training has seen"
+    """Return the success rate of an attack unlike those of any training."""
+    title = f"Success rate of {name} attacks, which no training uses"
     return Measurement(f"{name}_success", title, lambda s: s.unseen_rates[name], display=Display.NOWHERE)
 
 
@@ -187,7 +187,7 @@ MEASUREMENTS = (  # in the order of the columns
     ),
     Measurement(
         "unseen_success",
-        "Success rate of attacks that no training has seen, mean of " + ", ".join(a.name for a in UNSEEN_ATTACKS),
+        "Success rate of attacks unlike those of any training, mean of " + ", ".join(a.name for a in UNSEEN_ATTACKS),
         lambda s: float(np.mean(list(s.unseen_rates.values()))),
         display=Display.TABLE,
     ),

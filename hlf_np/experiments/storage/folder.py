@@ -24,13 +24,14 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import scipy
 
-from hlf_np import __version__
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.configuration.plugins import Plugin, PluginError
 from hlf_np.experiments.storage.store import Store
 from hlf_np.support.errors import UserError
 from hlf_np.support.files import DECODING_ERRORS, json_text, write_text
+from hlf_np.support.version import code_version
 
 MAX_CONFIG_BYTES = 2**20  # of config.json
 
@@ -38,9 +39,10 @@ MAX_CONFIG_BYTES = 2**20  # of config.json
 def versions() -> dict[str, str]:
     """Return the versions of the software, and the machine, that results are computed with."""
     return {
-        "hlf_np": __version__,
+        "hlf_np": code_version(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "scipy": scipy.__version__,
         "numba": numba.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
     }

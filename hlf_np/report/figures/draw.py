@@ -243,7 +243,7 @@ def _unseen(results: Sequence[CellResult]) -> Iterator[Picture]:
         yield render(
             Section.CLAIM_8,
             "unseen_attacks",
-            "Success rates of attacks that no training has seen: mean over all N and seeds.",
+            "Success rates of attacks unlike those of any training: mean over all N and seeds.",
             "One point per training beside the name of each attack, from 0 to 1.",
             columns_figure(measured, columns, "success rate"),
         )
