@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hlf_np.support.arrays import Floats
+from hlf_np.support.errors import source_location
 
 # From the gradient with respect to the output to one gradient per parent; None where no gradient flows.
 Backward = Callable[[Floats], Sequence[Floats | None]]
@@ -146,6 +147,11 @@ class Tensor:
                 continue
             for parent, part in zip(node._parents, node._backward(g), strict=True):
                 if part is not None and parent.requires_grad:
+                    if part.shape != parent.shape:
+                        raise ValueError(
+                            f"an operation{source_location(node._backward)} returned a gradient of shape {part.shape}"
+                            f" for an input of shape {parent.shape}: sum it over the axes along which it was broadcast"
+                        )
                     key = id(parent)
                     gradients[key] = gradients[key] + part if key in gradients else part
 

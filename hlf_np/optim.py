@@ -100,6 +100,11 @@ class Adam:
         self._first_moments = [np.zeros(p.data.size, p.data.dtype) for p in self.parameters]  # m
         self._second_moments = [np.zeros(p.data.size, p.data.dtype) for p in self.parameters]  # v
 
+    def clear_gradients(self) -> None:
+        """Set the gradient of every parameter to None, as attacks or others may have computed some."""
+        for parameter in self.parameters:
+            parameter.gradient = None
+
     def step(self, learning_rate: float) -> None:
         """Update every parameter in place from its `gradient`, and set the gradient to None.
 

@@ -68,12 +68,25 @@ class AutodiffTrainStep:
 
         losses = self.loss(forward, Tensor(clean), Tensor(perturbed), labels)
         self._check(losses, labels)
+        self.optimiser.clear_gradients()
         losses.mean().backward()
+        self._check_parameters()
         self.optimiser.step(learning_rate)
         return losses.data, np.concatenate([np.empty(0, np.int64), *predictions])
 
     def store(self) -> None:
         """Write the trained weights to the model; does nothing here, as every step updates the model itself."""
+
+    def _check_parameters(self) -> None:
+        """Raise UserError if a parameter of the network would not be trained."""
+        if [*map(id, self.model.parameters())] != [*map(id, self.optimiser.parameters)]:
+            raise UserError("the network has other parameters than at the beginning of its training: train it again")
+        for name, parameter in self.model.network.named_parameters():
+            if parameter.requires_grad and parameter.gradient is None and not self.optimiser.steps:
+                raise UserError(
+                    f"parameter {name!r} gets no gradient from the loss: pass `training` on to the layers inside of"
+                    " yours, or set its requires_grad to False"
+                )
 
     def _check(self, losses: object, labels: Integers) -> None:
         """Raise UserError unless the losses are a tensor (N,)."""

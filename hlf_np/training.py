@@ -186,7 +186,8 @@ def train(
     if not len(split):
         raise UserError("there are no images to train on")
     if config.samples:
-        split = split.joined(config.samples.sampled(split, generator(seed, "samples")))
+        sampled = config.samples.sampled(split, generator(seed, "samples"))
+        split = split.joined(check_split(sampled, model.classes, model.image_shape))
     if config.batch_size == 1:
         check_batch_of_one(model.network, split.images[:1])
     train_step = make_train_step(model, config.adam, config.loss, config.engine)

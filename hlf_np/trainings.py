@@ -193,11 +193,14 @@ class Training:
         Raises
         ------
         UserError
-            If another space is missing, or one of `spaces` is none.
+            If another space is missing, there are several of the class, or one of `spaces` is none.
         """
-        for space in map(check_space, spaces):
-            if isinstance(space, kind):
-                return space
+        found = [space for space in map(check_space, spaces) if isinstance(space, kind)]
+        found = [space for space in found if type(space) is kind] or found
+        if len(found) > 1:
+            raise UserError(f"training {self} needs a single {kind.__name__}, not {len(found)}: leave the others out")
+        if found:
+            return found[0]
         if kind is ImageBall:
             return ImageBall()
         raise UserError(f"training {self} needs its space: pass space={kind.__name__}(...)")

@@ -62,6 +62,8 @@ GRADIENTS = [
     ("unflatten", "", lambda x: operations.unflatten(x, 3, 4), [normal(2, 24)]),
     ("columns", "", lambda x: operations.columns(x, 1, 3), [normal(4, 5)]),
     ("take", "", lambda x: operations.take(x, np.array([3, 0, 2])), [normal(4, 2, 3)]),
+    ("take", "repeated", lambda x: operations.take(x, np.array([3, 0, 3])), [normal(4, 2, 3)]),
+    ("clip", "", lambda x: operations.clip(x, -0.5, 0.5), [normal(4, 5)]),
     ("concatenate", "", lambda *parts: operations.concatenate(parts), [normal(2, 3), normal(1, 3), normal(4, 3)]),
     ("reduce_sum", "mean, method", lambda a: a.mean(), [normal(3, 4)]),
     ("linear", "", operations.linear, [normal(5, 7), normal(18, 7), normal(18)]),

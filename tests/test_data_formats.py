@@ -466,6 +466,17 @@ def test_images_of_every_mode_are_grey_or_in_colour(tmp_path, mode):
         np.testing.assert_array_equal(np.rint(data.train.images[1] * 255), shown)
 
 
+def test_photographs_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # held with its right side up
+    upright = np.kron(RAMP, np.ones((8, 8))).astype(np.uint8)
+    stored = make.picture(np.rot90(upright), "jpg", exif=exif, quality=95)
+    names = [f"{part}/{name}/1.jpg" for part in ("train", "test") for name in "ab"]
+    shown = hlf.data.load(write_files(tmp_path / "photos", dict.fromkeys(names, stored))).train.images[0, :, :, 0]
+    assert shown.shape == upright.shape
+    assert np.abs(255 * shown - upright).max() < 30
+
+
 def test_sixteen_bits_that_hold_values_of_eight_are_refused(tmp_path):
     names = [f"{part}/{name}/1.png" for part in ("train", "test") for name in "ab"]
     files = dict.fromkeys(names, MODES["sixteen bits"][0])
@@ -729,9 +740,17 @@ def test_fractions_of_an_unknown_scale_are_refused(tmp_path):
         ((1, 255), "up to 1, the brightest images 255"),
         ((2, 2), "up to 2"),
     ):
-        refused(floats(tmp_path, *ends)[0], "fractions", said, "floating-point values from 0 to 1")
+        refused(floats(tmp_path, *ends)[0], "pixels", said, "floating-point values from 0 to 1")
     path, train, _ = floats(tmp_path, 255, 200)
     np.testing.assert_allclose(hlf.data.load(path).train.images[..., 0] * 255, train, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_whole_numbers_of_an_unknown_scale_are_refused(tmp_path, dtype):
+    """As in scikit-learn's digits, whose white is 16."""
+    images, labels = (np.arange(40 * 64) % 17).reshape(40, 8, 8).astype(dtype), np.arange(40) % 3
+    np.savez(tmp_path / "digits.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    refused(tmp_path / "digits.npz", "has pixels up to 16: give values from 0 to 255")
 
 
 def test_a_class_whose_images_lie_one_folder_deeper_is_not_left_out(tmp_path):

@@ -161,6 +161,12 @@ def test_impossible_requests_are_refused(settings, message):
         hlf.data.load_fonts(**settings)
 
 
+@pytest.mark.parametrize("prototypes", [np.ones((2, 3, 28, 28)), np.ones((6, 28, 28), np.uint8)])
+def test_what_are_no_prototypes_are_refused(prototypes):
+    with pytest.raises(UserError, match=r"prototypes must be uint8 of shape \(fonts, classes, H, W\), not"):
+        Fonts(prototypes)
+
+
 @pytest.mark.parametrize("index", [-1, SIZE])
 def test_images_that_do_not_exist_are_refused(fonts, index):
     with pytest.raises(UserError, match=f"0 to {SIZE - 1}"):

@@ -70,7 +70,7 @@ def test_both_parts_have_one_scale(tmp_path):
     np.testing.assert_allclose([data.train.images[0, 0, 0, 0] * 255, data.test.images[0, 0, 0, 0] * 255], [200, 1])
     dark[0] = 0.5
     files["t10k-images-idx3-float"] = idx_bytes(dark, "f4")
-    with pytest.raises(UserError, match="fractions up to 1, the brightest images 200"):
+    with pytest.raises(UserError, match="pixels up to 1, the brightest images 200"):
         load_idx(write_files(tmp_path / "fractions", files))
     files["train-images-idx3-float"] = idx_bytes(
         bright.astype(np.uint8)

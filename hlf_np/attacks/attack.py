@@ -67,9 +67,9 @@ def result_at(model: Model, chart: Chart, labels: Integers, codes: Floats, itera
     AttackResult
         The result, as that of a single restart.
     """
-    images = np.clip(chart.decoded(codes), 0, 1)
-    logits = model.logits(images)
-    success = logits.argmax(axis=1) != labels
+    images = chart.decoded(codes)
+    logits, predictions = model.logits_and_predictions(images)
+    success = predictions != labels
     losses = cross_entropy(Tensor(logits), labels).data
     return AttackResult(images, codes - chart.start, success, iterations, losses, success[None])
 

@@ -185,7 +185,7 @@ class _Forward:
 
     def logits(self, codes: Floats, rows: Integers) -> Floats:
         """Return the logits of codes of the images `rows`."""
-        return self.model.logits(np.clip(self.chart.take(rows).decoded(codes), 0, 1))
+        return self.model.logits(self.chart.take(rows).decoded(codes))
 
     def gradients(self, codes: Floats, rows: Integers, goal: _Goal) -> tuple[Floats, Floats, Floats]:
         """Return the logits, the objective (n,) and its gradient with respect to the codes (n, ...)."""
@@ -196,7 +196,7 @@ class _Forward:
             gradients = self.compiled.program.input_gradient(codes, logit_gradients, groups, sources)
             return logits, values, gradients.reshape(codes.shape)
         variable = Tensor(codes, requires_grad=True)
-        outputs = self.model.forward(self.chart.take(rows).decode(variable))
+        outputs = self.model.forward(self.chart.take(rows).image_of(variable))
         values, logit_gradients = goal.of(outputs.data)
         outputs.backward(logit_gradients)
         assert variable.gradient is not None

@@ -119,8 +119,8 @@ class RandomSearch:
 
         def evaluate(codes: Floats, rows: Integers) -> tuple[Floats, Booleans]:
             """Return margin and success of codes of the images `rows`."""
-            logits = model.logits(np.clip(chart.take(rows).decoded(codes), 0, 1))
-            return margin(Tensor(logits), labels[rows]).data, logits.argmax(axis=1) != labels[rows]
+            logits, predictions = model.logits_and_predictions(chart.take(rows).decoded(codes))
+            return margin(Tensor(logits), labels[rows]).data, predictions != labels[rows]
 
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         margins, success = evaluate(best, np.arange(len(labels)))
@@ -137,8 +137,7 @@ class RandomSearch:
             improved = rows[better]
             best[improved], margins[improved], iterations[improved] = trials[better], trial_margins[better], query
             success[rows] = fooled
-        final = np.clip(chart.decoded(best), 0, 1)
-        return AttackResult(final, best - chart.start, success, iterations, margins, success[None].copy())
+        return AttackResult(chart.decoded(best), best - chart.start, success, iterations, margins, success[None].copy())
 
 
 def _blocks(random: np.random.Generator, shape: tuple[int, ...], share: float) -> Booleans:

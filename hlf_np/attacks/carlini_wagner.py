@@ -96,6 +96,8 @@ class CarliniWagner:
         """Run the attack, see `Attack.find`."""
         split = check_split(split, model.classes, model.image_shape)
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
+        if not (np.isfinite(chart.lower).all() and np.isfinite(chart.upper).all()):
+            raise UserError(f"{self.name} needs a space whose box is finite, unlike that of {type(space).__name__}")
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         starts = chart.start
         if self.start is Start.RANDOM:
@@ -137,7 +139,7 @@ def _minimise(
 
     def margins_of(codes: Tensor, iteration: int) -> Tensor:
         """Return max(0, max_{k != y} f_k) - f_y for codes, shape (N,), and keep the codes that are better."""
-        logits = model.forward(chart.decode(codes))
+        logits = model.forward(chart.image_of(codes))
         margins, zeta = margin(logits, labels), codes.data - chart.start
         success = margins.data > 0
         if settings.bounded:

@@ -76,8 +76,8 @@ class Corruption(ABC):
 
 def _judged(model: Model, split: Split) -> tuple[Booleans, Floats]:
     """Return whether each image is misclassified, and its cross-entropy."""
-    logits = model.logits(split.images)
-    return logits.argmax(axis=1) != split.labels, cross_entropy(Tensor(logits), split.labels).data
+    logits, predictions = model.logits_and_predictions(split.images)
+    return predictions != split.labels, cross_entropy(Tensor(logits), split.labels).data
 
 
 @dataclass(frozen=True)

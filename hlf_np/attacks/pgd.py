@@ -120,6 +120,8 @@ class PGD:
             else:
                 result = _ascent(model, chart, labels, targets, space, self, codes)
             restart_success[restart] = result.success
+            if not model.has_default_forward:  # `predict` may differ from the forward pass
+                restart_success[restart] = model.predict(chart.decoded(result.codes)) != labels
             if best is None:
                 best = result
             else:
@@ -129,9 +131,9 @@ class PGD:
             # the program has evaluated these very images; `Model.logits` would return the same bits
             perturbations = best.codes - chart.start
             return AttackResult(best.codes, perturbations, best.success, best.iterations, best.loss, restart_success)
-        final = np.clip(chart.decoded(best.codes), 0, 1)
-        logits = model.logits(final)
-        success = logits.argmax(axis=1) != labels
+        final = chart.decoded(best.codes)
+        logits, predictions = model.logits_and_predictions(final)
+        success = predictions != labels
         losses = self.objective.of(Tensor(logits), targets).data
         return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
@@ -194,7 +196,7 @@ def _ascent(
         rule = _StepRule(attack, space, codes)
         for iteration in range(attack.steps + 1):
             variable = Tensor(codes, requires_grad=True)  # (n, ...)
-            logits = model.forward(part.decode(variable))  # (n, classes)
+            logits = model.forward(part.image_of(variable))  # (n, classes)
             losses = attack.objective.of(logits, targets[rows])
             success = logits.data.argmax(axis=1) != labels[rows]
             best.update(rows, codes, success, np.full(len(rows), iteration), losses.data)

@@ -30,7 +30,8 @@ class Sequential(Layer):
         self.layers = layers
 
     def children(self) -> Mapping[str, Layer]:
-        return {str(index): layer for index, layer in enumerate(self.layers)}
+        # by index alone; those of a subclass that has further layers follow
+        return {name.removeprefix("layers."): layer for name, layer in super().children().items()}
 
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         for layer in self.layers:

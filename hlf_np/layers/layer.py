@@ -107,13 +107,18 @@ class Layer:
             ) from error
 
     def children(self) -> Mapping[str, Layer]:
-        """Return the layers directly inside this one, by name: its attributes, and the elements of lists and tuples."""
+        """Return the layers directly inside this one, by name: its attributes, and what lists and dictionaries hold."""
         children: dict[str, Layer] = {}
-        for name, value in vars(self).items():
+
+        def collect(name: str, value: object) -> None:
             if isinstance(value, Layer):
                 children[name] = value
-            elif isinstance(value, list | tuple):
-                children |= {f"{name}.{k}": layer for k, layer in enumerate(value) if isinstance(layer, Layer)}
+            elif isinstance(value, list | tuple | dict):
+                for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                    collect(f"{name}.{key}", inner)
+
+        for name, value in vars(self).items():
+            collect(name, value)
         return children
 
     def every_layer(self) -> Iterator[Layer]:

@@ -174,6 +174,7 @@ def _autodiff_step(vae: Vae) -> Callable[[Floats, Floats, float], tuple[Floats, 
 
     def step(images: Floats, noise: Floats, learning_rate: float) -> tuple[Floats, Floats]:
         (error, divergence), loss = _weighted_losses(vae, Tensor(images), noise)
+        optimiser.clear_gradients()
         loss.backward()
         optimiser.step(learning_rate)
         return error.data, divergence.data

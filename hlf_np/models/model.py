@@ -18,6 +18,7 @@ from hlf_np.layers import Layer, RandomSource, ShapeMismatchError
 from hlf_np.models import weights
 from hlf_np.models.architectures import Architecture, ImageShape, Kind, Sizes, build
 from hlf_np.models.compiled import Compilable
+from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import check_count, check_images
@@ -109,6 +110,10 @@ class Model(weights.Weights, Compilable):
         for name, array in self.network.named_arrays():
             if array.dtype != np.float32:
                 raise UserError(f"weight {name!r} is {array.dtype}: convert it with .astype(numpy.float32)")
+        for layer in self.network.every_layer():
+            for name, value in vars(layer).items():
+                if isinstance(value, Tensor) and value.requires_grad:
+                    raise UserError(f"{layer!r} has its parameter {name!r} as an attribute: put it into `parameters`")
         outputs = self.network.output_shape(self.image_shape)
         if outputs != (self.classes,):
             raise UserError(
@@ -118,10 +123,12 @@ class Model(weights.Weights, Compilable):
 
     @property
     def has_default_forward(self) -> bool:
-        """Whether the logits are the output of the network, as a subclass may define another `forward` or `logits`."""
-        own = type(self)
-        replaced = {"forward", "logits"} & vars(self).keys()
-        return own.forward is Model.forward and own.logits is Model.logits and not replaced
+        """Whether logits and predictions are those of the network, as a subclass may define methods of its own."""
+        return not any(map(self._defines, ("forward", "evaluate", "logits", "predict")))
+
+    def _defines(self, method: str) -> bool:
+        """Return whether a subclass, or this object, has another method of this name than `Model`."""
+        return getattr(type(self), method) is not getattr(Model, method) or method in vars(self)
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Compute logits as a tensor, for training and attacks.
@@ -177,6 +184,13 @@ class Model(weights.Weights, Compilable):
         """
         return np.asarray(self.logits(images).argmax(axis=1), np.int64)
 
+    def logits_and_predictions(self, images: Floats) -> tuple[Floats, Integers]:
+        """Compute both, with a single evaluation of the network unless a subclass defines `predict`."""
+        logits = self.logits(images)
+        if self._defines("predict"):
+            return logits, self.predict(images)
+        return logits, np.asarray(logits.argmax(axis=1), np.int64)
+
     def parameters(self) -> list[Tensor]:
         """Return the tensors that are trained."""
         return [parameter for _, parameter in self.network.named_parameters()]
@@ -186,8 +200,11 @@ class Model(weights.Weights, Compilable):
         return self.network, self.architecture.kind if self.architecture else "network"
 
     def as_bytes(self) -> bytes:
-        if self.architecture is None:
-            raise UserError("a custom network has no architecture to save: save its state_dict() with numpy.savez")
+        built = self.architecture and build(self.architecture, generator(0))
+        if not built or not self.has_default_forward or structure(self.network) != structure(built):
+            raise UserError(
+                "a custom or changed network has no architecture to save: save its state_dict() with numpy.savez"
+            )
         return weights.as_bytes("architecture", self.architecture, self)
 
 

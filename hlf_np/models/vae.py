@@ -52,6 +52,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.models import weights
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.compiler import Compiler
+from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats
 from hlf_np.support.checks import check_count, check_images, check_positive
@@ -248,6 +249,8 @@ class Vae(weights.Weights, nn.Layer):
         return self, "VAE"
 
     def as_bytes(self) -> bytes:
+        if structure(self) != structure(Vae(self.config)):
+            raise UserError("a changed VAE cannot be saved: save its state_dict() with numpy.savez")
         return weights.as_bytes("vae", self.config, self)
 
 

@@ -6,14 +6,14 @@ with respect to the output of the operation. `add`, `multiply` and the other ope
 
 from hlf_np.operations.affine import IDENTITY, affine_matrix, warp
 from hlf_np.operations.convolution import convolution, linear, transposed_convolution
-from hlf_np.operations.elementwise import exponential, leaky_relu, relu, sigmoid, tanh
+from hlf_np.operations.elementwise import clip, exponential, leaky_relu, relu, sigmoid, tanh
 from hlf_np.operations.losses import absolute_error, cross_entropy, gaussian_divergence, kl_divergence
 from hlf_np.operations.normalization import batch_norm, normalize
 from hlf_np.operations.pooling import average_pool, max_pool
 from hlf_np.operations.shape import columns, concatenate, flatten, reshape, take, unflatten
 
 __all__ = [
-    "IDENTITY", "absolute_error", "affine_matrix", "average_pool", "batch_norm", "columns", "concatenate",
+    "IDENTITY", "absolute_error", "affine_matrix", "average_pool", "batch_norm", "clip", "columns", "concatenate",
     "convolution", "cross_entropy", "exponential", "flatten", "gaussian_divergence", "kl_divergence",
     "leaky_relu", "linear", "max_pool",
     "normalize", "relu", "reshape", "sigmoid", "take", "tanh", "transposed_convolution", "unflatten", "warp",

@@ -29,6 +29,13 @@ def tanh(x: Tensor) -> Tensor:
     return Tensor.result(y, (x,), lambda g: [g * (1 - y * y)])
 
 
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """Return x limited to [low, high]; the derivative is 1 there, and 0 outside, where not merely rounding led to."""
+    y = np.clip(x.data, low, high)
+    inside = np.abs(x.data - y) <= 1e-6
+    return Tensor.result(y, (x,), lambda g: [np.where(inside, g, g.dtype.type(0))])
+
+
 def exponential(x: Tensor) -> Tensor:
     """Return e^x, which is its own derivative."""
     y = np.exp(x.data)

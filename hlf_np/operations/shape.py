@@ -37,31 +37,32 @@ def unflatten(x: Tensor, height: int, width: int) -> Tensor:
 
 def columns(x: Tensor, start: int, stop: int) -> Tensor:
     """Return the columns x[:, start:stop] of x (N, D)."""
-    return _select(x, np.s_[:, start:stop])
+
+    def backward(g: Floats) -> list[Floats]:
+        d_x = np.zeros_like(x.data)
+        d_x[:, start:stop] = g
+        return [d_x]
+
+    return Tensor.result(x.data[:, start:stop], (x,), backward)
 
 
 def take(x: Tensor, rows: Integers) -> Tensor:
-    """Return the rows x[rows] of x (N, ...), without repetitions.
+    """Return the rows x[rows] of x (N, ...); the gradient of a row that is taken several times is a sum.
 
     Examples
     --------
     >>> x = Tensor(np.array([1.0, 2.0, 3.0]), requires_grad=True)
-    >>> take(x, np.array([2, 0])).backward(np.array([30.0, 10.0]))
+    >>> take(x, np.array([2, 0, 0])).backward(np.array([30.0, 10.0, 20.0]))
     >>> x.gradient.tolist()
-    [10.0, 0.0, 30.0]
+    [30.0, 0.0, 30.0]
     """
-    return _select(x, rows)
-
-
-def _select(x: Tensor, index: Integers | tuple[slice, slice]) -> Tensor:
-    """Return x[index]; the gradient is zero for all other entries."""
 
     def backward(g: Floats) -> list[Floats]:
         d_x = np.zeros_like(x.data)
-        d_x[index] = g
+        np.add.at(d_x, rows, g)
         return [d_x]
 
-    return Tensor.result(x.data[index], (x,), backward)
+    return Tensor.result(x.data[rows], (x,), backward)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numba
 import numpy as np
 
+from hlf_np.autodiff import Tensor
 from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import encoded
 from hlf_np.kernels.instructions.training import REDUCTIONS, SoftmaxLoss, TradesLoss
@@ -29,9 +30,11 @@ from hlf_np.losses import CROSS_ENTROPY, CrossEntropy, Loss, Trades
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.builder import Builder
 from hlf_np.programs.graph import Graph
+from hlf_np.programs.structure import structure
 from hlf_np.programs.symbolic import FIRST_INDEX, INDEX_OF_ONE, INDEX_OF_ZERO, SymbolicIndices, value_pool
 from hlf_np.programs.values import NotCompiledError, Value
 from hlf_np.support.arrays import Array, Floats, Integers
+from hlf_np.support.errors import UserError
 
 IMAGES_PER_PART = 12  # one or two full tiles of rows, even where an image is a single row
 
@@ -68,6 +71,7 @@ class TrainingProgram(ABC):
 
     def __init__(self, network: Layer, graph: Graph, targets: Value, config: AdamConfig, batch_size: int) -> None:
         self.network, self.config, self.steps = network, config, 0
+        self._structure, self._parameters = structure(network), _trained(network)
         self.image_shape = graph.input.shape
         images = self.views_per_image * _images_per_part(batch_size)
         self._stored_values = np.zeros(0, np.float32)
@@ -196,10 +200,10 @@ class TrainingProgram(ABC):
 
     def _load(self) -> None:
         """Pack the arrays of the layers, unless they are what `store` has left there."""
+        if structure(self.network) != self._structure or _trained(self.network) != self._parameters:
+            raise UserError("the network changed while it was trained: train it again, or with engine='autodiff'")
         self._stored = False
         values = value_pool(_arrays(self.network))
-        if values.size != self._positions.size:
-            raise NotCompiledError("the shapes of a network's arrays changed while it was trained")
         if not np.array_equal(values, self._stored_values):
             self._weights[self._packed] = values[self._indices]
             transform_filters(self._weights, self._filters)
@@ -275,6 +279,11 @@ CLASSIFIERS: dict[type, type[ClassifierTraining]] = {CrossEntropy: ClassifierTra
 def _images_per_part(batch_size: int) -> int:
     """Return how many images are computed together: full tiles of rows, or half of a small batch."""
     return IMAGES_PER_PART if batch_size > IMAGES_PER_PART else -(-batch_size // 2)
+
+
+def _trained(network: Layer) -> list[tuple[Tensor, bool]]:
+    """Return the parameters of a network, which compare by identity, and whether they are trained."""
+    return [(parameter, parameter.requires_grad) for _, parameter in network.named_parameters()]
 
 
 def _arrays(network: Layer) -> list[Floats]:

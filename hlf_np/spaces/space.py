@@ -16,6 +16,7 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
+from hlf_np.operations import clip
 from hlf_np.programs.evaluation import Program
 from hlf_np.support.arrays import Booleans, Floats, Integers, flat_rows
 from hlf_np.support.checks import check_choice, check_positive
@@ -135,9 +136,13 @@ class Chart(ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """Map codes (N, ...) to images (N, H, W, C), differentiably."""
 
+    def image_of(self, codes: Tensor) -> Tensor:
+        """Map codes (N, ...) to images in [0, 1], whatever `decode` returns: there are no others to attack with."""
+        return clip(self.decode(codes), 0, 1)
+
     def decoded(self, codes: Floats) -> Floats:
-        """Map codes (N, ...) to images (N, H, W, C) without recording gradients."""
-        return self.decode(Tensor(np.asarray(codes, self.start.dtype))).data
+        """Map codes (N, ...) to images (N, H, W, C) in [0, 1] without recording gradients."""
+        return self.image_of(Tensor(np.asarray(codes, self.start.dtype))).data
 
     def compiled(self, model: Model) -> Compiled | None:
         """Return a compiled program that decodes and classifies codes, or None if only autodiff can."""

@@ -92,7 +92,7 @@ class TrueManifold(Space):
         assert split.codes is not None
         parameters = self.fonts.box.sample(random, len(split))
         codes = Codes(split.codes.font, parameters)
-        return Split(np.clip(chart.decoded(parameters), 0, 1), split.labels, codes)
+        return Split(chart.decoded(parameters), split.labels, codes)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """Return the space around the codes of images of FONTS.

@@ -132,6 +132,11 @@ class Fonts:
     seed: int = 0
     name: str = FONTS
 
+    def __post_init__(self) -> None:
+        if self.prototypes.dtype != np.uint8 or self.prototypes.ndim != 4:
+            given = f"{self.prototypes.dtype} of shape {self.prototypes.shape}"
+            raise UserError(f"prototypes must be uint8 of shape (fonts, classes, H, W), not {given}")
+
     # --- the generator ---
 
     def split(self, indices: Integers) -> Split:

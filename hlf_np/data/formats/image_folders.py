@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hlf_np.data.formats.file_tree import MAX_ARRAY_BYTES, File, Folder, read_at_most
 from hlf_np.data.formats.raw_dataset import (
@@ -109,7 +109,7 @@ def _pixels(file: File, side: int | None) -> Array:
         # Pillow would allocate as much memory as the header announces.
         content = read_at_most(stream, MAX_FILE_BYTES)
         try:
-            image = Image.open(BytesIO(content), formats=FORMATS)
+            image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:
             formats = ", ".join(FORMATS)
             raise UserError(
@@ -120,6 +120,7 @@ def _pixels(file: File, side: int | None) -> Array:
                 f"{str(file)!r} claims {image.width}x{image.height} pixels in {len(content)} bytes: give images of up"
                 f" to {MAX_PIXELS} pixels"
             )
+        image = ImageOps.exif_transpose(image)  # cameras store how they were held
         if image.mode.startswith("I") and 0 < (highest := np.asarray(image).max()) <= 255:
             raise UserError(
                 f"{str(file)!r} has 16 bits, but no value above {highest}, which is black: store it with 8 bits"

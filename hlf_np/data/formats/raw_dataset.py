@@ -19,7 +19,7 @@ MAX_CHANNELS = 4
 MAX_CLASSES = 2**16  # labels must be below it
 TEST_DIVISOR = 5  # if one part is missing, one fifth of the other is held out for testing
 ROUNDING = 1e-3  # by which floating-point values may exceed 1
-MIN_WHITE = 16  # fractions that end below belong to no known scale, unless they end at 1
+MIN_WHITE = 16  # values that end there or below belong to no known scale, unless they end at 1
 T = TypeVar("T")
 
 
@@ -245,7 +245,7 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
 
     It is 1 for floating-point and Boolean parts if none of them has a value above 1, and for all parts if no part has
     one, since images of integers are then binary. Floating-point values may exceed it by rounding. Otherwise it is 255,
-    which fractions that end far below contradict.
+    which is contradicted by fractions that end far below, or by images that all do.
     """
     expected = "give values from 0 to 255, or floating-point values from 0 to 1"
     for images, _ in parts.values():
@@ -257,13 +257,13 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
     if all(high <= 1 for high in highest.values()):
         floats = set(parts)
     brightest = max((highest[part] for part in floats), default=0.0)
-    if brightest <= 1 + ROUNDING:
-        return {part: 1 if part in floats else 255 for part in parts}
-    for part in sorted(floats):
-        if highest[part] <= MIN_WHITE and (parts[part][0].array % 1).any():
+    white_is_1, all_dark = brightest <= 1 + ROUNDING, 1 + ROUNDING < max(highest.values()) <= MIN_WHITE
+    for part, (images, _) in sorted(parts.items()):
+        fractions = not white_is_1 and part in floats and (images.array % 1).any()
+        if highest[part] <= MIN_WHITE and (all_dark or fractions):
             others = f", the brightest images {brightest:g}" if brightest > highest[part] else ""
-            raise UserError(f"{parts[part][0].name!r} has fractions up to {highest[part]:g}{others}: {expected}")
-    return dict.fromkeys(parts, 255)
+            raise UserError(f"{images.name!r} has pixels up to {highest[part]:g}{others}: {expected}")
+    return {part: 1 if part in floats and white_is_1 else 255 for part in parts}
 
 
 def _two_splits(path: Path, splits: dict[str, RawSplit]) -> tuple[RawSplit, RawSplit]:

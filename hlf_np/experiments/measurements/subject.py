@@ -148,7 +148,7 @@ class Subject:
                 images, correct = candidates.images, self.correct[: len(candidates)]
             else:
                 chart = space.chart(candidates.images, candidates.labels, candidates.codes)
-                images = np.clip(chart.decoded(chart.start), 0, 1)
+                images = chart.decoded(chart.start)
                 correct = self.model.predict(images) == candidates.labels
             self._starts[kind] = AttackStart(candidates, images, correct, space.perturbable(candidates))
         return self._starts[kind]

@@ -1,0 +1,274 @@
+"""What users bring, written in the ways in which people write it: computed as they mean it, or refused."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from conftest import small_cnn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hlf_np import UserError, attacks, layers, models, operations, spaces
+from hlf_np.attacks import PGD, SuccessRate
+from hlf_np.autodiff import Tensor
+from hlf_np.data.dataset import Split
+from hlf_np.engine import Engine
+from hlf_np.manifolds import Vae, VaeConfig
+from hlf_np.random import generator
+from hlf_np.training import TrainingConfig, train
+from hlf_np.trainings import Training
+
+
+def network_of(*middle, outputs=10):
+    draws = generator(0, "network of a test")
+    return models.Model(
+        layers.Sequential(layers.Flatten(), layers.Linear(784, 12, draws), *middle, layers.Linear(12, outputs, draws)),
+        outputs,
+    )
+
+
+# --- models with methods of their own -------------------------------------------------------------------------
+
+
+def rounded(method):
+    """A model one of whose methods rounds the images first, so that small perturbations change nothing."""
+
+    def replaced(self, images):
+        return getattr(models.Model, method)(self, np.round(images).astype(np.float32))
+
+    return type("Rounded", (models.Model,), {method: replaced})
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("method", ["evaluate", "logits", "predict"])
+def test_an_attack_succeeds_if_the_prediction_is_wrong_however_the_model_predicts(trained, split, method, engine):
+    model = rounded(method)(trained.network, 10)
+    right = split.take(np.flatnonzero(model.predict(split.images) == split.labels)[:60])
+    others = [attack for attack in attacks.ATTACKS if attack.name in ("fgsm", "random")]
+    for attack in [PGD(steps=5, restarts=2, engine=engine), *others, attacks.Fog(queries=2)]:
+        result = attack.find(model, right, spaces.ImageBall(0.1))
+        np.testing.assert_array_equal(result.success, model.predict(result.images) != right.labels)
+        assert SuccessRate.of(result).worst == result.success.mean()
+    assert PGD(steps=5).find(trained, right, spaces.ImageBall(0.1)).success.mean() > 0.1  # of the network itself
+
+
+# --- spaces ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ContrastChart(spaces.Chart):
+    of_images = ("start", "images")
+    images: np.ndarray
+
+    def decode(self, codes):
+        return codes * (self.images - 0.5) + 0.5  # beyond [0, 1] for codes above 1
+
+
+class Contrast(spaces.Space):
+    def chart(self, images, labels, codes):
+        ones = np.ones((len(images), 1, 1, 1), np.float32)
+        return ContrastChart(ones, 0.25 * ones[:1], 8 * ones[:1], images)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(steps=5, step_size=0.5, restarts=2),
+        attacks.AutoPGD(steps=10),
+        attacks.CarliniWagner(10),
+        attacks.RandomSearch(20),
+    ],
+    ids=lambda attack: attack.name,
+)
+def test_images_outside_of_the_unit_interval_are_no_successes(trained, split, attack):
+    right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels)[:60])
+    result = attack.find(trained, right, Contrast(7.0))
+    assert 0 <= result.images.min() <= result.images.max() <= 1
+    np.testing.assert_array_equal(result.success, trained.predict(result.images) != right.labels)
+    assert SuccessRate.of(result).worst == pytest.approx(result.restart_success.any(axis=0).mean())
+    assert not (result.restart_success.any(axis=0) & ~result.success).any()
+
+
+@given(st.lists(st.floats(-2, 3, width=32), min_size=1, max_size=9))
+def test_clipping_lets_gradients_pass_where_it_changes_nothing(values):
+    x = Tensor(np.array(values, np.float32), requires_grad=True)
+    y = operations.clip(x, 0, 1)
+    y.backward()
+    np.testing.assert_array_equal(y.data, np.clip(x.data, 0, 1))
+    unchanged = (x.data >= -1e-6) & (x.data <= 1 + 1e-6)
+    assert (x.gradient[(x.data > 0) & (x.data < 1)] == 1).all()
+    assert (x.gradient[~unchanged & (np.abs(x.data - 1) > 2e-6) & (np.abs(x.data) > 2e-6)] == 0).all()
+
+
+def test_an_infinite_box_is_refused_where_a_finite_one_is_needed(trained, split):
+    class Unbounded(Contrast):
+        def chart(self, images, labels, codes):
+            chart = super().chart(images, labels, codes)
+            return ContrastChart(chart.start, -np.inf * chart.start, np.inf * chart.start, images)
+
+    with pytest.raises(UserError, match="cw needs a space whose box is finite, unlike that of Unbounded"):
+        attacks.CarliniWagner(1).find(trained, split, Unbounded(1.0))
+
+
+def test_of_two_spaces_of_a_kind_the_exact_one_is_meant_and_two_of_these_are_refused():
+    class Small(spaces.ImageBall):
+        pass
+
+    both = Training("both_balls", (spaces.ImageBall, Small))
+    for given_spaces in ((Small(0.05), spaces.ImageBall(0.2)), (spaces.ImageBall(0.2), Small(0.05))):
+        shares = both.perturbations(given_spaces)
+        assert [share.space.epsilon for share in shares] == [0.2, 0.05]
+    with pytest.raises(UserError, match="needs a single ImageBall, not 2: leave the others out"):
+        both.perturbations((spaces.ImageBall(0.1), spaces.ImageBall(0.2), Small(0.1)))
+
+
+@pytest.mark.parametrize(("change", "message"), [((0, 20), "between 0 and 9"), ((3, 0), r"outside \[0, 1\]")])
+@pytest.mark.parametrize("engine", Engine)
+def test_samples_of_a_space_are_checked(split, engine, change, message):
+    class Odd(spaces.ImageBall):
+        def sampled(self, part, random):
+            return Split(part.images + change[0], part.labels + change[1])
+
+    with pytest.raises(UserError, match=message):
+        train(small_cnn(), split, config=TrainingConfig(epochs=1, samples=Odd(), engine=engine))
+
+
+# --- layers ---------------------------------------------------------------------------------------------------
+
+
+class Scale(layers.Layer):
+    """A layer as the base class documents it, which reads its parameter directly."""
+
+    def __init__(self):
+        super().__init__()
+        self.parameters = {"scale": Tensor(np.full(12, 2, np.float32), requires_grad=True)}
+
+    def __call__(self, x, training=False):
+        return operations.tanh(x * self.parameters["scale"])
+
+
+def test_gradients_of_attacks_do_not_enter_the_training(split):
+    class Detached(Scale):
+        def __call__(self, x, training=False):
+            return operations.tanh(x * self._parameter("scale", training))
+
+    first, second = network_of(Scale()), network_of(Detached())
+    for model in (first, second):
+        train(model, split, "adversarial", epochs=1, batch_size=50)
+    np.testing.assert_array_equal(first.state_dict()["2.scale"], second.state_dict()["2.scale"])
+
+
+class Nested(layers.Layer):
+    """Layers in a dictionary and in a list of lists."""
+
+    def __init__(self):
+        super().__init__()
+        draws = generator(1, "nested")
+        self.by_name = {"a": layers.Linear(12, 12, draws)}
+        self.grid = [[layers.Linear(12, 12, draws)], (layers.ReLU(),)]
+
+    def __call__(self, x, training=False):
+        return self.grid[1][0](self.grid[0][0](self.by_name["a"](x, training), training))
+
+
+class WithHead(layers.Sequential):
+    """A sequence with one more layer."""
+
+    def __init__(self, *parts, head):
+        super().__init__(*parts)
+        self.head = head
+
+    def __call__(self, x, training=False):
+        return self.head(super().__call__(x, training), training)
+
+    def output_shape(self, shape):
+        return self.head.output_shape(super().output_shape(shape))
+
+
+def test_layers_are_found_wherever_they_are_kept(split):
+    draws = generator(2, "head")
+    nested = network_of(Nested())
+    head = models.Model(
+        WithHead(layers.Flatten(), layers.Linear(784, 12, draws), head=layers.Linear(12, 10, draws)), 10
+    )
+    names = {"2.by_name.a.weight", "2.grid.0.0.weight"}, {"1.weight", "head.weight"}
+    for model, expected in zip((nested, head), names, strict=True):
+        before = model.state_dict()
+        assert expected <= before.keys()
+        train(model, split, epochs=1)
+        after = model.state_dict()
+        assert all((after[name] != before[name]).any() for name in expected)
+
+
+def test_a_parameter_that_would_not_be_trained_is_named(split):
+    class Attribute(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = Tensor(np.ones(12, np.float32), requires_grad=True)
+
+        def __call__(self, x, training=False):
+            return x * self.scale
+
+    class Forgetful(Nested):
+        def __call__(self, x, training=False):
+            return self.by_name["a"](x)
+
+    with pytest.raises(UserError, match=r"Attribute\(\) has its parameter 'scale' as an attribute: put it into"):
+        train(network_of(Attribute()), split, epochs=1)
+    with pytest.raises(UserError, match=r"'2\.by_name\.a\.weight' gets no gradient from the loss: pass `training` on"):
+        train(network_of(Forgetful()), split, epochs=1)
+
+
+def test_a_gradient_of_another_shape_than_its_input_is_refused():
+    bias = Tensor(np.zeros(3, np.float32), requires_grad=True)
+    total = Tensor.result(np.ones((2, 3), np.float32) + bias.data, (bias,), lambda g: [g])
+    with pytest.raises(ValueError, match=r"test_own_ideas.py:\d+\) returned a gradient of shape \(2, 3\) for an input"):
+        total.backward()
+
+
+# --- what changes after it was made ---------------------------------------------------------------------------
+
+
+def freeze(model):
+    model.parameters()[0].requires_grad = False
+
+
+def set_momentum(model):
+    next(layer for layer in model.network.every_layer() if isinstance(layer, layers.BatchNorm)).momentum = 0.0
+
+
+def replace_activations(model):
+    model.network.layers = tuple(
+        layers.LeakyReLU(0.3) if isinstance(layer, layers.ReLU) else layer for layer in model.network.layers
+    )
+
+
+def replace_head(model):
+    model.network.layers = (*model.network.layers[:-1], layers.Linear(12, 10, generator(3, "head")))
+
+
+@pytest.mark.parametrize("change", [freeze, set_momentum, replace_activations, replace_head])
+@pytest.mark.parametrize("engine", Engine)
+def test_a_network_that_changes_in_the_course_of_its_training_is_trained_as_it_is_or_refused(split, engine, change):
+    model, config = small_cnn(), TrainingConfig(epochs=3, engine=engine)
+    if engine is Engine.AUTODIFF and change is not replace_head:
+        log = train(model, split, config=config, progress=lambda entry: change(model) if entry.epoch == 1 else None)
+        assert len(log) == 3
+        return
+    with pytest.raises(UserError, match=r"the network (changed while it was trained|has other parameters than at the)"):
+        train(model, split, config=config, progress=lambda entry: change(model) if entry.epoch == 1 else None)
+
+
+@pytest.mark.parametrize("change", [replace_activations, set_momentum, lambda model: setattr(model, "forward", None)])
+def test_a_changed_network_is_not_saved_as_if_it_were_the_original(tmp_path, change):
+    model = small_cnn()
+    model.save(tmp_path / "model.npz")
+    change(model)
+    with pytest.raises(UserError, match="a custom or changed network has no architecture to save"):
+        model.save(tmp_path / "changed.npz")
+    vae = Vae(VaeConfig((2, 2), 3))
+    vae.save(tmp_path / "vae.npz")
+    next(layer for layer in vae.every_layer() if isinstance(layer, layers.BatchNorm)).epsilon = 0.5
+    with pytest.raises(UserError, match="a changed VAE cannot be saved"):
+        vae.save(tmp_path / "vae.npz")
+    assert len(list(tmp_path.iterdir())) == 2
