@@ -46,8 +46,8 @@ class ShapeMismatchError(UserError):
 class Layer:
     """Base class of layers: a function with parameters, which are trained, and buffers, which are not.
 
-    A subclass defines `__call__`, and calls `super().__init__()` if it has an `__init__`. It passes `training` on to the
-    layers inside of it. Nothing else is necessary.
+    A subclass defines `__call__`, and calls `super().__init__()` if it has an `__init__`. It passes `training` on to
+    the layers inside of it. Nothing else is necessary.
 
     Attributes
     ----------

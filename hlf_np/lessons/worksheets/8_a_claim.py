@@ -137,9 +137,9 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# A run of the package does this for all trainings and all of its claims, with quantiles farther out where models are few
-# (`experiments/analysis/statistics.py` says why): `python -m hlf_np run` takes five minutes, and its report shows every
-# number, interval and verdict.
+# A run of the package does this for all trainings and all of its claims, with quantiles farther out where models are
+# few (`experiments/analysis/statistics.py` says why): `python -m hlf_np run` takes five minutes, and its report shows
+# every number, interval and verdict.
 #
 # **Questions.** What becomes of the interval with three models instead of ten? (Some draws then contain one model three
 # times: which slope do they have?) The claim "regular success does not depend on the test error" has no threshold that
