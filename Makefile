@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# One worker per core and one more (tests/conftest.py); idle workers take over tests of the others.
+# One worker per core; idle workers take over tests of the others.
 WORKERS := -n auto --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(WORKERS)
 COVERED := $(BIN)/coverage run -m pytest $(WORKERS)
