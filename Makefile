@@ -24,7 +24,7 @@ run: $(VENV)/installed-run
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not stress" $(ARGS)
 
-# What takes long: runs that are repeated, interrupted and killed, more random networks, worksheets in notebooks.
+# What takes long: runs that are repeated, interrupted and killed, more random networks, notebooks, browsers, ART.
 test-stress: $(VENV)/installed-test
 	$(PYTEST) -m stress $(ARGS)
 

@@ -13,6 +13,8 @@ from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import ImageBall
 
+pytestmark = pytest.mark.stress
+
 
 def test_without_art_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "art", None)

@@ -14,6 +14,7 @@ from PIL import Image
 from hlf_np import models
 from hlf_np.experiments.configuration.config import PRESETS, Preset
 
+pytestmark = pytest.mark.stress
 WIDTHS = (360, 390, 1000, 1280, 1600)
 MEASURE = """
 onload = () => document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => ({
@@ -52,7 +53,6 @@ def title_of(source, folder):
     return json.loads(html.unescape(title)), [line for line in shown.stderr.split("\n") if ":CONSOLE" in line]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", [Preset.SMOKE, Preset.PAPER])
 def test_browsers_show_the_page_at_any_width_and_ask_nobody(smoke, tmp_path, preset):
     if preset is Preset.SMOKE:
@@ -72,7 +72,6 @@ def test_browsers_show_the_page_at_any_width_and_ask_nobody(smoke, tmp_path, pre
             assert 0 <= place["left"] < place["right"] <= frame["width"]
 
 
-@pytest.mark.slow
 def test_a_page_that_breaks_these_rules_is_noticed(tmp_path):
     bad = '<img src="http://127.0.0.1:9/a.png"><p style="width: 2000px">wide</p><script>console.error("no")</script>'
     frames, said = look(f"<!doctype html><title>bad</title>{bad}", tmp_path)
@@ -86,7 +85,6 @@ def test_a_page_that_breaks_these_rules_is_noticed(tmp_path):
 # --- the explorer ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_explorer_fits_any_window_and_asks_nobody(smoke, tmp_path):
     frames, said = look((smoke / "explore.html").read_text(), tmp_path)
     assert said == []
@@ -107,7 +105,6 @@ onload = () => {
 """
 
 
-@pytest.mark.slow
 def test_the_explorer_shows_colours_and_long_names_of_classes(tmp_path):
     names = {"red_" + 20 * "x": (200, 0, 0), "blue_" + 20 * "y": (0, 0, 200)}
     random = np.random.default_rng(0)
@@ -156,7 +153,6 @@ onload = async () => {
 """
 
 
-@pytest.mark.slow
 def test_the_explorer_attacks_walks_and_answers_scripts_as_python_does(smoke, tmp_path):
     results, said = title_of((smoke / "explore.html").read_text() + TRY, tmp_path)
     assert said == []

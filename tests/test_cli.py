@@ -143,7 +143,7 @@ def test_smoke_run_prints_its_table_and_the_claims(smoke_run):
     assert lines[-len(expected) :] == expected
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_the_same_command_again_computes_nothing_and_says_the_same(smoke_run, tmp_path):
     folder = shutil.copytree(smoke_run[0], tmp_path / "results")
     before, times = tree(folder), {p: p.stat().st_mtime_ns for p in folder.glob("*/*.npz")}
@@ -171,7 +171,7 @@ def test_choices_shape_the_grid(tmp_path):
     assert f"'{out}'" in settings["command"]  # as a shell needs it
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_terminal_shows_what_goes_on(tmp_path):
     terminal, side = pty.openpty()
     grid = ("run", "--preset", "smoke", "--sizes", 20, "--trainings", "normal", "--vae-images", 0)

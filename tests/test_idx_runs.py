@@ -287,6 +287,7 @@ def finished(shapes, tmp_path_factory):
     return out
 
 
+@pytest.mark.stress
 def test_a_smoke_run_leaves_the_columns_of_the_true_manifold_empty(finished):
     found = rows(finished)
     assert [(row["n_train"], row["training"]) for row in found] == [
@@ -324,6 +325,7 @@ def test_a_finished_run_and_its_report_are_found_again(finished, shapes, tmp_pat
     assert tree(folder) == tree(finished)
 
 
+@pytest.mark.stress
 def test_single_models_on_the_shapes(finished, shapes, tmp_path):
     model, data = tmp_path / "model.npz", ("--dataset", shapes)
     learned = ("--manifolds", finished / "manifolds")
@@ -343,6 +345,7 @@ def test_single_models_on_the_shapes(finished, shapes, tmp_path):
             np.testing.assert_array_equal(stored["originals"], open_files(shapes).dataset(0, 20).test.images)
 
 
+@pytest.mark.stress
 def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_path):
     model = finished / "models" / "normal-100-0.npz"
     true = "regular_and_on_true_manifold_adversarial"
@@ -382,6 +385,7 @@ def test_mistakes_about_datasets_are_one_line(finished, shapes, letters, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.stress
 def test_a_folder_of_other_results_is_refused(finished, shapes, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "results")
     before = tree(folder)

@@ -125,6 +125,7 @@ def stored(tmp_path_factory):
     return folder
 
 
+@pytest.mark.stress
 def test_evaluate_warns(stored):
     counts = ("--n-test", 100, "--n-attacked", 100, "--n-attacked-on-manifold", 10, "--restarts", 1)
     given = (*counts, "--difficulty", "easy", "--epsilon", 0.2)
