@@ -79,10 +79,16 @@ class AutodiffTrainStep:
 
     def _check_parameters(self) -> None:
         """Raise UserError if a parameter of the network would not be trained."""
-        if [*map(id, self.model.parameters())] != [*map(id, self.optimiser.parameters)]:
+        if self.model.parameters() != self.optimiser.parameters:  # tensors compare by identity
             raise UserError("the network has other parameters than at the beginning of its training: train it again")
+        if self.optimiser.steps:
+            return
+        for layer in self.model.network.every_layer():
+            for name, value in vars(layer).items():
+                if isinstance(value, Tensor) and value.requires_grad:
+                    raise UserError(f"{layer!r} has its parameter {name!r} as an attribute: put it into `parameters`")
         for name, parameter in self.model.network.named_parameters():
-            if parameter.requires_grad and parameter.gradient is None and not self.optimiser.steps:
+            if parameter.requires_grad and parameter.gradient is None:
                 raise UserError(
                     f"parameter {name!r} gets no gradient from the loss: pass `training` on to the layers inside of"
                     " yours, or set its requires_grad to False"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from hlf_np.autodiff import Tensor
 from hlf_np.support.arrays import Floats
 from hlf_np.support.errors import UserError
 
+_CONTAINERS = (list, tuple, dict)
 Shape = tuple[int, ...]  # of the value of one image, without the batch axis: (H, W, C), or (D,) when flat
 
 
@@ -110,16 +112,11 @@ class Layer:
     def children(self) -> Mapping[str, Layer]:
         """Return the layers directly inside this one, by name: its attributes, and what lists and dictionaries hold."""
         children: dict[str, Layer] = {}
-
-        def collect(name: str, value: object) -> None:
+        for name, value in vars(self).items():
             if isinstance(value, Layer):
                 children[name] = value
-            elif isinstance(value, list | tuple | dict):
-                for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-                    collect(f"{name}.{key}", inner)
-
-        for name, value in vars(self).items():
-            collect(name, value)
+            elif isinstance(value, _CONTAINERS) and name not in ("parameters", "buffers"):
+                children |= _layers_in(name, value)
         return children
 
     def every_layer(self) -> Iterator[Layer]:
@@ -155,6 +152,17 @@ class Layer:
         """Return a parameter, as a constant in evaluation mode."""
         parameter = self.parameters[name]
         return parameter if training else parameter.detach()
+
+
+def _layers_in(name: str, container: Any) -> dict[str, Layer]:
+    """Return the layers in a list, a tuple or a dictionary, and in those inside of it."""
+    layers: dict[str, Layer] = {}
+    for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+        if isinstance(value, Layer):
+            layers[f"{name}.{key}"] = value
+        elif isinstance(value, _CONTAINERS):
+            layers |= _layers_in(f"{name}.{key}", value)
+    return layers
 
 
 def image_shape(layer: Layer, shape: Shape, channels: int | None = None) -> tuple[int, int, int]:

@@ -110,10 +110,6 @@ class Model(weights.Weights, Compilable):
         for name, array in self.network.named_arrays():
             if array.dtype != np.float32:
                 raise UserError(f"weight {name!r} is {array.dtype}: convert it with .astype(numpy.float32)")
-        for layer in self.network.every_layer():
-            for name, value in vars(layer).items():
-                if isinstance(value, Tensor) and value.requires_grad:
-                    raise UserError(f"{layer!r} has its parameter {name!r} as an attribute: put it into `parameters`")
         outputs = self.network.output_shape(self.image_shape)
         if outputs != (self.classes,):
             raise UserError(

@@ -22,9 +22,9 @@ from hlf_np.report.figures.pictures import Picture, Section
 from hlf_np.report.published import (
     PUBLISHED_DISTANCES,
     differences,
+    has_published_distances,
     matching_cells,
     published,
-    published_distances,
     published_name,
 )
 from hlf_np.spaces import Norm
@@ -259,7 +259,7 @@ def _in_the_paper(
             f"By the same rule, the paper's own values, over all of its N, give {claim.published.statistic:.3f}"
             f" ({low:.3f} to {high:.3f}): {claim.published.verdict}."
         )
-    if claim.number == 1 and published_distances(config) and published_name(config) in PUBLISHED_DISTANCES:
+    if claim.number == 1 and paper and has_published_distances(config):
         mean_distance, low, high = PUBLISHED_DISTANCES[published_name(config)]
         yield (
             f"On the authors' poster, regular adversarial examples have a mean distance of {mean_distance}, and 90 % of"

@@ -79,13 +79,19 @@ def published(config: RunConfig) -> list[CellResult]:
     return [result for training in config.trainings for result in chosen.get(training, [])]
 
 
+def has_published_distances(config: RunConfig) -> bool:
+    """Return whether distances were published for the dataset, the norm and the kind of network of a run."""
+    is_papers = config.norm is Norm.LINF and config.architecture.kind is Kind.CNN
+    return is_papers and published_name(config) in PUBLISHED_DISTANCES
+
+
 def published_distances(config: RunConfig) -> dict[str, Floats]:
     """Return the distances to the manifold in the paper's histograms, by their keys in `CellResult.distances`.
 
     Three of the paper's bins are one row of `published_distances.csv`; all images of a row get its centre. Empty where
     `published` is, in L2, and for other networks than the paper's CNN.
     """
-    if not published(config) or config.norm is Norm.L2 or config.architecture.kind is not Kind.CNN:
+    if not has_published_distances(config) or not published(config):
         return {}
     text = resources.files("hlf_np.report").joinpath("published_distances.csv").read_text(encoding="utf-8")
     found: dict[str, list[Floats]] = {}

@@ -136,8 +136,8 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
     restarts and the models of all trainings. Without a true manifold it is a lower bound for the learned one: attacks
     succeed on a share s of the images whose reconstruction is classified correctly (in any restart), and according to
     the oracle a share k of those that were attacked keep their class, so both hold for at least s + k - 1 of the
-    former. The claim is supported if the interval lies above 0.01, and refuted if it lies below;
-    a low bound does not refute it.
+    former. The claim is supported if the interval lies above 0.01, and refuted if it lies below; a low bound does not
+    refute it.
 
     Parameters
     ----------
