@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, layers, models, operations, spaces
 from hlf_np.attacks import PGD, SuccessRate
+from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
@@ -108,6 +109,18 @@ def test_an_infinite_box_is_refused_where_a_finite_one_is_needed(trained, split)
 
     with pytest.raises(UserError, match="cw needs a space whose box is finite, unlike that of Unbounded"):
         attacks.CarliniWagner(1).find(trained, split, Unbounded(1.0))
+
+
+def test_bounds_of_double_precision_are_those_of_float32_codes(trained, split):
+    class Double(Contrast):
+        def chart(self, images, labels, codes):
+            chart = super().chart(images, labels, codes)
+            return ContrastChart(chart.start, chart.lower.astype(np.float64), 8.0, images)
+
+    few = split.take(np.arange(20))
+    for attack in (PGD(steps=3), attacks.AutoPGD(steps=3), attacks.CarliniWagner(3), attacks.RandomSearch(3)):
+        single, double = (attack.find(trained, few, kind(7.0), seed=1) for kind in (Contrast, Double))
+        np.testing.assert_array_equal(single.images, double.images)
 
 
 def test_of_two_spaces_of_a_kind_the_exact_one_is_meant_and_two_of_these_are_refused():
@@ -217,6 +230,46 @@ def test_a_parameter_that_would_not_be_trained_is_named(split):
         train(network_of(Attribute()), split, epochs=1)
     with pytest.raises(UserError, match=r"'2\.by_name\.a\.weight' gets no gradient from the loss: pass `training` on"):
         train(network_of(Forgetful()), split, epochs=1)
+
+
+class Torchlike(layers.Layer):
+    def forward(self, x):
+        return x
+
+
+class Unready(layers.Layer):
+    def __init__(self):
+        self.factor = 2.0
+
+    def __call__(self, x, training=False):
+        return x * self.factor
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Torchlike, r"Torchlike must define __call__\(self, x, training=False\)"),
+        (Unready, r"Unready\.__init__ must call super\(\)\.__init__\(\) first"),
+    ],
+)
+def test_an_incomplete_layer_is_named(split, layer, message):
+    with pytest.raises(UserError, match=message):
+        network_of(layer()).predict(split.images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, -1, 2]), "between 0 and 9, found -1 to 2"),
+        (np.eye(10, dtype=int)[:3], r"use labels\.argmax\(axis=1\)"),
+        (np.array([0, 1]), r"shape \(3,\)"),
+        (np.array([0.0, 1.0, 2.0]), "must be integers"),
+    ],
+)
+@pytest.mark.parametrize("loss", [operations.cross_entropy, margin, difference_of_logits_ratio])
+def test_losses_take_one_class_for_each_row(loss, labels, message):
+    with pytest.raises(UserError, match=message):
+        loss(Tensor(np.zeros((3, 10), np.float32)), labels)
 
 
 def test_a_gradient_of_another_shape_than_its_input_is_refused():

@@ -1,7 +1,7 @@
 """The interface of attacks: `Attack` searches a space for an adversarial example of every image of a split."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -133,6 +133,9 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
     """
     check_space(space)
     chart = space.chart(images, labels, codes)
+    lower, upper = np.asarray(chart.lower, np.float32), np.asarray(chart.upper, np.float32)
+    if lower is not chart.lower or upper is not chart.upper:  # other bounds would make other codes of float32 ones
+        chart = replace(chart, lower=lower, upper=upper)
     inside = (chart.start >= chart.lower) & (chart.start <= chart.upper)  # NaN compares false
     if len(chart.start) != len(images) or chart.start.dtype != np.float32 or not np.all(inside):
         problem = f"{chart.start.shape} {chart.start.dtype}" if np.all(inside) else "codes outside its box, or NaN"

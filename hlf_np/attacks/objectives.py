@@ -15,6 +15,7 @@ from hlf_np.models import Model
 from hlf_np.operations import cross_entropy, kl_divergence
 from hlf_np.operations.losses import log_softmax
 from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import check_labels
 from hlf_np.support.errors import UserError
 
 Targets = Integers | Floats
@@ -36,7 +37,13 @@ def margin(logits: Tensor, labels: Integers) -> Tensor:
     -------
     Tensor, shape (N,)
         The margins.
+
+    Raises
+    ------
+    UserError
+        If the labels are not one class per row.
     """
+    labels = check_labels(labels, logits.shape[1], len(logits.data))
     rows = np.arange(len(labels))
     others = logits.data.copy()
     others[rows, labels] = -np.inf

@@ -88,7 +88,7 @@ class Layer:
         Tensor, shape (N, ...)
             The output.
         """
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} must define __call__(self, x, training=False)")
 
     def output_shape(self, shape: Shape) -> Shape:
         """Compute the shape of the output for one image from that of the input, both without the batch axis.
@@ -141,6 +141,8 @@ class Layer:
 
     def _named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """Iterate over this layer and all layers inside it, with the prefix of the names of their arrays."""
+        if "parameters" not in vars(self):
+            raise UserError(f"{type(self).__name__}.__init__ must call super().__init__() first")
         yield prefix, self
         for name, child in self.children().items():
             yield from child._named_layers(f"{prefix}{name}.")

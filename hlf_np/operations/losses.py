@@ -4,6 +4,7 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.support.arrays import Floats, Integers, flat_rows
+from hlf_np.support.checks import check_labels
 
 
 def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
@@ -24,6 +25,11 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     Tensor, shape (N,)
         The losses, in nats.
 
+    Raises
+    ------
+    UserError
+        If the labels are not one class per row.
+
     Examples
     --------
     Odds of 3 to 1 are a probability of 0.75:
@@ -34,6 +40,7 @@ def cross_entropy(logits: Tensor, labels: Integers) -> Tensor:
     >>> np.exp(-loss.data).round(6).tolist(), logits.gradient.round(6).tolist()
     ([0.75], [[-0.25, 0.25]])
     """
+    labels = check_labels(labels, logits.shape[1], len(logits.data))
     rows = np.arange(len(labels))
     shifted = logits.data - logits.data.max(axis=1, keepdims=True)  # so that exp does not overflow
     exponentials = np.exp(shifted)
