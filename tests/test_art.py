@@ -135,6 +135,17 @@ def test_labels_come_in_every_form_that_fits(classifier, split):
         classifier.compute_loss(images, labels, reduction="median")
 
 
+@pytest.mark.parametrize("method", ["logits", "predict"])
+def test_a_model_that_art_would_judge_otherwise_is_refused(classifier, method):
+    from hlf_np.adapters.art import Classifier
+
+    network = classifier.model.network
+    other = type("Rounded", (Model,), {method: lambda self, images: getattr(Model, method)(self, images.round())})
+    for use in (Classifier, lambda model: classifier.set_params(model=model)):
+        with pytest.raises(UserError, match=f"ART would not use `{method}` of Rounded"):
+            use(other(network, 10))
+
+
 def test_layers_are_counted_from_both_ends(classifier, split):
     names, images = classifier.layer_names, split.images[:5]
     for number, name in enumerate(names):

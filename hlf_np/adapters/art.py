@@ -53,14 +53,14 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
     Raises
     ------
     UserError
-        If the objective is unknown. All methods raise it if images have another shape or are not finite, or labels are
-        invalid.
+        If the objective is unknown, or the model has `logits` or `predict` of its own. All methods raise it if images
+        have another shape or are not finite, or labels are invalid.
     """
 
     estimator_params = ("model", "objective", "clip_values")  # not ART's defences, which would have no effect
 
     def __init__(self, model: Model, objective: str = "cross-entropy") -> None:
-        super().__init__(model=model, clip_values=(0.0, 1.0), channels_first=False, preprocessing=None)
+        super().__init__(model=_attackable(model), clip_values=(0.0, 1.0), channels_first=False, preprocessing=None)
         self.nb_classes = model.classes
         self.objective = _objective(objective)
 
@@ -68,6 +68,8 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         """Change `model`, `objective` or `clip_values`."""
         if "objective" in kwargs:
             kwargs["objective"] = _objective(kwargs["objective"])
+        if "model" in kwargs:
+            _attackable(kwargs["model"])
         super().set_params(**kwargs)
         self.nb_classes = self.model.classes
 
@@ -141,8 +143,10 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         Raises
         ------
         UserError
-            If there is no such layer.
+            If there is no such layer, or the network is not a `Sequential`.
         """
+        if not isinstance(self.model.network, Sequential):
+            raise UserError("only the layers of a Sequential network have activations that can be told apart")
         names = self.layer_names
         if isinstance(layer, int | np.integer) and layer >= len(names):
             warnings.warn(f"the network has no layer {layer}: layer {len(names) - 1}, the last, is used", stacklevel=2)
@@ -174,6 +178,16 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
             raise UserError(f"one-hot labels must have {self.nb_classes} columns, one for each class, not {y.shape[1]}")
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
         return check_labels(labels.astype(np.int64), self.nb_classes, count)
+
+
+def _attackable(model: Model) -> Model:
+    """Return the model; raise UserError if ART, which evaluates images outside [0, 1], too, would judge another one."""
+    for method in ("logits", "predict"):
+        if model.defines(method):
+            raise UserError(
+                f"ART would not use `{method}` of {type(model).__name__}: define `forward`, or `evaluate`, instead"
+            )
+    return model
 
 
 def _objective(name: str) -> Objective:

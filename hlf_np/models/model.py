@@ -120,9 +120,9 @@ class Model(weights.Weights, Compilable):
     @property
     def has_default_forward(self) -> bool:
         """Whether logits and predictions are those of the network, as a subclass may define methods of its own."""
-        return not any(map(self._defines, ("forward", "evaluate", "logits", "predict")))
+        return not any(map(self.defines, ("forward", "evaluate", "logits", "predict")))
 
-    def _defines(self, method: str) -> bool:
+    def defines(self, method: str) -> bool:
         """Return whether a subclass, or this object, has another method of this name than `Model`."""
         return getattr(type(self), method) is not getattr(Model, method) or method in vars(self)
 
@@ -183,7 +183,7 @@ class Model(weights.Weights, Compilable):
     def logits_and_predictions(self, images: Floats) -> tuple[Floats, Integers]:
         """Compute both, with a single evaluation of the network unless a subclass defines `predict`."""
         logits = self.logits(images)
-        if self._defines("predict"):
+        if self.defines("predict"):
             return logits, self.predict(images)
         return logits, np.asarray(logits.argmax(axis=1), np.int64)
 
