@@ -117,13 +117,13 @@ def test_the_class_agnostic_manifold_has_a_third_of_the_radius(fonts):
 # --- what reaches trainings and attacks -----------------------------------------------------------------------
 
 
-def test_the_norm_is_that_of_regular_perturbations_and_of_those_on_manifolds():
+def test_the_norm_is_that_of_all_perturbations():
     config = replace(TINY, norm=Norm.L2, epsilon=1.5)
     fonts = source_of(config)
     spaces = {type(space): space for space in spaces_of(config, fonts)}
     assert spaces[ImageBall] == ImageBall(1.5, "l2")
     assert (spaces[TrueManifold].norm, spaces[TrueManifold].epsilon) == (Norm.L2, 0.3)
-    assert spaces[Transformations] == Transformations(fonts.box, epsilon=0.3)  # random ones are drawn from a box
+    assert spaces[Transformations] == Transformations(fonts.box, epsilon=0.3, norm="l2")
     for training in PAPER:
         if LearnedManifold not in training.spaces:
             shares = training_config(config, training, tuple(spaces.values())).perturbations

@@ -141,7 +141,6 @@ def matching_cells(published: Sequence[CellResult], results: Iterable[CellResult
 def differences(config: RunConfig) -> str:
     """Return a sentence on why the values of a run differ from the published ones."""
     fonts = " its letters came from other font files," if config.prototypes else ""
-    norm = " its transformations were bounded in L2, too;" if config.norm is Norm.L2 else ""
     vgg = (
         " With few images the released settings do not train a VGG, neither here nor in PyTorch: its first steps are"
         " too long. The paper's VGGs, which learned from 500, must have been trained in another way."
@@ -151,6 +150,6 @@ def differences(config: RunConfig) -> str:
     return (
         f"Expect the shapes and the ordering of the paper's curves, not the same values:{fonts} its manifold was"
         " learned by VAE-GANs rather than VAEs; its random transformations were drawn around 0 rather than around the"
-        f" identity, with one update for clean and one for transformed images;{norm} in training, its attacks kept the"
+        " identity, with one update for clean and one for transformed images; in training, its attacks kept the"
         f" last perturbation of images that were never misclassified, not that of highest loss.{vgg}"
     )

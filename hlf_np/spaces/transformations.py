@@ -82,8 +82,8 @@ class Transformations(Space):
 
     @classmethod
     def of_run(cls, run: RunContext) -> Self:
-        """Return the transformations in the box of the run's data, always in L_inf."""
-        return cls(run.source.box, epsilon=run.latent_epsilon)
+        """Return the transformations in the box of the run's data."""
+        return cls(run.source.box, epsilon=run.latent_epsilon, norm=run.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """Return the space around any images (N, H, W, C); labels and codes are ignored."""

@@ -80,8 +80,7 @@ class RunConfig:
     attack : PGD
         The attack that measures success rates.
     norm : Norm
-        Norm of perturbations of images and of codes on manifolds, in trainings and attacks. Transformations always
-        stay within an L_inf ball, which is a box of parameters.
+        Norm of perturbations of images, of codes on manifolds and of transformations, in trainings and attacks.
     epsilon : float
         Radius of the ball of perturbations of images.
     latent_epsilon : float
