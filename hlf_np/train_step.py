@@ -8,6 +8,7 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
+from hlf_np.layers import Layer
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
@@ -69,8 +70,17 @@ class AutodiffTrainStep:
         losses = self.loss(forward, Tensor(clean), Tensor(perturbed), labels)
         self._check(losses, labels)
         self.optimiser.clear_gradients()
-        losses.mean().backward()
+        others = [] if self.optimiser.steps else _trainable_outside_network(self.model)
+        for parameter in others:
+            parameter.gradient = None
+        if losses.requires_grad:
+            losses.mean().backward()
         self._check_parameters()
+        if any(parameter.gradient is not None for parameter in others):
+            raise UserError(
+                f"{type(self.model).__name__} computes with parameters outside of its `network`, which would not be"
+                " trained: put them into a layer of the network, or set their requires_grad to False"
+            )
         self.optimiser.step(learning_rate)
         return losses.data, np.concatenate([np.empty(0, np.int64), *predictions])
 
@@ -100,6 +110,16 @@ class AutodiffTrainStep:
             result = f"shape {losses.shape}" if isinstance(losses, Tensor) else type(losses).__name__
             what = f"the loss{source_location(self.loss)} must return a tensor with one value per image, {labels.shape}"
             raise UserError(f"{what}, not {result}")
+
+
+def _trainable_outside_network(model: Model) -> list[Tensor]:
+    """Return the parameters that a subclass of `Model` keeps beside its network."""
+    inside = set(map(id, model.parameters()))
+    values = [value for name, value in vars(model).items() if name != "network"]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    for layer in (value for value in values if isinstance(value, Layer)):
+        tensors += [parameter for _, parameter in layer.named_parameters()]
+    return [tensor for tensor in tensors if tensor.requires_grad and id(tensor) not in inside]
 
 
 TrainStep = ClassifierTraining | AutodiffTrainStep

@@ -188,7 +188,7 @@ def train(
     if config.samples:
         sampled = config.samples.sampled(split, generator(seed, "samples"))
         split = split.joined(check_split(sampled, model.classes, model.image_shape))
-    if config.batch_size == 1:
+    if 1 in (config.batch_size, len(split)):  # a single image fills a batch with copies of itself
         check_batch_of_one(model.network, split.images[:1])
     train_step = make_train_step(model, config.adam, config.loss, config.engine)
     log = []

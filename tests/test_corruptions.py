@@ -119,3 +119,18 @@ def test_a_corruption_of_ones_own_needs_one_method(trained, split):
     assert checked_result(Inversion(), result, trained, split, ImageBall(0.3)) is result  # far outside of the ball
     inverted = trained.predict(1 - split.images) != split.labels
     np.testing.assert_array_equal(result.success, inverted | (trained.predict(split.images) != split.labels))
+
+
+def test_rotations_keep_angles_on_images_that_are_not_square():
+    image = np.zeros((1, 33, 65, 1), np.float32)
+    image[0, 15:18, 22:43] = 1  # a horizontal bar
+
+    class Quarter(np.random.Generator):
+        def uniform(self, low, high, size):
+            return np.full(size, np.pi / 4)
+
+    turned = Rotation().corrupted(image, Quarter(np.random.PCG64(0)))[0, ..., 0]
+    rows, columns = np.nonzero(turned > 0.5)
+    slopes = np.polyfit(columns, rows, 1)[0]
+    assert abs(slopes) == pytest.approx(1, abs=0.1)
+    assert turned.sum() == pytest.approx(image.sum(), rel=0.02)

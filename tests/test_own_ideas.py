@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hlf_np import UserError, attacks, layers, models, operations, spaces
 from hlf_np.attacks import PGD, SuccessRate
+from hlf_np.attacks.masking import diagnose_masking
 from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
@@ -51,6 +52,87 @@ def test_an_attack_succeeds_if_the_prediction_is_wrong_however_the_model_predict
         np.testing.assert_array_equal(result.success, model.predict(result.images) != right.labels)
         assert SuccessRate.of(result).worst == result.success.mean()
     assert PGD(steps=5).find(trained, right, spaces.ImageBall(0.1)).success.mean() > 0.1  # of the network itself
+
+
+class Vote(models.Model):
+    """An ensemble whose prediction is a vote, not the class of the largest mean logit."""
+
+    def __init__(self, members):
+        super().__init__(members[0].network, 10)
+        self.members = members
+
+    def forward(self, images, training=False):
+        return (self.members[0].forward(images) + 20 * self.members[1].forward(images)) * (1 / 21)
+
+    def predict(self, images):
+        return self.members[0].predict(images)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(20, 0.02, restarts=2, engine="autodiff"),
+        PGD(20, 0.02, stop_early=False),
+        attacks.AutoPGD(20, restarts=2),
+        attacks.CarliniWagner(20, learning_rate=0.05),
+    ],
+    ids=repr,
+)
+def test_attacks_stop_where_the_prediction_changes_and_not_the_largest_output(trained, split, attack):
+    model = Vote([trained, small_cnn(seed=5)])  # the second member is untrained and wrong about nearly everything
+    right = split.take(np.flatnonzero(model.predict(split.images) == split.labels)[:40])
+    result = attack.find(model, right, spaces.ImageBall(0.3))
+    np.testing.assert_array_equal(result.success, model.predict(result.images) != right.labels)
+    np.testing.assert_array_equal(result.success, result.restart_success.any(axis=0))
+    assert np.abs(result.perturbations[~result.success]).max(initial=0.1) > 0.01  # none was given up at its start
+
+
+class Rounding(layers.Layer):
+    def __call__(self, x, training=False):
+        return Tensor(np.round(x.data))  # passes no gradient
+
+
+def test_a_network_that_rounds_masks_its_gradients_and_is_attacked_in_vain(split):
+    network = network_of().network
+    model, few = models.Model(layers.Sequential(Rounding(), *network.layers), 10), split.take(np.arange(30))
+    assert diagnose_masking(model, few, 0.3).vanishing == 1
+    for attack in (PGD(steps=3, start="image"), attacks.AutoPGD(steps=3), attacks.CarliniWagner(3)):
+        result = attack.find(model, few, spaces.ImageBall(0.01))
+        np.testing.assert_array_equal(result.success, model.predict(result.images) != few.labels)
+
+
+def test_a_thorough_attack_keeps_the_strongest_of_its_failures(trained, split):
+    right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels)[:60])
+    space = spaces.ImageBall(0.02)
+    thorough = attacks.ThoroughAttack(5, 2, 20).find(trained, right, space)
+    single, several = (attacks.AutoPGD(5, restarts=n).find(trained, right, space) for n in (1, 3))
+    losses = operations.cross_entropy(Tensor(trained.logits(thorough.images)), right.labels).data
+    np.testing.assert_array_equal(thorough.loss, losses)
+    for other in (thorough, several):
+        withstood = ~other.success
+        assert withstood.any()
+        assert (other.loss[withstood] >= single.loss[withstood]).all()
+
+
+def test_tiny_gradients_give_steps_of_the_step_size_and_not_longer(split):
+    model = network_of()
+    head = model.network.layers[-1]
+    for name, scale in (("weight", 600), ("bias", 0)):
+        head.parameters[name].data *= np.float32(scale)
+    few = split.take(np.arange(40))
+    few = Split(few.images, model.predict(few.images))  # labels of which the model is sure
+    one_step = {"steps": 1, "step_size": 0.05, "rule": "sign", "start": "image", "stop_early": False}
+    lengths = [
+        spaces.Norm.L2.of(PGD(**one_step, engine=engine).find(model, few, spaces.ImageBall(1.0, "l2")).perturbations)
+        for engine in Engine
+    ]
+    assert np.logical_and(lengths[0] > 0, lengths[0] < 0.0501).any()
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=1e-4)
+
+
+def test_the_divergence_has_no_gradient_at_the_image():
+    with pytest.raises(UserError, match="kl has no gradient at the image itself: use start='random'"):
+        PGD(objective="kl", start="image")
 
 
 # --- spaces ---------------------------------------------------------------------------------------------------
@@ -109,6 +191,52 @@ def test_an_infinite_box_is_refused_where_a_finite_one_is_needed(trained, split)
 
     with pytest.raises(UserError, match="cw needs a space whose box is finite, unlike that of Unbounded"):
         attacks.CarliniWagner(1).find(trained, split, Unbounded(1.0))
+
+
+class Halved(type(spaces.ImageBall().chart(np.zeros((1, 2, 2, 1), np.float32), np.zeros(1, np.int64), None))):
+    codes_are_images = False
+
+    def image_of(self, codes):
+        return super().image_of(codes) * 0.5
+
+
+def test_a_chart_that_makes_images_in_its_own_way_is_not_compiled(trained, split):
+    class Dark(spaces.ImageBall):
+        def chart(self, images, labels, codes):
+            chart = super().chart(images, labels, codes)
+            return Halved(chart.start, chart.lower, chart.upper)
+
+    few = split.take(np.arange(60))
+    compiled, readable = (PGD(5, 0.05, engine=engine).find(trained, few, Dark(0.2)) for engine in Engine)
+    assert compiled.images.max() <= 0.5
+    np.testing.assert_array_equal(compiled.images, readable.images)
+
+
+def test_a_chart_may_have_a_box_for_each_image(trained, split):
+    class OwnBoxes(Contrast):
+        def chart(self, images, labels, codes):
+            chart, ones = super().chart(images, labels, codes), np.ones((len(images), 1, 1, 1), np.float32)
+            return ContrastChart(chart.start, 0.25 * ones, (1 + labels.astype(np.float32)).reshape(ones.shape), images)
+
+    result = PGD(10, 0.5).find(trained, split, OwnBoxes(20.0))  # early stops and several batches select images
+    assert ((1 + result.perturbations).ravel() <= 1 + split.labels).all()
+
+
+def test_vaes_that_encode_in_their_own_way_are_refused():
+    own = type("Own", (Vae,), {"encode": lambda self, images: images})
+    with pytest.raises(UserError, match="a learned manifold would not use `encode` of Own"):
+        spaces.LearnedManifold([own(VaeConfig((2, 2), 3))])
+
+
+def test_a_decoder_need_not_end_in_a_sigmoid(trained, split):
+    vaes = [Vae(VaeConfig([2, 2], 3, image_shape=[28, 28, 1]), seed) for seed in range(10)]
+    for vae in vaes:
+        vae.decoder = layers.Sequential(*vae.decoder.layers[:-1])
+    space = spaces.LearnedManifold(vaes, lower=-np.ones(3), upper=np.ones(3))
+    few = split.take(np.arange(30))
+    compiled, readable = (PGD(3, 0.1, engine=engine).find(trained, few, space) for engine in Engine)
+    assert 0 <= compiled.images.min() <= compiled.images.max() <= 1
+    np.testing.assert_array_equal(compiled.success, readable.success)
 
 
 def test_bounds_of_double_precision_are_those_of_float32_codes(trained, split):
@@ -270,6 +398,35 @@ def test_an_incomplete_layer_is_named(split, layer, message):
 def test_losses_take_one_class_for_each_row(loss, labels, message):
     with pytest.raises(UserError, match=message):
         loss(Tensor(np.zeros((3, 10), np.float32)), labels)
+
+
+class TwoNetworks(models.Model):
+    def __init__(self, requires_grad):
+        super().__init__(network_of().network, 10)
+        self.second = network_of().network
+        for _, parameter in self.second.named_parameters():
+            parameter.requires_grad = requires_grad
+
+    def forward(self, images, training=False):
+        return self.network(images, training) + self.second(images, training)
+
+
+def test_parameters_outside_of_the_network_are_named_unless_frozen(split):
+    with pytest.raises(UserError, match="TwoNetworks computes with parameters outside of its `network`"):
+        train(TwoNetworks(True), split, epochs=1)
+    assert len(train(TwoNetworks(False), split, epochs=1)) == 1
+
+
+def test_a_model_that_forgets_the_training_mode_is_told_so(split):
+    forgetful = type("Model", (models.Model,), {"forward": lambda self, images, training=False: self.network(images)})
+    with pytest.raises(UserError, match=r"'1\.weight' gets no gradient from the loss: pass `training` on"):
+        train(forgetful(network_of().network, 10), split, epochs=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_a_single_image_has_no_batch_statistics(split, batch_size):
+    with pytest.raises(UserError, match="batch norm needs at least 2 values"):
+        train(models.mlp(widths=(4,)), split.take([0]), epochs=1, batch_size=batch_size)
 
 
 def test_a_gradient_of_another_shape_than_its_input_is_refused():

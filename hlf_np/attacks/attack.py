@@ -74,6 +74,31 @@ def result_at(model: Model, chart: Chart, labels: Integers, codes: Floats, itera
     return AttackResult(images, codes - chart.start, success, iterations, losses, success[None])
 
 
+def input_gradient(outputs: Tensor, inputs: Tensor, gradient: Floats | None = None) -> Floats:
+    """Compute the gradient of the outputs, or of their sum, with respect to a tensor that they were computed from.
+
+    It is 0 if they do not depend on it differentiably, as in a network that rounds: what an attack then fails to find,
+    `diagnose_masking` explains.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        The outputs.
+    inputs : Tensor
+        The inputs, without a gradient so far.
+    gradient : ndarray, optional
+        Gradient with respect to the outputs; ones if not given.
+
+    Returns
+    -------
+    ndarray
+        The gradient, of the shape of the inputs.
+    """
+    if outputs.requires_grad:
+        outputs.backward(gradient)
+    return np.zeros_like(inputs.data) if inputs.gradient is None else inputs.gradient
+
+
 class Attack(Protocol):
     """An attack: one call of `find` attacks a whole split.
 

@@ -24,11 +24,11 @@ the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from hlf_np.attacks.attack import Attack, AttackResult, checked_chart, result_at
+from hlf_np.attacks.attack import Attack, AttackResult, checked_chart, input_gradient, result_at
 from hlf_np.attacks.black_box import RandomSearch
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split, check_split
@@ -95,8 +95,9 @@ class AutoPGD:
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         forward = _Forward(model, space, chart)
-        logits = forward.logits(best, np.arange(len(labels)))
-        success = logits.argmax(axis=1) != labels
+        best_value = np.full(len(labels), -np.inf, np.float32)
+        logits, predictions = model.logits_and_predictions(chart.decoded(best))
+        success = predictions != labels
         others = np.where(np.arange(model.classes) == labels[:, None], -np.inf, logits)
         order = others.argsort(axis=1)[:, ::-1]  # (N, classes), the most likely other class first
         for attempt in range(min(self.targets, model.classes - 1) or self.restarts):
@@ -104,8 +105,11 @@ class AutoPGD:
             if not len(rows):
                 break
             goal = _Goal(labels[rows], order[rows, attempt] if self.targets else None)
-            codes, steps, fooled = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
-            best[rows], iterations[rows], success[rows] = codes, steps, fooled
+            found = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
+            better = found.success | (found.value > best_value[rows])
+            rows = rows[better]
+            best[rows], best_value[rows] = found.codes[better], found.value[better]
+            iterations[rows], success[rows] = found.iterations[better], found.success[better]
         return result_at(model, chart, labels, best, iterations)
 
 
@@ -139,9 +143,10 @@ class ThoroughAttack:
             rows = np.flatnonzero(~result.success)
             if len(rows):
                 other = attack.find(model, split.take(rows), space, seed)
-                for name in ("images", "perturbations", "success", "iterations", "loss"):
-                    getattr(result, name)[rows] = getattr(other, name)
-        return replace(result, restart_success=result.success[None])
+                for name in ("images", "perturbations", "success", "iterations"):
+                    getattr(result, name)[rows[other.success]] = getattr(other, name)[other.success]
+        loss = cross_entropy(Tensor(model.logits(result.images)), split.labels).data
+        return replace(result, loss=loss, restart_success=result.success[None])
 
 
 @dataclass(frozen=True)
@@ -176,31 +181,47 @@ class _Goal:
         return _Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
 
 
+class _Found(NamedTuple):
+    """What an ascent found for n images.
+
+    codes : ndarray of float32, shape (n, ...)
+        For each image the first code that is misclassified, or else the one of largest objective.
+    value : ndarray of float32, shape (n,)
+        Its objective.
+    iterations : ndarray of int64, shape (n,)
+        The step that led to it.
+    success : ndarray of bool, shape (n,)
+        Whether it is misclassified.
+    """
+
+    codes: Floats
+    value: Floats
+    iterations: Integers
+    success: Booleans
+
+
 class _Forward:
-    """The decoder and the model, compiled if possible: logits of codes, and gradients of functions of them."""
+    """The decoder and the model, compiled if possible: predictions of codes, and gradients of objectives."""
 
     def __init__(self, model: Model, space: Space, chart: Chart) -> None:
         self.model, self.space, self.chart = model, space, chart
         self.compiled = chart.compiled(model) if len(chart.start) and can_compile(space, chart) else None
 
-    def logits(self, codes: Floats, rows: Integers) -> Floats:
-        """Return the logits of codes of the images `rows`."""
-        return self.model.logits(self.chart.take(rows).decoded(codes))
-
-    def gradients(self, codes: Floats, rows: Integers, goal: _Goal) -> tuple[Floats, Floats, Floats]:
-        """Return the logits, the objective (n,) and its gradient with respect to the codes (n, ...)."""
+    def gradients(self, codes: Floats, rows: Integers, goal: _Goal) -> tuple[Integers, Floats, Floats]:
+        """Return the predictions, the objective (n,) and its gradient with respect to the codes (n, ...)."""
+        chart = self.chart.take(rows)
         if self.compiled:
-            logits = self.logits(codes, rows)
+            logits, predictions = self.model.logits_and_predictions(chart.decoded(codes))
             values, logit_gradients = goal.of(logits)
             groups, sources = self.compiled.groups[rows], self.compiled.sources[rows]
             gradients = self.compiled.program.input_gradient(codes, logit_gradients, groups, sources)
-            return logits, values, gradients.reshape(codes.shape)
+            return predictions, values, gradients.reshape(codes.shape)
         variable = Tensor(codes, requires_grad=True)
-        outputs = self.model.forward(self.chart.take(rows).image_of(variable))
+        images = chart.image_of(variable)
+        outputs = self.model.forward(images)
         values, logit_gradients = goal.of(outputs.data)
-        outputs.backward(logit_gradients)
-        assert variable.gradient is not None
-        return outputs.data, values, variable.gradient
+        gradients = input_gradient(outputs, variable, logit_gradients)
+        return self.model.predictions_of(images.data, outputs.data), values, gradients
 
 
 def _checkpoints(steps: int) -> list[int]:
@@ -213,20 +234,8 @@ def _checkpoints(steps: int) -> list[int]:
     return numbers
 
 
-def _ascend(
-    forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator
-) -> tuple[Floats, Integers, Booleans]:
-    """Run one ascent for the images `rows`, n of them.
-
-    Returns
-    -------
-    codes : ndarray of float32, shape (n, ...)
-        For each image the first code that is misclassified, or else the one of largest objective.
-    iterations : ndarray of int64, shape (n,)
-        The step that led to it.
-    success : ndarray of bool, shape (n,)
-        Whether it is misclassified.
-    """
+def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator) -> _Found:
+    """Run one ascent for the images `rows`, n of them."""
     space, chart, labels = forward.space, forward.chart.take(rows), goal.labels
     codes = space.project(chart, chart.start + _random_boundary(space, random, chart.start.shape))
     best, best_value = codes.copy(), np.full(len(rows), -np.inf, np.float32)
@@ -237,10 +246,10 @@ def _ascend(
     checkpoints, last_checkpoint, active = _checkpoints(steps), 0, np.arange(len(rows))
     gradient = np.zeros_like(codes)
     for iteration in range(steps + 1):
-        logits, new_value, new_gradient = forward.gradients(codes[active], rows[active], goal.take(active))
+        predictions, new_value, new_gradient = forward.gradients(codes[active], rows[active], goal.take(active))
         rising[active] += new_value > value[active]
         value[active], gradient[active] = new_value, new_gradient
-        fooled = logits.argmax(axis=1) != labels[active]
+        fooled = predictions != labels[active]
         improved = active[fooled | (new_value > best_value[active])]
         best[improved], best_gradient[improved] = codes[improved], gradient[improved]
         best_value[improved], iterations[improved] = value[improved], iteration
@@ -263,7 +272,7 @@ def _ascend(
         moved = current + (1 - momentum) * (ahead - current) + momentum * (current - previous[active])
         previous[active] = current
         codes[active] = space.project(part, moved.astype(current.dtype))
-    return best, iterations, success
+    return _Found(best, best_value, iterations, success)
 
 
 def _random_boundary(space: Space, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:

@@ -139,9 +139,10 @@ def _minimise(
 
     def margins_of(codes: Tensor, iteration: int) -> Tensor:
         """Return max(0, max_{k != y} f_k) - f_y for codes, shape (N,), and keep the codes that are better."""
-        logits = model.forward(chart.image_of(codes))
+        images = chart.image_of(codes)
+        logits = model.forward(images)
         margins, zeta = margin(logits, labels), codes.data - chart.start
-        success = margins.data > 0
+        success = model.predictions_of(images.data, logits.data) != labels
         if settings.bounded:
             success &= space.norm.of(zeta) <= space.radius
         smallest.update(codes.data, Norm.L2.of(zeta), margins.data, success, iteration)
@@ -160,6 +161,7 @@ def _minimise(
             squares = reshape((codes - chart.start) ** 2, (len(labels), -1)).sum(axis=1)
             ((squares + TINY) ** 0.5).backward()
             hinge = relu(settings.confidence - margins)  # max(-margin, -kappa) plus the constant kappa
-            hinge.backward(np.full(len(labels), settings.weight, np.float32))
+            if hinge.requires_grad:  # otherwise the network rounds, for instance, and nothing guides the search
+                hinge.backward(np.full(len(labels), settings.weight, np.float32))
             optimiser.step(settings.learning_rate)
     return smallest

@@ -22,7 +22,8 @@ from hlf_np.attacks.attack import AttackResult
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
-from hlf_np.operations import IDENTITY, cross_entropy, warp
+from hlf_np.operations import IDENTITY, cross_entropy
+from hlf_np.operations.affine import COMPILED, affine_matrix
 from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
@@ -105,7 +106,11 @@ class Rotation(Corruption):
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         parameters = np.tile(np.asarray(IDENTITY, np.float32), (len(images), 1))  # (N, 6)
         parameters[:, ROTATION] = random.uniform(-self.max_angle, self.max_angle, len(images))
-        return warp(Tensor(images), Tensor(parameters)).data
+        matrices = affine_matrix(Tensor(parameters)).data  # (N, 2, 3), in units of half a height and half a width
+        height, width = (np.float32(max(size - 1, 1)) for size in images.shape[1:3])
+        matrices[:, 0, 1] *= height / width
+        matrices[:, 1, 0] *= width / height
+        return COMPILED.warp_images(images, matrices)
 
 
 @dataclass(frozen=True)

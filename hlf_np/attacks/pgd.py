@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hlf_np.attacks.attack import AttackResult, checked_chart
+from hlf_np.attacks.attack import AttackResult, checked_chart, input_gradient
 from hlf_np.attacks.objectives import Objective, Targets
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split, check_split
@@ -32,6 +32,7 @@ from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import Compiled, can_compile, check_space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_count, check_positive
+from hlf_np.support.errors import UserError
 
 COMPILED_OBJECTIVES = (Objective.CROSS_ENTROPY, Objective.DIVERGENCE)
 
@@ -98,6 +99,8 @@ class PGD:
         check_positive("step_size", self.step_size)
         for name, kind in (("rule", Rule), ("start", Start), ("objective", Objective), ("engine", Engine)):
             object.__setattr__(self, name, check_choice(name, getattr(self, name), kind))
+        if self.objective is Objective.DIVERGENCE and self.start is Start.IMAGE:
+            raise UserError("the objective kl has no gradient at the image itself: use start='random'")
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find` and `pgd`."""
@@ -120,8 +123,6 @@ class PGD:
             else:
                 result = _ascent(model, chart, labels, targets, space, self, codes)
             restart_success[restart] = result.success
-            if not model.has_default_forward:  # `predict` may differ from the forward pass
-                restart_success[restart] = model.predict(chart.decoded(result.codes)) != labels
             if best is None:
                 best = result
             else:
@@ -196,15 +197,14 @@ def _ascent(
         rule = _StepRule(attack, space, codes)
         for iteration in range(attack.steps + 1):
             variable = Tensor(codes, requires_grad=True)  # (n, ...)
-            logits = model.forward(part.image_of(variable))  # (n, classes)
+            images = part.image_of(variable)
+            logits = model.forward(images)  # (n, classes)
             losses = attack.objective.of(logits, targets[rows])
-            success = logits.data.argmax(axis=1) != labels[rows]
+            success = model.predictions_of(images.data, logits.data) != labels[rows]
             best.update(rows, codes, success, np.full(len(rows), iteration), losses.data)
             if iteration == attack.steps or (attack.stop_early and success.all()):
                 break
-            losses.backward()  # the gradient of the sum: each image's loss depends on its own code only
-            assert variable.gradient is not None
-            gradients = variable.gradient
+            gradients = input_gradient(losses, variable)  # of the sum: a loss depends on its own image's code only
             if attack.stop_early and success.any():
                 remaining = np.flatnonzero(~success)
                 rows, codes, gradients = rows[remaining], codes[remaining], gradients[remaining]

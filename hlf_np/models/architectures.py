@@ -58,6 +58,8 @@ class Architecture:
     blocks: Sizes = ()
 
     def __post_init__(self) -> None:
+        for name in ("widths", "image_shape", "blocks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
         if not self.widths or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise UserError(f"the sizes of an architecture must be positive integers, not {sizes}")

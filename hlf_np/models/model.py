@@ -187,6 +187,15 @@ class Model(weights.Weights, Compilable):
             return logits, self.predict(images)
         return logits, np.asarray(logits.argmax(axis=1), np.int64)
 
+    def predictions_of(self, images: Floats, outputs: Floats) -> Integers:
+        """Compute the predictions for images whose `forward` gave these outputs, (N, classes).
+
+        They are the largest outputs, unless a subclass predicts in another way.
+        """
+        if any(map(self.defines, ("evaluate", "logits", "predict"))):
+            return self.predict(images)
+        return np.asarray(outputs.argmax(axis=1), np.int64)
+
     def parameters(self) -> list[Tensor]:
         """Return the tensors that are trained."""
         return [parameter for _, parameter in self.network.named_parameters()]

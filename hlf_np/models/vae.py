@@ -105,6 +105,8 @@ class VaeConfig:
     image_shape: tuple[int, int, int] = (28, 28, 1)
 
     def __post_init__(self) -> None:
+        for name in ("channels", "image_shape"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for size in (*self.channels, *self.image_shape):
             check_count("a VAE's channels and image sizes", size)
         for name, least in (("latent_dimensions", 1), ("epochs", 0), ("batch_size", 1)):

@@ -40,7 +40,7 @@ from scipy.special import ndtr, ndtri
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
-from hlf_np.layers import Layer, Sequential
+from hlf_np.layers import Layer, Sequential, Sigmoid
 from hlf_np.models import Model
 from hlf_np.models.vae import Vae
 from hlf_np.operations import concatenate, take
@@ -88,11 +88,13 @@ class LearnedChart(Chart):
     def decoded(self, codes: Floats) -> Floats:
         """Map codes (N, L) to images (N, H, W, C) without recording gradients, by compiled decoders if possible."""
         codes = np.asarray(codes, np.float32)
-        return self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels)
+        return np.clip(self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels), 0, 1)
 
     def compiled(self, model: Model) -> Compiled | None:
         """Return the compiled decoders followed by the model, or None if only autodiff can compute them."""
         decoders = [vae.decoder for vae in self.space.vaes]
+        if not all(isinstance(list(decoder.every_layer())[-1], Sigmoid) for decoder in decoders):
+            return None  # images may need to be clipped, which the program does not do
         program = model.program_behind(decoders, self.space.code_shape)
         sources = np.zeros((len(self.labels), 0), np.float32)
         return Compiled(program, self.labels, sources) if program else None
@@ -137,11 +139,18 @@ class VaeManifold(Space):
                 "a learned manifold needs one VAE for each class, all with the same latent_dimensions, channels and"
                 " image_shape"
             )
+        for vae in self.vaes:
+            for method in ("posterior", "encode", "decode"):
+                if getattr(type(vae), method) is not getattr(Vae, method):
+                    raise UserError(
+                        f"a learned manifold would not use `{method}` of {type(vae).__name__}: set its `encoder` or"
+                        " `decoder` to a network of your own instead"
+                    )
         for name, sign in (("lower", -1), ("upper", 1)):
-            bounds = getattr(self, name) or (sign * MAX_CODE_ENTRY,) * self.code_shape[0]
+            bounds = tuple(getattr(self, name)) or (sign * MAX_CODE_ENTRY,) * self.code_shape[0]
             if len(bounds) != self.code_shape[0] or not np.isfinite(bounds).all():
                 raise UserError(f"{name} must have one finite bound for each of the {self.code_shape[0]} latents")
-            object.__setattr__(self, name, tuple(bounds))
+            object.__setattr__(self, name, bounds)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -116,7 +116,7 @@ class Chart(ABC):
     start : ndarray of float32, shape (N, ...)
         The codes of the images, inside the box.
     lower, upper : ndarray of float32
-        The box that codes must stay in; broadcast against `start`.
+        The box that codes must stay in; broadcast against `start`. There may be one for each image.
 
     Attributes
     ----------
@@ -166,7 +166,15 @@ class Chart(ABC):
             raise UserError(
                 f"{type(self).__name__} must list its fields with one entry per image: set of_images = (...)"
             )
-        return replace(self, **{name: getattr(self, name)[rows] for name in self.of_images})
+        return replace(self, **{name: getattr(self, name)[rows] for name in {*self.of_images, *self.boxes_of_images}})
+
+    @property
+    def boxes_of_images(self) -> tuple[str, ...]:
+        """Those of `lower` and `upper` that have one entry per image."""
+        sizes = {name: np.shape(getattr(self, name)) for name in ("lower", "upper")}
+        return tuple(
+            name for name, size in sizes.items() if len(size) == self.start.ndim and size[0] == len(self.start)
+        )
 
 
 class Need(StrEnum):
@@ -366,9 +374,9 @@ class Space(ABC):
 def can_compile(space: Space, chart: Chart) -> bool:
     """Return whether compiled code projects and decodes as these objects do.
 
-    It does not if a subclass overrides `project`, or `decode` without `compiled`, or if every image has its own box.
+    It does not if a subclass overrides `project`, or how codes are decoded but not `compiled`, or if every image has
+    its own box.
     """
-    decoding_class = next(cls for cls in type(chart).__mro__ if "decode" in vars(cls))
-    compiling_class = next(cls for cls in type(chart).__mro__ if "compiled" in vars(cls))
+    first = next(cls for cls in type(chart).__mro__ if {"decode", "image_of", "decoded", "compiled"} & vars(cls).keys())
     one_box = all(np.ndim(bound) < chart.start.ndim for bound in (chart.lower, chart.upper))
-    return type(space).project is Space.project and decoding_class is compiling_class and one_box
+    return type(space).project is Space.project and "compiled" in vars(first) and one_box

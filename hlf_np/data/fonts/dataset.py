@@ -24,13 +24,15 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
+from string import ascii_uppercase
 from typing import Any, Self
 
 import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Dataset, Split
-from hlf_np.data.fonts.prototypes import LETTERS, load_prototypes, prototypes_digest
+from hlf_np.data.fonts.prototypes import load_prototypes, prototypes_digest
 from hlf_np.kernels.operations.warp import warp_images
 from hlf_np.operations import affine_matrix
 from hlf_np.random import generator
@@ -207,8 +209,8 @@ class Fonts:
         return Dataset(self.name, self.class_names, train, test)
 
     def of_each_class(self, count: int) -> Split:
-        """Generate the first `count` training images of each class."""
-        return self.split(np.arange(count * self.classes))  # the class varies fastest
+        """Generate the first `count` training images of each class, or all of them if there are fewer."""
+        return self.split(np.arange(min(count, self.class_size) * self.classes))  # the class varies fastest
 
     @property
     def train_size(self) -> int:
@@ -229,7 +231,8 @@ class Fonts:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return LETTERS[: self.classes]
+        names = tuple(ascii_uppercase) if self.classes <= len(ascii_uppercase) else map(str, range(self.classes))
+        return tuple(islice(names, self.classes))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -130,10 +130,10 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
             g = gradient[k]
             code[k] += step_size if g > 0 else (-step_size if g < 0 else np.float32(0))
     else:
-        total = np.float32(0)
+        total = np.float64(0)  # in float32 the squares of small gradients would vanish
         for k in range(code.size):
-            total += gradient[k] * gradient[k]
-        scale = step_size / max(np.sqrt(total), _SMALLEST_NORMAL)
+            total += np.float64(gradient[k]) * np.float64(gradient[k])
+        scale = np.float32(step_size / max(np.sqrt(total), _SMALLEST_NORMAL))
         for k in range(code.size):
             code[k] += scale * gradient[k]
 
