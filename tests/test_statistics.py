@@ -1,7 +1,7 @@
 """The statistics behind the claims, compared with other ways to compute them."""
 
 import math
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
@@ -9,8 +9,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hlf_np.experiments.analysis import statistics
 from hlf_np.experiments.analysis.statistics import (
-    N_RESAMPLES,
+    DRAWS_BEYOND,
     bootstrap_interval,
     mean_interval,
     rank_correlation,
@@ -79,13 +80,37 @@ def test_the_interval_of_a_mean_is_close_to_the_normal_approximation():
 
 def test_intervals_are_quantiles_over_draws_with_replacement():
     x, y = np.random.default_rng(2).random((2, 15))
-    draws = generator(0, "bootstrap").integers(15, size=(N_RESAMPLES, 15))
+    tail = scipy.stats.norm.cdf(-2.144787 * math.sqrt(15 / 14))  # that of Student's t with 14 degrees of freedom
+    draws = generator(0, "bootstrap").integers(15, size=(math.ceil(DRAWS_BEYOND / tail), 15))
     for interval, values in (
         (mean_interval(x), [np.sort(x)[rows].mean() for rows in draws]),
         (slope_interval(x, y), [np.polyfit(x[rows], y[rows], 1)[0] for rows in draws]),
     ):
-        tail = scipy.stats.norm.cdf(-2.144787 * math.sqrt(15 / 14))  # that of Student's t with 14 degrees of freedom
-        assert interval == pytest.approx(np.quantile(values, [tail, 1 - tail]))
+        assert interval == pytest.approx(np.quantile(values, [tail, 1 - tail], method="inverted_cdf"))
+
+
+@pytest.mark.parametrize("sizes", [(4,), (5,), (3, 4), (7,)])
+def test_intervals_of_few_points_are_those_of_all_draws(sizes):
+    samples = [np.random.default_rng(size).random(size) for size in sizes]
+    means = np.zeros(1)
+    for sample in samples:
+        rows = np.array(list(product(range(len(sample)), repeat=len(sample))))
+        means = (means[:, None] + sample[rows].mean(axis=1)).ravel()
+    n = min(sizes)
+    tail = scipy.stats.norm.sf(scipy.stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1)))
+    interval = bootstrap_interval(lambda *draws: sum(draw.mean(axis=1) for draw in draws), *samples)
+    assert interval == pytest.approx(np.quantile(means, [tail, 1 - tail], method="inverted_cdf"))
+
+
+@pytest.mark.parametrize(("count", "level"), [(12, 0.99), (18, 0.99), (60, 0.99)])
+def test_chance_hardly_moves_an_interval(monkeypatch, count, level):
+    points = np.random.default_rng(count).random((2, count))
+    intervals = []
+    for seed in range(8):
+        monkeypatch.setattr(statistics, "generator", lambda *_, seed=seed: np.random.default_rng(seed))
+        intervals.append(slope_interval(*points, level))
+    low, high = np.transpose(intervals)
+    assert max(np.std(low), np.std(high)) < 0.05 * (high - low).mean()
 
 
 def test_the_order_of_the_values_of_a_mean_does_not_matter():
@@ -98,13 +123,13 @@ def test_each_sample_is_drawn_from_itself_and_undefined_draws_are_left_out():
 
     def statistic(first, second):
         seen.append((first, second))
-        return np.where(first[:, 0] == 1, np.nan, first.mean(axis=1))
+        return np.where(first.mean(axis=1) < 2, np.nan, first.mean(axis=1))
 
     low, high = bootstrap_interval(statistic, np.array([1.0, 2, 3]), np.array([7.0, 8]))
     first, second = (np.concatenate(draws) for draws in zip(*seen, strict=True))
-    every = [np.unique(draws, axis=0).tolist() for draws in (first, second)]
-    assert every == [[list(draw) for draw in product(values, repeat=len(values))] for values in ([1, 2, 3], [7, 8])]
-    assert 1 < low < high  # draws with the mean 1 begin with a 1
+    every = [sorted(set(map(tuple, np.sort(draws).tolist()))) for draws in (first, second)]
+    assert every == [list(combinations_with_replacement(values, len(values))) for values in ([1, 2, 3], [7, 8])]
+    assert (low, high) == (2, 3)  # for two points, the interval is the range of the defined values
 
 
 # --- effect sizes and ranks -----------------------------------------------------------------------------------

@@ -37,7 +37,10 @@ BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, meas
 EXPLORER_LINK = (
     '<p>Try it by hand: <a href="explore.html">explore</a> the models of this run, along the manifold and off it.</p>'
 )
-LEGEND = 'Rows and dashed lines labelled "paper" are the published means over five models. '
+LEGEND = (
+    'Rows and dashed lines labelled "paper" are the published means over five models, or over three for combinations of'
+    " trainings. "
+)
 
 
 def page(
@@ -86,7 +89,7 @@ def page(
         setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
         claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
         beyond=_beyond(further, pictures, config),
-        differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if comparable else "",
+        differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if paper else "",
         curves="\n".join(
             curves.pop(m.column, "") + _table(results, m.column, m.title, comparable)
             for m in measured
@@ -95,7 +98,7 @@ def page(
         + "\n".join(curves.values()),
         any_restart="\n".join(_table(results, m.column, m.title) for m in measured if m.display is Display.RESTARTS),
         manifold=_figures(pictures, Section.MANIFOLD)
-        or f"<p>{IMAGES_ARE_GONE if config.n_vae else 'This run learned no manifold.'}</p>",
+        or f"<p>{IMAGES_ARE_GONE if config.n_vae or config.n_data_vae else 'This run learned no manifold.'}</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         duration=_duration(sum(r.value("seconds") for r in results)),
         seconds=_table(results, "seconds", "Seconds per model", digits=1),

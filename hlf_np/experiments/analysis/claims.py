@@ -26,7 +26,8 @@ def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResul
     results : sequence of CellResult
         The results of a run.
     published : sequence of CellResult
-        The paper's numbers. A claim that they decide by the same rule is attached to the run's as `published`.
+        The paper's numbers. A claim that they decide by the same rule, from the same kind of success, is attached to
+        the run's as `published`.
 
     Returns
     -------
@@ -35,7 +36,9 @@ def evaluate_claims(results: Sequence[CellResult], published: Sequence[CellResul
     """
     ours, papers = ([judge(cells) for judge in _JUDGES] for cells in (results, published))
     beside = (
-        claim if paper.statistic is None else replace(claim, published=paper)
+        replace(claim, published=paper)
+        if paper.statistic is not None and paper.data.get("success") == claim.data.get("success")
+        else claim
         for claim, paper in zip(ours, papers, strict=True)
     )
     return [*beside, *further_claims(results)]

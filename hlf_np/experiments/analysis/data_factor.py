@@ -80,7 +80,7 @@ def factors_by_size(results: Sequence[CellResult]) -> list[tuple[int, float]]:
     normal, adversarial = (_curve(results, training) for training in COMPARED)
     if len(normal) < 2:
         return []
-    factors = np.exp(adversarial[:, 0] - _log_needed(normal, adversarial[:, 1]))
+    factors = np.exp(adversarial[:, 0] - _log_needed(normal[:, 0], normal[:, 1], adversarial[:, 1]))
     sizes = np.rint(np.exp(adversarial[:, 0]))
     return [(int(n), float(factor)) for n, factor in zip(sizes, factors, strict=True) if np.isfinite(factor)]
 
@@ -98,16 +98,20 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     Returns
     -------
     dict of int to (float, float)
-        The 95 % interval by N; empty if there are fewer than four seeds, or some of their models are missing or have
-        no test error. An N is left out if its interval extends beyond what the N of normal training can tell.
+        The 95 % interval by N, from the seeds whose models of normal training at all N, or of adversarial training at
+        this N, have a test error; at least four of each are needed. An N is left out if its interval extends beyond
+        what the N of normal training can tell.
     """
-    curves = [_curves_by_seed(results, training) for training in COMPARED]
-    if any(errors.shape[1] < 2 or len(errors) < MIN_SEEDS or not (errors > 0).all() for _, errors in curves):
-        return {}
-    (sizes, normal), (adversarial_sizes, adversarial) = curves
-    intervals = {}
+    (sizes, normal), (adversarial_sizes, adversarial) = (_curves_by_seed(results, training) for training in COMPARED)
+    normal = normal[(normal > 0).all(axis=1)]
+    intervals: dict[int, Interval] = {}
+    if len(sizes) < 2 or len(normal) < MIN_SEEDS:
+        return intervals
     for n, _ in factors_by_size(results):
         errors = adversarial[:, adversarial_sizes == n]  # (seeds, 1)
+        errors = errors[errors[:, 0] > 0]
+        if len(errors) < MIN_SEEDS:
+            continue
         low, high = bootstrap_interval(partial(_factors_of_draws, sizes, n), normal, errors)
         if n / sizes[-1] <= low and high <= n / sizes[0]:
             intervals[n] = low, high
@@ -116,19 +120,24 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
 
 def _factors_of_draws(sizes: Integers, n: int, normal: Floats, adversarial: Floats) -> Floats:
     """Return the factors at n (B,), for draws of seeds: errors (B, seeds, sizes) and (B, seeds, 1)."""
-    log_errors, log_aims = np.log(normal.mean(axis=1)), np.log(adversarial.mean(axis=1))
-    curves = np.stack(np.broadcast_arrays(np.log(sizes), log_errors), axis=-1)  # (B, sizes, 2)
-    log_needed = [_log_needed(curve, aim, BEYOND)[0] for curve, aim in zip(curves, log_aims, strict=True)]
-    return np.asarray(n / np.exp(log_needed))
+    log_errors, log_aims = np.log(normal.mean(axis=1)), np.log(adversarial.mean(axis=(1, 2)))
+    return np.asarray(n / np.exp(_log_needed(np.log(sizes), log_errors, log_aims, BEYOND)))
 
 
-def _log_needed(normal: Floats, log_errors: Floats, beyond: float = np.nan) -> Floats:
-    """Return log N of the fewest images with which normal training reaches errors (n,).
+def _log_needed(log_sizes: Floats, log_errors: Floats, log_aims: Floats, beyond: float = np.nan) -> Floats:
+    """Return log N of the fewest images with which normal training reaches errors (B,); it has (sizes,) or (B, sizes).
 
     Outside its curve it is -beyond where the smallest N is more than enough, beyond where the largest does not suffice.
     """
-    best = np.minimum.accumulate(normal[:, 1])  # the best error so far: a larger N may be worse by chance
-    return np.interp(-log_errors, -best, normal[:, 0], left=-beyond, right=beyond)
+    best = np.minimum.accumulate(log_errors, axis=-1)  # so far: a larger N may be worse by chance
+    best = np.broadcast_to(best, (len(log_aims), len(log_sizes)))
+    first = (best > log_aims[:, None]).sum(axis=1)  # the index of the smallest N that suffices
+    after, row = first.clip(1, len(log_sizes) - 1), np.arange(len(log_aims))
+    above, below = best[row, after - 1], best[row, after]
+    share = (above - log_aims) / np.where(above > below, above - below, 1)
+    needed = log_sizes[after - 1] + share * (log_sizes[after] - log_sizes[after - 1])
+    too_easy = np.where(best[:, 0] == log_aims, log_sizes[0], -beyond)
+    return np.select([first == 0, first == len(log_sizes)], [too_easy, np.full(len(row), beyond)], needed)
 
 
 def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[Integers, Floats]:

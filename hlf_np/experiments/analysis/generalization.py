@@ -26,7 +26,7 @@ ON_MANIFOLD_ROBUSTNESS_CLAIM = Claim(
     " found by a deliberate search. A model that makes fewer errors leaves fewer to be found, however it was trained.",
     "smallest slope of on-manifold success against test error over all trainings",
     "success rises with the test error in every training: the intervals of all slopes, which hold simultaneously with"
-    " 95 % confidence, lie above 0",
+    f" 95 % confidence, lie above 0, and none lies below {NEGLIGIBLE_SLOPE}",
     f"success does not follow the test error in some training: the interval of its slope lies below {NEGLIGIBLE_SLOPE}",
 )
 REGULAR_ROBUSTNESS_CLAIM = Claim(
@@ -48,8 +48,8 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
 
     For each training, success is regressed on the test error. The intervals of all slopes hold simultaneously with 95 %
     confidence (Bonferroni). The claim is about every training, so the statistic is the smallest slope. The claim is
-    supported if all intervals lie above 0, and refuted if any lies below 0.1. Success is measured on the true manifold
-    or, without one, on the learned manifold.
+    refuted if any interval lies below 0.1, and otherwise supported if all lie above 0. Success is measured on the true
+    manifold or, without one, on the learned manifold.
 
     Parameters
     ----------

@@ -1,22 +1,27 @@
 """Slopes, effect sizes and rank correlations, and the bootstrap, which tells how certain they are.
 
 The bootstrap asks how a statistic would vary if the experiment were repeated. It treats the observed points as the
-population: it draws as many of them with replacement, computes the statistic of the draw, and repeats this many times.
-The middle 95 % of the values are the interval, or somewhat more of them if there are few points.
+population: it draws as many of them with replacement, computes the statistic of the draw, and repeats this for all
+draws there are or, where these are too many, for many random ones. The middle 95 % of the values are the interval, or
+somewhat more of them if there are few points.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations_with_replacement
+from math import comb, prod
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap, mannwhitneyu, norm, spearmanr, t
+from scipy.special import factorial
+from scipy.stats import mannwhitneyu, norm, spearmanr, t
 
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats, Integers
 
-N_RESAMPLES = 2000
+MAX_ENUMERATED = 20_000  # draws
+DRAWS_BEYOND = 100  # random draws beyond each bound, so that chance hardly moves it
+MIN_DRAWS, MAX_DRAWS, DRAWS_AT_ONCE = 2000, 200_000, 10_000
 CONFIDENCE_LEVEL = 0.95
 Interval = tuple[float, float]
 
@@ -34,7 +39,7 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
     ----------
     statistic : callable
         Takes B draws of each sample, arrays of shape (B, n, ...), and returns B values; NaN where it is undefined. It
-        must be defined for the samples themselves.
+        must be defined for the samples themselves, and not depend on the order of a draw.
     *samples : ndarray, shape (n, ...)
         The samples, whose rows are drawn independently of the other samples; n is at least 2.
     level : float
@@ -49,25 +54,38 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
     ----------
     Hesterberg, 2015, "What Teachers Should Know About the Bootstrap", section 4.2.
     """
-    indices = [np.arange(len(sample)) for sample in samples]  # SciPy draws these, and each index stands for a row
-
-    def of_draws(*draws: Integers, axis: int) -> Floats:
-        return statistic(*(sample[rows] for sample, rows in zip(samples, draws, strict=True)))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # issued for undefined draws
-        result = bootstrap(
-            indices,
-            of_draws,
-            n_resamples=N_RESAMPLES,
-            vectorized=True,
-            method="percentile",
-            random_state=generator(0, "bootstrap"),
-        )
     count = min(map(len, samples))
     tail = norm.sf(t.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1)))
-    low, high = np.nanquantile(result.bootstrap_distribution, [tail, 1 - tail])
+    parts = [
+        (statistic(*(sample[rows] for sample, rows in zip(samples, draws, strict=True))), weights)
+        for draws, weights in _draws([len(sample) for sample in samples], tail)
+    ]
+    values, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(values)[: np.isfinite(values).sum()]  # NaN comes last
+    cumulative = np.cumsum(weights[order])
+    low, high = values[order][np.searchsorted(cumulative, np.array([tail, 1 - tail]) * cumulative[-1])]
     return float(low), float(high)
+
+
+def _draws(sizes: Sequence[int], tail: float) -> Iterator[tuple[list[Integers], Floats]]:
+    """Yield draws with replacement from samples of these sizes n: the rows of each, (B, n), and weights (B,).
+
+    If they are few, these are all draws, each weighted by the number of its orders, and otherwise random ones.
+    """
+    if prod(comb(2 * n - 1, n) for n in sizes) <= MAX_ENUMERATED:
+        every = [np.array(list(combinations_with_replacement(range(n), n))) for n in sizes]  # (M, n) each
+        repeats = [(rows[..., None] == np.arange(rows.shape[1])).sum(axis=1) for rows in every]  # of each point
+        orders = [factorial(n) / factorial(counts).prod(axis=1) for n, counts in zip(sizes, repeats, strict=True)]
+        chosen = np.indices([len(rows) for rows in every]).reshape(len(every), -1)  # one draw of each sample
+        weights = np.prod([of_sample[index] for of_sample, index in zip(orders, chosen, strict=True)], axis=0)
+        yield [rows[index] for rows, index in zip(every, chosen, strict=True)], weights
+        return
+    random = generator(0, "bootstrap")
+    remaining = int(np.clip(np.ceil(DRAWS_BEYOND / tail), MIN_DRAWS, MAX_DRAWS))
+    while remaining > 0:
+        count = min(remaining, DRAWS_AT_ONCE)
+        yield [random.integers(n, size=(count, n)) for n in sizes], np.ones(count)
+        remaining -= count
 
 
 def mean_interval(values: Floats, level: float = CONFIDENCE_LEVEL) -> Interval:

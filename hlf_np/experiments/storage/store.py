@@ -153,9 +153,15 @@ class Store:
         for result in results:
             keys = [self.config.dataset, result.cell.training, result.cell.n_train, result.cell.seed]
             values = map(result.value, columns)
-            numbers = ("" if math.isnan(value) else f"{value:.6f}" for value in values)
-            writer.writerow([*keys, *numbers, result.computed_by])
+            writer.writerow([*keys, *map(_number, values), result.computed_by])
         write_text(self.folder / "results.csv", text.getvalue())
+
+
+def _number(value: float) -> str:
+    """Format a number with six decimals, or six digits if it is small; NaN is empty."""
+    if math.isnan(value):
+        return ""
+    return f"{value:.6f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.6g}"
 
 
 def _checked(examples: Examples) -> Examples:

@@ -187,7 +187,7 @@ def _data_factor(results: Sequence[CellResult], published: Sequence[CellResult])
             "Data factor of adversarial training: how many times as many images it needs as normal training for the"
             " same test error. It is shown at each N where normal training reaches that error too. Above 1,"
             " adversarial training needs more images than normal training; below 1, fewer. Bars are 95 % intervals over"
-            " seeds, from four seeds on, where the curve of normal training is long enough for them.",
+            " seeds, from four complete seeds on, where the curve of normal training is long enough for them.",
             "The data factor of adversarial training against the number of training images.",
             factor_figure(factors, factors_by_size(published), factor_intervals(results)),
         )
