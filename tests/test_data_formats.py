@@ -759,6 +759,13 @@ def test_a_class_whose_images_lie_one_folder_deeper_is_not_left_out(tmp_path):
     refused(write_files(tmp_path, files), "d' are in folders inside it: move them up")
 
 
+@pytest.mark.parametrize("name", ["d/000.webp", "c/000.TIF"])
+def test_images_of_other_kinds_are_not_left_out(tmp_path, name):
+    files = make.pictures({"": TINY["train"]})
+    files[name] = b"an image"
+    refused(write_files(tmp_path, files), "is an image of a kind that is not read: convert it to PNG")
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_pixels_that_are_0_or_1_are_black_or_white(tmp_path, dtype):
     random = np.random.default_rng(0)

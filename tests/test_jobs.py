@@ -80,6 +80,8 @@ class FakeWorkers:
             if fate in ("dies", "unborn"):
                 broken = not self.reassigns
                 future.set_exception(LostError())
+            elif fate == "fails":
+                future.set_exception(UserError("the plugin fails"))
             elif fate == "cancelled":
                 future.set_exception(CancelledError())
             else:
@@ -148,6 +150,12 @@ def test_processes_that_never_begin_are_not_started_for_ever(tmp_path):
 def test_a_process_that_is_killed_before_it_begins_is_replaced(tmp_path, finished):
     run_with(FakeWorkers({index: ["unborn"] for index in range(len(CELLS))}), tmp_path / "run")
     assert numbers(tmp_path / "run") == numbers(finished)
+
+
+def test_what_is_finished_is_stored_when_another_model_fails(tmp_path):
+    with pytest.raises(UserError, match="the plugin fails"):
+        run_with(FakeWorkers({1: ["fails"]}), tmp_path / "run")
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == len(CELLS) - 1
 
 
 @pytest.mark.stress

@@ -122,3 +122,27 @@ def test_vaes_of_an_unfinished_or_another_run_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"missing.* holds 0 VAEs of class 0"):
         stored_vaes(tmp_path / "missing", 10)
     assert stored_oracle(folder) is None
+
+
+def test_a_folder_has_one_manifold_even_if_its_images_differ_in_the_last_digit(tmp_path, small_oracle, monkeypatch):
+    """As those of FONTS do, generated on another processor: the models of a run must share their manifolds."""
+    first = prepared_in(tmp_path, JUDGED)
+    before = tree(tmp_path / "manifolds")
+    of_each_class = type(source_of(JUDGED)).of_each_class
+
+    def rounded_in_another_way(self, count):
+        split = of_each_class(self, count)
+        return replace(split, images=split.images * np.float32(1 - 1e-7))
+
+    monkeypatch.setattr(type(source_of(JUDGED)), "of_each_class", rounded_in_another_way)
+    second = prepared_in(tmp_path, replace(JUDGED, seeds=2))
+    assert tree(tmp_path / "manifolds") == before
+    vaes = (next(s for s in p.test_spaces if isinstance(s, LearnedManifold)).vaes for p in (first, second))
+    assert states(next(vaes)) == states(next(vaes))
+
+
+def test_files_of_the_same_images_may_lie_elsewhere():
+    here, there = (replace(TINY, path=path, digest="the same") for path in ("/here/flowers", "/there/flowers"))
+    assert here.extends(there)
+    assert not here.extends(replace(there, digest="another"))
+    assert not here.extends(replace(there, path=""))

@@ -525,6 +525,15 @@ def test_opening_a_folder_leaves_alone_what_links_point_to(copy, tmp_path):
     assert len(tree(tmp_path / "mine")) == 2
 
 
+def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path):
+    for name in ("config.json", ".notes.tmp", "sub/.draft.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"name": "my project"}')
+    with pytest.raises(UserError, match="was not written by this program"), open_store(tmp_path, TINY):
+        pass
+    assert {".notes.tmp", "sub/.draft.tmp"} <= tree(tmp_path).keys()
+
+
 @effort
 def test_damaged_manifolds_are_one_clear_line(examples, tmp_path):
     for label in range(3):

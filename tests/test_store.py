@@ -30,6 +30,15 @@ def test_files_appear_whole_and_readable_with_the_folders_they_need(tmp_path):
     assert tree(tmp_path).keys() == {"a/b/c.txt"}
 
 
+def test_new_files_have_the_permissions_that_the_user_gives(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "private", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Killed])
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "file"

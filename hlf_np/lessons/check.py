@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from hlf_np.support.errors import UserError
 SECONDS_PER_EXERCISE = 30
 # Commands to Jupyter: `%magic`, `!command`, `name?` and `x = !command`, alone on a line.
 COMMAND = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?\??|[\w, ]+=\s*[%!].*)$", re.MULTILINE)
+PYTHON_COMMANDS = {"%%time", "%%timeit", "%%capture", "%%prun"}  # for cells of Python
 PURE_MODULES = {"np", "numpy", "math"}  # whose functions constants may call
 
 
@@ -94,7 +95,7 @@ def _outcomes(lesson: Lesson, answers: dict[str, Any]) -> Iterator[Outcome]:
     model = definitions(lesson.source, lesson.path)
     written = {name: answers.get(name) for name in lesson.exercises}
     for name in lesson.exercises:
-        answers.update({other: model[other] for other in lesson.exercises if other != name})
+        answers.update({other: model[other] for other in lesson.exercises} | {name: written[name]})
         yield _outcome(name, written[name], model[f"check_{name}"])
 
 
@@ -172,13 +173,29 @@ def _python(cell: str, number: int, path: Path) -> str:
     if not error:
         return cell
     if cell.lstrip().startswith("%%"):
-        return ""
-    without = COMMAND.sub(r"\1pass", cell)
+        command, _, cell = cell.lstrip().partition("\n")
+        if command.split()[0] not in PYTHON_COMMANDS:
+            return ""
+    without = _without_commands(cell)
     if _syntax_error(without):
         if re.search(r"^def ", cell, re.MULTILINE):
             raise UserError(f"{path} is not valid Python in cell {number}, {error}")
         return ""
     return without
+
+
+def _without_commands(cell: str) -> str:
+    """Replace the lines that Python does not understand and Jupyter may, one after the other."""
+    lines = cell.split("\n")
+    for _ in lines:
+        try:
+            ast.parse("\n".join(lines))
+        except (SyntaxError, ValueError) as error:
+            number = (getattr(error, "lineno", 0) or 0) - 1
+            if not (0 <= number < len(lines) and COMMAND.match(lines[number])):
+                break
+            lines[number] = COMMAND.sub(r"\1pass", lines[number])
+    return "\n".join(lines)
 
 
 def _syntax_error(text: str) -> str:
@@ -212,13 +229,15 @@ def definitions(source: str, path: Path) -> dict[str, Any]:
     """Execute the imports, functions, classes and simple constants of a program, and return its names."""
     name = str(path)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # for the lines of errors
-    names: dict[str, Any] = {"__name__": "worksheet"}
+    module = ModuleType("worksheet")
+    names = vars(module)
+    sys.modules[module.__name__] = module  # where dataclasses look up annotations
     sys.path.insert(0, str(path.parent))
     try:
         for node in ast.parse(source, name).body:
             if _is_definition(node):
                 with contextlib.redirect_stdout(io.StringIO()), _time_limit():
-                    exec(compile(ast.Module([node], []), name, "exec"), names)
+                    exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), names)
     except (Exception, SystemExit) as error:
         raise UserError(f"{name} stops in line {node.lineno} with {_described(error)}") from error
     finally:

@@ -19,7 +19,7 @@ from hlf_np.random import generator
 from hlf_np.support.arrays import Floats, batches
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import digest
+from hlf_np.support.files import digest, stored_as
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,7 @@ def class_vaes(
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress | None = None,
+    reuse: bool = False,
 ) -> tuple[Vae, ...]:
     """Train one VAE for each class, on the images of that class alone.
 
@@ -207,6 +208,9 @@ def class_vaes(
         once, and other settings never load the wrong file.
     progress : callable, optional
         Called with the `VaeLog` of each epoch of each VAE that is trained.
+    reuse : bool
+        Load any VAE of this class that the folder has, whatever its digest. This is for folders of a single origin,
+        such as that of a run: another processor may generate images that differ in the last digit.
 
     Returns
     -------
@@ -226,7 +230,7 @@ def class_vaes(
         if not len(images):
             raise UserError(f"there are no images of class {label} to train its VAE on: use more images")
         class_seed = int(generator(seed, "class vae", label).integers(2**31))
-        vaes.append(_train_once(f"vae-{label}", images, config, class_seed, folder, progress, f"class {label}"))
+        vaes.append(_train_once(f"vae-{label}", images, config, class_seed, folder, progress, f"class {label}", reuse))
     return tuple(vaes)
 
 
@@ -236,6 +240,7 @@ def all_classes_vae(
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress | None = None,
+    reuse: bool = False,
 ) -> Vae:
     """Train one VAE on the images of all classes, or load it from a folder; see `class_vaes`.
 
@@ -251,6 +256,8 @@ def all_classes_vae(
         Folder to store the VAE in.
     progress : callable, optional
         Called with the `VaeLog` of each epoch.
+    reuse : bool
+        Load any VAE of all classes that the folder has, whatever its digest.
 
     Returns
     -------
@@ -263,7 +270,7 @@ def all_classes_vae(
         If the images are invalid, or the file in the folder is damaged.
     """
     config = config or VaeConfig(image_shape=images.shape[1:])
-    return _train_once("all-classes-vae", images, config, seed, folder, progress, ALL_CLASSES)
+    return _train_once("all-classes-vae", images, config, seed, folder, progress, ALL_CLASSES, reuse)
 
 
 def _train_once(
@@ -274,9 +281,10 @@ def _train_once(
     folder: Path | None,
     progress: Progress | None,
     name: str,
+    reuse: bool,
 ) -> Vae:
     """Train a VAE, or load it if the folder has it already; the file name is `stem` and a digest of its origin."""
-    path = folder and folder / f"{stem}-{digest([asdict(config), seed], images)}.npz"
+    path = stored_as(stem, folder, digest([asdict(config), seed], images), reuse)
     if path and path.exists():
         return load_vae(path)
     vae = train_vae(images, config, seed, progress, name)

@@ -16,7 +16,7 @@ from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_labels
-from hlf_np.support.files import digest
+from hlf_np.support.files import digest, stored_as
 from hlf_np.training import Progress, TrainingConfig, train
 
 
@@ -48,6 +48,7 @@ def train_once(
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress | None = None,
+    reuse: bool = False,
 ) -> Model:
     """Train a classifier, or load it if the folder has it already.
 
@@ -65,13 +66,15 @@ def train_once(
         Where the classifier is stored.
     progress : callable, optional
         Called with an `EpochLog` after each epoch.
+    reuse : bool
+        Load any classifier of this name that the folder has, whatever its digest; see `class_vaes`.
 
     Returns
     -------
     Model
         The trained classifier.
     """
-    path = folder and folder / f"{name}-{digest([asdict(config), seed], split.images, split.labels)}.npz"
+    path = stored_as(name, folder, digest([asdict(config), seed], split.images, split.labels), reuse)
     if path and path.exists():
         return load(path)
     model = Model.from_architecture(config.architecture, seed)

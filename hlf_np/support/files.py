@@ -51,7 +51,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -60,6 +60,13 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
                 f"cannot write {str(path)!r} ({error.strerror}): free some space or choose another path"
             ) from None
         raise
+
+
+def _umask() -> int:
+    """Return the permissions that new files shall not have; they cannot be read without being set."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _temporary_beside(path: Path) -> tuple[int, str]:
@@ -117,6 +124,25 @@ def digest(settings: Any, *arrays: NDArray[Any]) -> str:
     for array in arrays:
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()[:16]
+
+
+def stored_as(name: str, folder: Path | None, origin: str, reuse: bool) -> Path | None:
+    """Return the path of a network that is stored once: `name` and a digest of its origin.
+
+    Parameters
+    ----------
+    name : str
+        What the network is.
+    folder : Path, optional
+        The folder; None if it is not stored.
+    origin : str
+        Digest of all that determines the network.
+    reuse : bool
+        Whether another file of this name is as good.
+    """
+    others = sorted(folder.glob(f"{name}-*.npz")) if folder and reuse else []
+    exact = folder / f"{name}-{origin}.npz" if folder else None
+    return others[0] if others and exact not in others else exact
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -25,6 +25,7 @@ from hlf_np.support.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
+OTHER_SUFFIXES = {".webp", ".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif"}
 MAX_PIXELS = 2**25  # of an image: nearly 6000 x 6000
 MAX_FILE_BYTES = 4 * MAX_PIXELS  # four bytes per pixel, uncompressed
 MAX_PIXELS_PER_BYTE = 10_000  # of a file; a white image of one bit per pixel comes close
@@ -46,9 +47,14 @@ def find_datasets(folder: Folder) -> dict[str, FoundDataset]:
 def _classes(folder: Folder) -> Classes:
     """Return the image files of each folder that has any; other files are ignored.
 
-    Raises UserError if some folders have their images in folders of their own: they would be missing without a word.
+    Raises UserError if some folders have images of other kinds, or in folders of their own: they would be missing
+    without a word.
     """
     classes = {name: _images(sub) for name, sub in folder.folders.items()}
+    if sum(map(bool, classes.values())) > 1:
+        for sub in folder.folders.values():
+            if unread := [file for file in sub.files.values() if file.path.suffix.lower() in OTHER_SUFFIXES]:
+                raise UserError(f"{str(unread[0])!r} is an image of a kind that is not read: convert it to PNG")
     deeper = [n for n, sub in folder.folders.items() if not classes[n] and any(map(_images, sub.folders.values()))]
     classes = {name: files for name, files in classes.items() if files}
     if deeper and len(classes) > 1:

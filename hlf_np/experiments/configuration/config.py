@@ -219,9 +219,11 @@ class RunConfig:
         """Return whether the grid contains another one, with each of its cells computed in the same way.
 
         The largest size must be the same, as other settings may depend on it: which models are attacked thoroughly, and
-        which images define the boxes of codes.
+        which images define the boxes of codes. Files of the same images may lie elsewhere.
         """
-        settings = {f.name for f in fields(self)} - {"trainings", "sizes", "seeds"}
+        settings = {f.name for f in fields(self)} - {"trainings", "sizes", "seeds", "path"}
+        if bool(self.path) != bool(other.path):
+            return False
         return (
             all(getattr(self, name) == getattr(other, name) for name in settings)
             and max(self.sizes) == max(other.sizes)

@@ -216,20 +216,23 @@ def train_shared(config: RunConfig, source: Source, store: Store, progress: Prog
     vaes: tuple[Vae, ...] = ()
     oracle = surrogate = data_vae = None
 
+    # the folder's configuration has a digest of the images, except for those that a plugin generates
+    reuse = all(declared.name != config.dataset for declared in config.catalogue.sources)
+
     def vae_epoch_done(entry: VaeLog) -> None:
         progress(f"VAE of {entry.name}: epoch {entry.epoch}/{config.vae.epochs}", entry.name, 1 / config.vae.epochs)
 
     if config.n_vae:
         progress("VAEs: training", "", 0)
         images_of_classes, folder = source.of_each_class(config.n_vae), store.manifolds
-        vaes = class_vaes(images_of_classes, len(config.classes), config.vae, folder=folder, progress=vae_epoch_done)
+        vaes = class_vaes(images_of_classes, len(config.classes), config.vae, 0, folder, vae_epoch_done, reuse)
     if config.n_data_vae:
         images = source.dataset(config.n_data_vae, 0).train.images
-        data_vae = all_classes_vae(images, config.vae, folder=store.manifolds, progress=vae_epoch_done)
+        data_vae = all_classes_vae(images, config.vae, 0, store.manifolds, vae_epoch_done, reuse)
     if config.n_vae and config.n_oracle:
         settings, split = oracle_config(config), source.dataset(config.n_oracle, 0).train
         epoch_done = _epoch_progress("oracle", settings.training, progress)
-        oracle = train_once("oracle", settings, split, 0, store.manifolds, epoch_done)
+        oracle = train_once("oracle", settings, split, 0, store.manifolds, epoch_done, reuse)
     if config.n_transfer:  # a normally trained model like those of the grid, with a seed that none of them has
         surrogate_config = ClassifierConfig(config.architecture, training_config(config, NORMAL, ()))
         seed, split = int(generator(0, "surrogate").integers(2**31, 2**32)), source.dataset(config.n_transfer, 0).train

@@ -164,13 +164,15 @@ class _Rounds:
         while running:
             done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             self._report(messages)
-            for future in done:
-                index = futures[future]
+            failed = {future for future in done if future.cancelled() or future.exception()}
+            for future in done - failed:  # what is finished is stored, whatever else happened
+                self.store.write(self.cells[futures[future]], future.result())
+                self.shares.pop(self.cells[futures[future]].name, None)
+            for future in failed:
                 try:
-                    self.store.write(self.cells[index], future.result())
-                    self.shares.pop(self.cells[index].name, None)
+                    future.result()
                 except self.workers.lost:
-                    lost.append(index)
+                    lost.append(futures[future])
                 except CancelledError:
                     raise UserError(
                         "the connection to the workers is lost: finished models are stored; repeat the command"

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import numba
@@ -33,6 +34,8 @@ from hlf_np.support.errors import UserError
 from hlf_np.support.files import DECODING_ERRORS, json_text, write_text
 from hlf_np.support.version import code_version
 
+# Temporary files of a run that was killed while writing.
+LEFTOVERS = tuple(f"{place}.*.tmp" for place in ("", "cells/", "models/", "manifolds/", "figures/", "plugins/"))
 MAX_CONFIG_BYTES = 2**20  # of config.json
 
 
@@ -77,13 +80,13 @@ def open_store(folder: Path, config: RunConfig) -> Iterator[Store]:
     if settings.name not in names and not all(name.startswith(initial) for name in names):
         raise UserError(f"{str(folder)!r} contains other files: give a new or empty folder")
     with _locked(folder):
-        for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while writing
-            with suppress(OSError):
-                leftover.unlink()
         if not settings.exists() or _differs_in_plugins_only(folder, config) or _is_extended(folder, config):
             command = f"python -m hlf_np {shlex.join(sys.argv[1:])}"
             content = {"run": config.as_json(), "command": command, "versions": versions()}
             write_text(settings, json_text(content))
+        for leftover in chain.from_iterable(map(folder.glob, LEFTOVERS)):
+            with suppress(OSError):
+                leftover.unlink()
         for plugin in config.plugins:
             write_text(folder / "plugins" / plugin.name, plugin.text)
         yield Store(folder, config)

@@ -5,6 +5,8 @@ const PARAMETERS = ["Move across", "Move down", "Slant across", "Slant down", "S
 const SPACES = { image: "image (regular)", true: "true manifold", learned: "learned manifold" };
 const STEPS_PER_RADIUS = 40, PROJECTION_STEPS = 60, RADII = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
 const WORK_MILLISECONDS = 8, QUIET_MILLISECONDS = 200;
+// A loop, as an image may have more values than a function takes arguments.
+const maxNorm = (values) => values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
 const byId = (id) => document.getElementById(id);
 
 // Long computations wait here now and then, so that the page answers; while something is moved, they stand still.
@@ -143,7 +145,7 @@ function startPage(data) {
     }
   }
   function showAttack(attack, { image, logits }) {
-    const change = image.map((value, i) => value - attack.start[i]), largest = Math.max(...change.map(Math.abs), 1e-6);
+    const change = image.map((value, i) => value - attack.start[i]), largest = Math.max(maxNorm(change), 1e-6);
     draw(attack.change, change, (value) => 0.5 + value / (2 * largest)); draw(attack.after, image);
     const said = argmax(logits), sure = softmax(logits)[said];
     const distance = data.box === null ? "" :
@@ -152,7 +154,7 @@ function startPage(data) {
     attack.said.textContent =
       `After ${attack.count} steps: ${data.classes[said]} (probability ${sure.toFixed(3)})` +
       `${said === chosen.label ? "" : `; it was ${data.classes[chosen.label]}`}. Largest change of a pixel: ` +
-      `${Math.max(...change.map(Math.abs)).toFixed(3)}.${distance}`;
+      `${maxNorm(change).toFixed(3)}.${distance}`;
     attack.done = attack.count >= settings.steps.value || (attack.count > 0 && said !== chosen.label);
   }
   // One step of each attack that has neither succeeded nor used up its steps; whether there was any.
