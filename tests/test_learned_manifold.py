@@ -329,3 +329,10 @@ def test_an_oracle_refuses_a_damaged_file(split, tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="not a model file, or is damaged"):
         train_once("oracle", config, part, folder=tmp_path)
+
+
+def test_images_of_another_shape_than_the_manifold_are_not_projected(fonts, split):
+    chart = true_chart(fonts, split)
+    for images in (split.images[..., 0], split.images[:, :14], np.repeat(split.images, 3, axis=3)):
+        with pytest.raises(UserError, match=r"those of the chart \(28, 28, 1\)"):
+            project(images, chart)

@@ -82,7 +82,7 @@ def project(
     Raises
     ------
     UserError
-        If the numbers of images and codes differ, or the images are integers.
+        If the numbers of images and codes differ, images are integers, or of another shape than those of the manifold.
 
     Examples
     --------
@@ -100,6 +100,9 @@ def project(
         raise UserError(
             f"{len(images)} images to project, but the chart has {len(chart.start)}: use a chart of as many"
         )
+    on_manifold = chart.take(np.arange(min(1, len(images)))).decoded(chart.start[:1])
+    if images.shape[1:] != on_manifold.shape[1:]:
+        raise UserError(f"images to project have shape {images.shape[1:]}, those of the chart {on_manifold.shape[1:]}")
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
     nearest = Projection(chart.start.copy(), np.empty_like(images), np.full(len(images), np.inf, np.float32))
     for rows in batches(len(images), IMAGES_PER_BATCH):
