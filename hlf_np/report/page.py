@@ -165,7 +165,7 @@ def _table(
         rows = _row(training.label, own, f".{digits}f")
         if np.isfinite(own - paper).any():
             rows += _row("paper", paper, f".{digits}f", "reference")
-            rows += _row("difference", own - paper, f"+.{digits}f", "reference")
+            rows += _row("difference", own - paper, f"+z.{digits}f", "reference")
         bodies += f"<tbody>{rows}</tbody>"
     head = "".join(f'<th scope="col">{size}</th>' for size in training_sizes(results))
     return bodies and (
@@ -274,7 +274,7 @@ def _in_the_paper(
 
 def _published_data_factor(matching: Mapping[str, Any] | None, overall: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield sentences on the data factor of the published values: within the range of the run's N, and over all N."""
-    if matching is not None:
+    if matching is not None and matching["sizes"] != (overall or {}).get("sizes"):
         low, high = matching["sizes"]
         yield (
             f"The paper's values in the range of this run, for N from {low} to {high}, give a data factor of"
