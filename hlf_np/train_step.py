@@ -115,11 +115,22 @@ class AutodiffTrainStep:
 def _trainable_outside_network(model: Model) -> list[Tensor]:
     """Return the parameters that a subclass of `Model` keeps beside its network."""
     inside = set(map(id, model.parameters()))
-    values = [value for name, value in vars(model).items() if name != "network"]
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    for layer in (value for value in values if isinstance(value, Layer)):
-        tensors += [parameter for _, parameter in layer.named_parameters()]
-    return [tensor for tensor in tensors if tensor.requires_grad and id(tensor) not in inside]
+    found = _parameters_in([value for name, value in vars(model).items() if name != "network"])
+    return [parameter for parameter in found if parameter.requires_grad and id(parameter) not in inside]
+
+
+def _parameters_in(value: object) -> list[Tensor]:
+    """Return the parameters of an attribute: a tensor, a layer, a model, or a collection of such."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Layer):
+        return [parameter for _, parameter in value.named_parameters()]
+    if isinstance(value, Model):
+        return value.parameters()
+    collection = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(collection, list | tuple):
+        return [parameter for item in collection for parameter in _parameters_in(item)]
+    return []
 
 
 TrainStep = ClassifierTraining | AutodiffTrainStep

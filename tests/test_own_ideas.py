@@ -401,20 +401,22 @@ def test_losses_take_one_class_for_each_row(loss, labels, message):
 
 
 class TwoNetworks(models.Model):
-    def __init__(self, requires_grad):
+    def __init__(self, kept_in, requires_grad):
         super().__init__(network_of().network, 10)
-        self.second = network_of().network
-        for _, parameter in self.second.named_parameters():
+        second = network_of()
+        self.second, self.forward_second = kept_in(second), second.forward
+        for parameter in second.parameters():
             parameter.requires_grad = requires_grad
 
     def forward(self, images, training=False):
-        return self.network(images, training) + self.second(images, training)
+        return self.network(images, training) + self.forward_second(images, training)
 
 
-def test_parameters_outside_of_the_network_are_named_unless_frozen(split):
+@pytest.mark.parametrize("kept_in", [lambda model: model.network, lambda model: [model], lambda model: {"b": (model,)}])
+def test_parameters_outside_of_the_network_are_named_unless_frozen(split, kept_in):
     with pytest.raises(UserError, match="TwoNetworks computes with parameters outside of its `network`"):
-        train(TwoNetworks(True), split, epochs=1)
-    assert len(train(TwoNetworks(False), split, epochs=1)) == 1
+        train(TwoNetworks(kept_in, True), split, epochs=1)
+    assert len(train(TwoNetworks(kept_in, False), split, epochs=1)) == 1
 
 
 def test_a_model_that_forgets_the_training_mode_is_told_so(split):

@@ -61,7 +61,7 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
         for draws, weights in _draws([len(sample) for sample in samples], tail)
     ]
     values, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(values)[: np.isfinite(values).sum()]  # NaN comes last
+    order = np.argsort(values)[: np.sum(~np.isnan(values))]  # NaN comes last
     cumulative = np.cumsum(weights[order])
     low, high = values[order][np.searchsorted(cumulative, np.array([tail, 1 - tail]) * cumulative[-1])]
     return float(low), float(high)
