@@ -14,6 +14,7 @@ from helpers import TINY, Killed, compute, made_up, numbers, tree
 from hlf_np import UserError, models
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.storage.folder import open_store, stored_config
+from hlf_np.experiments.storage.store import _number
 from hlf_np.support.files import check_writable, read_arrays, replace_file, write_text
 from hlf_np.trainings import ADVERSARIAL, NORMAL, ON_TRUE_MANIFOLD
 
@@ -28,6 +29,18 @@ def test_files_appear_whole_and_readable_with_the_folders_they_need(tmp_path):
     assert path.read_bytes() == b"new"
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
     assert tree(tmp_path).keys() == {"a/b/c.txt"}
+
+
+def test_small_numbers_keep_their_digits():
+    values = {
+        0.0: "0.000000",
+        0.25: "0.250000",
+        12.3456789: "12.345679",
+        4.2e-7: "4.2e-07",
+        -1.2345678e-4: "-0.000123457",
+    }
+    assert [_number(value) for value in values] == list(values.values())
+    assert _number(float("nan")) == ""
 
 
 def test_new_files_have_the_permissions_that_the_user_gives(tmp_path):
