@@ -9,6 +9,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
 from hlf_np.layers import Layer
+from hlf_np.layers.layer import items_in
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
@@ -75,20 +76,15 @@ class AutodiffTrainStep:
             parameter.gradient = None
         if losses.requires_grad:
             losses.mean().backward()
-        self._check_parameters()
-        if any(parameter.gradient is not None for parameter in others):
-            raise UserError(
-                f"{type(self.model).__name__} computes with parameters outside of its `network`, which would not be"
-                " trained: put them into a layer of the network, or set their requires_grad to False"
-            )
+        self._check_parameters(others)
         self.optimiser.step(learning_rate)
         return losses.data, np.concatenate([np.empty(0, np.int64), *predictions])
 
     def store(self) -> None:
         """Write the trained weights to the model; does nothing here, as every step updates the model itself."""
 
-    def _check_parameters(self) -> None:
-        """Raise UserError if a parameter of the network would not be trained."""
+    def _check_parameters(self, others: list[Tensor]) -> None:
+        """Raise UserError if a parameter, of the network or one of the `others`, would not be trained."""
         if self.model.parameters() != self.optimiser.parameters:  # tensors compare by identity
             raise UserError("the network has other parameters than at the beginning of its training: train it again")
         if self.optimiser.steps:
@@ -103,6 +99,11 @@ class AutodiffTrainStep:
                     f"parameter {name!r} gets no gradient from the loss: pass `training` on to the layers inside of"
                     " yours, or set its requires_grad to False"
                 )
+        if any(parameter.gradient is not None for parameter in others):
+            raise UserError(
+                f"{type(self.model).__name__} computes with parameters outside of its `network`, which would not be"
+                " trained: put them into a layer of the network, or set their requires_grad to False"
+            )
 
     def _check(self, losses: object, labels: Integers) -> None:
         """Raise UserError unless the losses are a tensor (N,)."""
@@ -114,23 +115,16 @@ class AutodiffTrainStep:
 
 def _trainable_outside_network(model: Model) -> list[Tensor]:
     """Return the parameters that a subclass of `Model` keeps beside its network."""
+    found: list[Tensor] = []
+    for _, value in items_in("", {name: value for name, value in vars(model).items() if name != "network"}):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, Layer):
+            found += [parameter for _, parameter in value.named_parameters()]
+        elif isinstance(value, Model):
+            found += value.parameters()
     inside = set(map(id, model.parameters()))
-    found = _parameters_in([value for name, value in vars(model).items() if name != "network"])
     return [parameter for parameter in found if parameter.requires_grad and id(parameter) not in inside]
-
-
-def _parameters_in(value: object) -> list[Tensor]:
-    """Return the parameters of an attribute: a tensor, a layer, a model, or a collection of such."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Layer):
-        return [parameter for _, parameter in value.named_parameters()]
-    if isinstance(value, Model):
-        return value.parameters()
-    collection = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(collection, list | tuple):
-        return [parameter for item in collection for parameter in _parameters_in(item)]
-    return []
 
 
 TrainStep = ClassifierTraining | AutodiffTrainStep

@@ -24,12 +24,13 @@ the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
 from hlf_np.attacks.attack import Attack, AttackResult, checked_chart, input_gradient, result_at
 from hlf_np.attacks.black_box import RandomSearch
+from hlf_np.attacks.pgd import BestCodes
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
@@ -37,7 +38,7 @@ from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import can_compile, per_row
-from hlf_np.support.arrays import Booleans, Floats, Integers
+from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_count
 from hlf_np.support.errors import UserError
 
@@ -93,24 +94,19 @@ class AutoPGD:
         if self.targets and model.classes < MIN_CLASSES_OF_RATIO:
             raise UserError(f"the targeted ratio needs at least four classes, not {model.classes}: set targets=0")
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
-        best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
-        forward = _Forward(model, space, chart)
-        best_value = np.full(len(labels), -np.inf, np.float32)
-        logits, predictions = model.logits_and_predictions(chart.decoded(best))
-        success = predictions != labels
+        best, forward = BestCodes(chart.start, prefer_success=True), _Forward(model, space, chart)
+        logits, predictions = model.logits_and_predictions(chart.decoded(chart.start))
+        best.success[:] = predictions != labels
         others = np.where(np.arange(model.classes) == labels[:, None], -np.inf, logits)
         order = others.argsort(axis=1)[:, ::-1]  # (N, classes), the most likely other class first
         for attempt in range(min(self.targets, model.classes - 1) or self.restarts):
-            rows = np.flatnonzero(~success)
+            rows = np.flatnonzero(~best.success)
             if not len(rows):
                 break
             goal = _Goal(labels[rows], order[rows, attempt] if self.targets else None)
             found = _ascend(forward, goal, rows, self.steps, generator(seed, "apgd", attempt))
-            better = found.success | (found.value > best_value[rows])
-            rows = rows[better]
-            best[rows], best_value[rows] = found.codes[better], found.value[better]
-            iterations[rows], success[rows] = found.iterations[better], found.success[better]
-        return result_at(model, chart, labels, best, iterations)
+            best.update(rows, found.codes, found.success, found.iterations, found.loss)
+        return result_at(model, chart, labels, best.codes, best.iterations)
 
 
 @dataclass(frozen=True)
@@ -181,25 +177,6 @@ class _Goal:
         return _Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
 
 
-class _Found(NamedTuple):
-    """What an ascent found for n images.
-
-    codes : ndarray of float32, shape (n, ...)
-        For each image the first code that is misclassified, or else the one of largest objective.
-    value : ndarray of float32, shape (n,)
-        Its objective.
-    iterations : ndarray of int64, shape (n,)
-        The step that led to it.
-    success : ndarray of bool, shape (n,)
-        Whether it is misclassified.
-    """
-
-    codes: Floats
-    value: Floats
-    iterations: Integers
-    success: Booleans
-
-
 class _Forward:
     """The decoder and the model, compiled if possible: predictions of codes, and gradients of objectives."""
 
@@ -234,15 +211,14 @@ def _checkpoints(steps: int) -> list[int]:
     return numbers
 
 
-def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator) -> _Found:
-    """Run one ascent for the images `rows`, n of them."""
+def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator) -> BestCodes:
+    """Run one ascent for the images `rows`, n of them; the loss of a code is its objective."""
     space, chart, labels = forward.space, forward.chart.take(rows), goal.labels
     codes = space.project(chart, chart.start + _random_boundary(space, random, chart.start.shape))
-    best, best_value = codes.copy(), np.full(len(rows), -np.inf, np.float32)
-    best_gradient, iterations = np.zeros_like(codes), np.zeros(len(rows), np.int64)
-    success, previous, value = np.zeros(len(rows), bool), codes.copy(), np.full(len(rows), -np.inf, np.float32)
+    best, best_gradient = BestCodes(codes, prefer_success=True), np.zeros_like(codes)
+    previous, value = codes.copy(), np.full(len(rows), -np.inf, np.float32)
     step_size = np.full(len(rows), 2 * space.epsilon, np.float32)
-    rising, reduced, checked_value = np.zeros(len(rows), np.int64), np.ones(len(rows), bool), best_value.copy()
+    rising, reduced, checked_value = np.zeros(len(rows), np.int64), np.ones(len(rows), bool), best.loss.copy()
     checkpoints, last_checkpoint, active = _checkpoints(steps), 0, np.arange(len(rows))
     gradient = np.zeros_like(codes)
     for iteration in range(steps + 1):
@@ -250,21 +226,19 @@ def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: 
         rising[active] += new_value > value[active]
         value[active], gradient[active] = new_value, new_gradient
         fooled = predictions != labels[active]
-        improved = active[fooled | (new_value > best_value[active])]
-        best[improved], best_gradient[improved] = codes[improved], gradient[improved]
-        best_value[improved], iterations[improved] = value[improved], iteration
-        success[active[fooled]] = True
+        improved = best.update(active, codes[active], fooled, np.full(len(active), iteration), new_value)
+        best_gradient[improved] = gradient[improved]
         active = active[~fooled]
         if not len(active) or iteration == steps:
             break
         if iteration in checkpoints:
             length, last_checkpoint = iteration - last_checkpoint, iteration
-            stuck = ~reduced & (checked_value >= best_value)
+            stuck = ~reduced & (checked_value >= best.loss)
             halve = active[(rising[active] < MIN_RISING * length) | stuck[active]]
             reduced[:] = False
-            reduced[halve], checked_value[:], rising[:] = True, best_value, 0
+            reduced[halve], checked_value[:], rising[:] = True, best.loss, 0
             step_size[halve] /= 2
-            codes[halve], gradient[halve] = best[halve], best_gradient[halve]
+            codes[halve], gradient[halve] = best.codes[halve], best_gradient[halve]
         part, current = chart.take(active), codes[active]
         direction = per_row(step_size[active], current) * space.norm.steepest(gradient[active])
         ahead = space.project(part, current + direction)
@@ -272,7 +246,7 @@ def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: 
         moved = current + (1 - momentum) * (ahead - current) + momentum * (current - previous[active])
         previous[active] = current
         codes[active] = space.project(part, moved.astype(current.dtype))
-    return _Found(best, best_value, iterations, success)
+    return best
 
 
 def _random_boundary(space: Space, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:

@@ -139,7 +139,7 @@ class PGD:
         return AttackResult(final, best.codes - chart.start, success, best.iterations, losses, restart_success)
 
 
-class _BestCodes:
+class BestCodes:
     """The best code found so far for each image, with its success, iteration and loss.
 
     A code of higher loss is better; with `prefer_success`, the first successful code is the best. The codes of the
@@ -154,14 +154,15 @@ class _BestCodes:
         self.iterations = np.zeros(n, np.int64)
         self.loss = np.full(n, -np.inf, np.float32)
 
-    def update(self, rows: Integers, codes: Floats, success: Booleans, iterations: Integers, loss: Floats) -> None:
-        """Keep those of the given codes of the images `rows` that are better."""
+    def update(self, rows: Integers, codes: Floats, success: Booleans, iterations: Integers, loss: Floats) -> Integers:
+        """Keep those of the given codes of the images `rows` that are better, and return their images."""
         better = loss > self.loss[rows]
         if self.prefer_success:
             better = ~self.success[rows] & (success | better)
         improved = rows[better]
         self.codes[improved], self.success[improved] = codes[better], success[better]
         self.iterations[improved], self.loss[improved] = iterations[better], loss[better]
+        return improved
 
 
 class _StepRule:
@@ -189,9 +190,9 @@ class _StepRule:
 
 def _ascent(
     model: Model, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, start: Floats
-) -> _BestCodes:
+) -> BestCodes:
     """Run one restart for all images, from the codes `start` (N, ...)."""
-    best = _BestCodes(chart.start, prefer_success=attack.stop_early)
+    best = BestCodes(chart.start, prefer_success=attack.stop_early)
     for rows in batches(len(labels), IMAGES_PER_BATCH):  # the images still under attack
         codes, part = start[rows], chart.take(rows)
         rule = _StepRule(attack, space, codes)
@@ -216,9 +217,9 @@ def _ascent(
 
 def _compiled_ascent(
     compiled: Compiled, chart: Chart, labels: Integers, targets: Targets, space: Space, attack: PGD, codes: Floats
-) -> _BestCodes:
+) -> BestCodes:
     """Run the algorithm of `_ascent` in the compiled program, with all images in one call."""
-    best = _BestCodes(chart.start, prefer_success=attack.stop_early)
+    best = BestCodes(chart.start, prefer_success=attack.stop_early)
     shape = codes.shape[1:]
     settings = kernels.AscentSettings(
         attack.steps,

@@ -116,7 +116,7 @@ class Layer:
             if isinstance(value, Layer):
                 children[name] = value
             elif isinstance(value, _CONTAINERS) and name not in ("parameters", "buffers"):
-                children |= _layers_in(name, value)
+                children |= {key: item for key, item in items_in(name, value) if isinstance(item, Layer)}
         return children
 
     def every_layer(self) -> Iterator[Layer]:
@@ -156,15 +156,13 @@ class Layer:
         return parameter if training else parameter.detach()
 
 
-def _layers_in(name: str, container: Any) -> dict[str, Layer]:
-    """Return the layers in a list, a tuple or a dictionary, and in those inside of it."""
-    layers: dict[str, Layer] = {}
+def items_in(name: str, container: Any) -> Iterator[tuple[str, Any]]:
+    """Iterate over what a list, a tuple or a dictionary contains, and those inside of it, with dotted names."""
     for key, value in container.items() if isinstance(container, dict) else enumerate(container):
-        if isinstance(value, Layer):
-            layers[f"{name}.{key}"] = value
-        elif isinstance(value, _CONTAINERS):
-            layers |= _layers_in(f"{name}.{key}", value)
-    return layers
+        if isinstance(value, _CONTAINERS):
+            yield from items_in(f"{name}.{key}", value)
+        else:
+            yield f"{name}.{key}", value
 
 
 def image_shape(layer: Layer, shape: Shape, channels: int | None = None) -> tuple[int, int, int]:

@@ -31,7 +31,7 @@ from hlf_np.support.errors import UserError
 
 SECONDS_PER_EXERCISE = 30
 # Commands to Jupyter: `%magic`, `!command`, `name?` and `x = !command`, alone on a line.
-COMMAND = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?\??|[\w, ]+=\s*[%!].*)$", re.MULTILINE)
+COMMAND = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?\??|[\w, ]+=\s*[%!].*)$")
 PYTHON_COMMANDS = {"%%time", "%%timeit", "%%capture", "%%prun"}  # for cells of Python
 PURE_MODULES = {"np", "numpy", "math"}  # whose functions constants may call
 
@@ -192,9 +192,10 @@ def _without_commands(cell: str) -> str:
             ast.parse("\n".join(lines))
         except (SyntaxError, ValueError) as error:
             number = (getattr(error, "lineno", 0) or 0) - 1
-            if not (0 <= number < len(lines) and COMMAND.match(lines[number])):
+            command = COMMAND.match(lines[number]) if 0 <= number < len(lines) else None
+            if not command:
                 break
-            lines[number] = COMMAND.sub(r"\1pass", lines[number])
+            lines[number] = f"{command[1]}pass"
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from hlf_np.models.compiled import Compilable
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
-from hlf_np.support.checks import check_count, check_images
+from hlf_np.support.checks import check_count, check_images, redefines
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
 
@@ -124,7 +124,7 @@ class Model(weights.Weights, Compilable):
 
     def defines(self, method: str) -> bool:
         """Return whether a subclass, or this object, has another method of this name than `Model`."""
-        return getattr(type(self), method) is not getattr(Model, method) or method in vars(self)
+        return redefines(self, Model, method)
 
     def forward(self, images: Tensor, training: bool = False) -> Tensor:
         """Compute logits as a tensor, for training and attacks.

@@ -47,7 +47,7 @@ from hlf_np.operations import concatenate, take
 from hlf_np.programs.compiler import Compiler
 from hlf_np.spaces.space import Chart, Compiled, Need, Norm, RunContext, Space
 from hlf_np.support.arrays import Booleans, Floats, Integers
-from hlf_np.support.checks import check_images, check_labels
+from hlf_np.support.checks import check_images, check_labels, redefines
 from hlf_np.support.errors import UserError
 
 MAX_PERTURBABLE_ENTRY = 2.0  # only images with codes in [-2, 2]^L are perturbed
@@ -141,7 +141,7 @@ class VaeManifold(Space):
             )
         for vae in self.vaes:
             for method in ("posterior", "encode", "decode"):
-                if getattr(type(vae), method) is not getattr(Vae, method):
+                if redefines(vae, Vae, method):
                     raise UserError(
                         f"a learned manifold would not use `{method}` of {type(vae).__name__}: set its `encoder` or"
                         " `decoder` to a network of your own instead"

@@ -193,3 +193,8 @@ def check_positive(name: str, value: float) -> float:
     if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
         raise UserError(f"{name} must be a positive number, not {value!r}")
     return float(value)
+
+
+def redefines(instance: object, base: type, method: str) -> bool:
+    """Return whether an instance of a class has another method of this name, from a subclass or of its own."""
+    return getattr(type(instance), method) is not getattr(base, method) or method in vars(instance)

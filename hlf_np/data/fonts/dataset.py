@@ -24,7 +24,6 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import islice
 from string import ascii_uppercase
 from typing import Any, Self
 
@@ -231,8 +230,8 @@ class Fonts:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        names = tuple(ascii_uppercase) if self.classes <= len(ascii_uppercase) else map(str, range(self.classes))
-        return tuple(islice(names, self.classes))
+        has_letters = self.classes <= len(ascii_uppercase)
+        return tuple(ascii_uppercase[: self.classes] if has_letters else map(str, range(self.classes)))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -51,14 +51,15 @@ def _classes(folder: Folder) -> Classes:
     without a word.
     """
     classes = {name: _images(sub) for name, sub in folder.folders.items()}
-    if sum(map(bool, classes.values())) > 1:
-        for sub in folder.folders.values():
-            if unread := [file for file in sub.files.values() if file.path.suffix.lower() in OTHER_SUFFIXES]:
-                raise UserError(f"{str(unread[0])!r} is an image of a kind that is not read: convert it to PNG")
     deeper = [n for n, sub in folder.folders.items() if not classes[n] and any(map(_images, sub.folders.values()))]
     classes = {name: files for name, files in classes.items() if files}
-    if deeper and len(classes) > 1:
+    if len(classes) < 2:
+        return classes
+    if deeper:
         raise UserError(f"the images of {str(folder.path / deeper[0])!r} are in folders inside it: move them up")
+    for file in chain.from_iterable(sub.files.values() for sub in folder.folders.values()):
+        if file.path.suffix.lower() in OTHER_SUFFIXES:
+            raise UserError(f"{str(file)!r} is an image of a kind that is not read: convert it to PNG")
     return classes
 
 
