@@ -65,7 +65,7 @@ class AdamConfig:
 class Adam:
     """Adam (Kingma and Ba, 2015) with the weight decay added to the gradient.
 
-    With g = dL/dw + weight_decay * w and t the number of the step::
+    With g = dL/dw + weight_decay * w and t the number of the step:
 
         m = b1 m + (1 - b1) g          v = b2 v + (1 - b2) g^2
         w -= learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)

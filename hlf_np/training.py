@@ -2,7 +2,7 @@
 
 A training is a loss and a list of *perturbations* (`trainings.Perturbation`). Each replaces a share of every batch by
 images from some space: adversarial examples, computed anew for every batch, or random ones. Normal training has none;
-adversarial training (Madry et al., 2018), by the paper's recipe, has one that replaces half of the batch. For a batch::
+adversarial training (Madry et al., 2018), by the paper's recipe, has one that replaces half of the batch. For a batch:
 
     images = perturbed_batch(model, batch, perturbations)     # attacks, model in evaluation mode
     losses = train_step.step(batch.images, images, labels)    # update, model in training mode
@@ -10,7 +10,7 @@ adversarial training (Madry et al., 2018), by the paper's recipe, has one that r
 The attack sees frozen batch-norm statistics, takes all its steps, and keeps the code of highest loss.
 
 Two details are those of the paper's released code. If the images do not fill the last batch of an epoch, it is filled
-with the first ones of that epoch: all batches have the same size. The learning rate falls at every step::
+with the first ones of that epoch: all batches have the same size. The learning rate falls at every step:
 
     learning_rate decay^(epoch + 1 + fraction of the epoch),   epoch = 0, 1, ...
 """

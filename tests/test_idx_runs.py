@@ -12,6 +12,7 @@ from idx_makers import part_files, random_part, write_files, write_split
 
 from hlf_np import UserError, models
 from hlf_np.attacks import PGD
+from hlf_np.data import Split
 from hlf_np.data.open_source import open_source
 from hlf_np.data.source import open_files
 from hlf_np.experiments.analysis.existence import leaving_the_manifold
@@ -21,7 +22,7 @@ from hlf_np.experiments.grid.run import check_grid
 from hlf_np.experiments.measurements import Subject
 from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds import VaeConfig
-from hlf_np.manifolds.distance import subspace_distances
+from hlf_np.manifolds.distance import NeighbourSearch, subspace_distances
 from hlf_np.manifolds.oracle import ClassifierConfig
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.report.figures.draw import draw_figures
@@ -227,6 +228,18 @@ def test_distances_are_to_the_subspace_of_neighbours(source, tmp_path):
         assert measured[f"{kind}_subspace_distance"] == pytest.approx(expected.mean())
     np.testing.assert_array_equal(distances["clean_subspace"], np.zeros(6))
     assert all(math.isnan(measured[name]) for name in ("regular_distance", "clean_distance"))
+
+
+def test_neighbours_do_not_span_small_images():
+    """Fifty directions reach all images of 49 pixels, which would be at distance 0."""
+    random = np.random.default_rng(0)
+    images = random.random((100, 7, 7, 1), np.float32)
+    test = Split(images[:30], np.arange(30) % 2)
+    model = models.mlp(image_shape=(7, 7, 1), classes=2)
+    neighbours = NeighbourSearch(images[30:])
+    config = replace(TINY, attack=PGD(3, 0.3))
+    *_, distances = examined(model, test, config, [ImageBall(0.3)], None, neighbours)
+    assert len(distances["regular_subspace"]) and (distances["regular_subspace"] > 0.01).all()
 
 
 def in_subspace(count, regular, learned, images=40):

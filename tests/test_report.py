@@ -171,7 +171,7 @@ def test_page_shows_settings_claims_and_what_to_repeat(smoke):
 def test_supported_claims_come_with_their_numbers():
     results = [made_up(n_train=10 + i, test_error=0.1 + i / 50, regular_success=0.9) for i in range(20)]
     text = "".join(Page(report(results)).text)
-    assert "Supported The largest change in regular success" in text
+    assert "Supported Largest change in regular success" in text
     assert "is 0.000 (95 % interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
 
 

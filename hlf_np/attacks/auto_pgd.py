@@ -1,7 +1,7 @@
 """AutoPGD (Croce and Hein, 2020): projected ascent that chooses its own step size, and a thorough attack made of it.
 
 The paper's attack takes 40 Adam steps of 0.005, too few to cross a ball of radius 0.3. AutoPGD starts with steps as
-long as the ball is wide, and halves them only when they no longer help. With the momentum of the last step::
+long as the ball is wide, and halves them only when they no longer help. With the momentum of the last step:
 
     z_k = project(x_k + eta step(gradient at x_k))
     x_{k+1} = project(x_k + 3/4 (z_k - x_k) + 1/4 (x_k - x_{k-1}))
@@ -12,7 +12,7 @@ from its best point.
 
 Two objectives complement each other. The cross-entropy is flat where a model is very confident. The targeted ratio of
 logits (targeted DLR) is not, whatever the scale of the logits, and is maximised for each of the most likely other
-classes t in turn::
+classes t in turn:
 
     - (z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2),   z_(1) >= z_(2) >= ...
 

@@ -62,7 +62,7 @@ def difference_of_logits_ratio(logits: Tensor, labels: Integers) -> Tensor:
     """Compute the margin divided by the difference of the largest and the third largest logit (DLR).
 
     The ratio does not change when the logits are scaled or shifted as a whole, so large logits cannot mask gradients.
-    With u the margin, v = z_1 - z_3 that difference, and e_k the k-th unit vector, the gradient of u / v is::
+    With u the margin, v = z_1 - z_3 that difference, and e_k the k-th unit vector, the gradient of u / v is:
 
         (e_k - e_y) / v - u (e_1 - e_3) / v^2
 

@@ -2,7 +2,7 @@
 
 An adversarial example for (x, y) is an image decode(code), with a code inside the space, for which the model f predicts
 another label than y. PGD starts at a random code, ascends an objective such as the cross-entropy L(f(decode(code)), y)
-by its gradient with respect to the code, and projects the code back into the space after each step::
+by its gradient with respect to the code, and projects the code back into the space after each step:
 
     code = project(code + step(d L(f(decode(code)), y) / d code))
 

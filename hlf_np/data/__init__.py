@@ -1,4 +1,4 @@
-"""Datasets."""
+"""Datasets: FONTS, whose manifold is known, and images from files."""
 
 from hlf_np.data.dataset import Codes, Dataset, Split
 from hlf_np.data.files import load, load_idx

@@ -197,7 +197,7 @@ def subspace_distances(
     """Compute the L2 distances from images x~ to the subspaces that their nearest training images span around x.
 
     With the differences of the neighbours from the original image x as the columns of A, and d = x~ - x, the distance
-    is the residual of a least-squares problem with its normal equations::
+    is the residual of a least-squares problem with its normal equations:
 
         min_c ||d - A c||,   A^T A c = A^T d,   c = (A^T A)^+ A^T d
 

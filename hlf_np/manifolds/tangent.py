@@ -1,7 +1,7 @@
 """The tangent space of the true manifold, and which part of a vector lies in it.
 
 The images of one letter of FONTS are dec(t) for six affine parameters t. Near such an image, the manifold is its
-tangent space, spanned by the six columns of the Jacobian::
+tangent space, spanned by the six columns of the Jacobian:
 
     J = d dec(t) / d t,   (pixels, 6)
 

@@ -9,13 +9,13 @@ What a VAE is
 
 What is minimised
     The likelihood p(x) = integral p(x | z) p(z) dz cannot be computed, but it has a lower bound (the *evidence lower
-    bound*, ELBO)::
+    bound*, ELBO):
 
         log p(x) >= E_q[log p(x | z)] - KL(q(z | x) || N(0, I))
 
     The difference is KL(q(z | x) || p(z | x)), so the bound is tight if the encoder gives the true posterior. If
     p(x | z) is a Laplace distribution around dec(z) with scale 1 / lambda, the negative bound is, up to a constant, the
-    loss::
+    loss:
 
         lambda * sum_pixels |x - dec(z)| + KL(q(z | x) || N(0, I))
 

@@ -52,7 +52,7 @@ class Weights:
     def state_dict(self) -> dict[str, Floats]:
         """Return copies of all parameters and running statistics.
 
-        A PyTorch `nn.Sequential` of the same layers can load them::
+        A PyTorch `nn.Sequential` of the same layers can load them:
 
             torch_model.load_state_dict({name: torch.from_numpy(a) for name, a in model.state_dict().items()})
 

@@ -2,7 +2,7 @@
 
 Each pixel of a warped image samples the input at one position, which an affine map computes from the position of the
 pixel. The sampled position lies between four pixels: at a fraction p of the way from the left pixels to the right
-ones, and at a fraction q of the way from the top pixels to the bottom ones::
+ones, and at a fraction q of the way from the top pixels to the bottom ones:
 
     v00 ------ v01
      |    .     |  q        value = (1 - q) ((1 - p) v00 + p v01) + q ((1 - p) v10 + p v11)
@@ -36,7 +36,7 @@ IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 def affine_matrix(parameters: Tensor) -> Tensor:
     """Compute the sampling matrices of affine parameters.
 
-    With translation (u, v), shear (hx, hy), scale s and rotation r, c = cos r, n = sin r::
+    With translation (u, v), shear (hx, hy), scale s and rotation r, c = cos r, n = sin r:
 
         A = [[s c - s hx n,  -s n + s hx c,  u],
              [s hy c + s n,  -s hy n + s c,  v]]

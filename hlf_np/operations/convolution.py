@@ -2,7 +2,7 @@
 
 A convolution computes each output pixel from a window of the input. In this drawing a 5x5 image has a border of zeros
 of width p = 1 (the padding); windows are 3x3 pixels large (the kernel) and s = 2 pixels apart (the stride). Brackets
-mark the first output pixel and its window::
+mark the first output pixel and its window:
 
     [0  0  0] 0  0  0  0
     [0  x  x] x  x  x  0           [y] y  y
@@ -14,7 +14,7 @@ mark the first output pixel and its window::
 
 The window of output pixel (i, j) has input pixel (s i + a - p, s j + b - p) at its position (a, b). Each output channel
 o is a weighted sum of the window. Apart from the bias it is linear in x and in w, so both gradients are sums of
-products, too. With g = dL/dy, and for one image::
+products, too. With g = dL/dy, and for one image:
 
     y[i, j, o]     = bias[o] + sum_{a, b, c} x[s i + a - p, s j + b - p, c] w[o, c, a, b]
     dx[k, l, c]    = sum_{o, a, b} g[i, j, o] w[o, c, a, b]    over the (i, j) with s i + a - p = k, s j + b - p = l

@@ -127,7 +127,7 @@ def absolute_error(x: Tensor, target: Tensor) -> Tensor:
 def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Compute the Kullback-Leibler divergence KL(N(m, s^2) || N(0, 1)), summed over the columns of each row.
 
-    With v = log s^2, and E the expectation over z from N(m, s^2), each column contributes::
+    With v = log s^2, and E the expectation over z from N(m, s^2), each column contributes:
 
         E[log N(z; m, s^2) - log N(z; 0, 1)] = E[-v / 2 - (z - m)^2 / (2 s^2) + z^2 / 2]
                                              = (m^2 + e^v - v - 1) / 2

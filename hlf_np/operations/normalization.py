@@ -10,16 +10,16 @@ from hlf_np.support.errors import UserError
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Floats, Floats]:
     """Normalize each channel with the statistics of the batch (training mode).
 
-    Per channel, over all M = N H W positions::
+    Per channel, over all M = N H W positions:
 
         xhat = (x - mean) / s,   s = sqrt(variance + epsilon),   y = weight xhat + bias
 
     The mean and s depend on every x. With d mean / d x_j = 1 / M, and d s / d x_j = (x_j - mean) / (M s) = xhat_j / M,
-    the quotient rule gives::
+    the quotient rule gives:
 
         d xhat_i / d x_j = ([i = j] - 1 / M - xhat_i xhat_j / M) / s
 
-    and the chain rule, sum_i weight g_i d xhat_i / d x_j, one term for each of these three::
+    and the chain rule, sum_i weight g_i d xhat_i / d x_j, one term for each of these three:
 
         dx = weight / s * (g - mean(g) - xhat mean(g xhat)),   dweight = sum(g xhat),   dbias = sum(g)
 

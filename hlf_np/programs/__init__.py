@@ -1,7 +1,7 @@
 """The compiler: turns a network into lists of instructions, which `hlf_np.kernels` executes.
 
 The kernels know nothing about networks. They run lists of `kernels.instructions` over flat arrays, a few images at a
-time. This package writes the lists. `hlf_np.kernels` describes the other half::
+time. This package writes the lists. `hlf_np.kernels` describes the other half:
 
     layers.Convolution, BatchNorm, ReLU          a network, as the user writes it
         |   graph.read_affine                    fuses layers, checks shapes
@@ -35,7 +35,7 @@ into 7 x 7 of 16.
    a buffer, and its gradient another. The weights are packed as a matrix from the 4 x 4 x 32 elements of a window to 16
    channels (`Affine.pack_parameters`). The packed order depends on the architecture alone. So it is computed once, with
    symbolic indices in place of the weights (`symbolic`), and new weights take a single `numpy.take`.
-4. **Forward.** `Affine.forward` calls `products.gather`, which writes one `Product`::
+4. **Forward.** `Affine.forward` calls `products.gather`, which writes one `Product`:
 
        y[n, i, j, :] = bias + window of x at (i, j), 4 rows of 4 * 32 contiguous elements   times   matrix (512, 16)
 

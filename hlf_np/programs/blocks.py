@@ -3,7 +3,7 @@
 Each small pixel contributes a *patch* of kernel x kernel pixels to the image, and patches overlap (`col2im`). All
 patches are one matrix product, a row for each small pixel, with full vectors and no superfluous arithmetic. Then the
 patches are added up, in *blocks* of stride x stride pixels: block I of the padded image is covered by the patches of
-the small pixels I, I - 1, ..., each with another *piece*::
+the small pixels I, I - 1, ..., each with another *piece*:
 
     stride 2, kernel 4, along an axis         patch of small pixel 0   [ 0 1 | 2 3 ]
                                               patch of small pixel 1         [ 0 1 | 2 3 ]

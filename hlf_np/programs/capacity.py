@@ -2,7 +2,7 @@
 
 A thread computes a few images at a time, layer by layer. With more images, the rows of the matrix products fill whole
 tiles, and each weight that is read serves more of them. With fewer, what a layer writes is still in the core's
-second-level cache when the next layer reads it. The estimate adds up, for each image and in units of a multiply-add::
+second-level cache when the next layer reads it. The estimate adds up, for each image and in units of a multiply-add:
 
     time(n)  =  sum over products   weights * (rows of all tiles for n images) / n        incomplete tiles
               + sum over products   weights / n                                           reading them

@@ -246,7 +246,7 @@ def _finding(claim: Claim) -> str:
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
         value = f"{claim.statistic:z.3f} (95 % interval {low:z.3f} to {high:z.3f})"
-        sentences += [f"The {claim.statistic_name} is {value}."]
+        sentences += [f"{claim.statistic_name[:1].upper()}{claim.statistic_name[1:]}: {value}."]
     else:
         sentences += [f"The deciding statistic is the {claim.statistic_name}."]
     return " ".join(sentences)

@@ -1,7 +1,7 @@
 """FONTS, a dataset with a known manifold: letters A to J of 1000 fonts under random affine maps.
 
 The decoder of FONTS is explicit. An image of class y has the latent code (f, t), a font f and six affine parameters t
-(translation x and y, shear x and y, scale, rotation), and is::
+(translation x and y, shear x and y, scale, rotation), and is:
 
     x = warp(prototype[f, y], A(t))        A(t) = affine_matrix(t), see `hlf_np.operations.affine`
 
@@ -9,7 +9,7 @@ The parameters are uniform over a box, which depends on the difficulty. The true
 these images: 1000 six-dimensional pieces, one per font. As the decoder is differentiable in t, an attack can search the
 manifold by gradient ascent (`hlf_np.spaces.true_manifold`).
 
-Image i has a class, a font and a repeat; the class varies fastest::
+Image i has a class, a font and a repeat; the class varies fastest:
 
     i = (repeat * fonts + font) * classes + class
 

@@ -23,7 +23,7 @@ def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> di
     """Estimate how many times as many images adversarial training needs as normal training for the same test error.
 
     The model is an error that falls as a power of N, the same power for both trainings. On logarithmic axes these are
-    two parallel lines::
+    two parallel lines:
 
         log error = height - power log N
 

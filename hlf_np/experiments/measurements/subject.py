@@ -269,7 +269,9 @@ class Subject:
         if manifold:
             return project(images, chart).distances
         assert self.neighbours is not None
-        count = min(SUBSPACE_NEIGHBOURS, len(self.neighbours.images))
+        # As many neighbours as an image has pixels would span everything: all distances would be 0.
+        half_of_the_pixels = max(1, math.prod(images.shape[1:]) // 2)
+        count = min(SUBSPACE_NEIGHBOURS, half_of_the_pixels, len(self.neighbours.images))
         return subspace_distances(images, chart.decoded(chart.start), self.neighbours, count)
 
     def examples(self, kind: type[Space]) -> Examples:
