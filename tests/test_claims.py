@@ -291,7 +291,6 @@ def test_on_manifold_examples_exist_only_where_attacks_succeed_and_labels_are_ke
         attacked([0.9] * 5),
         attacked([0.0] * 5),
         attacked([math.nan] * 9),
-        attacked([0.9] * 9, LEARNED),  # no oracle
         attacked([0.9] * 5, LEARNED, learned_labels_kept=1.0),
     ],
 )
@@ -365,7 +364,7 @@ def test_intervals_of_many_trainings_hold_simultaneously_and_are_wider():
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     claim = on_manifold_robustness(following({NORMAL: slope, ADVERSARIAL: slope}, count))
-    models = "of training normal" if count else "attacked on a manifold"
+    models = "of training normal" if count else "with a success rate on a manifold"
     assert claim.verdict == f"undecided: only {count} models {models}, but 6 are needed"
     assert claim.interval is None
 
@@ -414,3 +413,11 @@ def test_there_are_four_claims_and_those_without_measurements_are_undecided(resu
 
     text = json.dumps([claim.as_json() for claim in claims])
     assert len(json.loads(text, parse_constant=refuse)) == 4
+
+
+def test_without_an_oracle_nobody_judges_labels():
+    cells = [made_up(n_train=10 + i, on_learned_manifold_success_worst=0.5) for i in range(8)]
+    assert (
+        on_manifold_examples(cells).verdict
+        == "undecided: no oracle judged whether the attacked images keep their labels"
+    )

@@ -246,7 +246,7 @@ def test_train_evaluate_and_attack_work_together(tmp_path):
     right = model.predict(test.images) == test.labels
     found = ok("evaluate", "new/model.npz", "--n-test", 80, "--n-attacked", 40, "--restarts", 2, "--difficulty", "easy")
     values = printed(found)
-    assert found.startswith("80 test images of fonts, regular attacks within radius 0.3:\n")
+    assert found.startswith("80 test images of fonts, regular attacks on 40 of them within radius 0.3:\n")
     assert values["Test error"] == pytest.approx(1 - right.mean(), abs=6e-5)
     assert "learned" not in found
     for name in ("regular attacks", "attacks on the true manifold"):

@@ -125,7 +125,7 @@ def test_pixels_of_every_type_follow_the_rules_of_idx(tmp_path_factory, kind, un
     white = 1 if kind == "?" or (unit and "f" in kind) else 255
     if white == 1 and kind != "?":
         images /= images.dtype.type(255)
-    path = write_files(tmp_path_factory.mktemp("data"), make.keras({"train": (images, np.arange(10))}))
+    path = write_files(tmp_path_factory.mktemp("data"), make.keras({"train": (images, np.arange(10) % 3)}))
     data = hlf.data.load(path, "own")
     found = np.concatenate([data.train.images, data.test.images])
     expected = (images.astype(np.float32) / np.float32(white)).reshape(10, 3, 3, 1)
@@ -136,7 +136,9 @@ def test_pixels_of_every_type_follow_the_rules_of_idx(tmp_path_factory, kind, un
 def test_channels_that_come_first_go_last_beyond_doubt(tmp_path):
     def path(name, shape):
         images = np.arange(np.prod(shape)).reshape(shape) % 256
-        return images, write_files(tmp_path / name, {"own.npz": make.npz(images=images, labels=np.arange(len(images)))})
+        return images, write_files(
+            tmp_path / name, {"own.npz": make.npz(images=images, labels=np.arange(len(images)) % 3)}
+        )
 
     for channels in (1, 3):
         images, folder = path(f"of {channels}", (10, channels, 6, 5))
@@ -764,6 +766,36 @@ def test_images_of_other_kinds_are_not_left_out(tmp_path, name):
     files = make.pictures({"": TINY["train"]})
     files[name] = b"an image"
     refused(write_files(tmp_path, files), "is an image of a kind that is not read: convert it to PNG")
+
+
+def test_test_images_of_another_kind_are_not_left_out(tmp_path):
+    files = make.pictures({"train": TINY["train"]})
+    files |= {"test/a/000.png": next(iter(files.values())), "test/b/000.webp": b"an image"}
+    refused(write_files(tmp_path, files), "is an image of a kind that is not read: convert it to PNG")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("Train/a/1.png", "is not the only folder of train images"),
+        ("e/1.png", "e' holds images beside test/train: move or remove it"),
+        ("val/1.png", "val' are in no folder of a class: move each into one"),
+    ],
+)
+def test_images_beside_the_parts_are_not_left_out(tmp_path, other, message):
+    files = make.pictures(TINY)
+    files[other] = next(iter(files.values()))
+    refused(write_files(tmp_path, files), message)
+
+
+def test_a_rare_class_keeps_an_image_to_train(tmp_path):
+    labels = np.repeat([0, 1, 2], [20, 1, 20])
+    for seed in range(8):  # wherever the image of class 1 stands
+        order = np.random.default_rng(seed).permutation(41)
+        np.savez(tmp_path / f"{seed}.npz", images=np.full((41, 4, 4), 255, np.uint8), labels=labels[order])
+        dataset = hlf.data.load(tmp_path / f"{seed}.npz")
+        assert np.bincount(dataset.train.labels, minlength=3).min() == 1
+        assert len(dataset.train) + len(dataset.test) == 41
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])

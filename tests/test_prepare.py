@@ -116,6 +116,8 @@ def test_vaes_of_an_unfinished_or_another_run_are_refused(tmp_path):
     prepared_in(tmp_path, TINY)
     folder = tmp_path / "manifolds"
     assert states(stored_vaes(folder, 10)) == states(class_vaes(source_of(TINY).split(np.arange(100)), 10, TINY.vae))
+    with pytest.raises(UserError, match="holds 10 VAEs for 9 classes"):
+        stored_vaes(folder, 9)
     next(folder.glob("vae-3-*")).unlink()
     with pytest.raises(UserError, match="holds 0 VAEs of class 3 instead of one"):
         stored_vaes(folder, 10)

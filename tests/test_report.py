@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers import TINY, made_up, made_up_grid, report, rows
+from helpers import TINY, made_up, made_up_grid, main, report, rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -172,7 +172,21 @@ def test_supported_claims_come_with_their_numbers():
     results = [made_up(n_train=10 + i, test_error=0.1 + i / 50, regular_success=0.9) for i in range(20)]
     text = "".join(Page(report(results)).text)
     assert "Supported Largest change in regular success" in text
-    assert "is 0.000 (95 % interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
+    assert ": 0.000 (95 % interval 0.000 to 0.000)" in text.replace("-0.000", "0.000")
+
+
+def test_a_report_says_what_it_lacks(copy):
+    """Models that are not finished, and an explorer that cannot be made of a damaged network."""
+    assert "1 of 4 CNN models" in report([made_up()])
+    main("report", str(copy))
+    assert (copy / "explore.html").exists()
+    next((copy / "models").iterdir()).write_bytes(b"damaged")
+    code, *_ = main("report", str(copy))
+    assert code == 0
+    assert not (copy / "explore.html").exists()
+    text = "".join(Page((copy / "report.html").read_text()).text)
+    assert "There is no page to try these models by hand: " in text
+    assert "is not a model file, or is damaged" in text
 
 
 def sections(source):
@@ -332,7 +346,7 @@ def test_distances_are_drawn_for_normal_training_only():
         assert Section.CLAIM_1 not in {p.section for p in draw_figures(others, LETTERS)}
     page = report([made_up()])
     assert "Only 0 models with distances, but 6 are needed" in page
-    assert "The images of this run cannot be read any more." in page
+    assert "No sheets of images: they show the VAEs of the classes" in page
     assert "This run learned no manifold." in report([made_up()], replace(TINY, n_vae=0))
 
 

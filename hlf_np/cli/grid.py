@@ -164,7 +164,7 @@ def _run_settings(data: Data, options: dict[str, Any]) -> dict[str, Any]:
     from hlf_np.models.architectures import DEFAULTS, Kind
     from hlf_np.spaces import PAPER_EPSILONS, Norm
     from hlf_np.support.checks import check_choice, check_count
-    from hlf_np.trainings import Variant, training_of
+    from hlf_np.trainings import ADVERSARIAL, Variant, training_of
 
     settings = {name: value for name, value in options.items() if value is not None}
     if "architecture" in settings:
@@ -180,10 +180,10 @@ def _run_settings(data: Data, options: dict[str, Any]) -> dict[str, Any]:
     if "trainings" in settings:
         names = [name.strip() for name in settings["trainings"].split(",")]
         settings["trainings"] = tuple(training_of(name, data.catalogue.trainings) for name in names)
-        if not any(training.spaces for training in settings["trainings"]):
-            reject_unused(["variant"], "with normal training")
     if "variant" in settings:
         settings["variant"] = check_choice("variant", settings["variant"], Variant)
+        if not any(training.depends_on(settings["variant"]) for training in settings.get("trainings", [ADVERSARIAL])):
+            reject_unused(["variant"], "with these trainings, which it does not change")
     if "vae_images" in settings:
         settings["n_vae"] = check_count("--vae-images", settings.pop("vae_images"), 0, data.source.class_size)
         if not settings["n_vae"] and not settings.get("data_vae_images"):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     default="half",
     help="Share of each batch to perturb: half or full; weak: half, by an attack that stops at the first success.",
 )
-@option("--n-train", default=1000, help="Number of training images.")
+@click.option("--n-train", type=int, help="Number of training images. [default: 1000, or all if there are fewer]")
 @option("--architecture", default="cnn", help="Architecture of the model: cnn, mlp, resnet or vgg.")
 @option("--epochs", type=BOUNDED_INT, default=20, help="Number of epochs.")
 @manifolds_option
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 def train(
     training: str,
     variant: str,
-    n_train: int,
+    n_train: int | None,
     architecture: str,
     epochs: int,
     manifolds: Path | None,
@@ -72,15 +72,15 @@ def train(
     from hlf_np.models.architectures import DEFAULTS, Kind
     from hlf_np.support.checks import check_choice
     from hlf_np.support.files import check_writable
-    from hlf_np.trainings import training_of
+    from hlf_np.trainings import Variant, training_of
 
     check_writable(out)
     method = training_of(training, data.catalogue.trainings)
-    if not method.spaces:
-        reject_unused(["variant"], f"with training {training}")
+    if not method.depends_on(check_choice("variant", variant, Variant)):
+        reject_unused(["variant"], f"with training {training}, which it does not change")
     default, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
     vaes, data_vae = required_vaes(f"training {training}", method.needs, source, manifolds)
-    split = source.dataset(n_train, 0).train
+    split = source.dataset(min(1000, source.train_size) if n_train is None else n_train, 0).train
     config = RunConfig(plugins=data.plugins)
     spaces = [s.fitted(split.images, split.labels) for s in spaces_of(config, source, vaes, data_vae)]
     model = models.Model.from_architecture(
@@ -100,12 +100,17 @@ def train(
 @click.option(
     "--n-test", type=int, help="Number of test images for the test error. [default: 10000, or all if there are fewer]"
 )
-@option(
+@click.option(
     "--n-attacked",
-    default=1000,
-    help="Number of test images for regular attacks; those that the model misclassifies are left out.",
+    type=int,
+    help="Number of test images for regular attacks; those that the model misclassifies are left out."
+    " [default: 1000, or all if there are fewer]",
 )
-@option("--n-attacked-on-manifold", default=2500, help="Number of test images for attacks on manifolds.")
+@click.option(
+    "--n-attacked-on-manifold",
+    type=int,
+    help="Number of test images for attacks on manifolds. [default: 2500, or all if there are fewer]",
+)
 @option("--restarts", type=BOUNDED_INT, default=5, help="Number of restarts of each attack.")
 @option("--epsilon", type=BOUNDED_FLOAT, default=0.3, help="Radius of regular perturbations.")
 @option("--n-checked", default=200, help="Number of images to check for masked gradients; 0: no check.")
@@ -120,8 +125,8 @@ def train(
 def evaluate(
     model: Path,
     n_test: int | None,
-    n_attacked: int,
-    n_attacked_on_manifold: int,
+    n_attacked: int | None,
+    n_attacked_on_manifold: int | None,
     restarts: int,
     epsilon: float,
     n_checked: int,
@@ -154,11 +159,12 @@ def evaluate(
     if not vaes and data_vae is None and source.manifold is None:
         reject_unused(["n_attacked_on_manifold"], f"without --manifolds, as {source.name} has no known true manifold")
     n_test = min(10_000, source.test_size) if n_test is None else n_test
+    attacked = min(1000, n_test) if n_attacked is None else n_attacked
     config = RunConfig(
         n_test=n_test,
-        n_attacked=min(n_attacked, n_test),
-        n_attacked_on_manifold=min(n_attacked_on_manifold, n_test),
-        n_unseen=min(n_attacked, n_test),
+        n_attacked=attacked,
+        n_attacked_on_manifold=min(2500, n_test) if n_attacked_on_manifold is None else n_attacked_on_manifold,
+        n_unseen=attacked,
         epsilon=epsilon,
         n_projected=0,
         attack=PGD(restarts=restarts),
@@ -169,7 +175,7 @@ def evaluate(
     subject = Subject(classifier, test, config, spaces, oracle)
     shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
     values = measure(subject, shown)
-    click.echo(f"{n_test} test images of {source.name}, regular attacks within radius {epsilon}:")
+    click.echo(f"{n_test} test images of {source.name}, regular attacks on {attacked} of them within radius {epsilon}:")
     for measurement in shown:
         if np.isfinite(values[measurement.column]):
             click.echo(f"{values[measurement.column]:.4f}  {measurement.title}")
@@ -201,7 +207,7 @@ def evaluate(
     default="image",
     help="Space of the perturbations: NAMES.",
 )
-@option("--images", default=100, help="Number of test images to attack.")
+@click.option("--images", type=int, help="Number of test images to attack. [default: 100, or all if there are fewer]")
 @click.option("--epsilon", type=BOUNDED_FLOAT, help="Radius of the perturbations. [default: that of runs]")
 @option("--norm", default="linf", help="Norm of the perturbations: linf or l2.")
 @option("--objective", default="cross-entropy", help="Objective of pgd: cross-entropy, margin, dlr or kl.")
@@ -218,7 +224,7 @@ def attack(
     model: Path,
     method: str,
     space: str,
-    images: int,
+    images: int | None,
     epsilon: float | None,
     norm: str,
     manifolds: Path | None,
@@ -261,7 +267,8 @@ def attack(
     if type(selected) is PGD:
         given = {name: value for name, value in settings.items() if value is not None}
         selected = replace(with_step_size_of(ball, selected), **given)
-    test = source.dataset(0, check_count("images", images, 1, source.test_size)).test
+    images = min(100, source.test_size) if images is None else check_count("images", images, 1, source.test_size)
+    test = source.dataset(0, images).test
     ball = ball.fitted(test.images, test.labels)
     config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)
     start = Subject(classifier, test, config, [ball]).start(type(ball))

@@ -32,8 +32,9 @@ from hlf_np.support.arrays import Floats
 
 NORM_NAMES = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 PAPER_CLAIMS = 4
-IMAGES_ARE_GONE = "The images of this run cannot be read any more."
+NO_SHEETS = "No sheets of images: they show the VAEs of the classes, if their files and the images can be read."
 BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, measured on the same models.</p>"
+NO_EXPLORER = "There is no page to try these models by hand: "
 EXPLORER_LINK = (
     '<p>Try it by hand: <a href="explore.html">explore</a> the models of this run, along the manifold and off it.</p>'
 )
@@ -50,7 +51,7 @@ def page(
     results: Sequence[CellResult],
     claims: Sequence[Claim],
     pictures: Sequence[Picture],
-    has_explorer: bool = False,
+    no_explorer: str = "",
 ) -> str:
     """Return the report as an HTML page without external resources.
 
@@ -68,8 +69,8 @@ def page(
         The evaluated claims.
     pictures : sequence of Picture
         The figures.
-    has_explorer : bool
-        Whether the explorer stands beside the report.
+    no_explorer : str
+        Why there is no explorer beside the report; empty if there is one.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def page(
     return template.substitute(
         title="Disentangling adversarial robustness and generalization",
         summary="\n".join(_summary(claim) for claim in papers),
-        explorer=EXPLORER_LINK if has_explorer else "",
+        explorer=f"<p>{html.escape(NO_EXPLORER + no_explorer)}.</p>" if no_explorer else EXPLORER_LINK,
         further_summary=_further_summary(further),
         setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
         claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
@@ -98,7 +99,7 @@ def page(
         + "\n".join(curves.values()),
         any_restart="\n".join(_table(results, m.column, m.title) for m in measured if m.display is Display.RESTARTS),
         manifold=_figures(pictures, Section.MANIFOLD)
-        or f"<p>{IMAGES_ARE_GONE if config.n_vae or config.n_data_vae else 'This run learned no manifold.'}</p>",
+        or f"<p>{NO_SHEETS if config.n_vae or config.n_data_vae else 'This run learned no manifold.'}</p>",
         galleries=_figures(pictures, Section.GALLERY) or "<p>No attack succeeded.</p>",
         duration=_duration(sum(r.value("seconds") for r in results)),
         seconds=_table(results, "seconds", "Seconds per model", digits=1),
@@ -115,10 +116,12 @@ def _setting(config: RunConfig, cells: int) -> str:
     data, up_to = f"{config.dataset}, {len(config.classes)} classes, whose true manifold is {known}", "up to "
     if config.prototypes:
         data, up_to = f"letters A to J of 1000 fonts under random affine maps (FONTS, {config.difficulty})", ""
-    models = f"{cells} {config.architecture.kind.upper()} model{'s' * (cells > 1)}, trained for {config.epochs} epochs"
+    total = sum(1 for _ in config.cells())
+    count = f"{cells} of {total}" if cells < total else f"{cells}"
+    models = f"{count} {config.architecture.kind.upper()} model{'s' * (total > 1)}, trained for {config.epochs} epochs"
     sentences = [
         f"Dataset: {data}.",
-        f"Models: {models}{' each' * (cells > 1)}; the test error is measured on {config.n_test} images.",
+        f"Models: {models}{' each' * (total > 1)}; the test error is measured on {config.n_test} images.",
         f"Regular attacks: {attack.steps} steps of projected Adam within an {NORM_NAMES[config.norm]} ball of radius"
         f" {config.epsilon}, {attack.restarts} restarts, on those of {config.n_attacked} test images that the model"
         " classifies correctly.",

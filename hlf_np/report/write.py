@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from hlf_np.experiments.analysis.claim import Claim
@@ -47,10 +46,13 @@ def write_report(store: Store, results: Sequence[CellResult]) -> list[Claim]:
     pictures = [*figures, *draw_learned_manifold(store)]
     write_pictures(pictures, store.folder)
     record = json.loads((store.folder / "config.json").read_text())
-    has_explorer = False
-    with suppress(UserError):  # about networks or images that the page cannot show
-        has_explorer = write_explorer(store, results).exists()
-    text = page(store.config, record["command"], record["versions"], results, claims, pictures, has_explorer)
+    no_explorer = ""
+    try:
+        write_explorer(store, results)
+    except UserError as error:  # networks or images that the page cannot show, or damaged files
+        (store.folder / EXPLORER).unlink(missing_ok=True)
+        no_explorer = str(error)
+    text = page(store.config, record["command"], record["versions"], results, claims, pictures, no_explorer)
     write_text(store.folder / "report.html", text)
     return claims
 

@@ -34,33 +34,43 @@ Classes = Mapping[str, list[File]]  # image files by class, in order
 
 
 def find_datasets(folder: Folder) -> dict[str, FoundDataset]:
-    """Find the dataset in a folder, if it has folders of images for at least two classes."""
-    subfolders = {PARTS[name.lower()]: sub for name, sub in folder.folders.items() if name.lower() in PARTS}
-    parts = {part: classes for part, sub in subfolders.items() if (classes := _classes(sub))}
-    parts = train_and_test(parts or {"train": _classes(folder)})
+    """Find the dataset in a folder, if it has folders of images for at least two classes.
+
+    Raises
+    ------
+    UserError
+        If images in it would be left out without a word.
+    """
+    named = [(PARTS[name.lower()], sub) for name, sub in folder.folders.items() if name.lower() in PARTS]
+    found = {part: classes for part, sub in named if (classes := _classes(sub))}
+    parts = train_and_test(found or {"train": _classes(folder)})
     names = {name for classes in parts.values() for name in classes}
     if len(names) < 2 or {name.lower() for name in names} <= PARTS.keys():  # `train` and `test` alone are not classes
         return {}
+    for part, sub in named if found else [("train", folder)]:
+        if found and sum(part == other for other, _ in named) > 1:
+            raise UserError(f"{str(sub.path)!r} is not the only folder of {part} images beside it: remove one")
+        _check_all_are_read(sub, is_part=bool(found))
+    if found and (others := _classes(folder).keys() - {sub.path.name for _, sub in named}):
+        raise UserError(f"{str(folder.path / min(others))!r} holds images beside {'/'.join(found)}: move or remove it")
     return {"": FoundDataset(partial(_read, folder.path, parts), "folders of images", resizes=True)}
 
 
 def _classes(folder: Folder) -> Classes:
-    """Return the image files of each folder that has any; other files are ignored.
+    """Return the image files of each folder that has any; other files are ignored."""
+    return {name: files for name, sub in folder.folders.items() if (files := _images(sub))}
 
-    Raises UserError if some folders have images of other kinds, or in folders of their own: they would be missing
-    without a word.
-    """
-    classes = {name: _images(sub) for name, sub in folder.folders.items()}
-    deeper = [n for n, sub in folder.folders.items() if not classes[n] and any(map(_images, sub.folders.values()))]
-    classes = {name: files for name, files in classes.items() if files}
-    if len(classes) < 2:
-        return classes
-    if deeper:
-        raise UserError(f"the images of {str(folder.path / deeper[0])!r} are in folders inside it: move them up")
-    for file in chain.from_iterable(sub.files.values() for sub in folder.folders.values()):
+
+def _check_all_are_read(part: Folder, is_part: bool) -> None:
+    """Raise UserError if images of a part are of another kind, or not in the folder of a class."""
+    for name, sub in part.folders.items():
+        if not _images(sub) and any(map(_images, sub.folders.values())):
+            raise UserError(f"the images of {str(part.path / name)!r} are in folders inside it: move them up")
+    if is_part and _images(part) and not _classes(part):
+        raise UserError(f"the images of {str(part.path)!r} are in no folder of a class: move each into one")
+    for file in chain.from_iterable(sub.files.values() for sub in part.folders.values()):
         if file.path.suffix.lower() in OTHER_SUFFIXES:
             raise UserError(f"{str(file)!r} is an image of a kind that is not read: convert it to PNG")
-    return classes
 
 
 def _images(folder: Folder) -> list[File]:

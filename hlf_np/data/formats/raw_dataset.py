@@ -267,15 +267,20 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
 
 
 def _two_splits(path: Path, splits: dict[str, RawSplit]) -> tuple[RawSplit, RawSplit]:
-    """Return training and test images; if there is only one part, hold out one fifth of it."""
+    """Return training and test images; if there is only one part, hold out one fifth of it.
+
+    At least one image of each class remains for training.
+    """
     if len(splits) == 2:
         train, test = splits["train"], splits["test"]
         if train.images.shape[1:] != test.images.shape[1:]:
             raise UserError(f"training and test images in {str(path)!r} differ in size: get both from the same source")
         return train, test
     (only,) = splits.values()
-    count = len(only) // TEST_DIVISOR
-    if not count:
-        raise UserError(f"{len(only)} images in {str(path)!r} are too few to train and to test: add the other files")
     order = generator(0, "idx parts").permutation(len(only))  # files may be sorted by class
-    return only.take(np.sort(order[count:])), only.take(np.sort(order[:count]))
+    _, from_end = np.unique(only.labels[order][::-1], return_index=True)
+    may_be_held_out = np.delete(order, len(order) - 1 - from_end)  # all but the last image of each class
+    held_out = np.sort(may_be_held_out[: len(only) // TEST_DIVISOR])
+    if not len(held_out):
+        raise UserError(f"{len(only)} images in {str(path)!r} are too few to train and to test: add the other files")
+    return only.take(np.setdiff1d(order, held_out)), only.take(held_out)

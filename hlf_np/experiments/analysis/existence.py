@@ -173,6 +173,8 @@ def on_manifold_examples(results: Sequence[CellResult]) -> Claim:
         name = "lower bound on the share of images with an adversarial example that keeps its label"
         claim = replace(claim, statistic_name=name, refuted_if=LEARNED_MANIFOLD_REFUTATION)
         rates = bounds
+        if not learned and with_measurements(results, columns[0])[0]:
+            return replace(claim, verdict="undecided: no oracle judged whether the attacked images keep their labels")
     reason = f"is not entirely above {SMALL_SUCCESS_RATE}"
     return judge_mean(
         claim, rates, SMALL_SUCCESS_RATE, "models attacked on the manifold", reason, refutable=by_construction

@@ -70,7 +70,7 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     decided = [fit for fit in fits.values() if fit["interval"] is not None]
     lacking = [_lacking_verdict(training, fit) for training, fit in fits.items() if fit["interval"] is None]
     if not decided:
-        return replace(claim, verdict=(lacking or [too_few_cells(0, "models attacked on a manifold")])[0])
+        return replace(claim, verdict=(lacking or [too_few_cells(0, "models with a success rate on a manifold")])[0])
     smallest = min(decided, key=lambda fit: float(fit["slope"]))
     refuted = any(fit["interval"][1] < NEGLIGIBLE_SLOPE for fit in decided)
     verdict = _verdict(refuted, any(fit["interval"][0] <= 0 for fit in decided), "an interval contains 0", lacking)

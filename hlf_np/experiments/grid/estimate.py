@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from hlf_np.attacks import UNSEEN_ATTACKS
 from hlf_np.data.dataset import Split
 from hlf_np.data.source import Source
@@ -152,7 +154,7 @@ def trial(config: RunConfig, source: Source) -> dict[str, float]:
     }
     few = split.take(slice(TRIAL_IMAGES))
     attack = replace(config.attack, restarts=1, stop_early=False)
-    _try_plugin_measurements(config, model, few, spaces)
+    _try_plugin_measurements(config, few, spaces)
     evaluation = _seconds(lambda: model.predict(split.images)) * config.n_test / len(split)
     evaluation += sum(unseen.queries for unseen in UNSEEN_ATTACKS) * evaluation * config.n_unseen / config.n_test
     tracked = thorough = 0.0
@@ -207,12 +209,16 @@ def _further_seconds(config: RunConfig, model: Model, few: Split, space: Space, 
     return seconds
 
 
-def _try_plugin_measurements(config: RunConfig, model: Model, few: Split, spaces: Sequence[Space]) -> None:
-    """Compute the measurements of plugins once on a few images, so that their errors show up before the run."""
+def _try_plugin_measurements(config: RunConfig, few: Split, spaces: Sequence[Space]) -> None:
+    """Compute the measurements of plugins once on a few images, so that their errors show up before the run.
+
+    They get copies, as they may change what they measure.
+    """
     of_plugins = [measurement for measurement in config.measurements if measurement not in MEASUREMENTS]
     if not of_plugins:
         return
-    count = len(few)
+    model, few, count = Model.from_architecture(config.architecture), few.take(np.arange(len(few))), len(few)
+    few.images.flags.writeable = False  # as in the run
     small = replace(config, n_test=count, n_attacked=count, n_attacked_on_manifold=count, n_projected=0, n_tracked=0)
     oracle, surrogate = (model if needed else None for needed in (config.n_vae and config.n_oracle, config.n_transfer))
     subject = Subject(model, few, small, spaces, oracle, NeighbourSearch(few.images), surrogate)

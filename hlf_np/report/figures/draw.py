@@ -110,7 +110,7 @@ def _distances(results: Sequence[CellResult], published: Mapping[str, Floats]) -
             f"Distances of successful adversarial examples and of clean test images to {reference.description}, for"
             f" {len(measured)} normally trained models. {DISTANCE_NOTES[reference]}; the last bin contains all larger"
             " distances. The vertical axis is logarithmic.",
-            "Histograms of distances: clean images and on-manifold examples near 0, regular examples farther away.",
+            "Histograms of distances: of clean images, and of regular and on-manifold adversarial examples.",
             distance_figure(measured, reference, published),
         )
 
@@ -201,7 +201,7 @@ def _gradients(results: Sequence[CellResult]) -> Iterator[Picture]:
             "tangent_share_of_gradients",
             "Tangent share of the gradient of the loss against the number of training images: mean over seeds. A random"
             " direction has a share of 0.008.",
-            "Lines near 0.01 for all trainings but adversarial training, which lies far higher.",
+            "Tangent share of gradients against the number of training images, one line per training.",
             curve_figure(results, "gradient_tangent_share", "tangent share", share=False),
         )
         yield render(
@@ -282,7 +282,7 @@ def _growing_epsilon(results: Sequence[CellResult]) -> Iterator[Picture]:
             SUCCESS_BY_EPSILON,
             "Success rate of a thorough attack (AutoPGD on two objectives, then random search) on correctly classified"
             " images against the radius of the L-infinity ball, for one model per training with the largest N.",
-            "Success rate against epsilon, one rising line per training; adversarial training rises last.",
+            "Success rate against epsilon, one line per training.",
             series_figure(results, SUCCESS_BY_EPSILON, EPSILONS, "epsilon", "success rate"),
         )
 
