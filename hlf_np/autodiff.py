@@ -155,6 +155,10 @@ class Tensor:
                     key = id(parent)
                     gradients[key] = gradients[key] + part if key in gradients else part
 
+    def leaves(self) -> list[Tensor]:
+        """Return the tensors to which `backward` adds a gradient."""
+        return [node for node in self._topological_order() if node._backward is None]
+
     def _topological_order(self) -> list[Tensor]:
         """Return all nodes that require a gradient, parents before children.
 

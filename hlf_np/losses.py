@@ -14,7 +14,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.operations import concatenate, cross_entropy, kl_divergence, take
 from hlf_np.support.arrays import Integers
-from hlf_np.support.checks import check_positive
+from hlf_np.support.checks import check_fields, check_positive
 
 
 class Loss(Protocol):
@@ -90,6 +90,7 @@ class Trades:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_positive("beta", self.beta)
 
     def __call__(self, model: Callable[[Tensor], Tensor], clean: Tensor, perturbed: Tensor, labels: Integers) -> Tensor:

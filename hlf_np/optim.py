@@ -9,7 +9,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.operations.adam import adam_update
 from hlf_np.support.arrays import Floats, as_contiguous
-from hlf_np.support.checks import check_positive
+from hlf_np.support.checks import check_fields, check_positive
 from hlf_np.support.errors import UserError
 
 
@@ -43,6 +43,7 @@ class AdamConfig:
     decay: float = 0.95
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("learning_rate", "epsilon", "decay"):
             check_positive(name, getattr(self, name))
         are_two = isinstance(self.betas, tuple) and len(self.betas) == 2

@@ -8,8 +8,6 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.engine import Engine
-from hlf_np.layers import Layer
-from hlf_np.layers.layer import items_in
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
@@ -71,39 +69,44 @@ class AutodiffTrainStep:
         losses = self.loss(forward, Tensor(clean), Tensor(perturbed), labels)
         self._check(losses, labels)
         self.optimiser.clear_gradients()
-        others = [] if self.optimiser.steps else _trainable_outside_network(self.model)
-        for parameter in others:
-            parameter.gradient = None
+        if not self.optimiser.steps:
+            self._check_leaves(losses)
         if losses.requires_grad:
             losses.mean().backward()
-        self._check_parameters(others)
+        self._check_parameters()
         self.optimiser.step(learning_rate)
         return losses.data, np.concatenate([np.empty(0, np.int64), *predictions])
 
     def store(self) -> None:
         """Write the trained weights to the model; does nothing here, as every step updates the model itself."""
 
-    def _check_parameters(self, others: list[Tensor]) -> None:
-        """Raise UserError if a parameter, of the network or one of the `others`, would not be trained."""
-        if self.model.parameters() != self.optimiser.parameters:  # tensors compare by identity
-            raise UserError("the network has other parameters than at the beginning of its training: train it again")
-        if self.optimiser.steps:
-            return
+    def _check_leaves(self, losses: Tensor) -> None:
+        """Raise UserError if the losses depend on a tensor that requires a gradient, but would not be trained."""
         for layer in self.model.network.every_layer():
             for name, value in vars(layer).items():
                 if isinstance(value, Tensor) and value.requires_grad:
                     raise UserError(f"{layer!r} has its parameter {name!r} as an attribute: put it into `parameters`")
+        parameters = (parameter for _, parameter in self.model.network.named_parameters())
+        known = set(map(id, (*parameters, *self.optimiser.parameters)))
+        for leaf in losses.leaves():
+            if leaf.requires_grad and id(leaf) not in known:
+                raise UserError(
+                    f"the loss depends on a parameter outside of the `network`, {leaf!r}, which would not be trained:"
+                    " put it into a layer of the network, or set its requires_grad to False"
+                )
+
+    def _check_parameters(self) -> None:
+        """Raise UserError if a parameter of the network would not be trained."""
+        if self.model.parameters() != self.optimiser.parameters:  # tensors compare by identity
+            raise UserError("the network has other parameters than at the beginning of its training: train it again")
+        if self.optimiser.steps:
+            return
         for name, parameter in self.model.network.named_parameters():
             if parameter.requires_grad and parameter.gradient is None:
                 raise UserError(
                     f"parameter {name!r} gets no gradient from the loss: pass `training` on to the layers inside of"
                     " yours, or set its requires_grad to False"
                 )
-        if any(parameter.gradient is not None for parameter in others):
-            raise UserError(
-                f"{type(self.model).__name__} computes with parameters outside of its `network`, which would not be"
-                " trained: put them into a layer of the network, or set their requires_grad to False"
-            )
 
     def _check(self, losses: object, labels: Integers) -> None:
         """Raise UserError unless the losses are a tensor (N,)."""
@@ -111,20 +114,6 @@ class AutodiffTrainStep:
             result = f"shape {losses.shape}" if isinstance(losses, Tensor) else type(losses).__name__
             what = f"the loss{source_location(self.loss)} must return a tensor with one value per image, {labels.shape}"
             raise UserError(f"{what}, not {result}")
-
-
-def _trainable_outside_network(model: Model) -> list[Tensor]:
-    """Return the parameters that a subclass of `Model` keeps beside its network."""
-    found: list[Tensor] = []
-    for _, value in items_in("", {name: value for name, value in vars(model).items() if name != "network"}):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, Layer):
-            found += [parameter for _, parameter in value.named_parameters()]
-        elif isinstance(value, Model):
-            found += value.parameters()
-    inside = set(map(id, model.parameters()))
-    return [parameter for parameter in found if parameter.requires_grad and id(parameter) not in inside]
 
 
 TrainStep = ClassifierTraining | AutodiffTrainStep

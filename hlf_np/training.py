@@ -33,10 +33,10 @@ from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.support.arrays import Floats, Integers
-from hlf_np.support.checks import check_choice, check_count
+from hlf_np.support.checks import check_choice, check_fields, store_counts
 from hlf_np.support.errors import UserError
 from hlf_np.train_step import TrainStep, make_train_step
-from hlf_np.trainings import Perturbation, Training, training_of
+from hlf_np.trainings import Perturbation, Training, Variant, training_of
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class TrainingConfig:
     samples: Space | None = None
 
     def __post_init__(self) -> None:
-        check_count("epochs", self.epochs, minimum=0)
-        check_count("batch_size", self.batch_size)
+        check_fields(self)
+        store_counts(self, epochs=0, batch_size=1)
         object.__setattr__(self, "engine", check_choice("engine", self.engine, Engine))
         if math.fsum(share.fraction for share in self.perturbations) > 1:
             raise UserError("the fractions of the perturbations add up to more than the whole batch: lower them")
@@ -152,7 +152,7 @@ def train(
         Called with the `EpochLog` of each epoch.
     space : Space or sequence of Space
         The spaces of the training: a `TrueManifold`, `LearnedManifold` or `Transformations` if it perturbs in one, an
-        `ImageBall` to change the paper's epsilon.
+        `ImageBall` to change the paper's epsilon. A sequence may have more than the training needs.
     variant : {"half", "full", "weak"}
         How much of each batch is perturbed, and how thoroughly; see `Variant`.
 
@@ -181,6 +181,10 @@ def train(
         spaces, declared = space if isinstance(space, Sequence) else (space,), training_of(training)
         perturbations = declared.perturbations(spaces, variant=variant)
         samples = declared.space(declared.samples, spaces) if declared.samples else None
+        if isinstance(space, Space) and not any(space is used for used in (samples, *(p.space for p in perturbations))):
+            raise UserError(f"training {declared} does not use {type(space).__name__}: leave `space` out")
+        if not declared.depends_on(Variant(variant)):
+            raise UserError(f"variant {variant!r} changes nothing in training {declared}: leave it out")
         config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss, samples=samples)
     split = check_split(split, model.classes, model.image_shape)
     if not len(split):
@@ -190,6 +194,12 @@ def train(
         split = split.joined(check_split(sampled, model.classes, model.image_shape))
     if 1 in (config.batch_size, len(split)):  # a single image fills a batch with copies of itself
         check_batch_of_one(model.network, split.images[:1])
+    for share, (first, last) in zip(
+        config.perturbations, _shares(config.perturbations, config.batch_size), strict=True
+    ):
+        if share.fraction and first == last:
+            fraction = f"{share.fraction:.3g} of a batch of {config.batch_size}"
+            raise UserError(f"{fraction} is no image to perturb: use a larger batch_size")
     train_step = make_train_step(model, config.adam, config.loss, config.engine)
     log = []
     for epoch in range(config.epochs):
@@ -239,6 +249,13 @@ def _errors(predictions: Integers, labels: Integers) -> float:
     return float((predictions.reshape(evaluations, -1) != labels).sum()) / evaluations
 
 
+def _shares(perturbations: Sequence[Perturbation], count: int) -> list[tuple[int, int]]:
+    """Return the first image of each share of a batch, and the one behind the last."""
+    fractions = [share.fraction for share in perturbations]
+    remaining = [math.fsum(fractions[i:]) for i in range(len(fractions) + 1)]  # fraction of the batch after each bound
+    return list(pairwise(count - round(fraction * count) for fraction in remaining))
+
+
 def perturbed_batch(
     model: Model, batch: Split, perturbations: Sequence[Perturbation], random: np.random.Generator
 ) -> Floats:
@@ -266,10 +283,7 @@ def perturbed_batch(
         If an attack does not return one image in [0, 1] for each.
     """
     images = batch.images.copy()
-    fractions = [share.fraction for share in perturbations]
-    remaining = [math.fsum(fractions[i:]) for i in range(len(fractions) + 1)]  # fraction of the batch after each bound
-    bounds = [len(batch) - round(fraction * len(batch)) for fraction in remaining]
-    for share, (first, last) in zip(perturbations, pairwise(bounds), strict=True):
+    for share, (first, last) in zip(perturbations, _shares(perturbations, len(batch)), strict=True):
         if first < last:
             part = batch.take(slice(first, last))
             rows = np.flatnonzero(share.space.perturbable(part))

@@ -119,7 +119,9 @@ class Training:
         are_classes = isinstance(self.spaces, tuple) and all(isinstance(kind, type) for kind in self.spaces)
         if not are_classes or not all(issubclass(kind, Space) for kind in self.spaces):
             raise UserError(f"the spaces of training {self.name} must be a tuple of classes such as (ImageBall,)")
-        if not callable(self.loss) or (self.attack is not None and not hasattr(self.attack, "find")):
+        has_loss = callable(self.loss) and not isinstance(self.loss, type)
+        has_attack = hasattr(self.attack, "find") and not isinstance(self.attack, type)
+        if not has_loss or not (self.attack is None or has_attack):
             raise UserError(f"training {self.name} needs a callable loss, and an attack with a method `find`")
         if self.attack is not None and (self.random or self.objective):
             raise UserError(f"training {self.name} has an attack of its own: leave `random` and `objective` out")
@@ -127,11 +129,19 @@ class Training:
             raise UserError(f"the samples of training {self.name} must be a class such as TrueManifold")
         if self.fraction is not None and not 0 <= self.fraction <= 1:
             raise UserError(f"the fraction of training {self.name} must lie between 0 and 1, not {self.fraction}")
+        if not self.spaces and (self.random or self.attack or self.objective or self.fraction is not None):
+            raise UserError(f"training {self.name} perturbs nothing without `spaces`: set them, as in (ImageBall,)")
         if self.color and not re.fullmatch("#[0-9a-f]{6}", self.color):
             raise UserError(f"the color of training {self.name} must be of the form #rrggbb, not {self.color!r}")
 
     def __str__(self) -> str:
         return self.name
+
+    def depends_on(self, variant: Variant) -> bool:
+        """Return whether a variant changes this training."""
+        if variant is Variant.FULL:
+            return bool(self.spaces) and self.fraction is None
+        return variant is Variant.HALF or (bool(self.spaces) and not self.random and self.attack is None)
 
     @property
     def label(self) -> str:

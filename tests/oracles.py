@@ -95,7 +95,8 @@ def _hat_slope(distance):
 
 def _positions(matrices, height, width):
     """Return the rows and columns (N, H, W) that output pixels sample, and their own normalized (x, y, 1)."""
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    rows, columns = (np.linspace(-1, 1, size) if size > 1 else np.zeros(1) for size in (height, width))
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     output = np.stack([x, y, np.ones_like(x)])  # (3, H, W)
     sampled = np.einsum("nkm,mij->nkij", matrices, output)
     return (sampled[:, 1] + 1) / 2 * (height - 1), (sampled[:, 0] + 1) / 2 * (width - 1), output

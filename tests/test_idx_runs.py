@@ -239,7 +239,8 @@ def test_neighbours_do_not_span_small_images():
     neighbours = NeighbourSearch(images[30:])
     config = replace(TINY, attack=PGD(3, 0.3))
     *_, distances = examined(model, test, config, [ImageBall(0.3)], None, neighbours)
-    assert len(distances["regular_subspace"]) and (distances["regular_subspace"] > 0.01).all()
+    assert len(distances["regular_subspace"])
+    assert (distances["regular_subspace"] > 0.01).all()
 
 
 def in_subspace(count, regular, learned, images=40):

@@ -15,8 +15,16 @@ from hlf_np.attacks.objectives import difference_of_logits_ratio, margin
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.engine import Engine
+from hlf_np.losses import CROSS_ENTROPY
 from hlf_np.manifolds import Vae, VaeConfig
+from hlf_np.manifolds.distance import project
+from hlf_np.manifolds.oracle import ClassifierConfig, train_once
+from hlf_np.models.architectures import Architecture, Kind
+from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
+from hlf_np.spaces import EMNIST_BOX
+from hlf_np.spaces.space import RunContext
+from hlf_np.support.files import only_stored
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import Training
 
@@ -202,6 +210,8 @@ class Halved(type(spaces.ImageBall().chart(np.zeros((1, 2, 2, 1), np.float32), n
 
 def test_a_chart_that_makes_images_in_its_own_way_is_not_compiled(trained, split):
     class Dark(spaces.ImageBall):
+        starts_at_image = False
+
         def chart(self, images, labels, codes):
             chart = super().chart(images, labels, codes)
             return Halved(chart.start, chart.lower, chart.upper)
@@ -414,7 +424,7 @@ class TwoNetworks(models.Model):
 
 @pytest.mark.parametrize("kept_in", [lambda model: model.network, lambda model: [model], lambda model: {"b": (model,)}])
 def test_parameters_outside_of_the_network_are_named_unless_frozen(split, kept_in):
-    with pytest.raises(UserError, match="TwoNetworks computes with parameters outside of its `network`"):
+    with pytest.raises(UserError, match="a parameter outside of the `network`"):
         train(TwoNetworks(kept_in, True), split, epochs=1)
     assert len(train(TwoNetworks(kept_in, False), split, epochs=1)) == 1
 
@@ -484,3 +494,204 @@ def test_a_changed_network_is_not_saved_as_if_it_were_the_original(tmp_path, cha
     with pytest.raises(UserError, match="a changed VAE cannot be saved"):
         vae.save(tmp_path / "vae.npz")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- settings that would have no effect -----------------------------------------------------------------------
+
+
+def test_a_class_cannot_set_fields_that_its_constructor_overwrites():
+    """`class Strong(PGD): steps = 200` inherits a constructor that sets 40 steps."""
+    for base, field in [
+        (PGD, {"steps": 200}),
+        (spaces.ImageBall, {"epsilon": 0.05}),
+        (attacks.Blur, {"max_width": 5.0}),
+        (attacks.AutoPGD, {"restarts": 3}),
+        (AdamConfig, {"decay": 0.5}),
+    ]:
+        with pytest.raises(UserError, match=f"class Mine sets {next(iter(field))!r} without effect: decorate it"):
+            type("Mine", (base,), field)()
+        type("Mine", (base,), {"name": "mine"})()  # a class variable, no field
+
+
+@dataclass(frozen=True)
+class Tiny(spaces.ImageBall):
+    name = "tiny"
+    epsilon: float = 0.05
+
+
+def test_the_default_epsilon_of_a_class_of_ones_own_holds_in_runs(fonts):
+    run = RunContext(fonts, epsilon=0.2)
+    assert Tiny.of_run(run) == Tiny(0.05)
+    assert spaces.ImageBall.of_run(run) == spaces.ImageBall(0.2)
+
+
+@dataclass(frozen=True)
+class Plain(spaces.ImageBall):
+    """A subclass without a default of its own."""
+
+
+def test_the_epsilon_of_a_run_holds_for_classes_without_a_default(fonts):
+    assert Plain.of_run(RunContext(fonts, epsilon=0.2)) == Plain(0.2)
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_only_the_parameters_of_a_model_are_trained(split, engine):
+    class HeadOnly(models.Model):
+        def parameters(self):
+            return list(self.network.layers[-1].parameters.values())
+
+    model = HeadOnly(small_cnn().network, 10)
+    before = model.state_dict()
+    train(model, split, config=TrainingConfig(epochs=1, engine=engine))
+    changed = {name for name, array in model.state_dict().items() if not np.array_equal(array, before[name])}
+    head = {name for name in before if name.split(".")[0] == max((n.split(".")[0] for n in before), key=int)}
+    assert {name for name in changed if "running" not in name} == head
+
+
+def test_a_trainable_tensor_of_a_loss_is_refused(split):
+    temperature = Tensor(np.ones(1, np.float32), requires_grad=True)
+
+    def scaled(model, clean, perturbed, labels):
+        return operations.cross_entropy(model(perturbed) * temperature, labels)
+
+    with pytest.raises(UserError, match=r"a parameter outside of the `network`, Tensor\(shape=\(1,\)"):
+        train(small_cnn(), split, Training("scaled", loss=scaled), epochs=1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"attack": PGD(1)}, {"random": True}, {"objective": attacks.Objective.MARGIN}, {"fraction": 0.5}],
+    ids=str,
+)
+def test_a_training_without_spaces_perturbs_nothing(settings):
+    with pytest.raises(UserError, match="training mine perturbs nothing without `spaces`"):
+        Training("mine", **settings)
+
+
+@pytest.mark.parametrize(
+    ("training", "settings", "message"),
+    [
+        ("normal", {"space": spaces.ImageBall(0.1)}, "normal does not use ImageBall: leave `space` out"),
+        ("adversarial", {"space": spaces.Transformations(EMNIST_BOX)}, "does not use Transformations"),
+        ("normal", {"variant": "full"}, "variant 'full' changes nothing"),
+        (Training("most", (spaces.ImageBall,), fraction=0.8), {"variant": "full"}, "changes nothing in training most"),
+        ("random_perturbations", {"variant": "weak"}, "variant 'weak' changes nothing"),
+        ("adversarial", {"batch_size": 1}, "0.5 of a batch of 1 is no image to perturb: use a larger batch_size"),
+    ],
+)
+def test_settings_that_change_nothing_are_refused(split, training, settings, message):
+    with pytest.raises(UserError, match=message):
+        train(small_cnn(), split, training, epochs=1, **settings)
+
+
+def test_a_sequence_of_spaces_may_have_more_than_a_training_needs(split):
+    model = small_cnn()
+    both = [spaces.Transformations(EMNIST_BOX), spaces.ImageBall(0.1)]
+    assert len(train(model, split.take(np.arange(20)), "random_perturbations", epochs=1, space=both)) == 1
+
+
+# --- codes and images that do not belong together -------------------------------------------------------------
+
+
+def test_codes_of_other_images_are_refused(fonts, trained, split):
+    manifold, few = spaces.TrueManifold(fonts), split.take(np.arange(20))
+    backwards = np.arange(20)[::-1]
+    for wrong, message in [
+        (Split(few.images, few.labels, split.codes), "150 codes for 20 images"),
+        (Split(few.images[backwards], few.labels[backwards], few.codes), "do not decode to the images"),
+        (Split(few.images, few.labels, few.codes.take(backwards)), "do not decode to the images"),
+    ]:
+        for attack in (PGD(2), attacks.AutoPGD(2), attacks.RandomSearch(2)):
+            with pytest.raises(UserError, match=message):
+                attack.find(trained, wrong, manifold)
+        with pytest.raises(UserError, match=message):
+            train(small_cnn(), wrong, "on_true_manifold_adversarial", epochs=1, batch_size=10, space=manifold)
+
+
+def test_an_attack_that_does_not_project_refuses_a_projection_of_ones_own(trained, split):
+    class Patch(spaces.ImageBall):
+        def project(self, chart, codes):
+            codes = super().project(chart, codes)
+            codes[:, :14] = chart.start[:, :14]
+            return codes
+
+    few = split.take(np.arange(10))
+    with pytest.raises(UserError, match="cw does not use `project`, which Patch redefines: use pgd"):
+        attacks.CarliniWagner(2).find(trained, few, Patch(0.3))
+    assert (attacks.AutoPGD(2).find(trained, few, Patch(0.3)).perturbations[:, :14] == 0).all()
+
+
+# --- networks that are stored once ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Doubled:
+    def __call__(self, model, clean, perturbed, labels):
+        return operations.cross_entropy(model(perturbed) * 2, labels)
+
+
+def test_networks_of_other_classes_of_settings_are_not_loaded(split, tmp_path):
+    small = Architecture(Kind.CNN, (2, 2), hidden_units=4)
+    trained_with = {
+        loss: train_once(
+            "m", ClassifierConfig(small, TrainingConfig(epochs=1, loss=loss)), split, np.int64(1), tmp_path
+        ).state_dict()["0.weight"]
+        for loss in (CROSS_ENTROPY, Doubled())
+    }
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not np.array_equal(*trained_with.values())
+    config = ClassifierConfig(small, TrainingConfig(epochs=0, loss=lambda *_: None))
+    with pytest.raises(UserError, match="cannot be told from others by <function"):
+        train_once("m", config, split, folder=tmp_path)
+    with pytest.raises(UserError, match=r"holds 2 files m-\*\.npz: remove all but one"):
+        only_stored("m", tmp_path)
+
+
+# --- degenerate shapes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_a_single_row_of_pixels_is_at_the_centre(width):
+    """Rotations about the centre leave the central pixel where it is."""
+    images = np.zeros((1, 1, width, 1), np.float32)
+    images[0, 0, width // 2] = 1
+    turned = attacks.Rotation(max_angle=0.5).corrupted(images, np.random.default_rng(0))
+    if width % 2:
+        assert turned[0, 0, width // 2, 0] == pytest.approx(1, abs=1e-6)
+    for dtype in (np.float32, np.float64):
+        sheared = np.array([[0, 0, 0.5, 0, 1, 0]], dtype)
+        moved = operations.warp(Tensor(images.astype(dtype)), Tensor(sheared)).data
+        np.testing.assert_allclose(moved, images, atol=1e-6)  # the only row is at y = 0
+
+
+def test_fog_has_a_cloud_on_small_images():
+    images = np.full((4, 3, 3, 1), 0.5, np.float32)
+    foggy = attacks.Fog().corrupted(images, np.random.default_rng(0))
+    assert foggy.std(axis=(1, 2, 3)).min() > 0.01
+
+
+def test_no_images_have_no_results(split):
+    none, tanh = split.take(np.arange(0)), network_of(layers.Tanh())
+    assert tanh.logits(none.images).shape == (0, 10)
+    for attack in (PGD(2), attacks.FGSM(), attacks.AutoPGD(2), attacks.RandomSearch(2)):
+        assert len(attack.find(tanh, none, spaces.ImageBall(0.1)).success) == 0
+
+
+def test_evaluate_takes_images_of_its_shape_only():
+    with pytest.raises(UserError, match=r"images must have shape \(28, 28, 1\) each, not \(1, 28, 28\)"):
+        small_cnn().evaluate(np.zeros((5, 1, 28, 28), np.float32))
+
+
+def test_projections_of_images_that_are_not_finite_are_refused(fonts, split):
+    few = split.take(np.arange(3))
+    chart = spaces.TrueManifold(fonts).chart(few.images, few.labels, few.codes)
+    with pytest.raises(UserError, match="distances need images without NaN"):
+        project(few.images * np.nan, chart)
+    with pytest.raises(UserError, match="at least one learning rate"):
+        project(few.images, chart, learning_rates=())
+
+
+def test_counts_of_any_integer_type_are_stored_as_int():
+    assert type(PGD(steps=np.uint8(255)).steps) is int
+    assert type(TrainingConfig(epochs=np.int64(1)).epochs) is int
+    assert type(VaeConfig((np.int64(2), 2), np.int64(3)).channels[0]) is int

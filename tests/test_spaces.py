@@ -226,7 +226,7 @@ def test_images_without_codes_are_refused(trained, fonts, split):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda codes: codes.take(slice(0, 5)), "as many codes"),
+        (lambda codes: codes.take(slice(0, 5)), "5 codes for 40 images"),
         (lambda codes: Codes(codes.font, codes.parameters[:, :5]), "as many codes"),
         (lambda codes: Codes(codes.font + 3, codes.parameters), "other fonts than the 3"),
         (lambda codes: Codes(codes.font - 1, codes.parameters), "other fonts than the 3"),

@@ -16,6 +16,8 @@ from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
 
+SAME_IMAGE = 1e-3  # by how much the pixels of decoded codes may differ from those of their images
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -154,7 +156,8 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
     Raises
     ------
     UserError
-        If it is no space, or its chart does not start at one float32 code per image, inside its box.
+        If it is no space, or its chart does not start at one float32 code per image, inside its box, or at those of
+        other images.
     """
     check_space(space)
     chart = space.chart(images, labels, codes)
@@ -165,6 +168,13 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
     if len(chart.start) != len(images) or chart.start.dtype != np.float32 or not np.all(inside):
         problem = f"{chart.start.shape} {chart.start.dtype}" if np.all(inside) else "codes outside its box, or NaN"
         raise UserError(f"{type(space).__name__}.chart must start at a float32 code of each image: not {problem}")
+    if space.starts_at_image and not chart.codes_are_images:
+        decoded = chart.decoded(chart.start)
+        if decoded.shape != images.shape or not np.allclose(decoded, images, atol=SAME_IMAGE):
+            raise UserError(
+                f"the codes of {type(space).__name__} do not decode to the images: take images, labels and codes from"
+                " one split, or set `starts_at_image = False` in a space of your own"
+            )
     return chart
 
 

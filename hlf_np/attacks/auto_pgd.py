@@ -39,7 +39,7 @@ from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import can_compile, per_row
 from hlf_np.support.arrays import Floats, Integers
-from hlf_np.support.checks import check_count
+from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
 
 FIRST_CHECKPOINT, SHORTENING, SHORTEST = 0.22, 0.03, 0.06  # lengths between checkpoints, as fractions of all steps
@@ -84,9 +84,8 @@ class AutoPGD:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
-        check_count("targets", self.targets, minimum=0)
-        check_count("restarts", self.restarts)
+        check_fields(self)
+        store_counts(self, steps=1, targets=0, restarts=1)
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`; each restart or target attacks only the images that withstood so far."""

@@ -15,7 +15,7 @@ from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
 from hlf_np.support.arrays import Booleans, Floats, Integers
-from hlf_np.support.checks import check_count
+from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
 
 
@@ -46,6 +46,7 @@ class Transfer:
     attack: PGD = field(default_factory=PGD)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not isinstance(self.attack, PGD):
             raise UserError(f"the examples of a transfer must come from PGD, not {self.attack!r}")
 
@@ -109,7 +110,8 @@ class RandomSearch:
     queries: int = 500
 
     def __post_init__(self) -> None:
-        check_count("queries", self.queries, minimum=0)
+        check_fields(self)
+        store_counts(self, queries=0)
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`."""

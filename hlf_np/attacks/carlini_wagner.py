@@ -29,7 +29,7 @@ from hlf_np.optim import Adam, AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches
-from hlf_np.support.checks import check_choice, check_count, check_positive
+from hlf_np.support.checks import check_choice, check_fields, check_positive, redefines, store_counts
 from hlf_np.support.errors import UserError
 
 # |tanh(w)| of codes on the boundary of the box; closer to 1, tanh is so flat that w could hardly move.
@@ -85,7 +85,8 @@ class CarliniWagner:
     bounded: bool = True
 
     def __post_init__(self) -> None:
-        check_count("iterations", self.iterations, minimum=0)
+        check_fields(self)
+        store_counts(self, iterations=0)
         for name in ("weight", "learning_rate"):
             check_positive(name, getattr(self, name))
         object.__setattr__(self, "start", check_choice("start", self.start, Start))
@@ -98,6 +99,8 @@ class CarliniWagner:
         labels, chart = split.labels, checked_chart(space, split.images, split.labels, split.codes)
         if not (np.isfinite(chart.lower).all() and np.isfinite(chart.upper).all()):
             raise UserError(f"{self.name} needs a space whose box is finite, unlike that of {type(space).__name__}")
+        if redefines(space, Space, "project"):
+            raise UserError(f"{self.name} does not use `project`, which {type(space).__name__} redefines: use pgd")
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         starts = chart.start
         if self.start is Start.RANDOM:

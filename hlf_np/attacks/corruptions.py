@@ -28,7 +28,7 @@ from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.space import per_row
 from hlf_np.support.arrays import Booleans, Floats, flat_rows
-from hlf_np.support.checks import check_count
+from hlf_np.support.checks import check_fields, store_counts
 
 ROTATION = 5  # the index of the angle among the six affine parameters
 
@@ -49,7 +49,8 @@ class Corruption(ABC):
     queries: int = 10
 
     def __post_init__(self) -> None:
-        check_count("queries", self.queries)
+        check_fields(self)
+        store_counts(self, queries=1)
 
     @abstractmethod
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
@@ -161,7 +162,7 @@ class Fog(Corruption):
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         count, height, width, _ = images.shape
         cloud: Floats = np.zeros((count, height, width), np.float32)
-        scale = min(height, width) / 4
+        scale = max(min(height, width) / 4, 1)  # the largest that the shorter side shows
         while scale >= 1:
             octave = _smooth(random.standard_normal(cloud.shape, np.float32), scale)
             cloud += scale * octave / np.maximum(per_row(flat_rows(octave).std(axis=1), octave), 1e-6)

@@ -31,7 +31,7 @@ from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.space import Compiled, can_compile, check_space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
-from hlf_np.support.checks import check_choice, check_count, check_positive
+from hlf_np.support.checks import check_choice, check_fields, check_positive, store_counts
 from hlf_np.support.errors import UserError
 
 COMPILED_OBJECTIVES = (Objective.CROSS_ENTROPY, Objective.DIVERGENCE)
@@ -94,8 +94,8 @@ class PGD:
     engine: Engine = Engine.PROGRAM
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, minimum=0)
-        check_count("restarts", self.restarts)
+        check_fields(self)
+        store_counts(self, steps=0, restarts=1)
         check_positive("step_size", self.step_size)
         for name, kind in (("rule", Rule), ("start", Start), ("objective", Objective), ("engine", Engine)):
             object.__setattr__(self, name, check_choice(name, getattr(self, name), kind))

@@ -101,14 +101,17 @@ def check_split(split: Split, classes: int, image_shape: tuple[int, int, int] | 
     Raises
     ------
     UserError
-        If it is no split, or its images or labels are invalid, see `hlf_np.support.checks`.
+        If it is no split, its images or labels are invalid, see `hlf_np.support.checks`, or it has more or fewer
+        codes than images.
     """
     if not isinstance(split, Split):
         raise UserError(
             f"images and labels must be given as a Split, not {type(split).__name__}: use Split(images, labels), or the"
             " attribute `train` or `test` of a dataset"
         )
-    images = check_images(split.images, image_shape)
+    images, codes = check_images(split.images, image_shape), split.codes
+    if codes is not None and not len(codes.font) == len(codes.parameters) == len(images):
+        raise UserError(f"{len(codes.parameters)} codes for {len(images)} images: take both from one split")
     return replace(split, images=images, labels=check_labels(split.labels, classes, len(images)))
 
 

@@ -4,7 +4,7 @@ All work is done by two kinds of inner loop: a *tile* of a matrix product, held 
 (`products.tile`), and loops over contiguous values that the compiler turns into vector instructions. Every linear
 layer, forward and backward, consists of such products.
 
-**Packages and modules**, in reading order. Each imports only from those above it::
+**Packages and modules**, in reading order. Each imports only from those above it:
 
     numba_internals   what depends on internals of Numba and LLVM: caching, calls by address, the parallel loop,
                       LLVM instructions written by hand. Skip it at first; `kernel`, `callee` and `inlined` are `njit`.
@@ -22,7 +22,7 @@ layer, forward and backward, consists of such products.
     interpreter       executor:     runs lists of instructions, on a few images in one core's cache
                       attack:       whole attacks; training: whole training steps
 
-**One convolution**, as autodiff calls it (`hlf_np.operations`); a compiled network prepares the tables beforehand::
+**One convolution**, as autodiff calls it (`hlf_np.operations`); a compiled network prepares the tables beforehand:
 
     convolve(x, weight, bias, stride=2, padding=1)                  x (N, 28, 28, 16), weight (32, 16, 4, 4)
       geometry(...)              the tables: where the 196 windows of an image start, where their results go

@@ -1,6 +1,6 @@
 """Where the pixels of a batch lie in a flat buffer: the source of the tables of rows that products gather and scatter.
 
-A batch of images, channels last, each inside a *halo* of zeros. Two images of 2 x 3 pixels with a halo of 1::
+A batch of images, channels last, each inside a *halo* of zeros. Two images of 2 x 3 pixels with a halo of 1:
 
     base      .   .   .   .   .     ^            .  a pixel of the halo, `channels` zeros
     origin -> .  [p] [p] [p]  .     |  image     p  a pixel, `channels` values
@@ -119,7 +119,7 @@ class Taps:
 
     Input pixel i meets weight a at output pixel (i + padding - a) / stride, if that is an integer. So phase p has the
     pixels with (i + padding) % stride == p, and they meet the weights p, p + stride, ... For increasing output pixels
-    the weights come in reversed order. With kernel 4, stride 2 and padding 1::
+    the weights come in reversed order. With kernel 4, stride 2 and padding 1:
 
         pixel   0   1   2   3   4   5        phase 0 (i = 1, 3, 5): weights 0, 2 at outputs (i + 1) / 2, (i - 1) / 2
         phase   1   0   1   0   1   0        phase 1 (i = 0, 2, 4): weights 1, 3 at outputs i / 2, i / 2 - 1

@@ -43,9 +43,11 @@ class Projection:
 
 
 def _as_float32(images: Floats) -> Floats:
-    """Convert images of any floating-point type to contiguous float32; values outside [0, 1] are allowed."""
+    """Convert finite images of any floating-point type to contiguous float32; values outside [0, 1] are allowed."""
     if images.dtype.kind != "f":  # differences of unsigned integers wrap around
         raise UserError(f"distances need floating-point images, not {images.dtype}: scale them to [0, 1] first")
+    if not np.isfinite(images).all():
+        raise UserError("distances need images without NaN or infinite values: remove them")
     return np.ascontiguousarray(images, np.float32)
 
 
@@ -103,6 +105,8 @@ def project(
     on_manifold = chart.take(np.arange(min(1, len(images)))).decoded(chart.start[:1])
     if images.shape[1:] != on_manifold.shape[1:]:
         raise UserError(f"images to project have shape {images.shape[1:]}, those of the chart {on_manifold.shape[1:]}")
+    if not learning_rates:
+        raise UserError("a projection needs at least one learning rate")
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
     nearest = Projection(chart.start.copy(), np.empty_like(images), np.full(len(images), np.inf, np.float32))
     for rows in batches(len(images), IMAGES_PER_BATCH):
@@ -239,6 +243,8 @@ def subspace_distances(
         raise UserError(f"{images.shape} images and {originals.shape} originals: pass one original for each image")
     images, originals = map(_as_float32, (images, originals))
     search = training_images if isinstance(training_images, NeighbourSearch) else NeighbourSearch(training_images)
+    if search.images.shape[1] != flat_rows(images).shape[1]:
+        raise UserError(f"images of shape {images.shape[1:]} do not have the pixels of those to search for neighbours")
     indices = search.nearest(images, neighbours)
     centres = flat_rows(originals).astype(np.float64)
     displacements = flat_rows(images) - centres  # d: (N, D)

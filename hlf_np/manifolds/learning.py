@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from hlf_np.random import generator
 from hlf_np.support.arrays import Floats, batches
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
-from hlf_np.support.files import digest, stored_as
+from hlf_np.support.files import digest, only_stored, stored_as
+from hlf_np.support.serialization import identity
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ def _train_once(
     reuse: bool,
 ) -> Vae:
     """Train a VAE, or load it if the folder has it already; the file name is `stem` and a digest of its origin."""
-    path = stored_as(stem, folder, digest([asdict(config), seed], images), reuse)
+    path = stored_as(stem, folder, lambda: digest(identity([config, seed]), images), reuse)
     if path and path.exists():
         return load_vae(path)
     vae = train_vae(images, config, seed, progress, name)
@@ -294,8 +295,8 @@ def _train_once(
 
 
 def stored_all_classes_vae(folder: Path) -> Vae | None:
-    """Load the VAE that `all_classes_vae` has stored in a folder; None if there is none."""
-    path = next(folder.glob("all-classes-vae-*.npz"), None)
+    """Load the VAE that `all_classes_vae` has stored; None if there is none, UserError if several."""
+    path = only_stored("all-classes-vae", folder)
     return load_vae(path) if path else None
 
 
@@ -333,4 +334,9 @@ def stored_vaes(folder: Path, classes: int) -> tuple[Vae, ...]:
                 " use the folder `manifolds` of a finished run"
             )
         vaes.append(load_vae(paths[0]))
+    if count_vaes(folder) > classes:
+        raise UserError(
+            f"{str(folder)!r} holds {count_vaes(folder)} VAEs for {classes} classes: use the folder `manifolds` of a"
+            " finished run on the same dataset"
+        )
     return tuple(vaes)

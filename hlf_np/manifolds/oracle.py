@@ -7,7 +7,7 @@ adversarial examples transfer to some degree, so the measured share of labels ke
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hlf_np.data.dataset import Split
@@ -16,7 +16,8 @@ from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_labels
-from hlf_np.support.files import digest, stored_as
+from hlf_np.support.files import digest, only_stored, stored_as
+from hlf_np.support.serialization import identity
 from hlf_np.training import Progress, TrainingConfig, train
 
 
@@ -74,7 +75,7 @@ def train_once(
     Model
         The trained classifier.
     """
-    path = stored_as(name, folder, digest([asdict(config), seed], split.images, split.labels), reuse)
+    path = stored_as(name, folder, lambda: digest(identity([config, seed]), split.images, split.labels), reuse)
     if path and path.exists():
         return load(path)
     model = Model.from_architecture(config.architecture, seed)
@@ -85,8 +86,8 @@ def train_once(
 
 
 def stored_oracle(folder: Path) -> Model | None:
-    """Load the oracle that is stored in a folder; None if there is none."""
-    path = next(folder.glob("oracle-*.npz"), None)
+    """Load the oracle that is stored in a folder; None if there is none, UserError if there are several."""
+    path = only_stored("oracle", folder)
     return load(path) if path else None
 
 

@@ -5,6 +5,7 @@ Nothing here changes what a model computes, and `models.model` can be read witho
 
 from collections.abc import Sequence
 
+from hlf_np.autodiff import Tensor
 from hlf_np.layers import Layer
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.optim import AdamConfig
@@ -35,6 +36,10 @@ class Compilable:
     @property
     def has_default_forward(self) -> bool:
         """Whether the logits are the output of the network; a subclass may define another `forward`."""
+        raise NotImplementedError
+
+    def parameters(self) -> list[Tensor]:
+        """Return the tensors that are trained."""
         raise NotImplementedError
 
     def check_shapes(self) -> None:
@@ -92,6 +97,8 @@ class Compilable:
         Returns
         -------
         ClassifierTraining or None
-            The program; None if the network or the loss does not compile.
+            The program; None if the network or the loss does not compile, or a subclass trains other parameters.
         """
-        return classifier_training(self.network, self.image_shape, config, loss) if self.has_default_forward else None
+        if not self.has_default_forward or self.parameters() != [p for _, p in self.network.named_parameters()]:
+            return None
+        return classifier_training(self.network, self.image_shape, config, loss)

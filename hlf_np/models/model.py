@@ -73,7 +73,8 @@ class Model(weights.Weights, Compilable):
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.image_shape, self.architecture = network, image_shape, architecture
+        height, width, channels = image_shape
+        self.network, self.image_shape, self.architecture = network, (height, width, channels), architecture
         self.classes = check_count("classes", classes, minimum=2)
         with suppress(ShapeMismatchError):  # layers may still be changed before they are used
             self.check_shapes()
@@ -165,6 +166,8 @@ class Model(weights.Weights, Compilable):
 
     def evaluate(self, images: Floats) -> Floats:
         """Compute logits without the checks of `logits`, for float32 images, whose values may lie outside [0, 1]."""
+        if images.shape[1:] != self.image_shape:
+            raise UserError(f"images must have shape {self.image_shape} each, not {images.shape[1:]}")
         if program := self.program:  # the compiled network takes over
             return program.evaluate(images)
         parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))

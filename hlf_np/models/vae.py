@@ -55,7 +55,7 @@ from hlf_np.programs.compiler import Compiler
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats
-from hlf_np.support.checks import check_count, check_images, check_positive
+from hlf_np.support.checks import check_count, check_fields, check_images, check_positive, store_counts
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
 
@@ -105,12 +105,11 @@ class VaeConfig:
     image_shape: tuple[int, int, int] = (28, 28, 1)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("channels", "image_shape"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for size in (*self.channels, *self.image_shape):
-            check_count("a VAE's channels and image sizes", size)
-        for name, least in (("latent_dimensions", 1), ("epochs", 0), ("batch_size", 1)):
-            check_count(name, getattr(self, name), least)
+            sizes = tuple(check_count("a VAE's channels and image sizes", size) for size in getattr(self, name))
+            object.__setattr__(self, name, sizes)
+        store_counts(self, latent_dimensions=1, epochs=0, batch_size=1)
         check_positive("reconstruction_weight", self.reconstruction_weight)
         height, width, _ = self.image_shape
         if not self.channels or height != width or height < 2 ** len(self.channels):

@@ -15,9 +15,9 @@ the column of the position is (1 - q) (v01 - v00) + q (v11 - v10), and with resp
 (1 - p) (v10 - v00) + p (v11 - v01). The gradient with respect to the matrix is g times these two *slopes*, times the
 output position (x, y, 1), summed over all pixels.
 
-Coordinates are normalized: -1 at the centre of the first pixel of a row or column, 1 at the centre of the last. Pixels
-outside of the image are zero. The operation on tensors at the end of this file uses the NumPy functions below for
-float64; for float32, compiled kernels replace them (see `_implementation`).
+Coordinates are normalized: -1 at the centre of the first pixel of a row or column, 1 at the centre of the last, and 0
+at a single one. Pixels outside of the image are zero. The operation on tensors at the end of this file uses the NumPy
+functions below for float64; for float32, compiled kernels replace them (see `_implementation`).
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.operations import warp as kernels
+from hlf_np.kernels.operations.warp import coordinates
 from hlf_np.support.arrays import Booleans, Floats, Integers
 
 # (u, v, hx, hy, s, r) of the identity map
@@ -83,7 +84,7 @@ def affine_matrix(parameters: Tensor) -> Tensor:
 
 def _output_positions(height: int, width: int) -> Floats:
     """Return (x, y, 1) of every output pixel in normalized coordinates, (3, H W)."""
-    y, x = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij"))
+    y, x = (axis.ravel() for axis in np.meshgrid(coordinates(height), coordinates(width), indexing="ij"))
     return np.stack([x, y, np.ones_like(x)])
 
 

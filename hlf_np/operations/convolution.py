@@ -303,4 +303,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n, inputs = x.shape
     pixels = reshape(x, (n, 1, 1, inputs))
     kernel = reshape(weight, (*weight.shape, 1, 1))
-    return reshape(convolution(pixels, kernel, bias), (n, -1))
+    return reshape(convolution(pixels, kernel, bias), (n, len(bias.data)))

@@ -30,9 +30,9 @@ def flatten(x: Tensor) -> Tensor:
 
 def unflatten(x: Tensor, height: int, width: int) -> Tensor:
     """Reshape (N, C H W) to images (N, H, W, C): the inverse of `flatten`."""
-    n = x.shape[0]
-    y = x.data.reshape(n, -1, height, width).transpose(0, 2, 3, 1)
-    return Tensor.result(y, (x,), lambda g: [g.transpose(0, 3, 1, 2).reshape(n, -1)])
+    n, size = x.shape
+    y = x.data.reshape(n, size // (height * width), height, width).transpose(0, 2, 3, 1)
+    return Tensor.result(y, (x,), lambda g: [g.transpose(0, 3, 1, 2).reshape(n, size)])
 
 
 def columns(x: Tensor, start: int, stop: int) -> Tensor:

@@ -1,14 +1,14 @@
 """Perturbations of the image itself: the code of an image is the image."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes
 from hlf_np.models import Model
-from hlf_np.spaces.space import Chart, Compiled, Norm, Space
+from hlf_np.spaces.space import Chart, Compiled, Norm, RunContext, Space
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images
 
@@ -55,6 +55,11 @@ class ImageBall(Space):
 
     epsilon: float = 0.3
     norm: Norm = Norm.LINF
+
+    @classmethod
+    def of_run(cls, run: RunContext) -> Self:
+        """Return the ball of the run's epsilon."""
+        return cls(cls.epsilon_in_run(run.epsilon, ImageBall), run.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """Return the ball around the images; labels and codes are ignored."""

@@ -19,7 +19,7 @@ from hlf_np.data.dataset import Codes, Split
 from hlf_np.operations import clip
 from hlf_np.programs.evaluation import Program
 from hlf_np.support.arrays import Booleans, Floats, Integers, flat_rows
-from hlf_np.support.checks import check_choice, check_positive
+from hlf_np.support.checks import check_choice, check_fields, check_positive
 from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Space(ABC):
     Parameters
     ----------
     epsilon : float
-        Largest norm of a perturbation of the code, positive.
+        Largest norm of a perturbation of the code, positive. A default that a subclass declares also holds in runs.
     norm : {"linf", "l2"}
         The norm of perturbations.
 
@@ -266,6 +266,7 @@ class Space(ABC):
     norm: Norm = Norm.LINF
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_positive("epsilon", self.epsilon)
         object.__setattr__(self, "norm", check_choice("norm", self.norm, Norm))
 
@@ -299,7 +300,13 @@ class Space(ABC):
     @classmethod
     def of_run(cls, run: RunContext) -> Space:
         """Return the space in which a run attacks and trains; called only if the run has what the space `needs`."""
-        return cls(run.epsilon, run.norm)
+        return cls(cls.epsilon_in_run(run.epsilon), run.norm)
+
+    @classmethod
+    def epsilon_in_run(cls, epsilon: float, base: type[Space] | None = None) -> float:
+        """Return the epsilon of a run, or the default that this class declares, if it differs from that of `base`."""
+        default = getattr(cls, "epsilon", None)
+        return epsilon if default is None or default == getattr(base, "epsilon", None) else float(default)
 
     def fitted(self, images: Floats, labels: Integers) -> Self:
         """Return the space with everything that depends on a whole set of images, such as the box of their codes.

@@ -83,7 +83,7 @@ class Transformations(Space):
     @classmethod
     def of_run(cls, run: RunContext) -> Self:
         """Return the transformations in the box of the run's data."""
-        return cls(run.source.box, epsilon=run.latent_epsilon, norm=run.norm)
+        return cls(run.source.box, epsilon=cls.epsilon_in_run(run.latent_epsilon, Transformations), norm=run.norm)
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """Return the space around any images (N, H, W, C); labels and codes are ignored."""

@@ -78,7 +78,7 @@ class TrueManifold(Space):
         """Return the manifold of the run's generator, with its latent epsilon."""
         manifold = run.source.manifold
         assert manifold is not None
-        return cls(manifold, epsilon=run.latent_epsilon, norm=run.norm)
+        return cls(manifold, epsilon=cls.epsilon_in_run(run.latent_epsilon, TrueManifold), norm=run.norm)
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
         """Return each letter of a split in its own font, at uniform affine parameters: the generator without new fonts.

@@ -4,8 +4,10 @@ import math
 import numbers
 import operator
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from enum import StrEnum
-from typing import TypeVar
+from types import MemberDescriptorType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -145,6 +147,49 @@ def check_count(name: str, value: int, minimum: int = 1, maximum: int | None = N
         bounds = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise UserError(f"{name} must be {bounds}, not {count}")
     return count
+
+
+def check_fields(settings: Any) -> None:
+    """Check that a subclass of a dataclass does not set fields in a way that has no effect.
+
+    The constructor is inherited with its defaults. After `class Strong(PGD): steps = 200`, it still sets 40 steps.
+
+    Parameters
+    ----------
+    settings : dataclass instance
+        The instance of the subclass, in its `__post_init__`.
+
+    Raises
+    ------
+    UserError
+        If a field is set in the body of the class, but is no default of its constructor.
+    """
+    for field in fields(settings):
+        value = getattr(type(settings), field.name, MISSING)
+        if value is not field.default and not isinstance(value, MemberDescriptorType):  # the latter with slots=True
+            raise UserError(
+                f"class {type(settings).__name__} sets {field.name!r} without effect: decorate it with"
+                f" @dataclass(frozen=True), and annotate the type, as in `{field.name}: {field.type} = ...`"
+            )
+
+
+def store_counts(settings: Any, **minima: int) -> None:
+    """Check integer fields of a frozen dataclass in its `__post_init__`, and convert them to `int`.
+
+    Parameters
+    ----------
+    settings : dataclass instance
+        The instance.
+    **minima : int
+        The smallest allowed value of each field.
+
+    Raises
+    ------
+    UserError
+        If a value is not an integer or too small.
+    """
+    for name, minimum in minima.items():
+        object.__setattr__(settings, name, check_count(name, getattr(settings, name), minimum))
 
 
 Named = TypeVar("Named")

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -126,7 +126,7 @@ def digest(settings: Any, *arrays: NDArray[Any]) -> str:
     return content.hexdigest()[:16]
 
 
-def stored_as(name: str, folder: Path | None, origin: str, reuse: bool) -> Path | None:
+def stored_as(name: str, folder: Path | None, origin: Callable[[], str], reuse: bool) -> Path | None:
     """Return the path of a network that is stored once: `name` and a digest of its origin.
 
     Parameters
@@ -135,14 +135,30 @@ def stored_as(name: str, folder: Path | None, origin: str, reuse: bool) -> Path 
         What the network is.
     folder : Path, optional
         The folder; None if it is not stored.
-    origin : str
-        Digest of all that determines the network.
+    origin : callable
+        Returns a digest of all that determines the network; called only if there is a folder.
     reuse : bool
         Whether another file of this name is as good.
     """
-    others = sorted(folder.glob(f"{name}-*.npz")) if folder and reuse else []
-    exact = folder / f"{name}-{origin}.npz" if folder else None
+    if not folder:
+        return None
+    others = sorted(folder.glob(f"{name}-*.npz")) if reuse else []
+    exact = folder / f"{name}-{origin()}.npz"
     return others[0] if others and exact not in others else exact
+
+
+def only_stored(name: str, folder: Path) -> Path | None:
+    """Return the path of the only network of a name that `stored_as` has put into a folder; None if there is none.
+
+    Raises
+    ------
+    UserError
+        If there are several.
+    """
+    paths = sorted(folder.glob(f"{name}-*.npz"))
+    if len(paths) > 1:
+        raise UserError(f"{str(folder)!r} holds {len(paths)} files {name}-*.npz: remove all but one")
+    return paths[0] if paths else None
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from hlf_np.support.errors import UserError
 
 # Functions that look up values of some types by the names that stand for them in the built-in form.
 Lookups = Mapping[type, Callable[[Any], Any]]
@@ -34,6 +39,40 @@ def to_builtins(value: Any, named_types: tuple[type, ...] = ()) -> Any:
     if isinstance(value, tuple | list):
         return [to_builtins(item, named_types) for item in value]
     return value.value if isinstance(value, Enum) else value
+
+
+def identity(value: Any) -> Any:
+    """Describe a value by built-in types so that values of other content or class have other descriptions.
+
+    Parameters
+    ----------
+    value : object
+        A dataclass, container, array, enumeration member, number, string or None.
+
+    Returns
+    -------
+    object
+        Types that JSON supports.
+
+    Raises
+    ------
+    UserError
+        If nothing tells the value from others of its type, as for a function.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return [kind, {field.name: identity(getattr(value, field.name)) for field in fields(value)}]
+    if isinstance(value, dict):
+        return [[identity(key), identity(item)] for key, item in value.items()]
+    if isinstance(value, tuple | list):
+        return [identity(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+    if isinstance(value, Enum | np.generic):
+        return value.value if isinstance(value, Enum) else value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(f"a stored network cannot be told from others by {value!r}: use a dataclass, or do not store it")
 
 
 def from_builtins(kind: Any, value: Any, lookups: Lookups | None = None) -> Any:

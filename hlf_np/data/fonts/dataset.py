@@ -137,6 +137,7 @@ class Fonts:
         if self.prototypes.dtype != np.uint8 or self.prototypes.ndim != 4:
             given = f"{self.prototypes.dtype} of shape {self.prototypes.shape}"
             raise UserError(f"prototypes must be uint8 of shape (fonts, classes, H, W), not {given}")
+        object.__setattr__(self, "difficulty", check_choice("difficulty", self.difficulty, Difficulty))
 
     # --- the generator ---
 

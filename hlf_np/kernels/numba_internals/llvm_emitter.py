@@ -2,7 +2,7 @@
 
 Numba translates Python bytecode into the intermediate representation (IR) of LLVM, an assembly language with types and
 any number of registers, which LLVM then optimizes and turns into machine code. Where that does not result in the vector
-instructions that are needed, a *writer*, a Python function, writes the IR itself. For example::
+instructions that are needed, a *writer*, a Python function, writes the IR itself. For example:
 
     def write(e, x):                                    # e : Emitter, x : an argument of the function
         pointer = e.pointer(x.data, e.int64(16))        # pointer to x[16], computed when the code runs
@@ -137,7 +137,7 @@ class Emitter:
     def gather_neighbours(self, pointer: Any, index: Any) -> tuple[Any, Any]:
         """Return the vectors pointer[index] and pointer[index + 1] for a vector of int32 indices.
 
-        Both float32 values of a lane are loaded as one integer of 64 bits, in two gathers of 8 lanes each::
+        Both float32 values of a lane are loaded as one integer of 64 bits, in two gathers of 8 lanes each:
 
             index            i0        i1        ...       i7
             64-bit gather    p[i0] p[i0+1]   p[i1] p[i1+1]   ...   p[i7] p[i7+1]     = 16 lanes of 32 bits

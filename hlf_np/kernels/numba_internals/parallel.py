@@ -1,7 +1,7 @@
 """The only parallel loop.
 
 Numba takes more than a second to compile a parallel loop, whatever its body, as it turns the body into a function and
-adds a scheduler. Here this happens once for all loops::
+adds a scheduler. Here this happens once for all loops:
 
     compiled code                        the loop (compiled once)              the function
     -------------                        ------------------------              ------------

@@ -5,7 +5,7 @@ So each thread has a queue of tasks of its own, which keeps its data in its core
 another from it. When its queue is empty, it *steals* tasks from the queues of the others. Results do not depend on
 which thread performs a task, as no task depends on another.
 
-A queue of consecutive task numbers is just two integers, the next task and the end::
+A queue of consecutive task numbers is just two integers, the next task and the end:
 
     queues[0, thread]   number of the next task, incremented atomically
     queues[1, thread]   end of the queue

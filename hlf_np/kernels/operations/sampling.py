@@ -1,6 +1,6 @@
 """Bilinear sampling of an image at many positions, in vector instructions.
 
-Each lane of a vector has a position of its own, between four pixels::
+Each lane of a vector has a position of its own, between four pixels:
 
     upper, upper_right       value = (1 - q) ((1 - p) upper + p upper_right) + q ((1 - p) lower + p lower_right)
          x (p, q)

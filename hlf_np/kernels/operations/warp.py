@@ -1,14 +1,14 @@
 """Bilinear sampling of images under affine maps, and its gradients.
 
 Coordinates are normalized: -1 and 1 are the *centres* of the first and last pixel. Output pixel (x, y) takes its value
-at::
+at:
 
     (x', y') = A (x, y, 1),      A = [[a, b, u], [c, d, v]]
 
 interpolated between the four pixels around it, zero outside. In pixels, column = (x' + 1) / 2 * (W - 1).
 
 Gradients. With p, q the fractions of the position between columns and rows, v00, v01, v10, v11 the values around it
-(row, column)::
+(row, column):
 
     value       = (1 - q) ((1 - p) v00 + p v01) + q ((1 - p) v10 + p v11)
     d/d column  = (1 - q) (v01 - v00) + q (v11 - v10)
@@ -17,7 +17,7 @@ Gradients. With p, q the fractions of the position between columns and rows, v00
 and by the chain rule d value / d A[0] = d/d column * (W - 1) / 2 * (x, y, 1), likewise A[1] with rows.
 
 **Planes.** One channel of an image is copied into a *plane*, with a border of zeros, so that every position that is
-clipped to the plane has four neighbours. Columns and lines of a plane count from its border; 2 x 3 pixels::
+clipped to the plane has four neighbours. Columns and lines of a plane count from its border; 2 x 3 pixels:
 
     line 0      0  0  0  0  0  0       column = (x' + 1) / 2 * (W - 1) + 1,  clipped to [0, W + 1]
          1      0  p  p  p  0  0       line   = (y' + 1) / 2 * (H - 1) + 1,  clipped to [0, H + 1]
@@ -202,6 +202,11 @@ def _image_gradient(matrices, x, y, pixels_per_unit, limits, gradient, d_images)
                     d_images[image, i, j, channel] = plane[(i + 1) * row + j + 1]
 
 
+def coordinates(size: int) -> Floats:
+    """Return the normalized coordinates of a row or column of pixels: from -1 to 1, and 0 for a single one."""
+    return np.linspace(-1, 1, size) if size > 1 else np.zeros(size)
+
+
 @dataclass(frozen=True)
 class Grid:
     """The pixels of an image, and the conversion of normalized coordinates to positions in a plane.
@@ -228,7 +233,8 @@ class Grid:
     @property
     def axes(self) -> tuple[Floats, Floats]:
         """Normalized coordinates of the columns (W,) and of the rows (H,)."""
-        return np.linspace(-1, 1, self.width, dtype=np.float32), np.linspace(-1, 1, self.height, dtype=np.float32)
+        x, y = (coordinates(size).astype(np.float32) for size in (self.width, self.height))
+        return x, y
 
     @property
     def positions(self) -> tuple[Floats, Floats]:

@@ -1,6 +1,6 @@
 """Convolution and its two gradients as products of gathered rows (implicit GEMM).
 
-With channels last, y = conv(x, w) at output pixel (i, j) is::
+With channels last, y = conv(x, w) at output pixel (i, j) is:
 
     y[n, i, j, :] = bias + sum_{a, b, c} x_padded[n, s i + a, s j + b, c] * w[:, c, a, b]
 

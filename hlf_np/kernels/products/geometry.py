@@ -4,7 +4,7 @@
 
 **The gradient with respect to the input** has one for each *phase*. With stride 2, the pixels of the padded input fall
 into 2 x 2 phases: even or odd row, even or odd column. All pixels of a phase meet the same weights, and pixels of
-different phases share none. With a 4 x 4 kernel whose rows and columns are a, b, c, d::
+different phases share none. With a 4 x 4 kernel whose rows and columns are a, b, c, d:
 
     phases of the pixels         rows 2 q      meet weight rows a, c at output rows q, q - 1
        0 1 0 1 0 1               rows 2 q + 1  meet weight rows b, d at output rows q, q - 1;   columns likewise

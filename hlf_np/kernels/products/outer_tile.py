@@ -1,6 +1,6 @@
 """Tiles of products over pixels, the gradients with respect to weights; `tile` explains tiles.
 
-The gradient of a matrix of weights is a sum of outer products, one for each output pixel k::
+The gradient of a matrix of weights is a sum of outer products, one for each output pixel k:
 
     C[m, :] = sum_k A[m, k] * B[k, :]      A[:, k] : the window under pixel k      B[k, :] : the gradient of pixel k
 
@@ -14,7 +14,7 @@ The gradient of a matrix of weights is a sum of outer products, one for each out
 Here the rows of A are positions in a window and its columns are pixels. So what step k needs, the values under pixel k,
 lies side by side in memory: a segment of the window. Such a *group* of rows is long in most layers. In an image of one
 channel it is only as long as the kernel is wide, and would fill a third of a tile; then 4 groups of up to 4 rows share
-one (a *narrow* tile)::
+one (a *narrow* tile):
 
     4 x 4 kernel, 1 channel:       row 0 of the window    w0 w1 w2 w3     4 rows of the tile
                                    row 1 of the window    w0 w1 w2 w3     4 rows

@@ -17,7 +17,7 @@ _outer_tile_1, _outer_tile_2, _narrow_tile = make_outer_tile(1), make_outer_tile
 def product(  # type: ignore[no-untyped-def]
     a, a_rows, segments, length, b, b_offset, start, start_offset, columns, c, c_rows, rows, epilogue, masks
 ):  # fmt: skip
-    """Compute C = start + A B for whole matrices, tile by tile::
+    """Compute C = start + A B for whole matrices, tile by tile:
 
                      B, panel 0   B, panel 1
                      32 columns   16 columns

@@ -1,6 +1,6 @@
 """The micro-kernel: a small tile of a matrix product, held in registers.
 
-Every linear layer of this package, forward and backward, is a sum of the form::
+Every linear layer of this package, forward and backward, is a sum of the form:
 
     C[m, :] = start[:] + sum_k A[m, k] * B[k, :]
 
@@ -8,7 +8,7 @@ Each row is summed by itself, in the order of k, so it does not depend on the ro
 
 The processor's fastest instruction is the fused multiply-add of whole vectors, `acc += a * b`: with 512-bit registers
 16 float32 values at once, two per cycle. To keep it busy, loads must be rarer than multiply-adds. A *tile* of C,
-`TILE_ROWS` = 12 rows by 1 or 2 vectors of 16 columns, therefore stays in registers during the whole sum::
+`TILE_ROWS` = 12 rows by 1 or 2 vectors of 16 columns, therefore stays in registers during the whole sum:
 
                                B[k, 0:16]  B[k, 16:32]      2 vectors, loaded in step k
                               +-----------+-----------+
@@ -26,7 +26,7 @@ registers, 24 hold sums, 2 vectors of B and the others what is broadcast.
 
 **Gathered rows.** The rows of A need not be evenly spaced: a table says where each row starts, and a second table where
 each *segment* of a row starts, relative to that. For a convolution, a row is the window under an output pixel, `kh`
-segments of `kw * channels` contiguous values in an image with a halo::
+segments of `kw * channels` contiguous values in an image with a halo:
 
     image  . . . . . . . .       row m, for 3 x 3 windows:
            . [x x x] . . .         segment 0 at a_rows[m] + segments[0],  3 * channels values
@@ -37,7 +37,7 @@ So no window is ever copied (no `im2col`), and the same kernel serves convolutio
 layers. A third table says where the rows of C go.
 
 **Panels.** The columns of B are cut into *panels* of `PANEL` = 32 columns, stored one after another, each row by row.
-A tile then reads its panel from one end to the other::
+A tile then reads its panel from one end to the other:
 
     B (K, 80)  =  [ panel 0: K rows of 32 | panel 1: K rows of 32 | panel 2: K rows of 16, filled up to 32 ]
 

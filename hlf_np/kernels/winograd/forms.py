@@ -1,14 +1,14 @@
 """Winograd's convolutions: fewer multiplications, by the arithmetic of polynomials.
 
 **F(2, 3): 3x3 kernels, stride 1.** Two neighbouring outputs of a filter (g0, g1, g2) over four inputs (d0, ..., d3)
-share work::
+share work:
 
     y0 = d0 g0 + d1 g1 + d2 g2 = m0 + m1 + m2        m0 = (d0 - d2) g0          m1 = (d1 + d2) (g0 + g1 + g2) / 2
     y1 = d1 g0 + d2 g1 + d3 g2 = m1 - m2 + m3        m3 = (d3 - d1) g2          m2 = (d2 - d1) (g0 - g1 + g2) / 2
 
 which is 4 multiplications, not 6: the sums over the filter are computed beforehand, and those over the inputs are
 shared by all filters. In general F(m, r), m outputs of a filter of r taps, takes m + r - 1 multiplications instead of
-m r. With three constant matrices, and * element by element::
+m r. With three constant matrices, and * element by element:
 
     y = A^T [(G g) * (B^T d)]                     in two dimensions:  Y = A^T [(G g G^T) * (B^T d B)] A
 
@@ -22,7 +22,7 @@ small integers (`_transforms`). A *patch* d of 4x4 pixels gives 2x2 outputs with
 F(4, 3), with six points, takes 36 multiplications instead of 144 for 4x4 outputs of 6x6 pixels.
 
 **Many channels.** Each of the 16 transformed inputs of a patch, its *entries*, is a vector of C channels, and the sum
-over channels can be taken before the output transform. So there are 16 matrix products, for the micro-kernel::
+over channels can be taken before the output transform. So there are 16 matrix products, for the micro-kernel:
 
     patches                 entries                filters                sums                            outputs
     4x4 pixels   B^T d B    entry 0  (patches, C)  @  G g G^T  (C, O)  =  sum 0  (patches, O)   A^T m A   2x2 pixels
@@ -32,7 +32,7 @@ over channels can be taken before the output transform. So there are 16 matrix p
 
 Arithmetic is saved, but patches must be read, transformed and written, so it pays where there are many channels.
 
-**4x4 kernels, stride 2.** The paper's convolution is a sum of four of 2x2 and stride 1. Along an axis, output i is::
+**4x4 kernels, stride 2.** The paper's convolution is a sum of four of 2x2 and stride 1. Along an axis, output i is:
 
     y_i = x_{2i} w0 + x_{2i+1} w1 + x_{2i+2} w2 + x_{2i+3} w3      = (even x) with (w0, w2)  +  (odd x) with (w1, w3)
 

@@ -1,6 +1,6 @@
 """The kernel of Winograd's convolutions; `forms` explains them.
 
-Three stages, for a block of patches at a time, so that everything stays in the cache::
+Three stages, for a block of patches at a time, so that everything stays in the cache:
 
     work (activations)                       scratch                                  work
     patches of pixels  --input transform-->  entries (products, patches, depth)
