@@ -152,7 +152,8 @@ def train(
         Called with the `EpochLog` of each epoch.
     space : Space or sequence of Space
         The spaces of the training: a `TrueManifold`, `LearnedManifold` or `Transformations` if it perturbs in one, an
-        `ImageBall` to change the paper's epsilon. A sequence may have more than the training needs.
+        `ImageBall` to change the paper's epsilon. Those that the training does not use are ignored, so that several
+        trainings can be called alike.
     variant : {"half", "full", "weak"}
         How much of each batch is perturbed, and how thoroughly; see `Variant`.
 
@@ -181,10 +182,9 @@ def train(
         spaces, declared = space if isinstance(space, Sequence) else (space,), training_of(training)
         perturbations = declared.perturbations(spaces, variant=variant)
         samples = declared.space(declared.samples, spaces) if declared.samples else None
-        if isinstance(space, Space) and not any(space is used for used in (samples, *(p.space for p in perturbations))):
-            raise UserError(f"training {declared} does not use {type(space).__name__}: leave `space` out")
-        if not declared.depends_on(Variant(variant)):
-            raise UserError(f"variant {variant!r} changes nothing in training {declared}: leave it out")
+        own_fraction = variant == Variant.FULL and declared.fraction not in (None, 1)
+        if own_fraction or (variant == Variant.WEAK and declared.attack):
+            raise UserError(f"variant {variant!r} contradicts the settings of training {declared}: leave it out")
         config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss, samples=samples)
     split = check_split(split, model.classes, model.image_shape)
     if not len(split):

@@ -22,7 +22,6 @@ from hlf_np.manifolds.oracle import ClassifierConfig, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
-from hlf_np.spaces import EMNIST_BOX
 from hlf_np.spaces.space import RunContext
 from hlf_np.support.files import only_stored
 from hlf_np.training import TrainingConfig, train
@@ -571,23 +570,14 @@ def test_a_training_without_spaces_perturbs_nothing(settings):
 @pytest.mark.parametrize(
     ("training", "settings", "message"),
     [
-        ("normal", {"space": spaces.ImageBall(0.1)}, "normal does not use ImageBall: leave `space` out"),
-        ("adversarial", {"space": spaces.Transformations(EMNIST_BOX)}, "does not use Transformations"),
-        ("normal", {"variant": "full"}, "variant 'full' changes nothing"),
-        (Training("most", (spaces.ImageBall,), fraction=0.8), {"variant": "full"}, "changes nothing in training most"),
-        ("random_perturbations", {"variant": "weak"}, "variant 'weak' changes nothing"),
+        (Training("most", (spaces.ImageBall,), fraction=0.8), {"variant": "full"}, "'full' contradicts the settings"),
+        (Training("mine", (spaces.ImageBall,), attack=PGD(1)), {"variant": "weak"}, "'weak' contradicts the settings"),
         ("adversarial", {"batch_size": 1}, "0.5 of a batch of 1 is no image to perturb: use a larger batch_size"),
     ],
 )
-def test_settings_that_change_nothing_are_refused(split, training, settings, message):
+def test_settings_that_cannot_hold_are_refused(split, training, settings, message):
     with pytest.raises(UserError, match=message):
         train(small_cnn(), split, training, epochs=1, **settings)
-
-
-def test_a_sequence_of_spaces_may_have_more_than_a_training_needs(split):
-    model = small_cnn()
-    both = [spaces.Transformations(EMNIST_BOX), spaces.ImageBall(0.1)]
-    assert len(train(model, split.take(np.arange(20)), "random_perturbations", epochs=1, space=both)) == 1
 
 
 # --- codes and images that do not belong together -------------------------------------------------------------

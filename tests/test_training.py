@@ -379,9 +379,8 @@ def test_every_training_is_called_by_its_name(split, spaces, monkeypatch, name):
         return batch.images
 
     monkeypatch.setattr(training, "perturbed_batch", watched)
-    variant = Variant.FULL if name.depends_on(Variant.FULL) else Variant.HALF
-    train(small_cnn(), split, str(name), epochs=1, space=spaces, variant=variant)
-    assert seen[0] == name.perturbations(spaces, variant=variant)
+    train(small_cnn(), split, str(name), epochs=1, space=spaces, variant="full")
+    assert seen[0] == name.perturbations(spaces, variant=Variant.FULL)
 
 
 def test_names_mean_the_same_as_the_choices_they_name(spaces):
