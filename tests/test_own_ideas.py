@@ -672,6 +672,13 @@ def test_evaluate_takes_images_of_its_shape_only():
         small_cnn().evaluate(np.zeros((5, 1, 28, 28), np.float32))
 
 
+def test_the_shape_of_images_has_three_entries_of_any_sequence():
+    network = small_cnn().network
+    assert models.Model(network, 10, [28, 28, 1]).image_shape == (28, 28, 1)
+    with pytest.raises(UserError, match=r"the shape of an image must be \(H, W, C\), not \(28, 28\)"):
+        models.Model(network, 10, (28, 28))
+
+
 def test_projections_of_images_that_are_not_finite_are_refused(fonts, split):
     few = split.take(np.arange(3))
     chart = spaces.TrueManifold(fonts).chart(few.images, few.labels, few.codes)

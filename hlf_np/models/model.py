@@ -47,7 +47,7 @@ class Model(weights.Weights, Compilable):
     Raises
     ------
     UserError
-        If the layers fit together, but their output does not have shape (classes,).
+        If the image shape has not three entries, or the layers fit together but do not end in shape (classes,).
 
     Examples
     --------
@@ -73,6 +73,8 @@ class Model(weights.Weights, Compilable):
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
+        if len(image_shape) != 3:
+            raise UserError(f"the shape of an image must be (H, W, C), not {image_shape}")
         height, width, channels = image_shape
         self.network, self.image_shape, self.architecture = network, (height, width, channels), architecture
         self.classes = check_count("classes", classes, minimum=2)
