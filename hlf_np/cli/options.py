@@ -73,6 +73,33 @@ def path_option(name: str, default: str, help: str) -> Callable[..., Any]:
     return option(name, type=PATH, default=Path(default), help=help)
 
 
+@dataclass(frozen=True)
+class ImageCountOption:
+    """An option for a number of images, by default a fixed number or all if there are fewer. Decorates a command.
+
+    Parameters
+    ----------
+    name : str
+        The option.
+    default : int
+        The default if there are as many images.
+    help : str
+        The help without the default.
+    """
+
+    name: str
+    default: int
+    help: str
+
+    def __call__(self, command: Callable[..., Any]) -> Callable[..., Any]:
+        text = f"{self.help} [default: {self.default}, or all if there are fewer]"
+        return click.option(self.name, type=int, help=text)(command)
+
+    def value(self, given: int | None, available: int) -> int:
+        """Return the given number, or the default for as many available images."""
+        return min(self.default, available) if given is None else given
+
+
 def _use_threads(context: click.Context, option: click.Parameter, count: int | None) -> None:
     if not context.resilient_parsing:  # shell completion must not import Numba
         from hlf_np.support.threads import use_threads

@@ -13,6 +13,7 @@ from hlf_np.cli.options import (
     BOUNDED_INT,
     PATH,
     Data,
+    ImageCountOption,
     NamesOption,
     data_options,
     format_shape,
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
     from hlf_np.data.source import Source
     from hlf_np.models import Model
 
+N_TRAIN = ImageCountOption("--n-train", 1000, "Number of training images.")
+N_TEST = ImageCountOption("--n-test", 10_000, "Number of test images for the test error.")
+N_ATTACKED = ImageCountOption(
+    "--n-attacked",
+    1000,
+    "Number of test images for regular attacks; those that the model misclassifies are left out.",
+)
+N_ATTACKED_ON_MANIFOLD = ImageCountOption(
+    "--n-attacked-on-manifold", 2500, "Number of test images for attacks on manifolds."
+)
+IMAGES = ImageCountOption("--images", 100, "Number of test images to attack.")
+
 
 @click.command()
 @option(
@@ -45,7 +58,7 @@ if TYPE_CHECKING:
     default="half",
     help="Share of each batch to perturb: half or full; weak: half, by an attack that stops at the first success.",
 )
-@click.option("--n-train", type=int, help="Number of training images. [default: 1000, or all if there are fewer]")
+@N_TRAIN
 @option("--architecture", default="cnn", help="Architecture of the model: cnn, mlp, resnet or vgg.")
 @option("--epochs", type=BOUNDED_INT, default=20, help="Number of epochs.")
 @manifolds_option
@@ -80,7 +93,7 @@ def train(
         reject_unused(["variant"], f"with training {training}, which it does not change")
     default, source = DEFAULTS[check_choice("architecture", architecture, Kind)], data.source
     vaes, data_vae = required_vaes(f"training {training}", method.needs, source, manifolds)
-    split = source.dataset(min(1000, source.train_size) if n_train is None else n_train, 0).train
+    split = source.dataset(N_TRAIN.value(n_train, source.train_size), 0).train
     config = RunConfig(plugins=data.plugins)
     spaces = [s.fitted(split.images, split.labels) for s in spaces_of(config, source, vaes, data_vae)]
     model = models.Model.from_architecture(
@@ -97,20 +110,9 @@ def train(
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option(
-    "--n-test", type=int, help="Number of test images for the test error. [default: 10000, or all if there are fewer]"
-)
-@click.option(
-    "--n-attacked",
-    type=int,
-    help="Number of test images for regular attacks; those that the model misclassifies are left out."
-    " [default: 1000, or all if there are fewer]",
-)
-@click.option(
-    "--n-attacked-on-manifold",
-    type=int,
-    help="Number of test images for attacks on manifolds. [default: 2500, or all if there are fewer]",
-)
+@N_TEST
+@N_ATTACKED
+@N_ATTACKED_ON_MANIFOLD
 @option("--restarts", type=BOUNDED_INT, default=5, help="Number of restarts of each attack.")
 @option("--epsilon", type=BOUNDED_FLOAT, default=0.3, help="Radius of regular perturbations.")
 @option("--n-checked", default=200, help="Number of images to check for masked gradients; 0: no check.")
@@ -158,12 +160,12 @@ def evaluate(
     oracle = stored_oracle(manifolds) if manifolds else None
     if not vaes and data_vae is None and source.manifold is None:
         reject_unused(["n_attacked_on_manifold"], f"without --manifolds, as {source.name} has no known true manifold")
-    n_test = min(10_000, source.test_size) if n_test is None else n_test
-    attacked = min(1000, n_test) if n_attacked is None else n_attacked
+    n_test = N_TEST.value(n_test, source.test_size)
+    attacked = N_ATTACKED.value(n_attacked, n_test)
     config = RunConfig(
         n_test=n_test,
         n_attacked=attacked,
-        n_attacked_on_manifold=min(2500, n_test) if n_attacked_on_manifold is None else n_attacked_on_manifold,
+        n_attacked_on_manifold=N_ATTACKED_ON_MANIFOLD.value(n_attacked_on_manifold, n_test),
         n_unseen=attacked,
         epsilon=epsilon,
         n_projected=0,
@@ -207,7 +209,7 @@ def evaluate(
     default="image",
     help="Space of the perturbations: NAMES.",
 )
-@click.option("--images", type=int, help="Number of test images to attack. [default: 100, or all if there are fewer]")
+@IMAGES
 @click.option("--epsilon", type=BOUNDED_FLOAT, help="Radius of the perturbations. [default: that of runs]")
 @option("--norm", default="linf", help="Norm of the perturbations: linf or l2.")
 @option("--objective", default="cross-entropy", help="Objective of pgd: cross-entropy, margin, dlr or kl.")
@@ -267,7 +269,7 @@ def attack(
     if type(selected) is PGD:
         given = {name: value for name, value in settings.items() if value is not None}
         selected = replace(with_step_size_of(ball, selected), **given)
-    images = min(100, source.test_size) if images is None else check_count("images", images, 1, source.test_size)
+    images = check_count("images", IMAGES.value(images, source.test_size), 1, source.test_size)
     test = source.dataset(0, images).test
     ball = ball.fitted(test.images, test.labels)
     config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)

@@ -245,14 +245,18 @@ def _claim(claim: Claim, pictures: Sequence[Picture], paper: Iterable[str]) -> s
 def _finding(claim: Claim) -> str:
     """Return the statistic of a claim and, if the claim is undecided, the reason."""
     reason = claim.verdict.partition(": ")[2]
-    sentences = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
+    sentences = [_sentence(reason)] if reason else []
     if claim.statistic is not None and claim.interval is not None:
         low, high = claim.interval
         value = f"{claim.statistic:z.3f} (95 % interval {low:z.3f} to {high:z.3f})"
-        sentences += [f"{claim.statistic_name[:1].upper()}{claim.statistic_name[1:]}: {value}."]
+        sentences += [_sentence(f"{claim.statistic_name}: {value}")]
     else:
         sentences += [f"The deciding statistic is the {claim.statistic_name}."]
     return " ".join(sentences)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _in_the_paper(
