@@ -168,6 +168,14 @@ REFUSED_ARRAYS = {
         "differ in size",
     ),
     "few": ({"images": np.zeros((4, 4, 4)), "labels": LABELS[:4]}, "too few to train and to test"),
+    "two sets of images": (
+        {"images": np.zeros((9, 4, 4)), "labels": LABELS, "x_train": np.ones((9, 4, 4))},
+        "own.npz/x_train' are both images: leave one out of the archive",
+    ),
+    "two sets of labels": (
+        {"val_images": np.zeros((9, 4, 4)), "val_labels": LABELS, "valid_labels": LABELS},
+        "own.npz/valid_labels' are both labels",
+    ),
 }
 
 
@@ -176,6 +184,14 @@ def test_arrays_that_are_no_dataset_are_refused(tmp_path, arrays, said):
     path = write_files(tmp_path, {"own.npz": make.npz(**arrays)}) / "own.npz"
     assert str(path) in refused(path, said) or said in ("differ in size", "too few to train and to test")
     refused(tmp_path, said)
+
+
+@pytest.mark.parametrize("names", [("my_data", "My-Data"), ("数据", "данные")])
+def test_of_archives_with_the_same_name_none_is_taken_in_secret(tmp_path, names):
+    first, second = (make.npz(images=np.full((9, 4, 4), value), labels=LABELS % 2) for value in (0, 1))
+    write_files(tmp_path, {f"{names[0]}.npz": first, f"{names[1]}.npz": second})
+    refused(tmp_path, "have the same name: give the path of one")
+    assert hlf.data.load(tmp_path / f"{names[1]}.npz").test.images.min() == 1
 
 
 def test_archives_without_a_dataset_are_refused(tmp_path):
@@ -677,7 +693,7 @@ def test_arrays_are_a_source_like_any_other():
     data = Dataset("my-own", ("x", "y", "z"), Split(images, np.arange(9) % 2), Split(images[:4], np.arange(4) % 3))
     source = array_source(data, seed=2)
     assert (source.name, source.class_names, source.image_shape) == ("my_own", ("x", "y"), (4, 4, 1))
-    assert (source.train_size, source.test_size, source.class_size) == (9, 3, 5)
+    assert (source.train_size, source.test_size, source.class_size, source.left_out) == (9, 3, 5, 1)
     assert source.description == {"path": "", "digest": source.raw.digest, "prototypes": "", "image_size": 0}
     assert sorted(map(bytes, source.dataset(9, 3).train.images)) == sorted(map(bytes, images))
     changed = Dataset("my-own", data.classes, Split(images * np.float32(0.5), data.train.labels), data.test)

@@ -12,6 +12,7 @@ from idx_makers import part_files, random_part, write_files, write_split
 
 from hlf_np import UserError, models
 from hlf_np.attacks import PGD
+from hlf_np.cli.options import Data
 from hlf_np.data import Split
 from hlf_np.data.open_source import open_source
 from hlf_np.data.source import open_files
@@ -86,10 +87,11 @@ def test_classes_are_those_with_training_images(letters):
     assert source.class_size == np.bincount(data.train.labels).max()
 
 
-def test_test_images_of_classes_that_nobody_can_learn_are_left_out(tmp_path):
+def test_test_images_of_classes_that_nobody_can_learn_are_left_out_and_counted(tmp_path, capsys):
     images, _ = random_part(12)
     files = part_files("train", images, np.array([3, 7] * 6)) | part_files("t10k", images, np.arange(12) % 10)
-    source = open_files(write_files(tmp_path, files))
+    source = Data(str(write_files(tmp_path, files)), None, None, None, ()).source
+    assert capsys.readouterr().err.startswith("hlf_np: 10 of 12 test images are left out")
     assert source.class_names == ("3", "7")
     assert sorted(source.dataset(0, source.test_size).test.labels.tolist()) == [0, 1]
 

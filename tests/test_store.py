@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import stat
 from dataclasses import replace
 
@@ -154,6 +155,14 @@ def test_damaged_cells_are_refused_with_one_clear_line_or_read_unchanged(copy):
                 store.load(cell)
     assert len(messages) > 150  # most bits are content
     assert all(f"{cell.name}.npz' is damaged: delete it" in message for message in messages)
+
+
+def test_results_under_the_name_of_another_cell_are_refused(copy):
+    config = stored_config(copy)
+    first, second = list(config.cells())[:2]
+    shutil.copy(copy / "cells" / f"{first.name}.npz", copy / "cells" / f"{second.name}.npz")
+    with open_store(copy, config) as store, pytest.raises(UserError, match=f"holds the results of {first.name}: re"):
+        store.results()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])

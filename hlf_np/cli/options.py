@@ -189,11 +189,19 @@ class Data:
         """The selected dataset."""
         from hlf_np.data.fonts import Difficulty
         from hlf_np.data.open_source import open_source
+        from hlf_np.data.source import ArraySource
         from hlf_np.support.checks import check_choice
 
         difficulty = None if self.difficulty is None else check_choice("difficulty", self.difficulty, Difficulty)
         declared = self.catalogue.sources
-        return open_source(self.dataset, self.dataset_name, difficulty, self.image_size, declared=declared)
+        source = open_source(self.dataset, self.dataset_name, difficulty, self.image_size, declared=declared)
+        if isinstance(source, ArraySource) and source.left_out:
+            click.echo(
+                f"hlf_np: {source.left_out} of {source.left_out + source.test_size} test images are left out, as no"
+                " training image shows their class",
+                err=True,
+            )
+        return source
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:

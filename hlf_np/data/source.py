@@ -84,6 +84,11 @@ class ArraySource:
     ------
     UserError
         If no test image belongs to a class of the training images.
+
+    Attributes
+    ----------
+    left_out : int
+        Number of test images of other classes.
     """
 
     box = EMNIST_BOX
@@ -109,6 +114,7 @@ class ArraySource:
         self._test_rows = order[np.isin(test.labels[order], self._train_labels)]
         if not len(self._test_rows):
             raise UserError(f"no test image of {raw.name!r} belongs to a class of the training images: add test images")
+        self.left_out = len(test) - len(self._test_rows)
         self.train_size, self.test_size = len(self._train_rows), len(self._test_rows)
 
     def dataset(self, n_train: int, n_test: int) -> Dataset:

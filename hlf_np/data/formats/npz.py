@@ -56,9 +56,10 @@ def find_datasets(folder: Folder) -> dict[str, FoundDataset]:
             kmnist.setdefault(match["dataset"], []).append(file.path)
         elif name.endswith(".npz") and (folder.members or _may_be_dataset(file.path)):
             stem = normalised_name(file.path.stem)
-            datasets[stem if is_valid_name(stem) else ""] = FoundDataset(
-                partial(_read, [file.path]), unnamed=repr(str(file))
-            )
+            dataset = stem if is_valid_name(stem) else ""
+            if other := datasets.get(dataset):
+                raise UserError(f"{other.unnamed} and {str(file)!r} have the same name: give the path of one")
+            datasets[dataset] = FoundDataset(partial(_read, [file.path]), unnamed=repr(str(file)))
     return datasets | {name: FoundDataset(partial(_read, paths)) for name, paths in kmnist.items()}
 
 
@@ -87,7 +88,9 @@ def _read(paths: list[Path], request: ReadRequest) -> RawDataset:
         for name, array in _arrays(path).items():
             if key := _part_and_kind(path, name):
                 part, kind = key
-                parts.setdefault(part, {}).setdefault(kind, (array, f"{path}/{name}"))
+                found = (array, f"{path}/{name}")
+                if (first := parts.setdefault(part, {}).setdefault(kind, found)) is not found:
+                    raise UserError(f"{first[1]!r} and {found[1]!r} are both {kind}: leave one out of the archive")
     used = train_and_test(parts)
     if not used or any(len(arrays) < 2 for arrays in used.values()):
         names = ", ".join(name for arrays in parts.values() for _, name in arrays.values()) or paths[0]

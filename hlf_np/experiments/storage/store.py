@@ -44,6 +44,7 @@ class CellFiles:
     def of(cls, result: CellResult, model: Model | None) -> Self:
         """Return the files of results and of a model."""
         content = {
+            "cell": result.cell.name,
             "measurements": dict(result.measurements),
             "failure": result.failure,
             "computed_by": result.computed_by,
@@ -119,7 +120,7 @@ class Store:
         Raises
         ------
         UserError
-            If its file is damaged.
+            If its file is damaged, or that of another cell.
         """
         path = self._cell_path(cell)
         try:
@@ -136,9 +137,12 @@ class Store:
                 raise ValueError("distances and series must be floating-point arrays of shape (N,)")
             failure = str(content.get("failure", ""))
             computed_by = str(content.get("computed_by", ""))
-            return CellResult(cell, measurements, examples, distances, failure, series, computed_by)
+            stored = str(content.get("cell", cell.name))
         except DECODING_ERRORS:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to recompute it") from None
+        if stored != cell.name:
+            raise UserError(f"{str(path)!r} holds the results of {stored}: rename it, or delete it to compute them")
+        return CellResult(cell, measurements, examples, distances, failure, series, computed_by)
 
     def results(self) -> list[CellResult]:
         """Load all finished cells, in the order of the grid."""
