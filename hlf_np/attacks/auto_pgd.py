@@ -37,7 +37,8 @@ from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.spaces.space import can_compile, per_row
+from hlf_np.spaces.norm import per_row
+from hlf_np.spaces.space import can_compile
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError

@@ -29,7 +29,8 @@ from hlf_np.models import Model
 from hlf_np.programs.evaluation import ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.spaces.space import Compiled, can_compile, check_space
+from hlf_np.spaces.chart import Compiled
+from hlf_np.spaces.space import can_compile, check_space
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_fields, check_positive, store_counts
 from hlf_np.support.errors import UserError

@@ -13,7 +13,8 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.optim import Adam, AdamConfig
-from hlf_np.spaces.space import Chart, Norm
+from hlf_np.spaces.chart import Chart
+from hlf_np.spaces.norm import Norm
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_count
 from hlf_np.support.errors import UserError

@@ -1,8 +1,6 @@
-"""The classifiers.
+"""`Model`, a classifier: a network, the architecture that describes it, and the means to exchange its weights.
 
-`cnn` is the paper's; `mlp`, `resnet` and `vgg` show that the claims do not depend on the architecture. A model is a
-network, the architecture that describes it, and the means to exchange its weights: `state_dict` has PyTorch's names and
-layouts, `save` and `load` use `.npz` files.
+`state_dict` has PyTorch's names and layouts, `save` and `load` use `.npz` files.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.layers import Layer, RandomSource, ShapeMismatchError
 from hlf_np.models import weights
-from hlf_np.models.architectures import Architecture, ImageShape, Kind, Sizes, build
+from hlf_np.models.architectures import Architecture, ImageShape, build
 from hlf_np.models.compiled import Compilable
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
@@ -29,7 +27,7 @@ from hlf_np.support.serialization import from_builtins
 class Model(weights.Weights, Compilable):
     """A classifier: a network from images (N, H, W, C) to logits (N, classes).
 
-    Create one with `cnn`, `mlp`, `resnet` or `vgg`, from a file with `load`, or from any layers, including custom ones.
+    Create one with `cnn`, `mlp`, `resnet` or `vgg` (`constructors.py`), from a file with `load`, or from any layers, including custom ones.
     All are trained and attacked alike, though more slowly, by autodiff, if the network does not compile. Errors about
     layers that do not fit together are raised when the model is first used.
 
@@ -238,8 +236,10 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     Examples
     --------
-    >>> cnn(seed=1).save("model.npz")
-    >>> bool((load("model.npz").state_dict()["0.weight"] == cnn(seed=1).state_dict()["0.weight"]).all())
+    >>> import hlf_np as hlf
+    >>> hlf.models.cnn(seed=1).save("model.npz")
+    >>> weight, loaded = (model.state_dict()["0.weight"] for model in (hlf.models.cnn(seed=1), load("model.npz")))
+    >>> bool((weight == loaded).all())
     True
     """
 
@@ -248,121 +248,3 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     hint = "give a file that Model.save or `hlf_np train` wrote"
     return weights.load(path, "architecture", build_model, "model", hint)
-
-
-def cnn(
-    classes: int = 10,
-    seed: int = 0,
-    widths: Sizes = (16, 32, 64),
-    hidden_units: int = 100,
-    image_shape: ImageShape = (28, 28, 1),
-) -> Model:
-    """Create the paper's classifier: 4x4 convolutions of stride 2 with batch norm and ReLU, and two linear layers.
-
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    seed : int
-        Seed of the initial weights.
-    widths : tuple of int
-        Channels of the convolutions.
-    hidden_units : int
-        Outputs of the first linear layer.
-    image_shape : tuple of int
-        (H, W, C).
-
-    Returns
-    -------
-    Model
-        The model.
-    """
-    return Model.from_architecture(Architecture(Kind.CNN, widths, classes, image_shape, hidden_units), seed)
-
-
-def mlp(
-    classes: int = 10, seed: int = 0, widths: Sizes = (128, 128, 128, 128), image_shape: ImageShape = (28, 28, 1)
-) -> Model:
-    """Create a multilayer perceptron: hidden layers with ReLU and then batch norm, and a linear layer.
-
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    seed : int
-        Seed of the initial weights.
-    widths : tuple of int
-        Units of the hidden layers.
-    image_shape : tuple of int
-        (H, W, C).
-
-    Returns
-    -------
-    Model
-        The model.
-    """
-    return Model.from_architecture(Architecture(Kind.MLP, widths, classes, image_shape), seed)
-
-
-def resnet(
-    classes: int = 10,
-    seed: int = 0,
-    widths: Sizes = (64, 128, 256),
-    blocks: Sizes = (2, 2, 2),
-    image_shape: ImageShape = (28, 28, 1),
-) -> Model:
-    """Create a residual network, by default ResNet-13.
-
-    A 3x3 convolution, stages of residual blocks of two 3x3 convolutions, average pooling, and a linear layer.
-
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    seed : int
-        Seed of the initial weights.
-    widths : tuple of int
-        Channels of each stage.
-    blocks : tuple of int
-        Number of blocks of each stage.
-    image_shape : tuple of int
-        (H, W, C).
-
-    Returns
-    -------
-    Model
-        The model.
-    """
-    return Model.from_architecture(Architecture(Kind.RESNET, widths, classes, image_shape, blocks=blocks), seed)
-
-
-def vgg(
-    classes: int = 10,
-    seed: int = 0,
-    widths: Sizes = (64, 128, 128, 256, 256),
-    hidden_units: int = 1024,
-    image_shape: ImageShape = (28, 28, 1),
-) -> Model:
-    """Create a VGG network, by default the paper's.
-
-    3x3 convolutions with batch norm and ReLU, max pooling wherever the number of channels changes, three linear layers.
-
-    Parameters
-    ----------
-    classes : int
-        Number of classes.
-    seed : int
-        Seed of the initial weights.
-    widths : tuple of int
-        Channels of each convolution.
-    hidden_units : int
-        Outputs of the first two linear layers.
-    image_shape : tuple of int
-        (H, W, C).
-
-    Returns
-    -------
-    Model
-        The model.
-    """
-    return Model.from_architecture(Architecture(Kind.VGG, widths, classes, image_shape, hidden_units), seed)

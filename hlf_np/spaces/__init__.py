@@ -1,6 +1,7 @@
 """Perturbation spaces: where adversarial examples may lie.
 
-`space` defines the interface, each space has a file, and `warp_chart` is shared by the two spaces of affine maps.
+`space`, `chart` and `norm` define the interface, each space has a file, and `warp_chart` is shared by the two spaces of
+affine maps.
 
 What happens to one image x with label y in an attack on the learned manifold, and where to read it:
 
@@ -22,9 +23,11 @@ affine map.
 """
 
 from hlf_np.data.fonts import EMNIST_BOX
+from hlf_np.spaces.chart import Chart
 from hlf_np.spaces.image_ball import ImageBall
 from hlf_np.spaces.learned_manifold import DataManifold, LearnedManifold
-from hlf_np.spaces.space import PAPER_EPSILONS, Chart, Need, Norm, RunContext, Space
+from hlf_np.spaces.norm import PAPER_EPSILONS, Norm
+from hlf_np.spaces.space import Need, RunContext, Space
 from hlf_np.spaces.transformations import Transformations
 from hlf_np.spaces.true_manifold import TrueManifold
 from hlf_np.spaces.warp_chart import WarpChart

@@ -8,7 +8,9 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes
 from hlf_np.models import Model
-from hlf_np.spaces.space import Chart, Compiled, Norm, RunContext, Space
+from hlf_np.spaces.chart import Chart, Compiled
+from hlf_np.spaces.norm import Norm
+from hlf_np.spaces.space import RunContext, Space
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images
 

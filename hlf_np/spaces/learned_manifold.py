@@ -45,7 +45,9 @@ from hlf_np.models import Model
 from hlf_np.models.vae import Vae
 from hlf_np.operations import concatenate, take
 from hlf_np.programs.compiler import Compiler
-from hlf_np.spaces.space import Chart, Compiled, Need, Norm, RunContext, Space
+from hlf_np.spaces.chart import Chart, Compiled
+from hlf_np.spaces.norm import Norm
+from hlf_np.spaces.space import Need, RunContext, Space
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images, check_labels, redefines
 from hlf_np.support.errors import UserError

@@ -1,4 +1,4 @@
-"""The interface of perturbation spaces: `Space`, and `Chart`, a space around one batch of images.
+"""The interface of perturbation spaces.
 
 Attacks and trainings differ only in their space. A space maps a batch of images to *codes*, maps codes back to images
 differentiably, and defines which codes are allowed: those within distance `epsilon` of the original codes, in the given
@@ -8,173 +8,22 @@ norm, and inside a box. `Space.chart` collects this for one batch in a `Chart`; 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Codes, Split
-from hlf_np.operations import clip
-from hlf_np.programs.evaluation import Program
-from hlf_np.support.arrays import Booleans, Floats, Integers, flat_rows
+from hlf_np.spaces.chart import Chart
+from hlf_np.spaces.norm import Norm, per_row
+from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_choice, check_fields, check_positive
 from hlf_np.support.errors import UserError
 
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
-    from hlf_np.models import Model
     from hlf_np.models.vae import Vae
-
-
-MIN_NORM = float(np.finfo(np.float32).tiny)  # smallest divisor, so that zero perturbations stay zero
-
-
-class Norm(StrEnum):
-    """The norm of a perturbation, taken over all entries of one image's code.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> perturbation = np.array([[3.0, -4.0]])
-    >>> Norm.LINF.of(perturbation).item(), Norm.L2.of(perturbation).item()
-    (4.0, 5.0)
-    >>> Norm.LINF.clip(perturbation, 1).tolist(), Norm.L2.clip(perturbation, 1).round(3).tolist()
-    ([[1.0, -1.0]], [[0.6, -0.8]])
-    """
-
-    LINF = "linf"
-    L2 = "l2"
-
-    def of(self, perturbations: Floats) -> Floats:
-        """Return the norm of each perturbation: (N, ...) to (N,)."""
-        flat = flat_rows(perturbations)
-        if self is Norm.LINF:
-            return np.asarray(np.abs(flat).max(axis=1))
-        squares = np.square(flat, dtype=np.float64).sum(axis=1)  # float32 sums lose the last digits
-        return np.asarray(np.sqrt(squares), flat.dtype)
-
-    def clip(self, perturbations: Floats, epsilon: float) -> Floats:
-        """Project perturbations (N, ...) onto the ball of radius epsilon."""
-        if self is Norm.LINF:
-            return np.clip(perturbations, -epsilon, epsilon)
-        norms = per_row(self.of(perturbations), perturbations)
-        return perturbations * (epsilon / np.maximum(norms, max(epsilon, MIN_NORM)))
-
-    def steepest(self, gradients: Floats) -> Floats:
-        """Return the direction of steepest ascent of norm 1 for each gradient; in L_inf this is the sign."""
-        if self is Norm.LINF:
-            return np.sign(gradients)
-        return gradients / np.maximum(per_row(self.of(gradients), gradients), MIN_NORM)
-
-
-# The paper's epsilons for each norm: in image space, and on manifolds.
-PAPER_EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
-
-
-def per_row(values: Floats, like: Floats) -> Floats:
-    """Reshape values (N,) so that they broadcast against an array `like` of shape (N, ...)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled program from codes to logits, with its inputs besides the codes.
-
-    Parameters
-    ----------
-    program : Program
-        The decoder and the model, compiled together.
-    groups : ndarray of int64, shape (N,)
-        The index of the decoder for each code; 0 where there is only one.
-    sources : ndarray of float32, shape (N, E)
-        The flattened image to warp for each code; E = 0 if nothing is warped.
-    """
-
-    program: Program
-    groups: Integers
-    sources: Floats
-
-
-def check_space(space: Space) -> Space:
-    """Return the space; raise UserError if it is something else."""
-    if not isinstance(space, Space):
-        raise UserError(f"a space must be an object such as ImageBall(epsilon=0.3), not {space!r}")
-    return space
-
-
-@dataclass(frozen=True)
-class Chart(ABC):
-    """A space around the images of one batch: their codes, the box, and the decoder.
-
-    Subclasses implement `decode` and may add fields for what the decoder needs. Fields with one entry per image must be
-    listed in `of_images`, so that `take` can select images.
-
-    Parameters
-    ----------
-    start : ndarray of float32, shape (N, ...)
-        The codes of the images, inside the box.
-    lower, upper : ndarray of float32
-        The box that codes must stay in; broadcast against `start`. There may be one for each image.
-
-    Attributes
-    ----------
-    codes_are_images : bool
-        Whether `decode` is the identity.
-    of_images : tuple of str
-        The names of all fields with one entry per image.
-    """
-
-    start: Floats
-    lower: Floats
-    upper: Floats
-    codes_are_images: ClassVar[bool] = False
-    of_images: ClassVar[tuple[str, ...]] = ("start",)
-
-    @abstractmethod
-    def decode(self, codes: Tensor) -> Tensor:
-        """Map codes (N, ...) to images (N, H, W, C), differentiably."""
-
-    def image_of(self, codes: Tensor) -> Tensor:
-        """Map codes (N, ...) to images in [0, 1], whatever `decode` returns: there are no others to attack with."""
-        return clip(self.decode(codes), 0, 1)
-
-    def decoded(self, codes: Floats) -> Floats:
-        """Map codes (N, ...) to images (N, H, W, C) in [0, 1] without recording gradients."""
-        return self.image_of(Tensor(np.asarray(codes, self.start.dtype))).data
-
-    def compiled(self, model: Model) -> Compiled | None:
-        """Return a compiled program that decodes and classifies codes, or None if only autodiff can."""
-        return None
-
-    def take(self, rows: Integers) -> Self:
-        """Return the chart of some of the images.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Indices of the images.
-
-        Raises
-        ------
-        UserError
-            If the class adds fields but does not define `of_images`.
-        """
-        added = {field.name for field in fields(self)} - {"start", "lower", "upper"}
-        if added and type(self).of_images is Chart.of_images:  # a forgotten field would belong to other images
-            raise UserError(
-                f"{type(self).__name__} must list its fields with one entry per image: set of_images = (...)"
-            )
-        return replace(self, **{name: getattr(self, name)[rows] for name in {*self.of_images, *self.boxes_of_images}})
-
-    @property
-    def boxes_of_images(self) -> tuple[str, ...]:
-        """Those of `lower` and `upper` that have one entry per image."""
-        sizes = {name: np.shape(getattr(self, name)) for name in ("lower", "upper")}
-        return tuple(
-            name for name, size in sizes.items() if len(size) == self.start.ndim and size[0] == len(self.start)
-        )
 
 
 class Need(StrEnum):
@@ -376,6 +225,13 @@ class Space(ABC):
         distances = self.epsilon * random.random(shape[0], np.float32)
         perturbations = directions * per_row((distances / self.norm.of(directions)).astype(np.float32), directions)
         return self.norm.clip(perturbations, self.radius)
+
+
+def check_space(space: Space) -> Space:
+    """Return the space; raise UserError if it is something else."""
+    if not isinstance(space, Space):
+        raise UserError(f"a space must be an object such as ImageBall(epsilon=0.3), not {space!r}")
+    return space
 
 
 def can_compile(space: Space, chart: Chart) -> bool:

@@ -29,7 +29,8 @@ import numpy as np
 from hlf_np.data.dataset import Codes
 from hlf_np.data.fonts import Box
 from hlf_np.operations import IDENTITY
-from hlf_np.spaces.space import Norm, RunContext, Space
+from hlf_np.spaces.norm import Norm
+from hlf_np.spaces.space import RunContext, Space
 from hlf_np.spaces.warp_chart import WarpChart
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_images

@@ -33,7 +33,8 @@ import numpy as np
 
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.data.fonts import Fonts
-from hlf_np.spaces.space import Need, Norm, RunContext, Space
+from hlf_np.spaces.norm import Norm
+from hlf_np.spaces.space import Need, RunContext, Space
 from hlf_np.spaces.warp_chart import WarpChart
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_labels

@@ -8,7 +8,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.models import Model
 from hlf_np.operations import warp
-from hlf_np.spaces.space import Chart, Compiled
+from hlf_np.spaces.chart import Chart, Compiled
 from hlf_np.support.arrays import Floats, flat_rows
 
 
