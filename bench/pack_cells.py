@@ -46,7 +46,7 @@ def main(folder: Path, archives: Path) -> None:
     def content(cell: Cell) -> bytes:
         result = store.load(cell)
         keeps_examples = cell.seed == 0 and cell.n_train == max(config.sizes)
-        return CellFiles.of(result if keeps_examples else replace(result, examples={}), None).result
+        return CellFiles.of(result if keeps_examples else replace(result, examples={}), None, config).result
 
     for seed in range(config.seeds):
         cells = [cell for cell in config.cells() if cell.seed == seed]

@@ -17,6 +17,7 @@ from PIL import Image
 from hlf_np import cli, models
 from hlf_np.attacks import PGD
 from hlf_np.data import load_fonts
+from hlf_np.data.open_source import open_source
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.manifolds import stored_vaes
 from hlf_np.manifolds.oracle import ClassifierConfig, labels_kept, train_once
@@ -302,7 +303,8 @@ def test_every_attack_works_in_every_space(smoke, tmp_path, method, space):
     assert f"Saved {out}" in output
     right = model.predict(test.images) == test.labels
     if space == "learned-manifold":  # where attacks start at reconstructions, and not all codes may change
-        manifold = LearnedManifold(stored_vaes(smoke / "manifolds", 10)).fitted(test.images, test.labels)
+        all_tested = load_fonts(0, stored_config(smoke).n_test).test  # not only those that are attacked here
+        manifold = LearnedManifold(stored_vaes(smoke / "manifolds", 10)).fitted(all_tested.images, all_tested.labels)
         chart = manifold.chart(test.images, test.labels, None)
         right = model.predict(np.clip(chart.decoded(chart.start), 0, 1)) == test.labels
         success &= manifold.perturbable(test)
@@ -329,11 +331,45 @@ def test_train_knows_the_learned_manifold_of_a_run(smoke, tmp_path):
     code, _, errors = main("train", *given, "--manifolds", smoke / "manifolds", "--out", tmp_path / "m.npz")
     assert (code, errors) == (0, "")
     expected = models.cnn(seed=0)
-    images = load_fonts(20, 0).train
-    space = LearnedManifold(stored_vaes(smoke / "manifolds", 10)).fitted(images.images, images.labels)
-    train(expected, images, given[1], epochs=1, space=space)
+    of_vaes = open_source("fonts").of_each_class(stored_config(smoke).n_vae)  # not only those trained on here
+    space = LearnedManifold(stored_vaes(smoke / "manifolds", 10)).fitted(of_vaes.images, of_vaes.labels)
+    train(expected, load_fonts(20, 0).train, given[1], epochs=1, space=space)
     for name, array in models.load(tmp_path / "m.npz").state_dict().items():
         np.testing.assert_array_equal(array, expected.state_dict()[name])
+
+
+def test_the_box_of_codes_is_that_of_the_run_even_if_one_image_is_attacked(smoke, tmp_path):
+    given = ("--space", "learned-manifold", "--manifolds", smoke / "manifolds", "--out", tmp_path / "found.npz")
+    assert main("attack", smoke / "models" / "normal-200-0.npz", *given, "--images", 1)[0] == 0
+    test = load_fonts(0, stored_config(smoke).n_test).test
+    space = LearnedManifold(stored_vaes(smoke / "manifolds", 10)).fitted(test.images, test.labels)
+    first = test.take(slice(1))
+    expected = PGD().find(models.load(smoke / "models" / "normal-200-0.npz"), first, space)
+    with np.load(tmp_path / "found.npz") as stored:
+        np.testing.assert_array_equal(stored["images"], expected.images)
+    chart = space.chart(first.images, first.labels, None)
+    assert np.abs(expected.images - chart.decoded(chart.start)).max() > 0.01  # a box of one image is a point
+
+
+def test_manifolds_of_other_images_are_refused(smoke):
+    model, given = smoke / "models" / "normal-200-0.npz", ("--manifolds", smoke / "manifolds")
+    code, _, errors = main("evaluate", model, *given, "--difficulty", "easy")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "were trained on other images (difficulty hard instead of easy): give those of a run on the same" in errors
+
+
+def test_evaluate_says_that_it_attacked_nothing(tmp_path):
+    model = models.cnn(widths=(2,))
+    for parameter in model.parameters():
+        parameter.data[...] = 0
+    model.parameters()[-1].data[1] = 1  # all images are of the second class
+    model.save(tmp_path / "model.npz")
+    assert load_fonts(0, 1).test.labels.item() != 1
+    code, output, _ = main("evaluate", tmp_path / "model.npz", "--n-test", 1, "--n-attacked", 1)
+    assert code == 0
+    assert output.endswith(
+        "None of these images is classified correctly: there are no regular attacks, and no check.\n"
+    )
 
 
 def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_path):
@@ -349,7 +385,7 @@ def test_evaluate_finds_what_the_run_found_on_the_learned_manifold(smoke, tmp_pa
     assert (code, errors) == (0, "")
     found = printed(output)
     classifier, test = models.load(model), load_fonts(0, 50).test
-    tested = load_fonts(0, settings.n_test).test
+    tested = load_fonts(0, 10_000).test  # as many as in a run of which nothing is known
     space = LearnedManifold(stored_vaes(manifolds, 10)).fitted(tested.images, tested.labels)
     chart = space.chart(test.images, test.labels, None)
     correct = classifier.predict(chart.decoded(chart.start)) == test.labels

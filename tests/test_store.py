@@ -15,7 +15,8 @@ from helpers import TINY, Killed, compute, made_up, numbers, tree
 from hlf_np import UserError, models
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.storage.folder import open_store, stored_config
-from hlf_np.experiments.storage.store import _number
+from hlf_np.experiments.storage.store import Store, _number
+from hlf_np.spaces import Norm
 from hlf_np.support.files import check_writable, read_arrays, replace_file, write_text
 from hlf_np.trainings import ADVERSARIAL, NORMAL, ON_TRUE_MANIFOLD
 
@@ -163,6 +164,18 @@ def test_results_under_the_name_of_another_cell_are_refused(copy):
     shutil.copy(copy / "cells" / f"{first.name}.npz", copy / "cells" / f"{second.name}.npz")
     with open_store(copy, config) as store, pytest.raises(UserError, match=f"holds the results of {first.name}: re"):
         store.results()
+
+
+def test_results_of_a_run_with_other_settings_are_refused(tmp_path):
+    other = replace(TINY, norm=Norm.L2, seeds=2)
+    with open_store(tmp_path / "other", other) as store:
+        store.save(made_up(NORMAL, 20), None)
+    shutil.copytree(tmp_path / "other" / "cells", tmp_path / "mine" / "cells")
+    shutil.copy(tmp_path / "other" / "config.json", tmp_path / "mine")
+    mine = Store(tmp_path / "mine", TINY)
+    with pytest.raises(UserError, match=r"normal-20-0.npz' was computed with other settings \(different norm\): move"):
+        mine.results()
+    assert Store(tmp_path / "mine", replace(other, seeds=1, trainings=(NORMAL,))).results()  # the same settings
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])

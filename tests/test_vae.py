@@ -9,8 +9,11 @@ from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.layers import BatchNorm, TransposedConvolution
 from hlf_np.manifolds import Vae, VaeConfig, class_vaes, learning, load_vae, quality, train_vae
+from hlf_np.manifolds.oracle import ClassifierConfig, train_once
+from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.programs.vae_training import VaeTraining
+from hlf_np.training import TrainingConfig
 
 TINY = VaeConfig(channels=(4, 8, 8), latent_dimensions=3, epochs=2, batch_size=10)
 
@@ -279,6 +282,20 @@ def test_a_class_without_images_and_a_damaged_file_are_refused(split, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="not a VAE file, or is damaged: delete it"):
         class_vaes(part, 1, VaeConfig(TINY.channels, 3, epochs=0), folder=tmp_path)
+
+
+def test_a_stored_network_with_other_settings_is_not_used_again(split, tmp_path):
+    part = split.take(np.flatnonzero(split.labels == 0))
+    class_vaes(part, 1, VaeConfig(TINY.channels, 3, epochs=0), folder=tmp_path)
+    with pytest.raises(UserError, match="is a VAE with other settings: delete it, or repeat the run"):
+        class_vaes(part, 1, VaeConfig(TINY.channels, 2, epochs=0), folder=tmp_path, reuse=True)
+    shape = part.images.shape[1:]
+    small, large = (
+        ClassifierConfig(Architecture(Kind.MLP, (units,), 2, shape), TrainingConfig(epochs=0)) for units in (2, 3)
+    )
+    train_once("oracle", small, part, folder=tmp_path)
+    with pytest.raises(UserError, match="has another architecture: delete it, or repeat the run"):
+        train_once("oracle", large, part, folder=tmp_path, reuse=True)
 
 
 # --- quality --------------------------------------------------------------------------------------------------

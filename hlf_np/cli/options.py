@@ -310,10 +310,20 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
     Raises
     ------
     UserError
-        If a VAE is missing or damaged, or was trained on images of another shape.
+        If a VAE is missing or damaged, or was trained on images of another shape or, as far as is known, other images.
     """
+    from hlf_np.experiments.storage.folder import described_run
     from hlf_np.manifolds.learning import count_vaes, stored_all_classes_vae, stored_vaes
 
+    run = described_run(folder.absolute().parent)
+    own = {"dataset": source.name, "classes": list(source.class_names)} | source.description
+    is_same = bool(own.get("digest")) and run.get("digest") == own["digest"]  # wherever the files are now
+    for setting in own.keys() & {"dataset", "classes", "difficulty"}:
+        if run.get(setting, own[setting]) != own[setting] and not is_same:
+            raise UserError(
+                f"the VAEs in {str(folder)!r} were trained on other images ({setting} {run[setting]!s:.60} instead of"
+                f" {own[setting]!s:.60}): give those of a run on the same dataset"
+            )
     data_vae = stored_all_classes_vae(folder)
     vaes = stored_vaes(folder, len(source.class_names)) if count_vaes(folder) or not data_vae else ()
     for vae in (*vaes, *filter(None, [data_vae])):
@@ -323,6 +333,18 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
                 f" has {format_shape(source.image_shape)} images: give the VAEs of a run on the same dataset"
             )
     return vaes, data_vae
+
+
+def images_of_run(name: str, manifolds: Path | None, available: int) -> int:
+    """Return a number of images of the run that a folder of manifolds belongs to; if unknown, that of any run.
+
+    Boxes of codes depend on these numbers, and must not depend on how many images a command uses.
+    """
+    from hlf_np.experiments.configuration.config import RunConfig
+    from hlf_np.experiments.storage.folder import described_run
+
+    count = described_run(manifolds.absolute().parent).get(name) if manifolds else None
+    return min(count if isinstance(count, int) and count > 0 else getattr(RunConfig, name), available)
 
 
 def format_shape(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from hlf_np.cli.options import (
     NamesOption,
     data_options,
     format_shape,
+    images_of_run,
     load_vaes,
     manifolds_option,
     option,
@@ -31,6 +33,7 @@ from hlf_np.support.errors import UserError
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
     from hlf_np.models import Model
+    from hlf_np.spaces import Space
 
 N_TRAIN = ImageCountOption("--n-train", 1000, "Number of training images.")
 N_TEST = ImageCountOption("--n-test", 10_000, "Number of test images for the test error.")
@@ -95,7 +98,8 @@ def train(
     vaes, data_vae = required_vaes(f"training {training}", method.needs, source, manifolds)
     split = source.dataset(N_TRAIN.value(n_train, source.train_size), 0).train
     config = RunConfig(plugins=data.plugins)
-    spaces = [s.fitted(split.images, split.labels) for s in spaces_of(config, source, vaes, data_vae)]
+    codes_of = source.of_each_class(images_of_run("n_vae", manifolds, source.class_size)) if vaes else split
+    spaces = [s.fitted(codes_of.images, codes_of.labels) for s in spaces_of(config, source, vaes, data_vae)]
     model = models.Model.from_architecture(
         replace(default, classes=len(source.class_names), image_shape=source.image_shape), seed
     )
@@ -173,7 +177,7 @@ def evaluate(
         plugins=data.plugins,
     )
     test = source.dataset(0, n_test).test
-    spaces = [space.fitted(test.images, test.labels) for space in spaces_of(config, source, vaes, data_vae)]
+    spaces = _fitted(spaces_of(config, source, vaes, data_vae), source, manifolds)
     subject = Subject(classifier, test, config, spaces, oracle)
     shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
     values = measure(subject, shown)
@@ -182,6 +186,8 @@ def evaluate(
         if np.isfinite(values[measurement.column]):
             click.echo(f"{values[measurement.column]:.4f}  {measurement.title}")
     checked = test.take(np.flatnonzero(subject.correct[: config.n_attacked])[:n_checked])
+    if not subject.correct[: config.n_attacked].any():
+        click.echo("None of these images is classified correctly: there are no regular attacks, and no check.")
     if len(checked):
         signs = masking.diagnose_masking(classifier, checked, epsilon, other)
         click.echo(f"{signs.white_box:.4f}  Success rate of a thorough regular attack on {signs.count} of these images")
@@ -271,7 +277,7 @@ def attack(
         selected = replace(with_step_size_of(ball, selected), **given)
     images = check_count("images", IMAGES.value(images, source.test_size), 1, source.test_size)
     test = source.dataset(0, images).test
-    ball = ball.fitted(test.images, test.labels)
+    (ball,) = _fitted([ball], source, manifolds)
     config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)
     start = Subject(classifier, test, config, [ball]).start(type(ball))
     result = selected.find(classifier, test, ball, seed)
@@ -291,6 +297,16 @@ def attack(
         f"{start.correct.sum()} of {images} {attacked} are classified correctly; attacks succeed on {successes} of them"
     )
     click.echo(f"Saved {out}")
+
+
+def _fitted(spaces: Sequence[Space], source: Source, manifolds: Path | None) -> list[Space]:
+    """Fit spaces to as many test images as a run does, however many are attacked here."""
+    from hlf_np.spaces import Space
+
+    if all(type(space).fitted is Space.fitted for space in spaces):
+        return list(spaces)
+    test = source.dataset(0, images_of_run("n_test", manifolds, source.test_size)).test
+    return [space.fitted(test.images, test.labels) for space in spaces]
 
 
 def _load_model(path: Path, source: Source) -> Model:

@@ -221,7 +221,8 @@ def class_vaes(
     Raises
     ------
     UserError
-        If images or labels are invalid, a class has no images, or a file in the folder is damaged.
+        If images or labels are invalid, a class has no images, or a file in the folder is damaged or of a VAE with
+        other settings.
     """
     split = check_split(split, classes, config.image_shape if config else None)
     config = config or VaeConfig(image_shape=split.images.shape[1:])
@@ -287,7 +288,10 @@ def _train_once(
     """Train a VAE, or load it if the folder has it already; the file name is `stem` and a digest of its origin."""
     path = stored_as(stem, folder, lambda: digest(identity([config, seed]), images), reuse)
     if path and path.exists():
-        return load_vae(path)
+        vae = load_vae(path)
+        if vae.config != config:  # possible with `reuse` only
+            raise UserError(f"{str(path)!r} is a VAE with other settings: delete it, or repeat the run that trained it")
+        return vae
     vae = train_vae(images, config, seed, progress, name)
     if path:
         vae.save(path)

@@ -16,6 +16,7 @@ from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.optim import AdamConfig
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_labels
+from hlf_np.support.errors import UserError
 from hlf_np.support.files import digest, only_stored, stored_as
 from hlf_np.support.serialization import identity
 from hlf_np.training import Progress, TrainingConfig, train
@@ -77,7 +78,10 @@ def train_once(
     """
     path = stored_as(name, folder, lambda: digest(identity([config, seed]), split.images, split.labels), reuse)
     if path and path.exists():
-        return load(path)
+        model = load(path)
+        if model.architecture != config.architecture:  # possible with `reuse` only
+            raise UserError(f"{str(path)!r} has another architecture: delete it, or repeat the run that trained it")
+        return model
     model = Model.from_architecture(config.architecture, seed)
     train(model, split, seed=seed, config=config.training, progress=progress)
     if path:

@@ -27,9 +27,9 @@ from hlf_np.support.serialization import from_builtins
 class Model(weights.Weights, Compilable):
     """A classifier: a network from images (N, H, W, C) to logits (N, classes).
 
-    Create one with `cnn`, `mlp`, `resnet` or `vgg` (`constructors.py`), from a file with `load`, or from any layers, including custom ones.
-    All are trained and attacked alike, though more slowly, by autodiff, if the network does not compile. Errors about
-    layers that do not fit together are raised when the model is first used.
+    Create one with `cnn`, `mlp`, `resnet` or `vgg` (in `constructors.py`), from a file with `load`, or from any layers,
+    including custom ones. All are trained and attacked alike, though more slowly, by autodiff, if the network does not
+    compile. Errors about layers that do not fit together are raised when the model is first used.
 
     Parameters
     ----------

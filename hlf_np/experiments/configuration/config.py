@@ -230,6 +230,14 @@ class RunConfig:
             and set(self.cells()) >= set(other.cells())
         )
 
+    def differences(self, other: RunConfig) -> str:
+        """Return the names of the settings that are not those of another run, separated by commas."""
+        return ", ".join(sorted(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)))
+
+    def settings_of(self, cell: Cell) -> RunConfig:
+        """Return a configuration that has all settings on which a cell of this one may depend."""
+        return replace(self, trainings=(cell.training,), sizes=(max(self.sizes),), seeds=1)
+
     def as_json(self) -> dict[str, Any]:
         """Return the configuration in JSON types, with names and digests of the plugins."""
         plain: dict[str, Any] = to_builtins(self, (Training,))

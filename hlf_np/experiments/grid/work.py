@@ -113,6 +113,6 @@ def compute_cell(work: Work, index: int, progress: Progress) -> CellFiles:
             config, prepared = _opened(work)
             cell = list(config.cells())[index]
             progress(f"{cell}: begins", cell.name, 0)
-            return CellFiles.of(*run_cell(config, cell, prepared, progress))
+            return CellFiles.of(*run_cell(config, cell, prepared, progress), config)
     except UserError as error:
         raise UserError(str(error)) from None  # subclasses need not survive the way back

@@ -19,9 +19,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -147,13 +147,20 @@ def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:
         raise UserError(f"{str(settings)!r} {problem}: give a folder that `run` created") from None
 
 
+def described_run(folder: Path) -> dict[str, Any]:
+    """Return the settings that `config.json` of a folder lists, whatever they are; none if there is no such file."""
+    with suppress(*DECODING_ERRORS):
+        run = json.loads((folder / "config.json").read_text())["run"]
+        return run if isinstance(run, dict) else {}
+    return {}
+
+
 def _is_extended(folder: Path, config: RunConfig) -> bool:
     """Return whether a configuration adds models to a folder's grid; raise UserError if it is another configuration."""
     stored = stored_config(folder, config.plugins)
     if not config.extends(stored):
-        names = [f.name for f in fields(config) if getattr(stored, f.name) != getattr(config, f.name)]
         raise UserError(
-            f"{str(folder)!r} contains results of another configuration (different {', '.join(sorted(names))}):"
+            f"{str(folder)!r} contains results of another configuration (different {config.differences(stored)}):"
             " repeat the command that created it (it may add seeds, trainings and smaller sizes) or give another folder"
         )
     return config != stored

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from hlf_np.experiments.configuration.config import RunConfig
+from hlf_np.experiments.configuration.plugins import PluginError
 from hlf_np.experiments.measurements.measurement import KEY_COLUMNS
 from hlf_np.experiments.results import Cell, CellResult, Examples
 from hlf_np.models import Model
@@ -41,10 +42,11 @@ class CellFiles:
     model: bytes | None
 
     @classmethod
-    def of(cls, result: CellResult, model: Model | None) -> Self:
+    def of(cls, result: CellResult, model: Model | None, config: RunConfig) -> Self:
         """Return the files of results and of a model."""
         content = {
             "cell": result.cell.name,
+            "run": config.settings_of(result.cell).as_json(),
             "measurements": dict(result.measurements),
             "failure": result.failure,
             "computed_by": result.computed_by,
@@ -96,7 +98,7 @@ class Store:
 
     def save(self, result: CellResult, model: Model | None) -> None:
         """Store a finished cell, with its trained model if it did not fail."""
-        self.write(result.cell, CellFiles.of(result, model))
+        self.write(result.cell, CellFiles.of(result, model, self.config))
 
     def write(self, cell: Cell, files: CellFiles) -> None:
         """Write the files of a finished cell, the model first, so that a stored cell is always complete."""
@@ -120,7 +122,7 @@ class Store:
         Raises
         ------
         UserError
-            If its file is damaged, or that of another cell.
+            If its file is damaged, or that of another cell or of a run with other settings.
         """
         path = self._cell_path(cell)
         try:
@@ -138,10 +140,19 @@ class Store:
             failure = str(content.get("failure", ""))
             computed_by = str(content.get("computed_by", ""))
             stored = str(content.get("cell", cell.name))
+            run = content.get("run") and RunConfig.from_json(content["run"], self.config.plugins)
+        except PluginError:
+            raise
         except DECODING_ERRORS:
             raise UserError(f"{str(path)!r} is damaged: delete it and repeat the command to recompute it") from None
         if stored != cell.name:
             raise UserError(f"{str(path)!r} holds the results of {stored}: rename it, or delete it to compute them")
+        expected = self.config.settings_of(cell)
+        if run and not expected.extends(run):
+            raise UserError(
+                f"{str(path)!r} was computed with other settings (different {expected.differences(run)}): move it to"
+                " the folder of its run"
+            )
         return CellResult(cell, measurements, examples, distances, failure, series, computed_by)
 
     def results(self) -> list[CellResult]:

@@ -181,14 +181,15 @@ def check_learning_rate(learning_rate):
 
 
 def check_robust_test_error(robust_test_error):
-    labels, clean, attacked = (np.array(v) for v in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 9, 9], [9, 1, 2, 9, 4, 9]))
+    labels, clean = np.arange(7), np.array([0, 1, 2, 3, 4, 9, 9])
+    attacked = np.array([9, 9, 2, 9, 4, 9, 6])
     mistakes = {
-        "an image that was misclassified before the attack counts, even if the attack happens to correct it.": 3 / 6,
-        "it is either the clean error, or the robust accuracy: the error counts what is wrong before or after.": 2 / 6,
-        "it counts only images that are misclassified both before and after: `|` is or, `&` is and.": 1 / 6,
-        "it counts, but an error is a fraction: take the mean.": 4,
+        "an image that was misclassified before the attack counts, even if the attack happens to correct it.": 4 / 7,
+        "it is either the clean error, or the robust accuracy: the error counts what is wrong before or after.": 2 / 7,
+        "it counts only images that are misclassified both before and after: `|` is or, `&` is and.": 1 / 7,
+        "it counts, but an error is a fraction: take the mean.": 5,
     }
-    compare(call(robust_test_error, clean, attacked, labels), 4 / 6, mistakes)
+    compare(call(robust_test_error, clean, attacked, labels), 5 / 7, mistakes)
 
 
 def check_images_needed(images_needed):

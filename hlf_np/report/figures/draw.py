@@ -302,8 +302,11 @@ def _curves(results: Sequence[CellResult], catalogue: Catalogue, published: Sequ
                 " bands the range."
             )
         elif column in spaces:
-            attacks, label = spaces[column].attack_label(), "success rate"
-            caption = f"Success rate of {attacks} among correctly classified test images, averaged over restarts."
+            space, label = spaces[column], "success rate"
+            images = "correctly classified test images"
+            if not space.starts_at_image:
+                images = "test images whose reconstruction is classified correctly"
+            caption = f"Success rate of {space.attack_label()} among {images}, averaged over restarts."
         yield render(
             Section.CURVES,
             column,
