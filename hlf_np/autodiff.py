@@ -38,7 +38,7 @@ class Tensor:
     Attributes
     ----------
     data : ndarray
-        The values.
+        The values. `backward` uses those that it finds: change them in place only after it.
     gradient : ndarray of the shape of `data`, or None
         The sum of the gradients that `backward` computed for this leaf; None before its first call.
 

@@ -22,7 +22,8 @@ class AdamConfig:
     learning_rate : float
         Learning rate before any decay.
     betas : tuple of float
-        Decay rates of the moving averages of the gradient and of its square, each at least 0 and below 1.
+        Decay rates of the moving averages of the gradient and of its square, each from 0 to 0.9999; closer to 1, the
+        weight 1 - beta of a new gradient would be inaccurate in single precision.
     epsilon : float
         Added to the denominator.
     weight_decay : float
@@ -47,10 +48,8 @@ class AdamConfig:
         for name in ("learning_rate", "epsilon", "decay"):
             check_positive(name, getattr(self, name))
         are_two = isinstance(self.betas, tuple) and len(self.betas) == 2
-        if not (are_two and all(0 <= beta < 1 for beta in self.betas) and self.weight_decay >= 0):
-            raise UserError(
-                f"Adam needs two betas of at least 0 and below 1, and a weight decay of at least 0, not {self}"
-            )
+        if not (are_two and all(0 <= beta <= 0.9999 for beta in self.betas) and self.weight_decay >= 0):
+            raise UserError(f"Adam needs two betas from 0 to 0.9999, and a weight decay of at least 0, not {self}")
 
     def rate(self, epochs: float) -> float:
         """Return the learning rate after the decay of a number of epochs, which need not be whole."""
@@ -109,13 +108,20 @@ class Adam:
     def step(self, learning_rate: float) -> None:
         """Update every parameter in place from its `gradient`, and set the gradient to None.
 
-        Parameters without a gradient are skipped. Only a read-only array is replaced by a new one.
+        Parameters without a gradient are skipped. Only a read-only array is replaced by a new one. Raises UserError if
+        a parameter has another shape than at first, or than its gradient.
         """
         self.steps += 1
         settings = self.config.settings(self.steps, learning_rate)
         for parameter, m, v in zip(self.parameters, self._first_moments, self._second_moments, strict=True):
             if parameter.gradient is None:
                 continue
+            shape = parameter.data.shape
+            if parameter.gradient.shape != shape or (m.size, m.dtype) != (parameter.data.size, parameter.data.dtype):
+                raise UserError(
+                    f"a parameter {shape} had {m.size} entries at first, and has a gradient {parameter.gradient.shape}:"
+                    " shapes and types must stay the same"
+                )
             values = as_contiguous(parameter.data)  # the array itself, or a copy if its layout is not supported
             gradient = as_contiguous(parameter.gradient).reshape(-1)
             adam_update(values.reshape(-1), gradient, m, v, settings.astype(values.dtype))

@@ -201,8 +201,10 @@ def train(
             fraction = f"{share.fraction:.3g} of a batch of {config.batch_size}"
             raise UserError(f"{fraction} is no image to perturb: use a larger batch_size")
     train_step = make_train_step(model, config.adam, config.loss, config.engine)
-    log = []
+    log, network = [], model.network
     for epoch in range(config.epochs):
+        if model.network is not network:
+            raise UserError("the network was replaced while it was trained: train it again")
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a non-finite loss is reported below
             entry = _train_epoch(model, split, config, train_step, seed, epoch)
         if not math.isfinite(entry.loss):

@@ -86,6 +86,15 @@ def test_a_view_is_updated_in_place():
     assert not whole[:, ::2].any()
 
 
+def test_parameters_must_keep_their_shape_and_have_gradients_of_it():
+    weight = Tensor(np.ones(4, np.float32), requires_grad=True)
+    adam = Adam([weight])
+    for gradient, values in ((1, 4), (6, 6)):
+        weight.data, weight.gradient = np.ones(values, np.float32), np.ones(gradient, np.float32)
+        with pytest.raises(UserError, match=r"a parameter .* shapes and types must stay the same"):
+            adam.step(0.1)
+
+
 def test_a_step_is_in_place_clears_gradients_and_skips_parameters_without_one():
     used, unused = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
     array = used.data
@@ -109,7 +118,9 @@ def test_the_defaults_are_the_papers():
     assert (config.learning_rate, config.betas, config.weight_decay, config.decay) == (0.01, (0.5, 0.9), 1e-4, 0.95)
 
 
-@pytest.mark.parametrize("settings", [{"betas": 0.9}, {"betas": (0.9,)}, {"betas": (0.9, 1)}, {"weight_decay": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"betas": 0.9}, {"betas": (0.9,)}, {"betas": (0.9, 0.99999)}, {"weight_decay": -1}]
+)
 def test_impossible_settings_are_refused(settings):
-    with pytest.raises(UserError, match="two betas of at least 0 and below 1, and a weight decay of at least 0"):
+    with pytest.raises(UserError, match=r"two betas from 0 to 0.9999, and a weight decay of at least 0"):
         AdamConfig(**settings)

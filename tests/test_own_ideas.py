@@ -24,6 +24,7 @@ from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces.space import RunContext
 from hlf_np.support.files import only_stored
+from hlf_np.train_step import make_train_step
 from hlf_np.training import TrainingConfig, train
 from hlf_np.trainings import Training
 
@@ -692,3 +693,116 @@ def test_counts_of_any_integer_type_are_stored_as_int():
     assert type(PGD(steps=np.uint8(255)).steps) is int
     assert type(TrainingConfig(epochs=np.int64(1)).epochs) is int
     assert type(VaeConfig((np.int64(2), 2), np.int64(3)).channels[0]) is int
+
+
+# --- what a compiled program or a kernel must not take ------------------------------------------------------------
+
+
+def with_an_unused_layer(network, draws):
+    network.layers[1].aside = layers.Linear(3, 2, draws)
+
+
+def with_an_unused_parameter(network, draws):
+    network.layers[0].parameters["aside"] = layers.Linear(3, 2, draws).parameters["weight"]
+
+
+def with_unused_statistics(network, draws):
+    network.layers[2].buffers["aside"] = np.arange(3, dtype=np.float32)
+
+
+@pytest.mark.parametrize("engine", Engine)
+@pytest.mark.parametrize("add", [with_an_unused_layer, with_an_unused_parameter, with_unused_statistics])
+def test_arrays_that_the_forward_pass_does_not_use_are_never_overwritten(split, add, engine):
+    draws = generator(0, "network of a test")
+    network = layers.Sequential(
+        layers.Convolution(1, 4, draws), layers.ReLU(), layers.Flatten(), layers.Linear(4 * 14 * 14, 10, draws)
+    )
+    add(network, draws)
+    model = models.Model(network, 10)
+    before = {name: array for name, array in model.state_dict().items() if "aside" in name}
+    config = TrainingConfig(epochs=1, batch_size=20, engine=engine)
+    if add is with_unused_statistics:
+        train(model, split.take(slice(40)), config=config)
+    else:
+        with pytest.raises(UserError, match=r"aside.* gets no gradient from the loss"):
+            train(model, split.take(slice(40)), config=config)
+    assert before
+    for name, array in before.items():
+        np.testing.assert_array_equal(model.state_dict()[name], array)
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_a_training_step_takes_matching_images_and_labels_only(split, engine):
+    few = split.take(slice(20))
+    step = make_train_step(small_cnn(), AdamConfig(), engine=engine).step
+    for images, labels in (
+        (few.images, few.labels + 10),
+        (few.images, few.labels - 10),
+        (few.images, few.labels[:10]),
+        (few.images[:, 1:, 1:], few.labels),
+    ):
+        with pytest.raises(ValueError, match=r"labels|images"):
+            step(images, images, labels, 0.01)
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_a_network_replaced_while_it_is_trained_is_an_error(split, engine):
+    model = small_cnn()
+
+    def replace_network(entry):
+        model.network = small_cnn(seed=1).network
+
+    with pytest.raises(UserError, match="network"):
+        train(model, split.take(slice(40)), epochs=2, progress=replace_network, config=None)
+
+
+def test_kernels_do_not_read_beyond_their_arrays():
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.random((3, 5, 5, 1), np.float32))
+    with pytest.raises(ValueError, match="3 images cannot be warped by 1 maps"):
+        operations.warp(images, Tensor(np.zeros((1, 6), np.float32)))
+    weight = Tensor(rng.random((1, 1, 3, 3), np.float32))
+    for convolve in (operations.convolution, operations.transposed_convolution):
+        for stride, padding in ((1, -1), (0, 0)):
+            with pytest.raises(ValueError, match="the stride must be at least 1 and the padding at least 0"):
+                convolve(images, weight, None, stride, padding)
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_vanishing_gradients_do_not_overflow(engine):
+    model = network_of()
+    model.parameters()[-1].data[1] = 96  # gradients of the loss are as small as single precision has them
+    images = np.full((4, 28, 28, 1), 0.5, np.float32)
+    result = PGD(3, step_size=7.0, rule="sign", start="image", engine=engine).find(
+        model, Split(images, np.ones(4, np.int64)), spaces.ImageBall(7.0, "l2")
+    )
+    assert np.isfinite(result.images).all()
+
+
+def test_a_setting_that_is_an_array_may_change_in_place(split):
+    draws = generator(0, "network of a test")
+    normalized = layers.BatchNorm(4)
+    normalized.epsilon = np.array(1e-5, np.float32)
+    network = layers.Sequential(
+        layers.Convolution(1, 4, draws), normalized, layers.Flatten(), layers.Linear(4 * 14 * 14, 10, draws)
+    )
+    model = models.Model(network, 10)
+    for epsilon in (1e-5, 5):
+        normalized.epsilon[...] = epsilon
+        expected = network(Tensor(split.images[:5])).data
+        np.testing.assert_allclose(model.logits(split.images[:5]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_images_are_refused():
+    with pytest.raises(UserError, match="images must be a NumPy array, not MaskedArray"):
+        small_cnn().logits(np.ma.masked_array(np.zeros((1, 28, 28, 1)), mask=True))
+
+
+def test_a_vae_with_its_own_posterior_encodes_with_it():
+    class Shifted(Vae):
+        def posterior(self, images, training=False):
+            mean, log_variance = super().posterior(images, training)
+            return mean + 7, log_variance
+
+    config, images = VaeConfig((2, 2), 3), np.full((2, 28, 28, 1), 0.5, np.float32)
+    np.testing.assert_allclose(Shifted(config).encode(images), Vae(config).encode(images) + 7, rtol=1e-5)

@@ -55,7 +55,7 @@ from hlf_np.programs.compiler import Compiler
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats
-from hlf_np.support.checks import check_count, check_fields, check_images, check_positive, store_counts
+from hlf_np.support.checks import check_count, check_fields, check_images, check_positive, redefines, store_counts
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
 
@@ -220,6 +220,8 @@ class Vae(weights.Weights, nn.Layer):
             If images have another shape or type, or values outside [0, 1] or not finite.
         """
         images = check_images(images, self.config.image_shape)
+        if redefines(self, Vae, "posterior"):
+            return self.posterior(Tensor(images))[0].data
         return self._compiler.evaluate(images, self.encoder)[:, : self.config.latent_dimensions]
 
     def decode(self, codes: Floats) -> Floats:

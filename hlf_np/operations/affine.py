@@ -252,7 +252,7 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If images and parameters are not of the same type.
+        If images and parameters are not of the same type, or not as many.
 
     Examples
     --------
@@ -264,6 +264,8 @@ def warp(images: Tensor, parameters: Tensor) -> Tensor:
     >>> moved.data[0, 2, :, 0].tolist()
     [0.0, 1.0, 0.0, 0.0, 0.0]
     """
+    if images.shape[0] != parameters.shape[0]:
+        raise ValueError(f"{images.shape[0]} images cannot be warped by {parameters.shape[0]} maps: give one for each")
     compute = _implementation(images, parameters)
     matrices = affine_matrix(parameters)
     size = (images.shape[1], images.shape[2])

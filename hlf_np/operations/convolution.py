@@ -147,12 +147,14 @@ NUMPY = Implementation(convolve, convolve_input_gradient, convolve_weight_gradie
 COMPILED = Implementation(kernels.convolve, kernels.convolve_input_gradient, kernels.convolve_weight_gradient)
 
 
-def _implementation(x: Tensor, weight: Tensor) -> Implementation:
+def _implementation(x: Tensor, weight: Tensor, stride: int, padding: int) -> Implementation:
     """Return the compiled kernels for float32, and the functions above for float64.
 
     The compiled kernels take over here: `kernels.products.convolution` has the same three functions, as fast matrix
     products. They agree with those above up to rounding; the tests compare them.
     """
+    if stride < 1 or padding < 0:
+        raise ValueError(f"the stride must be at least 1 and the padding at least 0, not {stride} and {padding}")
     if x.data.dtype != weight.data.dtype:
         raise ValueError(
             f"the images are {x.data.dtype} and the weights {weight.data.dtype}: convert them to the same type,"
@@ -188,7 +190,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     Raises
     ------
     ValueError
-        If the shapes do not fit, or the types are not the same.
+        If the shapes do not fit, the types are not the same, or stride or padding is out of range.
 
     Examples
     --------
@@ -196,7 +198,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1,
     >>> convolution(x, sum_of_four, None).data[0, :, :, 0].tolist()
     [[8.0, 12.0], [20.0, 24.0]]
     """
-    compute = _implementation(x, weight)
+    compute = _implementation(x, weight, stride, padding)
     size, kernel = x.shape[1:3], weight.shape[2:]
     y = compute.convolve(x.data, weight.data, None if bias is None else bias.data, stride, padding)
 
@@ -243,7 +245,7 @@ def transposed_convolution(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or the types are not the same.
+        If the shapes do not fit, the types are not the same, or stride or padding is out of range.
 
     Examples
     --------
@@ -253,7 +255,7 @@ def transposed_convolution(
     >>> transposed_convolution(x, window, None, stride=2).data.ravel().tolist()
     [1.0, 1.0, 11.0, 10.0, 10.0]
     """
-    compute = _implementation(x, weight)
+    compute = _implementation(x, weight, stride, padding)
     kernel = weight.shape[2:]
     height, width = (
         (n - 1) * stride - 2 * padding + k + output_padding for n, k in zip(x.shape[1:3], kernel, strict=True)

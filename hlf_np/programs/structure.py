@@ -25,7 +25,7 @@ def structure(network: Layer) -> Hashable:
         return (
             type(layer),
             first_seen(layer),
-            *[(name, type(value), value) for name, value in vars(layer).items() if _is_setting(value)],
+            *[(name, type(value), _value(value)) for name, value in vars(layer).items() if _is_setting(value)],
             *[
                 (name, first_seen(p), first_seen(p.data), p.data.shape, p.data.dtype.char)
                 for name, p in layer.parameters.items()
@@ -38,4 +38,12 @@ def structure(network: Layer) -> Hashable:
 
 
 def _is_setting(value: Any) -> bool:
-    return isinstance(value, _SCALARS) or (isinstance(value, tuple) and all(map(_is_setting, value)))
+    is_number = isinstance(value, np.ndarray) and value.ndim == 0
+    return is_number or isinstance(value, _SCALARS) or (isinstance(value, tuple) and all(map(_is_setting, value)))
+
+
+def _value(setting: Any) -> Hashable:
+    """Return the value of a setting; an array of one number, which may change in place, is not hashable itself."""
+    if isinstance(setting, tuple):
+        return tuple(map(_value, setting))
+    return setting.item() if isinstance(setting, np.ndarray) else setting  # type: ignore[no-any-return]

@@ -34,6 +34,7 @@ from hlf_np.programs.structure import structure
 from hlf_np.programs.symbolic import FIRST_INDEX, INDEX_OF_ONE, INDEX_OF_ZERO, SymbolicIndices, value_pool
 from hlf_np.programs.values import NotCompiledError, Value
 from hlf_np.support.arrays import Array, Floats, Integers
+from hlf_np.support.checks import check_labels
 from hlf_np.support.errors import UserError
 
 IMAGES_PER_PART = 12  # one or two full tiles of rows, even where an image is a single row
@@ -118,7 +119,9 @@ class TrainingProgram(ABC):
         packed = np.flatnonzero(weight_indices)
         indices = weight_indices[packed]
         self._packed, self._indices = packed, indices
-        self._positions = np.zeros(indices.max(initial=FIRST_INDEX) + 1, np.int64)
+        self._positions = np.zeros(FIRST_INDEX + sum(array.size for array in _arrays(self.network)), np.int64)
+        if not np.isin(np.arange(FIRST_INDEX, self._positions.size), indices).all():
+            raise NotCompiledError("arrays that the forward pass does not use are left to autodiff, which reports them")
         self._positions[indices[::-1]] = packed[::-1]  # the first position of each entry counts, all others are copies
         original = self._positions[indices]
         copies = (packed != original) & (indices >= FIRST_INDEX)
@@ -243,6 +246,9 @@ class ClassifierTraining(TrainingProgram):
 
         A loss of one view per image uses the perturbed images only.
         """
+        labels = check_labels(labels, self.classes, len(perturbed))
+        if not clean.shape == perturbed.shape == (len(labels), *self.image_shape):
+            raise UserError(f"images must have shape (N, {', '.join(map(str, self.image_shape))}), not {clean.shape}")
         views = self.views_per_image
         images = perturbed if views == 1 else np.stack((clean, perturbed), axis=1)
         inputs = images.reshape(views * len(labels), -1)

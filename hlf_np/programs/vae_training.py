@@ -15,6 +15,7 @@ from hlf_np.programs.reparameterization import Reparameterization
 from hlf_np.programs.training import TrainingProgram
 from hlf_np.programs.values import Value
 from hlf_np.support.arrays import Floats, flat_rows
+from hlf_np.support.errors import UserError
 
 
 class VaeSettings(Protocol):
@@ -75,6 +76,8 @@ class VaeTraining(TrainingProgram):
         errors, divergences : ndarray of float32, shape (N,)
             Summed absolute error and KL divergence of each image, before the step.
         """
+        if (images.shape[1:], noise.shape) != (self.image_shape, (len(images), self.latents)):
+            raise UserError(f"images {images.shape} and noise {noise.shape} do not fit the VAE, or each other")
         results = self.gradients(flat_rows(images), noise)
         self.update(learning_rate)
         return results[:, 0].copy(), results[:, 1].copy()

@@ -46,7 +46,7 @@ def check_images(images: Floats, image_shape: tuple[int, int, int] | None = None
     Traceback (most recent call last):
     hlf_np.support.errors.UserError: images must be ... in [0, 1], not uint8: use images.astype(numpy.float32) / 255
     """
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):  # a mask would be ignored
         raise UserError(f"images must be a NumPy array, not {type(images).__name__}: use numpy.array(images)")
     if images.ndim != 4 or (image_shape is not None and images.shape[1:] != image_shape):
         expected = "(N, H, W, C)" if image_shape is None else "(N, {}, {}, {})".format(*image_shape)

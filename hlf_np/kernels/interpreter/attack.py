@@ -42,7 +42,7 @@ from hlf_np.support.arrays import Booleans, Floats, Integers
 ADAM, STEEPEST = 0, 1  # values of `AscentSettings.rule`
 LINF, L2 = 0, 1  # values of `AscentSettings.norm`
 _BETA1, _BETA2 = np.float32(0.9), np.float32(0.999)
-_ADAM_EPSILON, _SMALLEST_NORMAL = np.float32(1e-8), np.float32(1.1754944e-38)
+_ADAM_EPSILON, _SMALLEST_NORMAL, _LARGEST = np.float32(1e-8), np.float32(1.1754944e-38), np.float32(3.4028235e38)
 # This fraction of a float32 x is more than half and less than three halves of the distance to its neighbours: x plus or
 # minus it rounds to the neighbour. (A call of `nextafter` would keep the loop from becoming vector instructions.)
 _HALF_ULP_AND_A_BIT = np.float32(1.25 * 2**-24)
@@ -133,7 +133,7 @@ def _step(code, gradient, first, second, count, rule, norm, step_size):  # type:
         total = np.float64(0)  # in float32 the squares of small gradients would vanish
         for k in range(code.size):
             total += np.float64(gradient[k]) * np.float64(gradient[k])
-        scale = np.float32(step_size / max(np.sqrt(total), _SMALLEST_NORMAL))
+        scale = np.float32(min(step_size / max(np.sqrt(total), _SMALLEST_NORMAL), _LARGEST))
         for k in range(code.size):
             code[k] += scale * gradient[k]
 
