@@ -318,11 +318,12 @@ def load_vaes(folder: Path, source: Source) -> tuple[tuple[Vae, ...], Vae | None
     run = described_run(folder.absolute().parent)
     own = {"dataset": source.name, "classes": list(source.class_names)} | source.description
     is_same = bool(own.get("digest")) and run.get("digest") == own["digest"]  # wherever the files are now
-    for setting in own.keys() & {"dataset", "classes", "difficulty"}:
-        if run.get(setting, own[setting]) != own[setting] and not is_same:
+    for setting in ("dataset", "classes", "difficulty"):
+        theirs, ours = run.get(setting), own.get(setting)
+        if theirs and ours and theirs != ours and not is_same:
             raise UserError(
-                f"the VAEs in {str(folder)!r} were trained on other images ({setting} {run[setting]!s:.60} instead of"
-                f" {own[setting]!s:.60}): give those of a run on the same dataset"
+                f"the VAEs in {str(folder)!r} were trained on other images ({setting} {theirs!s:.60} instead of"
+                f" {ours!s:.60}): give those of a run on the same dataset"
             )
     data_vae = stored_all_classes_vae(folder)
     vaes = stored_vaes(folder, len(source.class_names)) if count_vaes(folder) or not data_vae else ()
