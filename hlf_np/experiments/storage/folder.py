@@ -105,10 +105,8 @@ def _differs_in_plugins_only(folder: Path, config: RunConfig) -> bool:
     """Return whether no model is finished and only the text of plugins differs, so that the run can start again."""
     if any(folder.glob("cells/*.npz")):
         return False
-    with suppress(*DECODING_ERRORS):
-        stored, new = json.loads((folder / "config.json").read_text())["run"], json.loads(json.dumps(config.as_json()))
-        return bool(stored.pop("plugins") != new.pop("plugins") and stored == new)
-    return False
+    stored, new = described_run(folder), json.loads(json.dumps(config.as_json()))
+    return "plugins" in stored and stored.pop("plugins") != new.pop("plugins") and stored == new
 
 
 def stored_config(folder: Path, plugins: tuple[Plugin, ...] = ()) -> RunConfig:
