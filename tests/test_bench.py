@@ -2,9 +2,12 @@
 
 import json
 import math
+import runpy
 import time
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers import main
 
 from hlf_np import models
@@ -54,3 +57,22 @@ def test_bench_prints_a_line_for_each_measurement(monkeypatch):
     code, output, errors = main("bench", "--threads", 1)
     assert (code, output, errors) == (0, "\n".join([TILE, TABLE_HEADER, *map(table_row, found), ""]), "")
     assert table_row(found[0]).split() == ["a", "kernel", "1", "1,234", "GFLOP/s", "46%"]
+
+
+def table_rows(text):
+    """Return the rows of numbers of all tables in Markdown, each without its first cell."""
+    lines = [line.strip()[1:-1].split("|") for line in text.splitlines() if line.startswith("| ")]
+    return {tuple(cell.strip() for cell in cells[1:]) for cells in lines if "." in cells[-1]}
+
+
+def test_the_tables_of_the_papers_grid_follow_from_its_numbers():
+    """What its README says of claims and of a single seed is not checked."""
+    folder = Path(__file__).parents[1] / "bench"
+    result = CliRunner().invoke(runpy.run_path(str(folder / "paper_tables.py"))["main"], [str(folder / "paper")])
+    assert result.exit_code == 0, result.output
+    sections = (folder / "paper" / "README.md").read_text(encoding="utf-8").split("\n## ")
+    checked = [s for s in sections if s.startswith(("Robustness costs", "Beside the paper", "Samples or an adversary"))]
+    shown = set.union(*map(table_rows, checked))
+    assert len(checked) == 3
+    assert len(shown) > 20
+    assert shown <= table_rows(result.output)

@@ -6,9 +6,10 @@ import numpy as np
 import oracles
 import pytest
 
-from hlf_np import UserError, layers, models, operations
+from hlf_np import UserError, attacks, layers, models, operations
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
+from hlf_np.spaces import ImageBall
 from hlf_np.training import train
 
 BUILDERS = {
@@ -367,6 +368,39 @@ def test_a_saved_model_is_loaded_unchanged(kind, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["model.npz"]
 
 
+def test_a_saved_model_keeps_its_class_names_and_what_is_frozen(tmp_path):
+    model, path = settled("cnn"), tmp_path / "model.npz"
+    model.class_names = tuple("ABCDEFGHIJ")
+    frozen = [name for name, _ in model.network.named_parameters()][:3]
+    for name, parameter in model.network.named_parameters():
+        parameter.requires_grad = name not in frozen
+    model.save(path)
+    again = models.load(path)
+    assert again.class_names == model.class_names
+    assert [name for name, parameter in again.network.named_parameters() if not parameter.requires_grad] == frozen
+
+
+def test_a_model_file_without_class_names_and_frozen_parameters_is_read(tmp_path):
+    path = tmp_path / "model.npz"
+    stored(path, class_names=None, frozen=None)
+    again = models.load(path)
+    assert again.class_names == ()
+    assert all(parameter.requires_grad for _, parameter in again.network.named_parameters())
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_logits_that_are_not_numbers_are_refused(compiles):
+    model = BUILDERS["cnn"]()
+    if not compiles:
+        model = models.Model(layers.Sequential(model.network, layers.Tanh()), model.classes, model.image_shape)
+    dict(model.network.named_arrays())[LAST if compiles else f"0.{LAST}"][0] = np.nan
+    x = images(3)
+    with pytest.raises(UserError, match="not numbers"):
+        model.predict(x)
+    with pytest.raises(UserError, match="not numbers"):
+        attacks.pgd(model, x, np.ones(3, int), ImageBall(0.3), steps=2)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.npz"
     BUILDERS["cnn"]().save(path)
@@ -404,6 +438,8 @@ def stored(path, **changes):
         pytest.param(lambda path: stored(path, architecture=np.array("{")), id="architecture not JSON"),
         pytest.param(lambda path: stored(path, architecture=np.array("[1]")), id="architecture a list"),
         pytest.param(lambda path: stored(path, architecture=np.array('{"kind": "cnn"}')), id="sizes missing"),
+        pytest.param(lambda path: stored(path, class_names=np.array("[1]")), id="class names not text"),
+        pytest.param(lambda path: stored(path, frozen=np.array("1")), id="frozen not a list"),
         pytest.param(lambda path: stored(path, **{LAST: None}), id="weight missing"),
         pytest.param(lambda path: stored(path, **{LAST: np.ones(11, np.float32)}), id="weight shape"),
         pytest.param(lambda path: stored(path, **{LAST: np.array([None] * 10)}), id="weight pickled"),

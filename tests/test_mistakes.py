@@ -36,6 +36,9 @@ def workplace(tmp_path_factory, smoke):
 
     models.cnn(widths=(2, 4), hidden_units=4).save(place / "model.npz")
     models.cnn(classes=5, widths=(2, 4), hidden_units=4).save(place / "five.npz")
+    reordered = models.cnn(widths=(2, 4), hidden_units=4)
+    reordered.class_names = tuple("ACBDEFGHIJ")
+    reordered.save(place / "reordered.npz")
     (place / "truncated.npz").write_bytes((place / "model.npz").read_bytes()[:1000])
     (place / "text.npz").write_text("no archive")
     np.savez(place / "other.npz", images=np.zeros(3))
@@ -137,6 +140,8 @@ MISTAKES = [  # arguments, and what the line must say
     ("attack truncated.npz", "'truncated.npz' is not a model file"),
     ("attack other.npz", "'other.npz' is not a model file"),
     ("attack five.npz", "'five.npz' is a model for 5 classes"),
+    ("attack reordered.npz", "'reordered.npz' is a model whose class 1 is 'C', but that of fonts is 'B'"),
+    (f"evaluate model.npz {SMALL} --transfer-from reordered.npz", "'reordered.npz' is a model whose class 1 is 'C'"),
     ("attack model.npz --out ./model.npz", "--out would replace the model by its adversarial examples: give another"),
     ("attack model.npz --epsilon -1", "epsilon must be a positive number, not -1"),
     ("attack model.npz --epsilon nan", "epsilon must be a positive number, not nan"),

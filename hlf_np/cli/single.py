@@ -103,6 +103,7 @@ def train(
     model = models.Model.from_architecture(
         replace(default, classes=len(source.class_names), image_shape=source.image_shape), seed
     )
+    model.class_names = source.class_names
 
     def print_epoch(entry: training_loop.EpochLog) -> None:
         click.echo(f"epoch {entry.epoch:>3}  loss {entry.loss:.4f}  error {entry.error:.4f}  {entry.seconds:.1f} s")
@@ -320,4 +321,12 @@ def _load_model(path: Path, source: Source) -> Model:
             f" {source.name} has {len(source.class_names)} classes of {format_shape(source.image_shape)} images: give"
             " the dataset that it was trained on"
         )
+    numbers = tuple(map(str, range(model.classes)))  # what classes without names are called
+    if numbers not in (model.class_names, source.class_names):
+        for label, (own, other) in enumerate(zip(model.class_names, source.class_names, strict=False)):
+            if own != other:
+                raise UserError(
+                    f"{str(path)!r} is a model whose class {label} is {own!r}, but that of {source.name} is {other!r}:"
+                    " give the dataset that it was trained on"
+                )
     return model

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ class Model(weights.Weights, Compilable):
     architecture : Architecture, optional
         Description of the network, which `save` needs; None for a custom network.
 
+    Attributes
+    ----------
+    class_names : tuple of str
+        Names of the classes, by label; empty if they are not known. `save` stores them, and the command line refuses a
+        dataset with other names.
+
     Raises
     ------
     UserError
@@ -76,6 +83,7 @@ class Model(weights.Weights, Compilable):
         height, width, channels = image_shape
         self.network, self.image_shape, self.architecture = network, (height, width, channels), architecture
         self.classes = check_count("classes", classes, minimum=2)
+        self.class_names: tuple[str, ...] = ()
         with suppress(ShapeMismatchError):  # layers may still be changed before they are used
             self.check_shapes()
 
@@ -160,9 +168,12 @@ class Model(weights.Weights, Compilable):
         Raises
         ------
         UserError
-            If the images have another shape or type, or values that are not in [0, 1].
+            If the images have another shape or type, or values that are not in [0, 1], or a logit is not a number.
         """
-        return self.evaluate(check_images(images, self.image_shape))
+        logits = self.evaluate(check_images(images, self.image_shape))
+        if np.isnan(logits).any():  # `argmax` would predict their classes
+            raise UserError("the network's logits are not numbers (NaN): check its weights, and layers of your own")
+        return logits
 
     def evaluate(self, images: Floats) -> Floats:
         """Compute logits without the checks of `logits`, for float32 images, whose values may lie outside [0, 1]."""
@@ -208,12 +219,16 @@ class Model(weights.Weights, Compilable):
         return self.network, self.architecture.kind if self.architecture else "network"
 
     def as_bytes(self) -> bytes:
-        built = self.architecture and build(self.architecture, generator(0))
-        if not built or not self.has_default_forward or structure(self.network) != structure(built):
+        described = self.architecture
+        if (
+            described is None
+            or not self.has_default_forward
+            or structure(self.network) != structure(build(described, generator(0)))
+        ):
             raise UserError(
                 "a custom or changed network has no architecture to save: save its state_dict() with numpy.savez"
             )
-        return weights.as_bytes("architecture", self.architecture, self)
+        return weights.as_bytes(self, architecture=asdict(described), class_names=list(map(str, self.class_names)))
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -243,8 +258,10 @@ def load(path: str | os.PathLike[str]) -> Model:
     True
     """
 
-    def build_model(description: Any, random: RandomSource) -> Model:
-        return Model.from_architecture(from_builtins(Architecture, description), random=random)
+    def build_model(descriptions: dict[str, Any], random: RandomSource) -> Model:
+        model = Model.from_architecture(from_builtins(Architecture, descriptions["architecture"]), random=random)
+        model.class_names = from_builtins(tuple[str, ...], descriptions.get("class_names", []))
+        return model
 
     hint = "give a file that Model.save or `hlf_np train` wrote"
-    return weights.load(path, "architecture", build_model, "model", hint)
+    return weights.load(path, build_model, "model", hint)

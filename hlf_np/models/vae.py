@@ -41,7 +41,7 @@ References: Kingma and Welling, 2014; Higgins et al., 2017 (the weight).
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -254,7 +254,7 @@ class Vae(weights.Weights, nn.Layer):
     def as_bytes(self) -> bytes:
         if structure(self) != structure(Vae(self.config)):
             raise UserError("a changed VAE cannot be saved: save its state_dict() with numpy.savez")
-        return weights.as_bytes("vae", self.config, self)
+        return weights.as_bytes(self, vae=asdict(self.config))
 
 
 def load_vae(path: str | os.PathLike[str]) -> Vae:
@@ -276,7 +276,7 @@ def load_vae(path: str | os.PathLike[str]) -> Vae:
         If the file is missing, damaged or not a VAE file.
     """
 
-    def build(description: Any, random: nn.RandomSource) -> Vae:
-        return Vae(from_builtins(VaeConfig, description), random=random)
+    def build(descriptions: dict[str, Any], random: nn.RandomSource) -> Vae:
+        return Vae(from_builtins(VaeConfig, descriptions["vae"]), random=random)
 
-    return weights.load(path, "vae", build, "VAE", "delete it to train it anew")
+    return weights.load(path, build, "VAE", "delete it to train it anew")

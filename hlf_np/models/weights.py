@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,9 @@ from hlf_np.layers import Layer
 from hlf_np.support.arrays import Array, Floats
 from hlf_np.support.errors import UserError
 from hlf_np.support.files import DECODING_ERRORS, read_arrays, write_bytes
+from hlf_np.support.serialization import from_builtins
+
+FROZEN = "frozen"  # entry of a file: the parameters whose `requires_grad` is False
 
 
 class Weights:
@@ -131,11 +133,13 @@ def _difference(own: AbstractSet[str], new: AbstractSet[str], kind: str) -> str:
     return f"{difference}: they belong to another architecture than this {kind}"
 
 
-def as_bytes(key: str, description: Any, weights: Weights) -> bytes:
-    """Return the content of a file with a description (a dataclass), stored as `key`, and weights."""
-    entries = {key: np.array(json.dumps(asdict(description))), **weights.state_dict()}
+def as_bytes(weights: Weights, **descriptions: Any) -> bytes:
+    """Return the content of a file with weights, the names of those that are frozen, and descriptions as JSON."""
+    network, _ = weights._network_and_kind
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    texts = {name: np.array(json.dumps(value)) for name, value in (descriptions | {FROZEN: frozen}).items()}
     stream = io.BytesIO()
-    np.savez(stream, **entries)  # type: ignore[arg-type]
+    np.savez(stream, **texts, **weights.state_dict())  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -165,7 +169,7 @@ Loaded = TypeVar("Loaded", bound=Weights)
 
 
 def load(
-    path: str | os.PathLike[str], key: str, build: Callable[[Any, ZeroSource], Loaded], kind: str, hint: str
+    path: str | os.PathLike[str], build: Callable[[dict[str, Any], ZeroSource], Loaded], kind: str, hint: str
 ) -> Loaded:
     """Load a network from a file that `save` wrote.
 
@@ -173,11 +177,9 @@ def load(
     ----------
     path : str or path-like
         The file.
-    key : str
-        Name of the description in the file.
     build : callable
-        Builds the network from its decoded JSON description and a source of initial weights; may raise any of
-        `DECODING_ERRORS` if the description is damaged.
+        Builds the network from the descriptions in the file and a source of initial weights; may raise any of
+        `DECODING_ERRORS` if they are damaged.
     kind : str
         What messages call the network.
     hint : str
@@ -196,7 +198,10 @@ def load(
     path = Path(path)
     try:
         arrays = read_arrays(path)
-        network = build(json.loads(str(arrays.pop(key))), ZeroSource(arrays))
+        texts = [name for name, array in arrays.items() if array.dtype.kind == "U"]
+        descriptions = {name: json.loads(str(arrays.pop(name))) for name in texts}
+        frozen = from_builtins(tuple[str, ...], descriptions.get(FROZEN, []))
+        network = build(descriptions, ZeroSource(arrays))
     except FileNotFoundError:
         raise UserError(f"there is no {kind} file {str(path)!r}: {hint}") from None
     except PermissionError as error:
@@ -207,4 +212,6 @@ def load(
         network.load_state_dict(arrays)
     except UserError as error:
         raise UserError(f"{str(path)!r} cannot be used: {error}") from None
+    for name, parameter in network._network_and_kind[0].named_parameters():
+        parameter.requires_grad = name not in frozen
     return network

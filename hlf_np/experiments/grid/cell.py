@@ -46,6 +46,7 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
     """
     started = time.perf_counter()
     model = Model.from_architecture(config.architecture, cell.seed)
+    model.class_names = config.classes
     done = 0.0
 
     def report(share: float, step: str) -> None:
