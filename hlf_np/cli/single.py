@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hlf_np.cli.manifolds import fitted, images_of_run, load_vaes, required_vaes
 from hlf_np.cli.options import (
     BOUNDED_FLOAT,
     BOUNDED_INT,
@@ -18,13 +18,10 @@ from hlf_np.cli.options import (
     NamesOption,
     data_options,
     format_shape,
-    images_of_run,
-    load_vaes,
     manifolds_option,
     option,
     path_option,
     reject_unused,
-    required_vaes,
     seed_option,
     threads_option,
 )
@@ -33,7 +30,6 @@ from hlf_np.support.errors import UserError
 if TYPE_CHECKING:
     from hlf_np.data.source import Source
     from hlf_np.models import Model
-    from hlf_np.spaces import Space
 
 N_TRAIN = ImageCountOption("--n-train", 1000, "Number of training images.")
 N_TEST = ImageCountOption("--n-test", 10_000, "Number of test images for the test error.")
@@ -178,7 +174,7 @@ def evaluate(
         plugins=data.plugins,
     )
     test = source.dataset(0, n_test).test
-    spaces = _fitted(spaces_of(config, source, vaes, data_vae), source, manifolds)
+    spaces = fitted(spaces_of(config, source, vaes, data_vae), source, manifolds)
     subject = Subject(classifier, test, config, spaces, oracle)
     shown = [measurement for measurement in config.measurements if measurement.display is not Display.NOWHERE]
     values = measure(subject, shown)
@@ -278,7 +274,7 @@ def attack(
         selected = replace(with_step_size_of(ball, selected), **given)
     images = check_count("images", IMAGES.value(images, source.test_size), 1, source.test_size)
     test = source.dataset(0, images).test
-    (ball,) = _fitted([ball], source, manifolds)
+    (ball,) = fitted([ball], source, manifolds)
     config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)
     start = Subject(classifier, test, config, [ball]).start(type(ball))
     result = selected.find(classifier, test, ball, seed)
@@ -298,16 +294,6 @@ def attack(
         f"{start.correct.sum()} of {images} {attacked} are classified correctly; attacks succeed on {successes} of them"
     )
     click.echo(f"Saved {out}")
-
-
-def _fitted(spaces: Sequence[Space], source: Source, manifolds: Path | None) -> list[Space]:
-    """Fit spaces to as many test images as a run does, however many are attacked here."""
-    from hlf_np.spaces import Space
-
-    if all(type(space).fitted is Space.fitted for space in spaces):
-        return list(spaces)
-    test = source.dataset(0, images_of_run("n_test", manifolds, source.test_size)).test
-    return [space.fitted(test.images, test.labels) for space in spaces]
 
 
 def _load_model(path: Path, source: Source) -> Model:
