@@ -220,6 +220,11 @@ class Tensor:
         """Return the mean of all entries, or along one axis."""
         return reduce_sum(self, axis) / (self.data.size if axis is None else self.shape[axis])
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("tensors cannot be compared: compare their `data`, or use `is`")
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"Tensor(shape={self.shape}, dtype={self.data.dtype}, requires_grad={self.requires_grad})"
 

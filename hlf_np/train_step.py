@@ -97,7 +97,7 @@ class AutodiffTrainStep:
 
     def _check_parameters(self) -> None:
         """Raise UserError if a parameter of the network would not be trained."""
-        if self.model.parameters() != self.optimiser.parameters:  # tensors compare by identity
+        if list(map(id, self.model.parameters())) != list(map(id, self.optimiser.parameters)):
             raise UserError("the network has other parameters than at the beginning of its training: train it again")
         if self.optimiser.steps:
             return
@@ -105,7 +105,7 @@ class AutodiffTrainStep:
             if parameter.requires_grad and parameter.gradient is None:
                 raise UserError(
                     f"parameter {name!r} gets no gradient from the loss: pass `training` on to the layers inside of"
-                    " yours, or set its requires_grad to False"
+                    " yours, use all of them in the first step, or set its requires_grad to False"
                 )
 
     def _check(self, losses: object, labels: Integers) -> None:

@@ -23,6 +23,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from hlf_np.attacks import AttackResult
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split, check_split
 from hlf_np.engine import Engine
@@ -32,6 +33,7 @@ from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Space
+from hlf_np.spaces.space import checked_perturbable
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_choice, check_fields, store_counts
 from hlf_np.support.errors import UserError
@@ -78,6 +80,11 @@ class TrainingConfig:
         check_fields(self)
         store_counts(self, epochs=0, batch_size=1)
         object.__setattr__(self, "engine", check_choice("engine", self.engine, Engine))
+        if not isinstance(self.adam, AdamConfig):
+            raise UserError(f"`adam` must be an AdamConfig, such as AdamConfig(0.005), not {self.adam!r}")
+        shares = self.perturbations
+        if not isinstance(shares, Sequence) or not all(isinstance(share, Perturbation) for share in shares):
+            raise UserError(f"`perturbations` must be a tuple of Perturbation, not {shares!r:.60}")
         if math.fsum(share.fraction for share in self.perturbations) > 1:
             raise UserError("the fractions of the perturbations add up to more than the whole batch: lower them")
 
@@ -186,6 +193,8 @@ def train(
         if own_fraction or (variant == Variant.WEAK and declared.attack):
             raise UserError(f"variant {variant!r} contradicts the settings of training {declared}: leave it out")
         config = TrainingConfig(perturbations, epochs, batch_size, loss=declared.loss, samples=samples)
+    if not isinstance(config, TrainingConfig):
+        raise UserError(f"`config` must be a TrainingConfig, not {config!r}: name a training as `training`")
     split = check_split(split, model.classes, model.image_shape)
     if not len(split):
         raise UserError("there are no images to train on")
@@ -288,11 +297,14 @@ def perturbed_batch(
     for share, (first, last) in zip(perturbations, _shares(perturbations, len(batch)), strict=True):
         if first < last:
             part = batch.take(slice(first, last))
-            rows = np.flatnonzero(share.space.perturbable(part))
+            rows = np.flatnonzero(checked_perturbable(share.space, part))
             seed = int(random.integers(2**31))
             if not len(rows):
                 continue
-            result = share.attack.find(model, part.take(rows), share.space, seed).images
+            found = share.attack.find(model, part.take(rows), share.space, seed)
+            if not isinstance(found, AttackResult):
+                raise UserError(f"`find` of attack {share.attack.name} must return an AttackResult, not {found!r:.60}")
+            result = found.images
             if result.shape != images[first + rows].shape or not (result.min() >= 0 and result.max() <= 1):
                 raise UserError(f"attack {share.attack.name} must return one image in [0, 1] for each, in their order")
             images[first + rows] = result

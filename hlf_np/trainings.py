@@ -14,7 +14,7 @@ from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
 from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
 from hlf_np.spaces.space import check_space
-from hlf_np.support.checks import check_choice, choose
+from hlf_np.support.checks import check_choice, check_fields, choose
 from hlf_np.support.errors import UserError
 
 
@@ -69,6 +69,10 @@ class Perturbation:
     fraction: float = 0.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_space(self.space)
+        if not hasattr(self.attack, "find") or isinstance(self.attack, type):
+            raise UserError(f"the attack of a perturbation must be an object such as PGD(), not {self.attack!r}")
         if not 0 <= self.fraction <= 1:
             raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
 
@@ -116,6 +120,7 @@ class Training:
     color: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         are_classes = isinstance(self.spaces, tuple) and all(isinstance(kind, type) for kind in self.spaces)
         if not are_classes or not all(issubclass(kind, Space) for kind in self.spaces):
             raise UserError(f"the spaces of training {self.name} must be a tuple of classes such as (ImageBall,)")
@@ -200,12 +205,16 @@ class Training:
     def space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
         """Return the space of a class among `spaces`; a missing `ImageBall` is the paper's.
 
+        A space of a subclass is used if there is none of the class itself, and the training does not also perturb in
+        the subclass.
+
         Raises
         ------
         UserError
             If another space is missing, there are several of the class, or one of `spaces` is none.
         """
-        found = [space for space in map(check_space, spaces) if isinstance(space, kind)]
+        others = {*self.spaces, self.samples} - {kind}
+        found = [space for space in map(check_space, spaces) if isinstance(space, kind) and type(space) not in others]
         found = [space for space in found if type(space) is kind] or found
         if len(found) > 1:
             raise UserError(f"training {self} needs a single {kind.__name__}, not {len(found)}: leave the others out")

@@ -15,7 +15,7 @@ from hlf_np.experiments.storage.folder import open_store
 from hlf_np.optim import AdamConfig
 from hlf_np.report.curves import curves
 from hlf_np.training import DivergedError, TrainingConfig, train
-from hlf_np.trainings import ADVERSARIAL
+from hlf_np.trainings import ADVERSARIAL, NORMAL
 
 HOPELESS = replace(TINY, adam=AdamConfig(learning_rate=1e30))
 
@@ -99,6 +99,13 @@ def test_without_failures_nothing_is_reported(finished):
     assert failures([made_up(), made_up(ADVERSARIAL)]) == ""
     with open_store(finished, TINY) as store:
         assert failures(store.results()) == ""
+
+
+def test_a_model_that_cannot_predict_after_an_epoch_is_a_failed_cell(tmp_path):
+    config = replace(HOPELESS, trainings=(NORMAL,), sizes=(10,), epochs=2, n_tracked=10, n_vae=0)
+    with open_store(tmp_path, config) as store:
+        (result,) = run_grid(config, store, quiet)
+    assert result.failure == "the network's logits are not numbers (NaN): check its weights and your own layers"
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from hlf_np.spaces.space import RunContext
 from hlf_np.support.files import only_stored
 from hlf_np.train_step import make_train_step
 from hlf_np.training import TrainingConfig, train
-from hlf_np.trainings import Training
+from hlf_np.trainings import Perturbation, Training
 
 
 def network_of(*middle, outputs=10):
@@ -506,11 +506,15 @@ def test_a_class_cannot_set_fields_that_its_constructor_overwrites():
         (spaces.ImageBall, {"epsilon": 0.05}),
         (attacks.Blur, {"max_width": 5.0}),
         (attacks.AutoPGD, {"restarts": 3}),
+        (attacks.ThoroughAttack, {"steps": 500}),
         (AdamConfig, {"decay": 0.5}),
     ]:
         with pytest.raises(UserError, match=f"class Mine sets {next(iter(field))!r} without effect: decorate it"):
             type("Mine", (base,), field)()
         type("Mine", (base,), {"name": "mine"})()  # a class variable, no field
+    for base, argument in ((Training, "mine"), (Perturbation, spaces.ImageBall())):
+        with pytest.raises(UserError, match="class Mine sets 'fraction' without effect: decorate it"):
+            type("Mine", (base,), {"fraction": 1.0})(argument)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hlf_np.attacks import Objective
+from hlf_np.attacks.attack import input_gradient
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.layers import Sequential
@@ -99,9 +100,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
 
         def gradient(part: Floats, labels: Integers) -> Floats:
             images = Tensor(part, requires_grad=True)
-            self.objective.of(self.model.forward(images), labels).backward()
-            assert images.gradient is not None
-            return images.gradient
+            return input_gradient(self.objective.of(self.model.forward(images), labels), images)
 
         return _in_batches(gradient, batch_size, self._images(x), self._labels(y, len(x)))
 
@@ -123,9 +122,7 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
             gradients: list[Floats] = []
             for column in columns.T:
                 images.gradient = None
-                logits.backward(np.eye(self.nb_classes, dtype=np.float32)[column])
-                assert images.gradient is not None
-                gradients.append(images.gradient)
+                gradients.append(input_gradient(logits, images, np.eye(self.nb_classes, dtype=np.float32)[column]))
             return np.stack(gradients, axis=1)
 
         return _in_batches(gradient, batch_size, self._images(x), columns)
@@ -177,6 +174,8 @@ class Classifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Neura
         if y.ndim == 2 and y.shape[1] not in (1, self.nb_classes):
             raise UserError(f"one-hot labels must have {self.nb_classes} columns, one for each class, not {y.shape[1]}")
         labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+        if labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels)):
+            raise UserError("labels must be whole numbers: convert them")
         return check_labels(labels.astype(np.int64), self.nb_classes, count)
 
 

@@ -11,12 +11,10 @@ from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Space
-from hlf_np.spaces.space import check_space
+from hlf_np.spaces.space import check_decodes, check_space
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
-
-SAME_IMAGE = 1e-3  # by how much the pixels of decoded codes may differ from those of their images
 
 
 @dataclass(frozen=True)
@@ -161,6 +159,8 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
     """
     check_space(space)
     chart = space.chart(images, labels, codes)
+    if not isinstance(chart, Chart):
+        raise UserError(f"{type(space).__name__}.chart must return a Chart, not {type(chart).__name__}")
     lower, upper = np.asarray(chart.lower, np.float32), np.asarray(chart.upper, np.float32)
     if lower is not chart.lower or upper is not chart.upper:  # other bounds would make other codes of float32 ones
         chart = replace(chart, lower=lower, upper=upper)
@@ -169,12 +169,7 @@ def checked_chart(space: Space, images: Floats, labels: Integers, codes: Codes |
         problem = f"{chart.start.shape} {chart.start.dtype}" if np.all(inside) else "codes outside its box, or NaN"
         raise UserError(f"{type(space).__name__}.chart must start at a float32 code of each image: not {problem}")
     if space.starts_at_image and not chart.codes_are_images:
-        decoded = chart.decoded(chart.start)
-        if decoded.shape != images.shape or not np.abs(decoded - images).max(initial=0) <= SAME_IMAGE:
-            raise UserError(
-                f"the codes of {type(space).__name__} do not decode to the images: take images, labels and codes from"
-                " one split, or set `starts_at_image = False` in a space of your own"
-            )
+        check_decodes(space, chart, images)
     return chart
 
 

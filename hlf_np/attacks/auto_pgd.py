@@ -38,7 +38,7 @@ from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.norm import per_row
-from hlf_np.spaces.space import can_compile
+from hlf_np.spaces.space import can_compile, projected
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
@@ -129,6 +129,10 @@ class ThoroughAttack:
     targets: int = 9
     queries: int = 1000
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        store_counts(self, steps=1, targets=0, queries=0)
+
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attacks, see `Attack.find`."""
         result = AutoPGD(self.steps).find(model, split, space, seed)
@@ -214,7 +218,7 @@ def _checkpoints(steps: int) -> list[int]:
 def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: np.random.Generator) -> BestCodes:
     """Run one ascent for the images `rows`, n of them; the loss of a code is its objective."""
     space, chart, labels = forward.space, forward.chart.take(rows), goal.labels
-    codes = space.project(chart, chart.start + _random_boundary(space, random, chart.start.shape))
+    codes = projected(space, chart, chart.start + _random_boundary(space, random, chart.start.shape))
     best, best_gradient = BestCodes(codes, prefer_success=True), np.zeros_like(codes)
     previous, value = codes.copy(), np.full(len(rows), -np.inf, np.float32)
     step_size = np.full(len(rows), 2 * space.epsilon, np.float32)
@@ -241,11 +245,11 @@ def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: 
             codes[halve], gradient[halve] = best.codes[halve], best_gradient[halve]
         part, current = chart.take(active), codes[active]
         direction = per_row(step_size[active], current) * space.norm.steepest(gradient[active])
-        ahead = space.project(part, current + direction)
+        ahead = projected(space, part, current + direction)
         momentum = MOMENTUM if iteration else 0.0  # there is no last step at first
         moved = current + (1 - momentum) * (ahead - current) + momentum * (current - previous[active])
         previous[active] = current
-        codes[active] = space.project(part, moved.astype(current.dtype))
+        codes[active] = projected(space, part, moved.astype(current.dtype))
     return best
 
 

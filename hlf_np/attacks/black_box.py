@@ -14,6 +14,7 @@ from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.norm import per_row
+from hlf_np.spaces.space import projected
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
@@ -133,7 +134,7 @@ class RandomSearch:
             if not len(rows):
                 break
             shifted = chart.start[rows] + per_row(offsets[rows], best)
-            trials = space.project(chart.take(rows), np.where(blocks[rows], shifted, best[rows]))
+            trials = projected(space, chart.take(rows), np.where(blocks[rows], shifted, best[rows]))
             trial_margins, fooled = evaluate(trials, rows)
             better = fooled | (trial_margins > margins[rows])
             improved = rows[better]

@@ -12,7 +12,6 @@ for the best lambda of each image, and does not compare f_y with 0, to which tha
 it takes the maximum.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,8 +27,9 @@ from hlf_np.operations import relu, reshape, tanh
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
+from hlf_np.spaces.space import random_start
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches
-from hlf_np.support.checks import check_choice, check_fields, check_positive, redefines, store_counts
+from hlf_np.support.checks import check_choice, check_fields, check_positive, check_range, redefines, store_counts
 from hlf_np.support.errors import UserError
 
 # |tanh(w)| of codes on the boundary of the box; closer to 1, tanh is so flat that w could hardly move.
@@ -90,8 +90,7 @@ class CarliniWagner:
         for name in ("weight", "learning_rate"):
             check_positive(name, getattr(self, name))
         object.__setattr__(self, "start", check_choice("start", self.start, Start))
-        if not 0 <= self.confidence < math.inf:
-            raise UserError(f"confidence must be a number of at least 0, not {self.confidence!r}")
+        check_range("confidence", self.confidence)
 
     def find(self, model: Model, split: Split, space: Space, seed: int = 0) -> AttackResult:
         """Run the attack, see `Attack.find`."""
@@ -104,8 +103,7 @@ class CarliniWagner:
         best, iterations = chart.start.copy(), np.zeros(len(labels), np.int64)
         starts = chart.start
         if self.start is Start.RANDOM:
-            perturbations = space.random_perturbations(generator(seed, "attack"), starts.shape)
-            starts = space.project(chart, starts + perturbations)
+            starts = random_start(space, chart, generator(seed, "attack"))
         for rows in batches(len(labels), IMAGES_PER_BATCH):
             smallest = _minimise(model, chart.take(rows), starts[rows], labels[rows], space, self)
             best[rows], iterations[rows] = smallest.codes, smallest.iterations

@@ -28,7 +28,7 @@ from hlf_np.random import generator
 from hlf_np.spaces import Space
 from hlf_np.spaces.norm import per_row
 from hlf_np.support.arrays import Booleans, Floats, flat_rows
-from hlf_np.support.checks import check_fields, store_counts
+from hlf_np.support.checks import check_fields, check_range, store_counts
 
 ROTATION = 5  # the index of the angle among the six affine parameters
 
@@ -67,7 +67,7 @@ class Corruption(ABC):
         best, iterations = split.images.copy(), np.zeros(len(split), np.int64)
         success, losses = _judged(model, split)
         for query in range(1, self.queries + 1):
-            images = self.corrupted(split.images, random).astype(np.float32)
+            images = self.corrupted(split.images.copy(), random).astype(np.float32)
             trial = Split(np.clip(images, 0, 1), labels)
             fooled, trial_losses = _judged(model, trial)
             better = (fooled > success) | ((fooled == success) & (trial_losses > losses))
@@ -104,6 +104,10 @@ class Rotation(Corruption):
 
     max_angle: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("max_angle", self.max_angle)
+
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         parameters = np.tile(np.asarray(IDENTITY, np.float32), (len(images), 1))  # (N, 6)
         parameters[:, ROTATION] = random.uniform(-self.max_angle, self.max_angle, len(images))
@@ -130,6 +134,11 @@ class ElasticDeformation(Corruption):
 
     displacement: float = 1.0
     smoothness: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("displacement", self.displacement)
+        check_range("smoothness", self.smoothness)
 
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         count, height, width, channels = images.shape
@@ -159,6 +168,10 @@ class Fog(Corruption):
 
     density: float = 0.3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("density", self.density, 1)
+
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         count, height, width, _ = images.shape
         cloud: Floats = np.zeros((count, height, width), np.float32)
@@ -185,6 +198,10 @@ class Blur(Corruption):
     name: ClassVar[str] = "blur"
 
     max_width: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("max_width", self.max_width)
 
     def corrupted(self, images: Floats, random: np.random.Generator) -> Floats:
         width = random.uniform(0, self.max_width)

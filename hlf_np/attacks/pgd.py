@@ -30,7 +30,7 @@ from hlf_np.programs.evaluation import ascend
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
 from hlf_np.spaces.chart import Compiled
-from hlf_np.spaces.space import can_compile, check_space
+from hlf_np.spaces.space import can_compile, check_space, projected, random_start
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Booleans, Floats, Integers, batches, flat_rows
 from hlf_np.support.checks import check_choice, check_fields, check_positive, store_counts
 from hlf_np.support.errors import UserError
@@ -118,7 +118,7 @@ class PGD:
             codes = chart.start
             if self.start is Start.RANDOM:
                 random = generator(seed, "attack", restart)
-                codes = space.project(chart, codes + space.random_perturbations(random, codes.shape))
+                codes = random_start(space, chart, random)
             if compiled:
                 result = _compiled_ascent(compiled, chart, labels, targets, space, self, codes)
             else:
@@ -212,7 +212,7 @@ def _ascent(
                 rows, codes, gradients = rows[remaining], codes[remaining], gradients[remaining]
                 part = part.take(remaining)
                 rule.select(remaining)
-            codes = space.project(part, codes + rule.step(gradients))
+            codes = projected(space, part, codes + rule.step(gradients))
     return best
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from hlf_np import operations
 from hlf_np.autodiff import Tensor
 from hlf_np.layers.layer import Layer, Shape, ShapeMismatchError
@@ -36,6 +38,8 @@ class Sequential(Layer):
     def __call__(self, x: Tensor, training: bool = False) -> Tensor:
         for layer in self.layers:
             x = layer(x, training)
+            if isinstance(x, np.ndarray):
+                raise UserError(f"{layer!r} returned an array: a layer must return a Tensor")
         return x
 
     def output_shape(self, shape: Shape) -> Shape:

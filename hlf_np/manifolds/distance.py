@@ -106,7 +106,7 @@ def project(
     on_manifold = chart.take(np.arange(min(1, len(images)))).decoded(chart.start[:1])
     if images.shape[1:] != on_manifold.shape[1:]:
         raise UserError(f"images to project have shape {images.shape[1:]}, those of the chart {on_manifold.shape[1:]}")
-    if not learning_rates:
+    if not len(learning_rates):
         raise UserError("a projection needs at least one learning rate")
     configs = [AdamConfig(rate, betas=(0.9, 0.999), weight_decay=0, decay=decay) for rate in learning_rates]
     nearest = Projection(chart.start.copy(), np.empty_like(images), np.full(len(images), np.inf, np.float32))
@@ -154,6 +154,8 @@ class NeighbourSearch:
     """
 
     def __init__(self, images: Floats, components: int | None = PRINCIPAL_COMPONENTS) -> None:
+        if components is not None:
+            check_count("components", components)
         self.images = flat_rows(_as_float32(images))  # (M, D)
         self.mean = self.images.mean(axis=0)
         self.axes = np.eye(self.images.shape[1], dtype=np.float32)  # (D, K), in columns

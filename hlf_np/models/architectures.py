@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from hlf_np import layers as nn
+from hlf_np.support.checks import check_image_shape, check_sizes, store_counts
 from hlf_np.support.errors import UserError
 
 Sizes = tuple[int, ...]
@@ -58,11 +59,12 @@ class Architecture:
     blocks: Sizes = ()
 
     def __post_init__(self) -> None:
-        for name in ("widths", "image_shape", "blocks"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        sizes = (*self.widths, *self.blocks, *self.image_shape, self.classes, self.hidden_units)
-        if not self.widths or any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise UserError(f"the sizes of an architecture must be positive integers, not {sizes}")
+        for name in ("widths", "blocks"):
+            object.__setattr__(self, name, check_sizes(name, getattr(self, name)))
+        object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
+        store_counts(self, classes=1, hidden_units=1)
+        if not self.widths:
+            raise UserError("an architecture needs at least one width, such as (16,)")
         if self.kind is Kind.RESNET and len(self.blocks) != len(self.widths):
             raise UserError(
                 f"a ResNet needs one number of blocks per stage, not {self.blocks} for widths {self.widths}"

@@ -99,6 +99,7 @@ class Compilable:
         ClassifierTraining or None
             The program; None if the network or the loss does not compile, or a subclass trains other parameters.
         """
-        if not self.has_default_forward or self.parameters() != [p for _, p in self.network.named_parameters()]:
+        every = [id(parameter) for _, parameter in self.network.named_parameters()]
+        if not self.has_default_forward or list(map(id, self.parameters())) != every:
             return None
         return classifier_training(self.network, self.image_shape, config, loss)

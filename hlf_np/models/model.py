@@ -20,9 +20,13 @@ from hlf_np.models.compiled import Compilable
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
-from hlf_np.support.checks import check_count, check_images, redefines
+from hlf_np.support.checks import check_count, check_image_shape, check_images, redefines
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
+
+
+class NotANumberError(UserError):
+    """A logit is not a number (NaN), so nothing can be predicted."""
 
 
 class Model(weights.Weights, Compilable):
@@ -78,10 +82,7 @@ class Model(weights.Weights, Compilable):
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
-        if len(image_shape) != 3:
-            raise UserError(f"the shape of an image must be (H, W, C), not {image_shape}")
-        height, width, channels = image_shape
-        self.network, self.image_shape, self.architecture = network, (height, width, channels), architecture
+        self.network, self.image_shape, self.architecture = network, check_image_shape(image_shape), architecture
         self.classes = check_count("classes", classes, minimum=2)
         self.class_names: tuple[str, ...] = ()
         with suppress(ShapeMismatchError):  # layers may still be changed before they are used
@@ -150,6 +151,8 @@ class Model(weights.Weights, Compilable):
         Tensor, shape (N, classes)
             The logits.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(f"`forward` needs a Tensor, not {type(images).__name__}: use `logits`, or Tensor(images)")
         return self.network(images, training)
 
     def logits(self, images: Floats) -> Floats:
@@ -168,12 +171,9 @@ class Model(weights.Weights, Compilable):
         Raises
         ------
         UserError
-            If the images have another shape or type, or values that are not in [0, 1], or a logit is not a number.
+            If the images have another shape or type, or values that are not in [0, 1].
         """
-        logits = self.evaluate(check_images(images, self.image_shape))
-        if np.isnan(logits).any():  # `argmax` would predict their classes
-            raise UserError("the network's logits are not numbers (NaN): check its weights, and layers of your own")
-        return logits
+        return self.evaluate(check_images(images, self.image_shape))
 
     def evaluate(self, images: Floats) -> Floats:
         """Compute logits without the checks of `logits`, for float32 images, whose values may lie outside [0, 1]."""
@@ -191,8 +191,16 @@ class Model(weights.Weights, Compilable):
         -------
         ndarray of int64, shape (N,)
             The classes with the largest logits.
+
+        Raises
+        ------
+        NotANumberError
+            If a logit is not a number.
         """
-        return np.asarray(self.logits(images).argmax(axis=1), np.int64)
+        logits = self.logits(images)
+        if np.isnan(logits).any():  # `argmax` would choose its class
+            raise NotANumberError("the network's logits are not numbers (NaN): check its weights and your own layers")
+        return np.asarray(logits.argmax(axis=1), np.int64)
 
     def logits_and_predictions(self, images: Floats) -> tuple[Floats, Integers]:
         """Compute both, with a single evaluation of the network unless a subclass defines `predict`."""

@@ -55,7 +55,15 @@ from hlf_np.programs.compiler import Compiler
 from hlf_np.programs.structure import structure
 from hlf_np.random import generator
 from hlf_np.support.arrays import Floats
-from hlf_np.support.checks import check_count, check_fields, check_images, check_positive, redefines, store_counts
+from hlf_np.support.checks import (
+    check_fields,
+    check_image_shape,
+    check_images,
+    check_positive,
+    check_sizes,
+    redefines,
+    store_counts,
+)
 from hlf_np.support.errors import UserError
 from hlf_np.support.serialization import from_builtins
 
@@ -106,9 +114,8 @@ class VaeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("channels", "image_shape"):
-            sizes = tuple(check_count("a VAE's channels and image sizes", size) for size in getattr(self, name))
-            object.__setattr__(self, name, sizes)
+        object.__setattr__(self, "channels", check_sizes("channels", self.channels))
+        object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
         store_counts(self, latent_dimensions=1, epochs=0, batch_size=1)
         check_positive("reconstruction_weight", self.reconstruction_weight)
         height, width, _ = self.image_shape

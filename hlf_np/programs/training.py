@@ -203,7 +203,7 @@ class TrainingProgram(ABC):
 
     def _load(self) -> None:
         """Pack the arrays of the layers, unless they are what `store` has left there."""
-        if structure(self.network) != self._structure or _trained(self.network) != self._parameters:
+        if structure(self.network) != self._structure or not _are_same(_trained(self.network), self._parameters):
             raise UserError("the network changed while it was trained: train it again, or with engine='autodiff'")
         self._stored = False
         values = value_pool(_arrays(self.network))
@@ -288,8 +288,13 @@ def _images_per_part(batch_size: int) -> int:
 
 
 def _trained(network: Layer) -> list[tuple[Tensor, bool]]:
-    """Return the parameters of a network, which compare by identity, and whether they are trained."""
+    """Return the parameters of a network, and whether they are trained."""
     return [(parameter, parameter.requires_grad) for _, parameter in network.named_parameters()]
+
+
+def _are_same(first: list[tuple[Tensor, bool]], second: list[tuple[Tensor, bool]]) -> bool:
+    """Return whether two results of `_trained` have the same tensors and settings."""
+    return len(first) == len(second) and all(a is b and x is y for (a, x), (b, y) in zip(first, second, strict=True))
 
 
 def _arrays(network: Layer) -> list[Floats]:

@@ -101,6 +101,11 @@ class Chart(ABC):
             )
         return replace(self, **{name: getattr(self, name)[rows] for name in {*self.of_images, *self.boxes_of_images}})
 
+    def is_current(self, shortcut: str, *methods: str) -> bool:
+        """Return whether a method computes what others do: no subclass redefines one of these and not the former."""
+        first = next(cls for cls in type(self).__mro__ if {shortcut, *methods} & vars(cls).keys())
+        return shortcut in vars(first)
+
     @property
     def boxes_of_images(self) -> tuple[str, ...]:
         """Those of `lower` and `upper` that have one entry per image."""

@@ -23,6 +23,8 @@ class _ImageChart(Chart):
         return codes
 
     def compiled(self, model: Model) -> Compiled | None:
+        if np.min(self.lower) < 0 or np.max(self.upper) > 1:
+            return None  # images may need to be clipped, which the program does not do
         count, program = len(self.start), model.program
         groups, sources = np.zeros(count, np.int64), np.zeros((count, 0), np.float32)
         return Compiled(program, groups, sources) if program else None

@@ -89,6 +89,8 @@ class LearnedChart(Chart):
 
     def decoded(self, codes: Floats) -> Floats:
         """Map codes (N, L) to images (N, H, W, C) without recording gradients, by compiled decoders if possible."""
+        if not self.is_current("decoded", "decode", "image_of"):
+            return super().decoded(codes)
         codes = np.asarray(codes, np.float32)
         return np.clip(self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels), 0, 1)
 
@@ -135,6 +137,8 @@ class VaeManifold(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.vaes, Vae):
+            raise UserError("a learned manifold needs one VAE for each class: give the same for all as [vae] * classes")
         sizes = {(vae.config.latent_dimensions, vae.config.channels, vae.config.image_shape) for vae in self.vaes}
         if len(sizes) != 1:
             raise UserError(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from hlf_np.models.vae import Vae
 
 
+SAME_IMAGE = 1e-3  # by how much the pixels of decoded codes may differ from those of their images
+
+
 class Need(StrEnum):
     """A requirement of a space that not every run meets."""
 
@@ -234,12 +237,41 @@ def check_space(space: Space) -> Space:
     return space
 
 
+def checked_perturbable(space: Space, split: Split) -> Booleans:
+    """Return `space.perturbable(split)`; raise UserError if it is not a bool for each image."""
+    perturbable = space.perturbable(split)
+    if not isinstance(perturbable, np.ndarray) or perturbable.dtype != bool or perturbable.shape != (len(split),):
+        raise UserError(f"`perturbable` of {type(space).__name__} must return an array with a bool for each image")
+    return perturbable
+
+
+def check_decodes(space: Space, chart: Chart, images: Floats) -> None:
+    """Raise UserError if a chart does not start at the images."""
+    decoded = chart.decoded(chart.start)
+    if decoded.shape != images.shape or not np.abs(decoded - images).max(initial=0) <= SAME_IMAGE:
+        raise UserError(
+            f"the codes of {type(space).__name__} do not decode to the images: take images, labels and codes from"
+            " one split, or set `starts_at_image = False` in a space of your own"
+        )
+
+
+def projected(space: Space, chart: Chart, codes: Floats) -> Floats:
+    """Return `space.project(chart, codes)` in the precision of the chart, which a space of one's own may change."""
+    return np.asarray(space.project(chart, codes), chart.start.dtype)
+
+
+def random_start(space: Space, chart: Chart, random: np.random.Generator) -> Floats:
+    """Return the codes of a chart after a random perturbation."""
+    perturbations = np.asarray(space.random_perturbations(random, chart.start.shape), chart.start.dtype)
+    return projected(space, chart, chart.start + perturbations)
+
+
 def can_compile(space: Space, chart: Chart) -> bool:
     """Return whether compiled code projects and decodes as these objects do.
 
     It does not if a subclass overrides `project`, or how codes are decoded but not `compiled`, or if every image has
     its own box.
     """
-    first = next(cls for cls in type(chart).__mro__ if {"decode", "image_of", "decoded", "compiled"} & vars(cls).keys())
     one_box = all(np.ndim(bound) < chart.start.ndim for bound in (chart.lower, chart.upper))
-    return type(space).project is Space.project and "compiled" in vars(first) and one_box
+    decodes_alike = chart.is_current("compiled", "decode", "image_of", "decoded")
+    return type(space).project is Space.project and decodes_alike and one_box

@@ -34,7 +34,7 @@ import numpy as np
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.data.fonts import Fonts
 from hlf_np.spaces.norm import Norm
-from hlf_np.spaces.space import Need, RunContext, Space
+from hlf_np.spaces.space import Need, RunContext, Space, check_decodes
 from hlf_np.spaces.warp_chart import WarpChart
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_labels
@@ -87,9 +87,10 @@ class TrueManifold(Space):
         Raises
         ------
         UserError
-            If codes are missing or do not belong to the fonts.
+            If codes are missing, or do not belong to the fonts and the images.
         """
         chart = self.chart(split.images, split.labels, split.codes)
+        check_decodes(self, chart, split.images)
         assert split.codes is not None
         parameters = self.fonts.box.sample(random, len(split))
         codes = Codes(split.codes.font, parameters)

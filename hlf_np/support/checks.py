@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from types import MemberDescriptorType
@@ -101,7 +101,7 @@ def check_labels(labels: Integers, classes: int, count: int) -> Integers:
     >>> check_labels(np.array([3, 7], np.uint8), classes=10, count=2).dtype
     dtype('int64')
     """
-    if not isinstance(labels, np.ndarray):
+    if not isinstance(labels, np.ndarray) or isinstance(labels, np.ma.MaskedArray):
         raise UserError(f"labels must be a NumPy array, not {type(labels).__name__}: use numpy.array(labels)")
     if labels.shape != (count,):
         hint = ""
@@ -147,6 +147,21 @@ def check_count(name: str, value: int, minimum: int = 1, maximum: int | None = N
         bounds = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
         raise UserError(f"{name} must be {bounds}, not {count}")
     return count
+
+
+def check_sizes(name: str, sizes: Iterable[int]) -> tuple[int, ...]:
+    """Return sizes as a tuple of positive integers; raise UserError if they are something else."""
+    if not isinstance(sizes, Iterable):
+        raise UserError(f"{name} must be a tuple of integers such as (16, 32), not {sizes!r}")
+    return tuple(check_count(f"each of {name}", size) for size in sizes)
+
+
+def check_image_shape(shape: Iterable[int]) -> tuple[int, int, int]:
+    """Return the shape of an image as (H, W, C); raise UserError if it is something else."""
+    sizes = check_sizes("image_shape", shape)
+    if len(sizes) != 3:
+        raise UserError(f"the shape of an image must be (H, W, C), not {sizes}")
+    return sizes
 
 
 def check_fields(settings: Any) -> None:
@@ -238,6 +253,13 @@ def check_positive(name: str, value: float) -> float:
     if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
         raise UserError(f"{name} must be a positive number, not {value!r}")
     return float(value)
+
+
+def check_range(name: str, value: float, maximum: float = math.inf) -> None:
+    """Raise UserError if a value is not a finite number from 0 to `maximum`."""
+    if not isinstance(value, numbers.Real) or not 0 <= value <= maximum or value == math.inf:
+        limits = "of at least 0" if maximum == math.inf else f"from 0 to {maximum}"
+        raise UserError(f"{name} must be a number {limits}, not {value!r}")
 
 
 def redefines(instance: object, base: type, method: str) -> bool:

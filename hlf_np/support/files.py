@@ -142,6 +142,7 @@ def stored_as(name: str, folder: Path | None, origin: Callable[[], str], reuse: 
     """
     if not folder:
         return None
+    folder = Path(folder)
     others = sorted(folder.glob(f"{name}-*.npz")) if reuse else []
     exact = folder / f"{name}-{origin()}.npz"
     return others[0] if others and exact not in others else exact

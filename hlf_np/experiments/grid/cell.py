@@ -16,6 +16,7 @@ from hlf_np.experiments.measurements.subject import collect
 from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.kernels.numba_internals.processor import SHAPE
 from hlf_np.models import Model
+from hlf_np.models.model import NotANumberError
 from hlf_np.support.version import code_version
 from hlf_np.training import DivergedError, EpochLog, train
 
@@ -62,7 +63,8 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
 
     def epoch_done(entry: EpochLog) -> None:
         if tracker:
-            tracker.measure(model)
+            with np.errstate(over="ignore", invalid="ignore"):  # weights that diverge are reported below
+                tracker.measure(model)
         report(TRAINING_TIME_FRACTION * entry.epoch / config.epochs, f"epoch {entry.epoch}/{config.epochs}")
 
     report(0, "training")
@@ -70,14 +72,15 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
     settings = training_config(config, cell.training, prepared.training_spaces)
     try:
         log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
-    except DivergedError as failure:
+        report(TRAINING_TIME_FRACTION, "attack")
+        trained = model.state_dict()
+        shared = (prepared.test_spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
+        subject = Subject(model, prepared.dataset.test, config, *shared, log)
+        measurements = measure(subject, config.measurements)
+    except (DivergedError, NotANumberError) as failure:
         report(1, "failed")
         seconds = {"seconds": time.perf_counter() - started}
         return CellResult(cell, seconds, {}, {}, str(failure), computed_by=COMPUTED_BY), None
-    report(TRAINING_TIME_FRACTION, "attack")
-    shared = (prepared.test_spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
-    subject, trained = Subject(model, prepared.dataset.test, config, *shared, log), model.state_dict()
-    measurements = measure(subject, config.measurements)
     model.load_state_dict(trained)  # in case a measurement has changed it
     examples, distances = collect(subject)
     series = (tracker.series() if tracker else {}) | attack_series(subject)

@@ -24,6 +24,7 @@ from hlf_np.manifolds.distance import NeighbourSearch, project, subspace_distanc
 from hlf_np.manifolds.tangent import tangent_bases
 from hlf_np.models import Model
 from hlf_np.spaces import PAPER_EPSILONS, ImageBall, Norm, Space, TrueManifold
+from hlf_np.spaces.space import checked_perturbable
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_labels
 from hlf_np.support.errors import UserError
@@ -150,7 +151,7 @@ class Subject:
                 chart = space.chart(candidates.images, candidates.labels, candidates.codes)
                 images = chart.decoded(chart.start)
                 correct = self.model.predict(images) == candidates.labels
-            self._starts[kind] = AttackStart(candidates, images, correct, space.perturbable(candidates))
+            self._starts[kind] = AttackStart(candidates, images, correct, checked_perturbable(space, candidates))
         return self._starts[kind]
 
     def attacked(self, kind: type[Space]) -> Split:
