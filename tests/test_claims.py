@@ -126,7 +126,8 @@ def test_regular_success_must_be_flat_in_every_training_without_regular_attacks(
 
 def test_the_change_of_each_training_is_reported_and_the_largest_is_the_statistic():
     claim = regular_robustness(moving({NORMAL: 0.01, ADVERSARIAL: 0.4, TRANSFORMED: -0.05}, noise=0))
-    assert claim.statistic == pytest.approx(-0.05)
+    assert claim.statistic == pytest.approx(0.05)  # of either sign
+    assert claim.interval == pytest.approx((0.05, 0.05))
     assert claim.details == (
         "Normal: success changes by 0.010 (0.010 to 0.010) over test errors from 0.100 to 0.600; slope 0.02 (0.02 to"
         " 0.02), rank correlation 1.00.",
@@ -184,6 +185,34 @@ def test_the_data_factor_of_noisy_curves_lies_in_its_interval_and_is_reported():
         for low, high in [found["intervals_by_size"][n]]
     ]
     assert f"from 250 to 2000: {', '.join(ends)}." in claim.details[0]
+
+
+def unequal_curves():
+    """A factor that grows with N, for eight seeds."""
+    sizes = {250 * 2**k: 0.5 * 1.4**k for k in range(8)}
+    return [
+        made_up(training, size, seed, test_error=0.5 * (size / needed / 250) ** -0.4)
+        for seed in range(8)
+        for size, factor in sizes.items()
+        for training, needed in ((NORMAL, 1), (ADVERSARIAL, factor))
+    ]
+
+
+def test_an_unfinished_seed_does_not_move_the_data_factor():
+    results = unequal_curves()
+    whole = data_factor(results)["factor"]
+    for is_there in (lambda cell: cell.n_train <= 2000, lambda cell: cell.n_train > 2000):
+        some = [r for r in results if r.cell.seed < 3 or is_there(r.cell)]
+        assert data_factor(some)["factor"] == pytest.approx(whole)
+    never_complete = [r for r in results if (r.cell.seed < 6) == (r.cell.n_train <= 2000)]
+    assert data_factor(never_complete)["factor"] == pytest.approx(whole)
+
+
+def test_an_n_of_one_training_only_does_not_move_the_data_factor():
+    results = unequal_curves()
+    without = [r for r in results if r.cell.n_train < 32_000]
+    half = [r for r in results if r.cell.n_train < 32_000 or r.cell.training == NORMAL]
+    assert data_factor(half)["factor"] == pytest.approx(data_factor(without)["factor"])
 
 
 @pytest.mark.parametrize(
@@ -364,9 +393,41 @@ def test_intervals_of_many_trainings_hold_simultaneously_and_are_wider():
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     claim = on_manifold_robustness(following({NORMAL: slope, ADVERSARIAL: slope}, count))
-    models = "of training normal" if count else "with a success rate on a manifold"
-    assert claim.verdict == f"undecided: only {count} models {models}, but 6 are needed"
+    models = "models of training normal" if count else "models with a success rate on a manifold"
+    assert claim.verdict == f"undecided: only {count} model{'s' * (count != 1)} {models[7:]}, but 6 are needed"
     assert claim.interval is None
+
+
+def test_a_training_whose_models_all_failed_counts_against_a_claim_about_all():
+    results = following({NORMAL: 1, ADVERSARIAL: 1}, noise=0.01)
+    assert on_manifold_robustness(results).verdict == "supported"
+    failed = [made_up(TRANSFORMED, seed=seed, test_error=math.nan) for seed in range(12)]
+    assert on_manifold_robustness([*results, *failed]).verdict == "supported"  # they merely lack the measurement
+    failed = [replace(result, failure="it diverged") for result in failed]
+    lacking = "undecided: only 0 models of training adversarial_transformations, but 6 are needed"
+    assert on_manifold_robustness([*results, *failed]).verdict == lacking
+    claim = regular_robustness([*line(20, 0), *failed])
+    assert claim.verdict == lacking
+    assert on_manifold_robustness(failed).verdict.startswith("undecided: only 0 models with a success rate")
+
+
+def test_the_interval_of_all_trainings_together_agrees_with_the_verdict():
+    """The smallest slope is certain here, and it is another one that is not."""
+    steep = following({NORMAL: 0.3}, noise=0.001)
+    uncertain = following({ADVERSARIAL: 1.6}, noise=0.6)
+    claim = on_manifold_robustness([*steep, *uncertain])
+    fits = claim.data["on_true_manifold_success"]
+    assert fits["normal"]["slope"] < fits["adversarial"]["slope"]
+    assert fits["normal"]["interval"][0] > 0 > fits["adversarial"]["interval"][0]
+    assert claim.verdict == "undecided: the interval contains 0"
+    assert claim.interval == (fits["adversarial"]["interval"][0], fits["normal"]["interval"][1])
+    certain, noisy = (
+        line(20, -0.2),
+        [replace(r, cell=replace(r.cell, training=TRANSFORMED)) for r in line(20, 0.3, 0.9)],
+    )
+    claim = regular_robustness([*certain, *noisy])
+    assert claim.verdict == "refuted"
+    assert claim.interval[0] == pytest.approx(0.2)
 
 
 def test_equal_test_errors_tell_nothing_about_success():

@@ -13,6 +13,7 @@ import hlf_np
 from hlf_np import models
 from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
+from hlf_np.manifolds.distance import project
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.models.vae import Vae, VaeConfig
 from hlf_np.operations import cross_entropy
@@ -147,6 +148,28 @@ def test_the_first_steps_of_an_attack_are_those_of_python(tmp_path, trained, spl
                 np.testing.assert_allclose(codes[steps - 1], expected, atol=1e-3)
                 compared += 1
     assert compared >= 20
+
+
+def test_distances_to_the_manifold_are_those_of_python(tmp_path, fonts, split):
+    few, space = split.take(np.arange(6)), TrueManifold(fonts, epsilon=0.1)
+    chart = space.chart(few.images, few.labels, few.codes)
+    noise = np.random.default_rng(0).normal(0, 0.05, few.images.shape).astype(np.float32)
+    moved = chart.decoded(space.project(chart, chart.start + 0.1))
+    images = np.concatenate([(few.images[:3] + noise[:3]).clip(0, 1), moved[3:]])
+    data = {
+        "starts": chart.start.tolist(), "lower": chart.lower.tolist(), "upper": chart.upper.tolist(),
+        "letters": chart.images.reshape(6, -1).tolist(), "images": images.reshape(6, -1).tolist(),
+    }  # fmt: skip
+    code = """
+        const box = { lower: data.lower, upper: data.upper };
+        return data.images.map((image, i) => {
+          const start = Float32Array.from(data.starts[i]);
+          const space = warpSpace(Float32Array.from(data.letters[i]), 28, 28, start, box, Infinity);
+          return distanceTo(space, Float32Array.from(image), [start]);
+        });"""
+    expected = project(images, chart).distances
+    assert expected[:3].min() > 0.5
+    np.testing.assert_allclose(in_javascript(tmp_path, data, code), expected, rtol=0.02, atol=0.02)
 
 
 def test_integers_are_as_good_as_floats(tmp_path, trained, split):

@@ -118,6 +118,13 @@ def test_a_space_may_draw_and_project_in_double_precision(trained, split):
         assert attack.find(trained, few, Projecting(0.1)).images.dtype == np.float32
 
 
+@pytest.mark.parametrize("method", ["project", "random_perturbations"])
+def test_a_space_that_returns_nothing_is_named(trained, split, method):
+    empty = type("Empty", (spaces.ImageBall,), {method: lambda self, *arguments: None})
+    with pytest.raises(UserError, match=f"`{method}` of Empty must return an array of shape"):
+        PGD(2).find(trained, split, empty(0.1))
+
+
 def test_a_chart_that_is_none_is_named(trained, split):
     class Forgotten(spaces.ImageBall):
         def chart(self, images, labels, codes):

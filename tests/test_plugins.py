@@ -202,7 +202,7 @@ TRAINING = "from hlf_np.trainings import Training\n"
         (TRAINING + 't = Training("t", loss=lambda m, c, p, y: m(p))\n', r"the loss \(.*mine.py:2\) must return"),
         (TRAINING + 't = Training("t", loss=lambda m, c, p, y: 1)\n', "per image, .*, not int"),
         (ATTACK, "attack bad returned int: `find` must return an AttackResult"),
-        (BAD_SPACE, "an object declared in .*mine.py has the wrong interface: AttributeError"),
+        (BAD_SPACE, r"\w+\.chart must return a Chart, not"),
         ("from hlf_np.data import DataSource\nd = DataSource('fonts', list)\n", "two datasets named 'fonts'"),
     ],
 )

@@ -14,6 +14,7 @@ from test_report import Page
 from hlf_np.data.fonts import LETTERS, Difficulty
 from hlf_np.experiments.analysis.claims import evaluate_claims
 from hlf_np.experiments.analysis.data_factor import data_factor, factor_intervals, factors_by_size
+from hlf_np.experiments.analysis.existence import on_manifold_examples
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
 from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.report.curves import table
@@ -22,7 +23,7 @@ from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import PUBLISHED_STYLE, curve_figure
 from hlf_np.report.published import differences, matching_cells, published, published_distances
 from hlf_np.spaces import Norm
-from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, training_of
+from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, SAMPLED, training_of
 
 FONTS = RunConfig()
 COLUMNS = ("test_error", "regular_success", "on_true_manifold_success", "on_learned_manifold_success")
@@ -190,6 +191,20 @@ def test_claims_stand_beside_what_the_rule_says_of_the_papers_numbers():
         assert f"give {claim.statistic:.3f} ({low:.3f} to {high:.3f}): supported." in text
 
 
+def test_success_on_the_manifold_is_also_compared_for_the_trainings_and_sizes_of_both():
+    """Our values are the paper's, but for another training, which the paper does not have."""
+    every = [replace(r, measurements={**r.measurements, "seconds": 1.0}) for r in papers_main()]
+    same = [r for r in every if r.cell.n_train in (250, 1000)]
+    sampled = [made_up(SAMPLED[0], size, on_true_manifold_success=0.1) for size in (250, 1000)]
+    claim = on_manifold_examples(same)
+    low, high = claim.interval
+    value = f"{claim.statistic:.3f} ({low:.3f} to {high:.3f})"
+    config = replace(FONTS, trainings=(*MAIN, SAMPLED[0]))
+    text = "".join(Page(report([*same, *sampled], config)).text)
+    assert f"For the trainings and N that both have, this run gives {value}, the paper {value}." in text
+    assert "For the trainings and N that both have" not in report(every, replace(FONTS, trainings=MAIN))
+
+
 # --- the price of adversarial training ------------------------------------------------------------------------
 
 
@@ -281,6 +296,19 @@ def test_an_interval_that_the_curve_cannot_tell_is_left_out():
         for training, size, seed in product((NORMAL, ADVERSARIAL), (100, 400, 1600), range(4))
     ]
     assert factor_intervals(results).keys() == {400}
+
+
+@pytest.mark.parametrize("training", [NORMAL, ADVERSARIAL])
+def test_an_error_of_zero_gives_no_interval_instead_of_being_left_out(training):
+    results = noisy_curves(5)[1]
+    flawless = [
+        replace(r, measurements={"test_error": 0.0})
+        if (r.cell.training, r.cell.n_train, r.cell.seed) == (training, 400, 0)
+        else r
+        for r in results
+    ]
+    assert factor_intervals(results).keys() == {200, 400}
+    assert factor_intervals(flawless).keys() == (set() if training == NORMAL else {200})
 
 
 def test_fewer_than_four_seeds_or_a_missing_model_give_no_interval():

@@ -109,4 +109,5 @@ def mixture(results: Sequence[CellResult]) -> str:
 def failures(results: Sequence[CellResult]) -> str:
     """Return a sentence about the cells that failed; empty if none did."""
     failed = [f"{result.cell} ({result.failure})" for result in results if result.failure]
-    return f"{len(failed)} of {len(results)} models failed and have no results: {'; '.join(failed)}." if failed else ""
+    counts = f"{len(failed)} of {len(results)} models failed and {'has' if len(failed) == 1 else 'have'} no results"
+    return f"{counts}: {'; '.join(failed)}." if failed else ""

@@ -14,6 +14,7 @@ import numpy as np
 
 from hlf_np.experiments.analysis.claim import Claim
 from hlf_np.experiments.analysis.data_factor import data_factor
+from hlf_np.experiments.analysis.existence import on_manifold_examples
 from hlf_np.experiments.configuration.config import RunConfig
 from hlf_np.experiments.measurements import Display
 from hlf_np.experiments.results import CellResult, failures, mixture
@@ -32,6 +33,7 @@ from hlf_np.support.arrays import Floats
 
 NORM_NAMES = {Norm.LINF: "L-infinity", Norm.L2: "L2"}
 PAPER_CLAIMS = 4
+ADAM_REACH = 1.2  # of all steps together: while gradients grow, Adam's steps are longer than the step size
 NO_SHEETS = "No sheets of images: they show the VAEs of the classes, if their files and the images can be read."
 BEYOND = "<h2>Beyond the paper</h2><p>What the paper argues or leaves open, measured on the same models.</p>"
 NO_EXPLORER = "There is no page to try these models by hand: "
@@ -195,7 +197,7 @@ def _summary(claim: Claim) -> str:
 
 def _reach_within_ball(config: RunConfig) -> float:
     """Return how far regular attacks can move a pixel from where they start; 0 if as far as the ball allows."""
-    reach = config.attack.steps * config.attack.step_size
+    reach = ADAM_REACH * config.attack.steps * config.attack.step_size
     return reach if config.norm is Norm.LINF and reach < config.epsilon else 0.0
 
 
@@ -269,6 +271,15 @@ def _in_the_paper(
             f"By the same rule, the paper's own values, over all of its N, give {claim.published.statistic:.3f}"
             f" ({low:.3f} to {high:.3f}): {claim.published.verdict}."
         )
+    if claim.number == 2 and paper:
+        own, papers = (on_manifold_examples(cells) for cells in _shared(results, paper))
+        differ = own.statistic != claim.statistic or papers.statistic != (claim.published or claim).statistic
+        if own.interval and papers.interval and differ:
+            yield (
+                f"For the trainings and N that both have, this run gives {own.statistic:.3f} ({own.interval[0]:.3f} to"
+                f" {own.interval[1]:.3f}), the paper {papers.statistic:.3f} ({papers.interval[0]:.3f} to"
+                f" {papers.interval[1]:.3f})."
+            )
     if claim.number == 1 and paper and has_published_distances(config):
         mean_distance, low, high = PUBLISHED_DISTANCES[published_name(config)]
         yield (
@@ -277,6 +288,13 @@ def _in_the_paper(
         )
     if claim.number == 4 and paper:
         yield from _published_data_factor(data_factor(matching_cells(paper, results), min_cells=2), data_factor(paper))
+
+
+def _shared(results: Sequence[CellResult], paper: Sequence[CellResult]) -> Iterator[list[CellResult]]:
+    """Yield the results of a run and of the paper for the trainings and N that both have."""
+    for cells, others in ((results, paper), (paper, results)):
+        known = {(r.cell.training, r.cell.n_train) for r in others}
+        yield [r for r in cells if (r.cell.training, r.cell.n_train) in known]
 
 
 def _published_data_factor(matching: Mapping[str, Any] | None, overall: Mapping[str, Any] | None) -> Iterator[str]:

@@ -257,13 +257,20 @@ def check_decodes(space: Space, chart: Chart, images: Floats) -> None:
 
 def projected(space: Space, chart: Chart, codes: Floats) -> Floats:
     """Return `space.project(chart, codes)` in the precision of the chart, which a space of one's own may change."""
-    return np.asarray(space.project(chart, codes), chart.start.dtype)
+    return _as_codes(space, "project", space.project(chart, codes), codes)
 
 
 def random_start(space: Space, chart: Chart, random: np.random.Generator) -> Floats:
     """Return the codes of a chart after a random perturbation."""
-    perturbations = np.asarray(space.random_perturbations(random, chart.start.shape), chart.start.dtype)
-    return projected(space, chart, chart.start + perturbations)
+    perturbations = space.random_perturbations(random, chart.start.shape)
+    return projected(space, chart, chart.start + _as_codes(space, "random_perturbations", perturbations, chart.start))
+
+
+def _as_codes(space: Space, method: str, result: Floats, codes: Floats) -> Floats:
+    """Return what a method of a space returned; raise UserError if it has not the shape of the codes."""
+    if np.shape(result) != codes.shape:
+        raise UserError(f"`{method}` of {type(space).__name__} must return an array of shape {codes.shape}")
+    return np.asarray(result, codes.dtype)
 
 
 def can_compile(space: Space, chart: Chart) -> bool:

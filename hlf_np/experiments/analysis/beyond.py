@@ -168,7 +168,7 @@ def robust_overfitting(results: Sequence[CellResult]) -> Claim:
         error = np.mean([r.series[HELD_OUT_BY_EPOCH][-1] for r in others])
         details.append(
             f"Without regular training, the error under attack is {error:.3f} on average after the last epoch, and the"
-            f" best epoch of {first} of {len(others)} models is the first, before they have learned much."
+            f" best epoch is the first, before they have learned much, for {first} of {len(others)}."
         )
     data = {"cells": [r.cell.name for r in judged], "best_epoch": [b + 1 for b in best], "difference": gaps.tolist()}
     claim = replace(OVERFITTING_CLAIM, details=tuple(details), data=data)
@@ -202,10 +202,11 @@ def adversary_or_data(results: Sequence[CellResult]) -> Claim:
         if not len(normal):
             continue
         gains = (normal - random).mean(), (normal - adversarial).mean()
-        share = f", which is {gains[0] / gains[1]:.0%} of it" if gains[1] > 0 else ""
+        share = f", which is {gains[0] / gains[1]:.0%} of it" if min(gains) > 0 else ""
+        by_samples, by_adversary = (f"{'lower' if gain >= 0 else 'raise'}s" for gain in gains)
         details.append(
-            f"{adversary.label} training lowers the test error of normal training by {gains[1]:.3f} on average, random"
-            f" images of the same manifold by {gains[0]:.3f}{share}."
+            f"{adversary.label} training {by_adversary} the test error of normal training by {abs(gains[1]):.3f} on"
+            f" average, training with random images of the same manifold {by_samples} it by {abs(gains[0]):.3f}{share}."
         )
     values = np.array(next(iter(differences.values()), []))
     claim = replace(SAMPLING_CLAIM, details=tuple(details), data={"difference": differences})

@@ -44,7 +44,7 @@ def data_factor(results: Sequence[CellResult], min_cells: int = MIN_CELLS) -> di
         `factor_intervals` as "intervals_by_size". None if there are too few models, or the interval of the power
         includes 0.
     """
-    points = [_points(results, training) for training in COMPARED]
+    points = _points(results)
     if any(len(samples) < min_cells for samples in points):
         return None
     if not np.isfinite(_powers(*points)) or bootstrap_interval(_powers, *points)[0] <= 0:
@@ -100,17 +100,17 @@ def factor_intervals(results: Sequence[CellResult]) -> dict[int, Interval]:
     dict of int to (float, float)
         The 95 % interval by N, from the seeds whose models of normal training at all N, or of adversarial training at
         this N, have a test error; at least four of each are needed. An N is left out if its interval extends beyond
-        what the N of normal training can tell.
+        what the N of normal training can tell. Errors of 0, of which there is no logarithm, allow no interval.
     """
     (sizes, normal), (adversarial_sizes, adversarial) = (_curves_by_seed(results, training) for training in COMPARED)
-    normal = normal[(normal > 0).all(axis=1)]
+    normal = normal[np.isfinite(normal).all(axis=1)]
     intervals: dict[int, Interval] = {}
-    if len(sizes) < 2 or len(normal) < MIN_SEEDS:
+    if len(sizes) < 2 or len(normal) < MIN_SEEDS or not normal.all():
         return intervals
     for n, _ in factors_by_size(results):
         errors = adversarial[:, adversarial_sizes == n]  # (seeds, 1)
-        errors = errors[errors[:, 0] > 0]
-        if len(errors) < MIN_SEEDS:
+        errors = errors[np.isfinite(errors[:, 0])]
+        if len(errors) < MIN_SEEDS or not errors.all():
             continue
         low, high = bootstrap_interval(partial(_factors_of_draws, sizes, n), normal, errors)
         if n / sizes[-1] <= low and high <= n / sizes[0]:
@@ -152,15 +152,26 @@ def _curves_by_seed(results: Sequence[CellResult], training: Training) -> tuple[
     return np.array(sizes, np.int64), np.array(table, np.float64).reshape(len(seeds), len(sizes))
 
 
-def _points(results: Sequence[CellResult], training: Training) -> Floats:
-    """Return log N and log error of each model of a training, (n, 2).
+def _points(results: Sequence[CellResult]) -> list[Floats]:
+    """Return log N and log error of models of each training, (n, 2), at the N that both trainings have.
 
-    An N at which some model has no test error is left out: the others alone would make its error too large.
+    Every N has the same weight, as the factor depends on N: the points are those of the seeds that are complete or, if
+    none is, means over seeds. An N at which some model has an error of 0 is left out: the others alone would make its
+    error too large.
     """
-    sizes, errors = _curves_by_seed(results, training)
-    of_sizes = ((n, of_n) for n, of_n in zip(sizes, errors.T, strict=True) if (of_n != 0).all())
-    points = [(n, error) for n, of_n in of_sizes for error in of_n if np.isfinite(error)]
-    return np.log(np.array(points, np.float64).reshape(-1, 2))
+    tables = [_curves_by_seed(results, training) for training in COMPARED]
+    shared = np.intersect1d(tables[0][0], tables[1][0])
+    columns = [errors[:, np.isin(sizes, shared)] for sizes, errors in tables]
+    positive = np.all([(errors != 0).all(axis=0) for errors in columns], axis=0)
+    if not positive.any():
+        return [np.empty((0, 2)) for _ in COMPARED]
+    points = []
+    for errors in columns:
+        logs = np.log(errors[:, positive])  # (seeds, sizes)
+        complete = logs[np.isfinite(logs).all(axis=1)]
+        rows = complete if len(complete) else np.nanmean(logs, axis=0, keepdims=True)
+        points.append(np.stack(np.broadcast_arrays(np.log(shared[positive]), rows), axis=-1).reshape(-1, 2))
+    return points
 
 
 def _curve(results: Sequence[CellResult], training: Training) -> Floats:

@@ -3,7 +3,7 @@
 
 const PARAMETERS = ["Move across", "Move down", "Slant across", "Slant down", "Size", "Turn"];
 const SPACES = { image: "image (regular)", true: "true manifold", learned: "learned manifold" };
-const STEPS_PER_RADIUS = 40, PROJECTION_STEPS = 60, RADII = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
+const STEPS_PER_RADIUS = 40, RADII = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4];
 const WORK_MILLISECONDS = 8, QUIET_MILLISECONDS = 200;
 // A loop, as an image may have more values than a function takes arguments.
 const maxNorm = (values) => values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
@@ -141,15 +141,19 @@ function startPage(data) {
       const step = makeAttack(model.network, space, chosen.label, settings.stepSize.value, "adam");
       Object.assign(attack, { start, step, count: 0, done: false });
       draw(attack.before, start);
-      showAttack(attack, { image: start, logits: model.network.forward(start) });
+      showAttack(attack, { code: space.start, image: start, logits: model.network.forward(start) });
     }
   }
-  function showAttack(attack, { image, logits }) {
+  function distanceToManifold(attack, code, image) {
+    const manifold = spaces.true(chosen, Infinity);
+    return distanceTo(manifold, image, attack.name === "true" ? [manifold.start, code] : [manifold.start]);
+  }
+  function showAttack(attack, { code, image, logits }) {
     const change = image.map((value, i) => value - attack.start[i]), largest = Math.max(maxNorm(change), 1e-6);
     draw(attack.change, change, (value) => 0.5 + value / (2 * largest)); draw(attack.after, image);
     const said = argmax(logits), sure = softmax(logits)[said];
     const distance = data.box === null ? "" :
-      ` Distance to the manifold: ${distanceTo(spaces.true(chosen, Infinity), image, PROJECTION_STEPS).toFixed(2)}.`;
+      ` Distance to the manifold: ${distanceToManifold(attack, code, image).toFixed(2)}.`;
     attack.said.className = said === chosen.label ? "said right" : "said wrong";
     attack.said.textContent =
       `After ${attack.count} steps: ${data.classes[said]} (probability ${sure.toFixed(3)})` +
@@ -255,8 +259,9 @@ function startPage(data) {
     for (const tick of [0, 0.1, 0.2, 0.3, 0.4]) context.fillText(String(tick), at.x(tick) - 8, high - 6);
     line(style.getPropertyValue("--muted"), [epsilon, 0], [epsilon, 1]);
     context.lineWidth = 2;
-    curves.forEach((curve, i) => {
-      if (!Number.isNaN(curve[0])) line(models[i].color, ...curve.map((rate, k) => [k ? RADII[k - 1] : 0, rate]));
+    curves.forEach((curve, i) => {  // in steps: between two radii, success is that of the smaller one
+      const radius = (k) => (k ? RADII[k - 1] : 0), steps = curve.flatMap((rate, k) => [[radius(k), rate], [RADII[k] ?? radius(k), rate]]);
+      if (!Number.isNaN(curve[0])) line(models[i].color, ...steps);
     });
   }
   byId("compare-run").addEventListener("click", () => attackImages([chosen, ...images]));

@@ -108,15 +108,21 @@ function makeAttack(network, space, label, stepSize, rule) {
   };
 }
 
-// The distance of an image to a manifold, by descent over its codes within the bounds: an upper bound of the true one.
-function distanceTo(space, image, steps) {
-  const adam = makeAdam(space.start.length, 0.03);
-  let code = space.start, nearest = Infinity;
-  for (let step = 0; step <= steps; step++) {
-    const difference = space.decode(code).map((value, i) => value - image[i]);
-    nearest = Math.min(nearest, Math.sqrt(difference.reduce((sum, value) => sum + value * value, 0)));
-    const change = adam(space.backward(difference));
-    code = code.map((value, i) => Math.min(Math.max(value - change[i], space.lower(i)), space.upper(i)));
+// The distance of an image to a manifold, by descents over its codes within the bounds: an upper bound of the true one.
+// They are those of `manifolds.distance.project`, from each of the given codes.
+function distanceTo(space, image, starts, steps = 100) {
+  let nearest = Infinity;
+  for (const start of starts) {
+    for (const rate of [0.09, 0.03]) {
+      const adam = makeAdam(start.length, rate);
+      let code = start;
+      for (let step = 0; step <= steps; step++) {
+        const difference = space.decode(code).map((value, i) => value - image[i]);
+        nearest = Math.min(nearest, Math.sqrt(difference.reduce((sum, value) => sum + value * value, 0)));
+        const change = adam(space.backward(difference)), decay = 0.95 ** Math.floor(step / 10);
+        code = code.map((value, i) => Math.min(Math.max(value - decay * change[i], space.lower(i)), space.upper(i)));
+      }
+    }
   }
   return nearest;
 }

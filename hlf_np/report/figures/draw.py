@@ -108,8 +108,8 @@ def _distances(results: Sequence[CellResult], published: Mapping[str, Floats]) -
             Section.CLAIM_1,
             f"distances{'' if reference is known[0] else reference.suffix}",
             f"Distances of successful adversarial examples and of clean test images to {reference.description}, for"
-            f" {len(measured)} normally trained models. {DISTANCE_NOTES[reference]}; the last bin contains all larger"
-            " distances. The vertical axis is logarithmic.",
+            f" {len(measured)} normally trained model{'s' * (len(measured) != 1)}. {DISTANCE_NOTES[reference]}; the"
+            " last bin contains all larger distances. The vertical axis is logarithmic.",
             "Histograms of distances: of clean images, and of regular and on-manifold adversarial examples.",
             distance_figure(measured, reference, published),
         )

@@ -30,7 +30,7 @@ DISTANCE_COLORS = {
 }
 REFERENCE_COLOR = "#555555"  # of lines that belong to no training
 WIDTH_INCHES = 5.4  # narrow enough to be legible on a phone
-COARSE_BINS = 12  # of published distances, which are known to a few hundredths only
+COARSE_ROWS = 3  # of published distances in a bin: each row is a range of a few hundredths
 HISTOGRAM_QUANTILE = 0.99  # of the distances; the outliers of failed projections would compress the rest of the axis
 PUBLISHED_STYLE: dict[str, Any] = {"linestyle": "--", "alpha": 0.5, "markersize": 4, "linewidth": 1.2}
 
@@ -212,7 +212,10 @@ def distance_figure(
             clipped, weights = np.minimum(distances, largest), np.full(len(distances), 1 / len(distances))
             axes.hist(clipped, bins, weights=weights, color=DISTANCE_COLORS[kind], alpha=0.6, label=labels[kind])
         if len(theirs := published.get(reference.key(kind), ())):
-            counts, edges = np.histogram(theirs, COARSE_BINS)
+            rows = np.unique(theirs)  # their centres
+            width = COARSE_ROWS * np.diff(rows).min()
+            first, last = rows[0] - width / COARSE_ROWS / 2, rows[-1]
+            counts, edges = np.histogram(theirs, first + width * np.arange(2 + (last - first) // width))
             shares = counts / len(theirs) * bins[1] / (edges[1] - edges[0])  # in a bin of ours
             axes.stairs(shares, edges, color=DISTANCE_COLORS[kind], linestyle="--", label=f"{labels[kind]}, paper")
     axes.set_xlabel(f"L2 distance to {reference.description}")
