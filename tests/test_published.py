@@ -14,13 +14,15 @@ from test_report import Page
 from hlf_np.data.fonts import LETTERS, Difficulty
 from hlf_np.experiments.analysis.claims import evaluate_claims
 from hlf_np.experiments.analysis.data_factor import data_factor, factor_intervals, factors_by_size
-from hlf_np.experiments.analysis.existence import on_manifold_examples
+from hlf_np.experiments.analysis.existence import leaving_the_manifold, on_manifold_examples
+from hlf_np.experiments.analysis.generalization import regular_robustness
 from hlf_np.experiments.configuration.config import PRESETS, Preset, RunConfig
 from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.report.curves import table
 from hlf_np.report.figures.draw import draw_figures
 from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import PUBLISHED_STYLE, curve_figure
+from hlf_np.report.page import in_the_paper
 from hlf_np.report.published import differences, matching_cells, published, published_distances
 from hlf_np.spaces import Norm
 from hlf_np.trainings import ADVERSARIAL, MAIN, NORMAL, PAPER, SAMPLED, training_of
@@ -94,7 +96,7 @@ def test_nothing_is_compared_that_was_made_otherwise(config):
     ],
 )
 def test_the_posters_distances_are_told_where_they_are_comparable(config, said):
-    text = "".join(Page(report([made_up()], config)).text)
+    text = " ".join(in_the_paper(leaving_the_manifold([]), config, [made_up()], published(config)))
     assert ("On the authors' poster" in text) == (said is not None)
     assert said is None or said in text
 
@@ -193,16 +195,18 @@ def test_claims_stand_beside_what_the_rule_says_of_the_papers_numbers():
 
 def test_success_on_the_manifold_is_also_compared_for_the_trainings_and_sizes_of_both():
     """Our values are the paper's, but for another training, which the paper does not have."""
-    every = [replace(r, measurements={**r.measurements, "seconds": 1.0}) for r in papers_main()]
-    same = [r for r in every if r.cell.n_train in (250, 1000)]
+    theirs = papers_main()
+    same = [r for r in theirs if r.cell.n_train in (250, 1000)]
     sampled = [made_up(SAMPLED[0], size, on_true_manifold_success=0.1) for size in (250, 1000)]
-    claim = on_manifold_examples(same)
-    low, high = claim.interval
-    value = f"{claim.statistic:.3f} ({low:.3f} to {high:.3f})"
-    config = replace(FONTS, trainings=(*MAIN, SAMPLED[0]))
-    text = "".join(Page(report([*same, *sampled], config)).text)
-    assert f"For the trainings and N that both have, this run gives {value}, the paper {value}." in text
-    assert "For the trainings and N that both have" not in report(every, replace(FONTS, trainings=MAIN))
+    papers = on_manifold_examples(theirs)
+    low, high = on_manifold_examples(same).interval
+    value = f"{on_manifold_examples(same).statistic:.3f} ({low:.3f} to {high:.3f})"
+    for results in (same, [*same, *sampled]):
+        claim = replace(on_manifold_examples(results), published=papers)
+        sentences = " ".join(in_the_paper(claim, FONTS, results, theirs))
+        assert f"For the trainings and N that both have, this run gives {value}, the paper {value}." in sentences
+    claim = replace(papers, published=papers)
+    assert "For the trainings and N that both have" not in " ".join(in_the_paper(claim, FONTS, theirs, theirs))
 
 
 # --- the price of adversarial training ------------------------------------------------------------------------
@@ -357,11 +361,12 @@ def test_in_the_papers_numbers_adversarial_training_helps_with_few_images_and_co
     few = data_factor([r for r in cells if r.cell.n_train <= 2500])
     assert few["factor"] < 0.9
     assert data_factor(cells)["interval"][0] > 1
-    text = "".join(Page(report(curve(NORMAL, 5, 0.4), FONTS)).text)
+    normal = curve(NORMAL, 5, 0.4)
+    text = " ".join(in_the_paper(regular_robustness(normal), FONTS, normal, cells))
     conclusion = "adversarial training saves images if there are few, and costs images if there are many"
     assert conclusion not in text  # ours has no factor
     both = curve(NORMAL, 5, 0.4, (250, 1000, 2000)) + curve(ADVERSARIAL, 4, 0.4, (250, 1000, 2000))
-    text = "".join(Page(report(both, FONTS)).text)
+    text = " ".join(in_the_paper(regular_robustness(both), FONTS, both, cells))
     assert "The paper's values in the range of this run, for N from 250 to 2000, give a data factor of 0.76." in text
     assert conclusion in text
     (picture,) = (p for p in draw_figures(both, LETTERS, cells) if p.name == "data_factor")

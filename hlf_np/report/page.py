@@ -90,7 +90,7 @@ def page(
         explorer=f"<p>{html.escape(NO_EXPLORER + no_explorer)}.</p>" if no_explorer else EXPLORER_LINK,
         further_summary=_further_summary(further),
         setting=html.escape(" ".join([_setting(config, len(results)), failures(results), mixture(results)]).rstrip()),
-        claims="\n".join(_claim(claim, pictures, _in_the_paper(claim, config, results, paper)) for claim in papers),
+        claims="\n".join(_claim(claim, pictures, in_the_paper(claim, config, results, paper)) for claim in papers),
         beyond=_beyond(further, pictures, config),
         differences=f"<p>{html.escape(LEGEND + differences(config))}</p>" if paper else "",
         curves="\n".join(
@@ -261,7 +261,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _in_the_paper(
+def in_the_paper(
     claim: Claim, config: RunConfig, results: Sequence[CellResult], paper: Sequence[CellResult]
 ) -> Iterator[str]:
     """Yield sentences on what the published values say about a claim."""
