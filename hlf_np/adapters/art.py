@@ -1,6 +1,6 @@
 """Adapter to the Adversarial Robustness Toolbox (ART), so that its attacks run on our models.
 
-ART is an optional extra: `pip install hlf_np[art]`. An ART *estimator* is a model with the methods that attacks need.
+ART is an optional extra: `pip install '.[art]'`. An ART *estimator* is a model with the methods that attacks need.
 Independently written attacks check ours: if they found many more adversarial examples, our gradients would be masked or
 our attack too weak (`bench/art_agreement.py`).
 

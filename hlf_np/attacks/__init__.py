@@ -1,4 +1,4 @@
-"""Attacks on classifiers, one file each: projected gradient ascent (`pgd`) in any perturbation space, and others.
+"""Attacks on classifiers: projected gradient ascent (`pgd`) in any perturbation space, and others.
 
 `pgd` is a function here, which shadows the module of the same name.
 """

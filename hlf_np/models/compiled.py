@@ -48,7 +48,7 @@ class Compilable:
 
     @property
     def compiles(self) -> bool:
-        """Whether the network can be compiled. If it cannot, autodiff computes everything."""
+        """Whether evaluation and attacks are compiled. If not, autodiff computes everything."""
         return self.program is not None
 
     @property

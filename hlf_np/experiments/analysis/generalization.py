@@ -44,7 +44,7 @@ REGULAR_ROBUSTNESS_CLAIM = Claim(
 
 
 def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
-    """Decide claim 3: for every training, on-manifold success falls with the test error.
+    """Decide claim 3: for every training, on-manifold success rises with the test error.
 
     For each training, success is regressed on the test error. The intervals of all slopes hold simultaneously with 95 %
     confidence (Bonferroni). The claim is about every training, so the statistic is the smallest slope; its interval

@@ -2,7 +2,7 @@
 
 `dask scheduler` and `dask worker` are Dask's own programs, as are those that start workers on Slurm or Kubernetes; here
 is only what a run asks of them. Dask gives cells to idle workers, the first submitted first, gives those of a lost
-worker to others, and after three lost workers gives up a cell. What all cells share is a task of its own: Dask moves
+worker to others, up to three times, and then gives up a cell. What all cells share is a task of its own: Dask moves
 its result to each worker once, and makes it again if it is lost.
 
 A cell uses all threads of its worker, so a worker must compute one at a time. To that end every worker gets one unit of
@@ -79,7 +79,7 @@ class Cluster:
 
     @property
     def lost(self) -> tuple[type[BaseException], ...]:
-        """What the future of a cell raises whose workers were lost three times."""
+        """What the future of a cell raises that Dask has given up."""
         from distributed.scheduler import KilledWorker
 
         return (KilledWorker,)

@@ -2,9 +2,10 @@
 
 Processes are spawned: a fork would inherit a thread pool without its threads. Any of them may be killed at any instant.
 The executor survives that only if no message through its pipes is cut in two, so all messages are shorter than what the
-operating system writes at once (`PIPE_BUF`, 4096 bytes): tasks are indices of cells, and results are names of temporary
-files. Two more pipes connect all processes with this one. Through one they report their progress, in short messages,
-too. Nothing is ever sent through the other one: it closes when this process ends, however it ends, and then they end.
+operating system writes at once (`PIPE_BUF`, 4096 bytes on Linux): tasks are indices of cells, and results are names of
+temporary files. Two more pipes connect all processes with this one. Through one they report their progress, in short
+messages, too. Nothing is ever sent through the other one: it closes when this process ends, however it ends, and then
+they end.
 """
 
 from __future__ import annotations

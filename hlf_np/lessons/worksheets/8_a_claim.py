@@ -35,7 +35,7 @@ def probability_of_greater(a, b):
 # %% [markdown]
 # ## 2. A slope
 #
-# Claims 3 and 4 are about two kinds of attacks: on-manifold success should fall with the test error, and regular
+# Claims 3 and 4 are about two kinds of attacks: on-manifold success should rise with the test error, and regular
 # success should not. The slope of the least-squares line $y \approx c + s x$ is
 #
 # $$s = \frac{\sum_i (x_i - \bar x)(y_i - \bar y)}{\sum_i (x_i - \bar x)^2}.$$
