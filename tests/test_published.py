@@ -388,3 +388,5 @@ def test_published_distances_are_those_of_the_captions():
 def test_only_a_vgg_is_said_to_have_been_trained_in_another_way():
     assert "VGG" in differences(replace(FONTS, architecture=DEFAULTS[Kind.VGG]))
     assert "VGG" not in differences(FONTS)
+    assert "combined trainings" in differences(replace(FONTS, trainings=PAPER))
+    assert "combined trainings" not in differences(replace(FONTS, trainings=MAIN))

@@ -33,7 +33,7 @@ from hlf_np.experiments.results import Cell, CellResult
 from hlf_np.models.architectures import DEFAULTS, Kind
 from hlf_np.spaces import PAPER_EPSILONS, Norm
 from hlf_np.support.arrays import Floats
-from hlf_np.trainings import Training, Variant, training_of
+from hlf_np.trainings import COMBINED, Training, Variant, training_of
 
 # L2 distances of regular adversarial examples in the poster's histograms: mean, 5th and 95th percentile. They are
 # measured to the true manifold on FONTS, and to the subspace of 50 nearest neighbours on EMNIST.
@@ -147,9 +147,15 @@ def differences(config: RunConfig) -> str:
         if config.architecture.kind is Kind.VGG
         else ""
     )
+    combined = (
+        " The curves of its combined trainings agree with batches that are clean by half and whose images all weigh the"
+        " same (`bench/combined_weights.py`); here clean images weigh a third."
+        if any(training in COMBINED for training in config.trainings)
+        else ""
+    )
     return (
         f"Expect the shapes and the ordering of the paper's curves, not the same values:{fonts} its manifold was"
         " learned by VAE-GANs rather than VAEs; its random transformations were drawn around 0 rather than around the"
         " identity, with one update for clean and one for transformed images; in training, its attacks kept the"
-        f" last perturbation of images that were never misclassified, not that of highest loss.{vgg}"
+        f" last perturbation of images that were never misclassified, not that of highest loss.{vgg}{combined}"
     )
