@@ -13,6 +13,7 @@ from hlf_np.models import Model
 from hlf_np.optim import Adam, AdamConfig
 from hlf_np.programs.training import ClassifierTraining
 from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.checks import same_objects
 from hlf_np.support.errors import UserError, source_location
 
 
@@ -97,7 +98,7 @@ class AutodiffTrainStep:
 
     def _check_parameters(self) -> None:
         """Raise UserError if a parameter of the network would not be trained."""
-        if list(map(id, self.model.parameters())) != list(map(id, self.optimiser.parameters)):
+        if not same_objects(self.model.parameters(), self.optimiser.parameters):
             raise UserError("the network has other parameters than at the beginning of its training: train it again")
         if self.optimiser.steps:
             return

@@ -12,6 +12,7 @@ from hlf_np.optim import AdamConfig
 from hlf_np.programs.compiler import NO_PREPROCESSOR, Compiler, classifier_training
 from hlf_np.programs.evaluation import Program
 from hlf_np.programs.training import ClassifierTraining
+from hlf_np.support.checks import same_objects
 
 
 class Compilable:
@@ -99,7 +100,7 @@ class Compilable:
         ClassifierTraining or None
             The program; None if the network or the loss does not compile, or a subclass trains other parameters.
         """
-        every = [id(parameter) for _, parameter in self.network.named_parameters()]
-        if not self.has_default_forward or list(map(id, self.parameters())) != every:
+        every = [parameter for _, parameter in self.network.named_parameters()]
+        if not self.has_default_forward or not same_objects(self.parameters(), every):
             return None
         return classifier_training(self.network, self.image_shape, config, loss)

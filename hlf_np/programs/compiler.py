@@ -12,7 +12,6 @@ program is requested. Copies of a compiler begin empty, so a copied or unpickled
 from __future__ import annotations
 
 import copy
-import operator
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -31,6 +30,7 @@ from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining
 from hlf_np.programs.vae_training import VaeSettings, VaeTraining
 from hlf_np.programs.values import NotCompiledError
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
+from hlf_np.support.checks import same_objects
 from hlf_np.support.errors import UserError
 
 NO_PREPROCESSOR: tuple[Layer, ...] = (Sequential(),)
@@ -82,7 +82,7 @@ class Compiler:
         key = (tuple(map(structure, layers)), input_shape, warped)
         every_layer = [inner for layer in layers for inner in layer.every_layer()]  # a program reads their arrays
         entry = self._entries.get(slot)
-        if entry is None or entry.key != key or any(map(operator.is_not, entry.layers, every_layer)):
+        if entry is None or entry.key != key or not same_objects(entry.layers, every_layer):
             check_shapes()
             program = _checked(
                 key, layers, lambda layers: Program(layers[0], input_shape, warped, layers[1:]), check.evaluation

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import numba
 import numpy as np
 
-from hlf_np.autodiff import Tensor
 from hlf_np.kernels.buffers import aligned_zeros
 from hlf_np.kernels.instructions.encoding import encoded
 from hlf_np.kernels.instructions.training import REDUCTIONS, SoftmaxLoss, TradesLoss
@@ -34,7 +33,7 @@ from hlf_np.programs.structure import structure
 from hlf_np.programs.symbolic import FIRST_INDEX, INDEX_OF_ONE, INDEX_OF_ZERO, SymbolicIndices, value_pool
 from hlf_np.programs.values import NotCompiledError, Value
 from hlf_np.support.arrays import Array, Floats, Integers
-from hlf_np.support.checks import check_labels
+from hlf_np.support.checks import check_labels, same_objects
 from hlf_np.support.errors import UserError
 
 IMAGES_PER_PART = 12  # one or two full tiles of rows, even where an image is a single row
@@ -203,7 +202,7 @@ class TrainingProgram(ABC):
 
     def _load(self) -> None:
         """Pack the arrays of the layers, unless they are what `store` has left there."""
-        if structure(self.network) != self._structure or not _are_same(_trained(self.network), self._parameters):
+        if structure(self.network) != self._structure or not same_objects(_trained(self.network), self._parameters):
             raise UserError("the network changed while it was trained: train it again, or with engine='autodiff'")
         self._stored = False
         values = value_pool(_arrays(self.network))
@@ -287,14 +286,9 @@ def _images_per_part(batch_size: int) -> int:
     return IMAGES_PER_PART if batch_size > IMAGES_PER_PART else -(-batch_size // 2)
 
 
-def _trained(network: Layer) -> list[tuple[Tensor, bool]]:
-    """Return the parameters of a network, and whether they are trained."""
-    return [(parameter, parameter.requires_grad) for _, parameter in network.named_parameters()]
-
-
-def _are_same(first: list[tuple[Tensor, bool]], second: list[tuple[Tensor, bool]]) -> bool:
-    """Return whether two results of `_trained` have the same tensors and settings."""
-    return len(first) == len(second) and all(a is b and x is y for (a, x), (b, y) in zip(first, second, strict=True))
+def _trained(network: Layer) -> list[object]:
+    """Return the parameters of a network, each followed by whether it is trained."""
+    return [part for _, parameter in network.named_parameters() for part in (parameter, parameter.requires_grad)]
 
 
 def _arrays(network: Layer) -> list[Floats]:

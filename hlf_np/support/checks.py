@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from enum import StrEnum
 from types import MemberDescriptorType
@@ -260,6 +260,11 @@ def check_range(name: str, value: float, maximum: float = math.inf) -> None:
     if not isinstance(value, numbers.Real) or not 0 <= value <= maximum or value == math.inf:
         limits = "of at least 0" if maximum == math.inf else f"from 0 to {maximum}"
         raise UserError(f"{name} must be a number {limits}, not {value!r}")
+
+
+def same_objects(first: Sequence[object], second: Sequence[object]) -> bool:
+    """Return whether two sequences consist of the same objects, whatever these make of `==`."""
+    return len(first) == len(second) and all(map(operator.is_, first, second))
 
 
 def redefines(instance: object, base: type, method: str) -> bool:
