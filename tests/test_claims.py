@@ -41,7 +41,7 @@ def assert_judged(claim, verdict):
 
 
 def assert_too_few_cells(claim):
-    assert claim.verdict.startswith("undecided: only ")
+    assert claim.verdict.startswith("undecided: too few ")
     assert (claim.statistic, claim.interval) == (None, None)
 
 
@@ -394,7 +394,7 @@ def test_intervals_of_many_trainings_hold_simultaneously_and_are_wider():
 def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     claim = on_manifold_robustness(following({NORMAL: slope, ADVERSARIAL: slope}, count))
     models = "models of training normal" if count else "models with a success rate on a manifold"
-    assert claim.verdict == f"undecided: only {count} model{'s' * (count != 1)} {models[7:]}, but 6 are needed"
+    assert claim.verdict == f"undecided: too few {models} ({count}; 6 are needed)"
     assert claim.interval is None
 
 
@@ -404,11 +404,11 @@ def test_a_training_whose_models_all_failed_counts_against_a_claim_about_all():
     failed = [made_up(TRANSFORMED, seed=seed, test_error=math.nan) for seed in range(12)]
     assert on_manifold_robustness([*results, *failed]).verdict == "supported"  # they merely lack the measurement
     failed = [replace(result, failure="it diverged") for result in failed]
-    lacking = "undecided: only 0 models of training adversarial_transformations, but 6 are needed"
+    lacking = "undecided: too few models of training adversarial_transformations (0; 6 are needed)"
     assert on_manifold_robustness([*results, *failed]).verdict == lacking
     claim = regular_robustness([*line(20, 0), *failed])
     assert claim.verdict == lacking
-    assert on_manifold_robustness(failed).verdict.startswith("undecided: only 0 models with a success rate")
+    assert on_manifold_robustness(failed).verdict.startswith("undecided: too few models with a success rate")
 
 
 def test_the_interval_of_all_trainings_together_agrees_with_the_verdict():

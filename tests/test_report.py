@@ -344,7 +344,7 @@ def test_distances_are_drawn_for_normal_training_only():
     for others in ([made_up(ADVERSARIAL, distances=distances)], [made_up(distances={"clean": []})]):
         assert Section.CLAIM_1 not in {p.section for p in draw_figures(others, LETTERS)}
     page = report([made_up()])
-    assert "Only 0 models with distances, but 6 are needed" in page
+    assert "Too few models with distances (0; 6 are needed)" in page
     assert "No sheets of images: they show the VAEs of the classes" in page
     assert "This run learned no manifold." in report([made_up()], replace(TINY, n_vae=0))
 

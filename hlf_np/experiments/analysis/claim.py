@@ -81,8 +81,7 @@ class Claim:
 
 def too_few_cells(count: int, description: str) -> str:
     """Return the verdict for `count` cells, fewer than are needed."""
-    singular = description.replace("models", "model", 1).replace("pairs", "pair", 1) if count == 1 else description
-    return f"undecided: only {count} {singular}, but {MIN_CELLS} are needed"
+    return f"undecided: too few {description} ({count}; {MIN_CELLS} are needed)"
 
 
 def judge_mean(

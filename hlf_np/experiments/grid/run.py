@@ -82,7 +82,7 @@ def run_grid(
     Raises
     ------
     UserError
-        If cells could not be computed since the processes that did died.
+        If cells could not be computed, as every process that did died.
     """
     cells = list(config.cells())
     missing = [index for index, cell in enumerate(cells) if not store.has(cell)]
@@ -148,8 +148,8 @@ class _Rounds:
         if given_up:
             names = "; ".join(str(self.cells[index]) for index in given_up)
             raise UserError(
-                f"{len(given_up)} models could not be computed, as the processes that did died {MAX_ATTEMPTS} times"
-                f" ({names}): finished models are stored; repeat the command, with fewer jobs if memory is short"
+                f"every process that computed one of these models died: {names}; finished models are stored; repeat the"
+                " command, with fewer jobs if memory is short"
             )
 
     def _round(self, indices: Sequence[int], submit: Submit, messages: SimpleQueue[Message]) -> list[int]:
