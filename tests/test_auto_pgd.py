@@ -10,7 +10,7 @@ from test_attacks import linear_model
 
 from hlf_np import UserError, models
 from hlf_np.attacks import PGD, AutoPGD, ThoroughAttack
-from hlf_np.attacks.auto_pgd import _checkpoints, _Goal
+from hlf_np.attacks.auto_pgd import _checkpoints, _Goal, _random_boundary
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split
 from hlf_np.layers import Flatten, Linear, Sequential, Tanh
@@ -95,6 +95,57 @@ def test_the_cross_entropy_and_its_gradient():
 
 def test_checkpoints_come_ever_closer_together():
     assert _checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]  # as published for 100 steps
+
+
+def auto_pgd_of(objective, image, epsilon, perturbation, steps):
+    """Return the best value that AutoPGD finds for one image: algorithm 1 of Croce and Hein (2020), in NumPy."""
+
+    def projected(x):
+        return np.clip(x, np.maximum(image - epsilon, 0), np.minimum(image + epsilon, 1))
+
+    previous, x, step_size = None, projected(image + perturbation), 2 * epsilon
+    value, gradient = objective(x)
+    values, best, best_x, best_gradient = [value], value, x, gradient
+    at_checkpoint, last, halved = best, 0, True
+    for k in range(1, steps + 1):
+        z = projected(x + step_size * np.sign(gradient))
+        moved = z if previous is None else projected(x + 0.75 * (z - x) + 0.25 * (x - previous))
+        previous, x = x, moved
+        value, gradient = objective(x)
+        values.append(value)
+        if value > best:
+            best, best_x, best_gradient = value, x, gradient
+        if k in _checkpoints(steps):
+            rises = np.count_nonzero(np.diff(values[last:]) > 0)
+            halved = rises < 0.75 * (k - last) or (not halved and at_checkpoint == best)
+            at_checkpoint, last = best, k
+            if halved:
+                step_size, x, gradient = step_size / 2, best_x, best_gradient
+    return best
+
+
+def test_it_is_the_published_algorithm():
+    """The network is curved so strongly that step sizes are halved after rises are counted, and errs nowhere."""
+    random, epsilon, steps = np.random.default_rng(0), 0.1, 20
+    network = Sequential(Flatten(), Linear(8, 30, random), Tanh(), Linear(30, 2, random))
+    w, w_bias, v, v_bias = (parameter.data for _, parameter in network.named_parameters())
+    w *= 40
+    v_bias[:] = 2.5, 0
+    images, labels = random.random((200, 2, 4, 1)).astype(np.float32), np.zeros(200, np.int64)
+
+    def objective(x):  # the cross-entropy log(1 + exp(-margin)) and its gradient
+        hidden = np.tanh(w @ x + w_bias)
+        margin = (v[0] - v[1]) @ hidden + v_bias[0]
+        return np.log1p(np.exp(-margin)), -((v[0] - v[1]) * (1 - hidden**2)) @ w / (1 + np.exp(margin))
+
+    starts = _random_boundary(ImageBall(epsilon), generator(0, "apgd", 0), images.shape)
+    rows = list(zip(images.reshape(200, 8).astype(float), starts.reshape(200, 8), strict=True))
+    expected = [auto_pgd_of(objective, x, epsilon, start, steps) for x, start in rows]
+    model = models.Model(network, classes=2, image_shape=(2, 4, 1))
+    result = AutoPGD(steps).find(model, Split(images, labels), ImageBall(epsilon))
+    assert not result.success.any()
+    found = [objective(x)[0] for x in result.images.reshape(200, 8).astype(float)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 # --- the attacks ----------------------------------------------------------------------------------------------

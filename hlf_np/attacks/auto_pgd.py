@@ -220,7 +220,7 @@ def _ascend(forward: _Forward, goal: _Goal, rows: Integers, steps: int, random: 
     space, chart, labels = forward.space, forward.chart.take(rows), goal.labels
     codes = projected(space, chart, chart.start + _random_boundary(space, random, chart.start.shape))
     best, best_gradient = BestCodes(codes, prefer_success=True), np.zeros_like(codes)
-    previous, value = codes.copy(), np.full(len(rows), -np.inf, np.float32)
+    previous, value = codes.copy(), np.full(len(rows), np.inf, np.float32)  # nothing rises at first
     step_size = np.full(len(rows), 2 * space.epsilon, np.float32)
     rising, reduced, checked_value = np.zeros(len(rows), np.int64), np.ones(len(rows), bool), best.loss.copy()
     checkpoints, last_checkpoint, active = _checkpoints(steps), 0, np.arange(len(rows))
