@@ -168,7 +168,7 @@ class Training:
         Parameters
         ----------
         spaces : sequence of Space
-            At least those that the training perturbs in, in any order; a missing `ImageBall` is the paper's.
+            At least those that the training perturbs in, in any order; the paper's `ImageBall` if none is given.
         attack : PGD
             The inner maximisation, unless the training has an attack of its own. It stops early if the variant is
             "weak".
@@ -203,7 +203,7 @@ class Training:
         )
 
     def space(self, kind: type[Space], spaces: Sequence[Space]) -> Space:
-        """Return the space of a class among `spaces`; a missing `ImageBall` is the paper's.
+        """Return the space of a class among `spaces`; the paper's `ImageBall` if none is given.
 
         A space of a subclass is used if there is none of the class itself, and the training does not also perturb in
         the subclass.

@@ -37,9 +37,8 @@ from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.random import generator
 from hlf_np.spaces import Chart, Norm, Space
-from hlf_np.spaces.norm import per_row
 from hlf_np.spaces.space import can_compile, projected
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import Floats, Integers, per_row
 from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
 
@@ -161,9 +160,7 @@ class _Goal:
         if self.targets is None:
             variable = Tensor(logits, requires_grad=True)
             losses = cross_entropy(variable, self.labels)
-            losses.backward()
-            assert variable.gradient is not None
-            return losses.data, variable.gradient
+            return losses.data, input_gradient(losses, variable)
         rows, order = np.arange(len(logits)), logits.argsort(axis=1)
         first, third, fourth = order[:, -1], order[:, -3], order[:, -4]
         lead = logits[rows, self.labels] - logits[rows, self.targets]

@@ -13,9 +13,8 @@ from hlf_np.data.dataset import Split, check_split
 from hlf_np.models import Model
 from hlf_np.random import generator
 from hlf_np.spaces import Space
-from hlf_np.spaces.norm import per_row
 from hlf_np.spaces.space import projected
-from hlf_np.support.arrays import Booleans, Floats, Integers
+from hlf_np.support.arrays import Booleans, Floats, Integers, per_row
 from hlf_np.support.checks import check_fields, store_counts
 from hlf_np.support.errors import UserError
 

@@ -159,10 +159,8 @@ def _minimise(
         codes = half * tanh(w) + middle
         margins = margins_of(codes, iteration)
         if iteration < settings.iterations:
-            squares = reshape((codes - chart.start) ** 2, (len(labels), -1)).sum(axis=1)
-            ((squares + TINY) ** 0.5).backward()
+            norms = (reshape((codes - chart.start) ** 2, (len(labels), -1)).sum(axis=1) + TINY) ** 0.5
             hinge = relu(settings.confidence - margins)  # max(-margin, -kappa) plus the constant kappa
-            if hinge.requires_grad:  # otherwise the network rounds, for instance, and nothing guides the search
-                hinge.backward(np.full(len(labels), settings.weight, np.float32))
+            (norms + settings.weight * hinge).backward()
             optimiser.step(settings.learning_rate)
     return smallest

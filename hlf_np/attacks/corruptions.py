@@ -26,8 +26,7 @@ from hlf_np.operations import IDENTITY, cross_entropy
 from hlf_np.operations.affine import COMPILED, affine_matrix
 from hlf_np.random import generator
 from hlf_np.spaces import Space
-from hlf_np.spaces.norm import per_row
-from hlf_np.support.arrays import Booleans, Floats, flat_rows
+from hlf_np.support.arrays import Booleans, Floats, flat_rows, per_row
 from hlf_np.support.checks import check_fields, check_range, store_counts
 
 ROTATION = 5  # the index of the angle among the six affine parameters

@@ -126,7 +126,8 @@ def diagnose_masking(
     split = check_split(split, model.classes, model.image_shape)
     space, transfer_rate = ImageBall(epsilon), math.nan
     if source is not None:
-        known = split.take(np.flatnonzero(source.predict(split.images) == split.labels))  # whose errors are no success
+        # those that the source misclassifies would count as successes of the transfer
+        known = split.take(np.flatnonzero(source.predict(split.images) == split.labels))
         result = Transfer(source, thorough(epsilon)).find(model, known, space, seed)
         transfer_rate = float(result.success.sum() / len(split))
     epsilons = np.linspace(epsilon, UNRESTRICTED_EPSILON, 4).tolist() if epsilon < UNRESTRICTED_EPSILON else [epsilon]

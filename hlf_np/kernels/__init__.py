@@ -15,12 +15,14 @@ layer, forward and backward, consists of such products.
                       product:      whole matrix products, tile by tile
                       geometry:     which rows a convolution gathers and where they go
                       convolution:  a convolution and both of its gradients, by these tiles
+                      peak:         what a core can reach, for `bench`
     winograd          forms:        convolutions with fewer multiplications: the mathematics
                       filters:      the transforms of the weights
                       winograd:     the kernel
     operations        warp, sampling, pointwise, overlap, pooling, normalization, losses, adam
     interpreter       executor:     runs lists of instructions, on a few images in one core's cache
-                      attack:       whole attacks; training: whole training steps
+                      attack:       whole attacks; gradient: gradients of any function of the logits
+                      update:       Adam's step; training: whole training steps
 
 **One convolution**, as autodiff calls it (`hlf_np.operations`); a compiled network prepares the tables beforehand:
 

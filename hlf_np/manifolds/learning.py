@@ -147,7 +147,7 @@ def train_vae(
 
 
 def _images_per_epoch(vae: Vae, images: Floats) -> int:
-    """Return how many images an epoch uses: all, but not one that would be left alone in a batch norm cannot take."""
+    """Return how many images an epoch uses: all, or one fewer if batch norm cannot be trained on the one left over."""
     count, size = len(images), vae.config.batch_size
     if 1 in (size, count % size):
         try:

@@ -9,8 +9,8 @@ from hlf_np.autodiff import Tensor
 from hlf_np.layers import Layer
 from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.optim import AdamConfig
-from hlf_np.programs.compiler import NO_PREPROCESSOR, Compiler, classifier_training
-from hlf_np.programs.evaluation import Program
+from hlf_np.programs.compiler import Compiler, classifier_training
+from hlf_np.programs.evaluation import NO_PREPROCESSOR, Program
 from hlf_np.programs.training import ClassifierTraining
 from hlf_np.support.checks import same_objects
 
@@ -63,16 +63,16 @@ class Compilable:
         return self.program_behind(NO_PREPROCESSOR, self.image_shape, warped=True)
 
     def program_behind(
-        self, fronts: Sequence[Layer], input_shape: tuple[int, ...], warped: bool = False
+        self, preprocessors: Sequence[Layer], input_shape: tuple[int, ...], warped: bool = False
     ) -> Program | None:
         """Compile the network preceded by other networks, such as the decoders of the classes.
 
         Parameters
         ----------
-        fronts : sequence of Layer
+        preprocessors : sequence of Layer
             Networks whose output is the input of this one, one for each group of inputs.
         input_shape : tuple of int
-            Shape of an input of the fronts.
+            Shape of an input of the preprocessors.
         warped : bool
             Whether the program warps an image first, and takes the parameters of the warp as its input.
 
@@ -83,7 +83,7 @@ class Compilable:
         """
         if not self.has_default_forward:
             return None
-        return self._compiler.program(self.network, input_shape, fronts, warped, self.check_shapes)
+        return self._compiler.program(self.network, input_shape, preprocessors, warped, self.check_shapes)
 
     def training_program(self, config: AdamConfig, loss: Loss = CROSS_ENTROPY) -> ClassifierTraining | None:
         """Compile the network for training.

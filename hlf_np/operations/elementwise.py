@@ -30,7 +30,10 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
-    """Return x limited to [low, high]; the derivative is 1 there, and 0 outside, where not merely rounding led to."""
+    """Return x clipped to [low, high]; the derivative is 1 inside and 0 outside.
+
+    Values up to 1e-6 outside count as inside: only rounding led there.
+    """
     y = np.clip(x.data, low, high)
     inside = np.abs(x.data - y) <= 1e-6
     return Tensor.result(y, (x,), lambda g: [np.where(inside, g, g.dtype.type(0))])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.support.arrays import Floats, Integers, flat_rows
+from hlf_np.support.arrays import Floats, Integers, flat_rows, per_row
 from hlf_np.support.checks import check_labels
 
 
@@ -118,7 +118,7 @@ def absolute_error(x: Tensor, target: Tensor) -> Tensor:
     difference = x.data - target.data
 
     def backward(g: Floats) -> tuple[Floats, Floats]:
-        d_x = np.sign(difference) * g.reshape(-1, *[1] * (difference.ndim - 1))
+        d_x = np.sign(difference) * per_row(g, difference)
         return d_x, -d_x
 
     return Tensor.result(np.abs(flat_rows(difference)).sum(axis=1), (x, target), backward)

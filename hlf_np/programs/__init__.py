@@ -65,8 +65,8 @@ autodiff (`check`). Where a network cannot be compiled, or its program is wrong,
 
 **Modules, from the bottom up.** `symbolic`, `builder` (allocation), `values` (the intermediate representation),
 `affine_map`; `products`, `blocks`, `winograd` (lowering of affine maps); `nodes`, `affine`, `warping`,
-`reparameterization` (the nodes); `graph`, `structure`; `evaluation`, `training` and `vae_training` (programs); `check`,
-`compiler`.
+`reparameterization` (the nodes); `graph`, `structure`; `capacity` (how many images are computed together);
+`evaluation`, `training` and `vae_training` (programs); `check`, `compiler`.
 
 **To add a layer**, write its class in `layers` with `output_shape`, its operation in `operations`, and here a `Node`
 that lowers itself forward and backward, with a reader in `graph.READERS`. If it needs a new kind of instruction, add a

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from hlf_np.autodiff import Tensor
-from hlf_np.layers import Layer, Sequential
+from hlf_np.layers import Layer
 from hlf_np.losses import Loss
 from hlf_np.optim import AdamConfig
 from hlf_np.programs import check
-from hlf_np.programs.evaluation import Program
+from hlf_np.programs.evaluation import NO_PREPROCESSOR, Program
 from hlf_np.programs.structure import structure
 from hlf_np.programs.training import CLASSIFIERS, ClassifierTraining
 from hlf_np.programs.vae_training import VaeSettings, VaeTraining
@@ -32,8 +32,6 @@ from hlf_np.programs.values import NotCompiledError
 from hlf_np.support.arrays import IMAGES_PER_BATCH, Floats, Integers
 from hlf_np.support.checks import same_objects
 from hlf_np.support.errors import UserError
-
-NO_PREPROCESSOR: tuple[Layer, ...] = (Sequential(),)
 
 _verdicts: dict[Hashable, bool] = {}  # of each structure compiled in this process, whether its program is right
 

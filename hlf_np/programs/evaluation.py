@@ -35,6 +35,8 @@ from hlf_np.programs.values import NO_REGION, Node, NotCompiledError, Value
 from hlf_np.programs.warping import PARAMETERS, WarpPreprocessor
 from hlf_np.support.arrays import Floats, Integers, as_contiguous, flat_rows
 
+NO_PREPROCESSOR: tuple[Layer, ...] = (Sequential(),)
+
 
 class Program:
     """A network compiled for evaluation.
@@ -86,7 +88,7 @@ class Program:
         network: Layer,
         input_shape: tuple[int, ...],
         warped: bool = False,
-        preprocessors: Sequence[Layer] = (Sequential(),),
+        preprocessors: Sequence[Layer] = NO_PREPROCESSOR,
     ) -> None:
         graphs = [Graph(preprocessor, input_shape) for preprocessor in preprocessors]
         if len({structure(preprocessor) for preprocessor in preprocessors}) > 1:
@@ -174,7 +176,7 @@ class Program:
         """
         groups = np.zeros(len(inputs), np.int64) if groups is None else as_contiguous(groups)
         sources = np.empty((len(inputs), 0), np.float32) if sources is None else as_contiguous(sources)
-        codes = as_contiguous(flat_rows(as_contiguous(inputs)))
+        codes = flat_rows(as_contiguous(inputs))
         gradients, own = np.empty(codes.shape, np.float32), as_contiguous(output_gradients.astype(np.float32))
         threads = numba.get_num_threads()
         gradient.gradient_kernel(
@@ -284,8 +286,7 @@ def ascend(
     settings, box, tasks, best
         See `kernels.interpreter.attack`.
     """
-    # the kernels take contiguous, writeable arrays, and callers may have others: these are copied
-    own_tasks = attack.AttackTasks._make(np.require(values, requirements=("C", "W")) for values in tasks)
+    own_tasks = attack.AttackTasks(*map(as_contiguous, tasks))
     attack.attack_kernel(
         attack.PART.addresses, program.packed_weights(), program.kernel_arguments, settings, box, own_tasks, best,
         np.argsort(own_tasks.groups, kind="stable"), program.capacity, numba.get_num_threads(),

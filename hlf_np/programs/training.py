@@ -223,7 +223,7 @@ class ClassifierTraining(TrainingProgram):
     config : AdamConfig
         The optimiser.
     batch_size : int
-        The size of most batches.
+        The usual size of a batch, which decides between algorithms; others may be slower.
     loss : Loss
         The loss, of the class that `CLASSIFIERS` maps to this class.
     """

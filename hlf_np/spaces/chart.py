@@ -102,7 +102,7 @@ class Chart(ABC):
         return replace(self, **{name: getattr(self, name)[rows] for name in {*self.of_images, *self.boxes_of_images}})
 
     def is_current(self, shortcut: str, *methods: str) -> bool:
-        """Return whether a method computes what others do: no subclass redefines one of these and not the former."""
+        """Return whether `shortcut` still computes what `methods` do: no subclass redefines one of these alone."""
         first = next(cls for cls in type(self).__mro__ if {shortcut, *methods} & vars(cls).keys())
         return shortcut in vars(first)
 

@@ -92,7 +92,7 @@ class LearnedChart(Chart):
         if not self.is_current("decoded", "decode", "image_of"):
             return super().decoded(codes)
         codes = np.asarray(codes, np.float32)
-        return np.clip(self.space.evaluate(codes, [vae.decoder for vae in self.space.vaes], self.labels), 0, 1)
+        return self.space.decode(codes, self.labels)
 
     def compiled(self, model: Model) -> Compiled | None:
         """Return the compiled decoders followed by the model, or None if only autodiff can compute them."""
@@ -238,6 +238,10 @@ class VaeManifold(Space):
         outputs = self.evaluate(images, [vae.encoder for vae in self.vaes], labels)
         return outputs[:, : self.code_shape[0]]
 
+    def decode(self, codes: Floats, labels: Integers) -> Floats:
+        """Map codes (N, L), each by the decoder of its class, to images (N, H, W, C) in [0, 1]."""
+        return np.clip(self.evaluate(codes, [vae.decoder for vae in self.vaes], labels), 0, 1)
+
     def fitted(self, images: Floats, labels: Integers) -> Self:
         """Return the space with the smallest box that holds the codes of all these images, whatever their class.
 
@@ -249,13 +253,12 @@ class VaeManifold(Space):
         return replace(self, lower=tuple(codes.min(axis=0).tolist()), upper=tuple(codes.max(axis=0).tolist()))
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
-        """Return one image of the VAE of each label of a split, at a code drawn from N(0, I) within [-2, 2]^L."""
+        """Decode, for each label of a split, a code drawn from N(0, I), restricted to [-2, 2]^L."""
         bound = float(ndtr(MAX_PERTURBABLE_ENTRY))  # the probability below it under N(0, 1)
         probabilities = random.uniform(1 - bound, bound, (len(split), *self.code_shape))
         codes = np.asarray(ndtri(probabilities), np.float32)
         labels = check_labels(split.labels, len(self.vaes), len(split))
-        images = np.clip(self.evaluate(codes, [vae.decoder for vae in self.vaes], labels), 0, 1)
-        return Split(images, labels)
+        return Split(self.decode(codes, labels), labels)
 
     def perturbable(self, split: Split) -> Booleans:
         """Return which images have codes in [-2, 2]^L."""

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from hlf_np.support.arrays import Floats, flat_rows
+from hlf_np.support.arrays import Floats, flat_rows, per_row
 
 MIN_NORM = float(np.finfo(np.float32).tiny)  # smallest divisor, so that zero perturbations stay zero
 
@@ -49,8 +49,3 @@ class Norm(StrEnum):
 
 # The paper's epsilons for each norm: in image space, and on manifolds.
 PAPER_EPSILONS = {Norm.LINF: (0.3, 0.3), Norm.L2: (1.5, 0.3)}
-
-
-def per_row(values: Floats, like: Floats) -> Floats:
-    """Reshape values (N,) so that they broadcast against an array `like` of shape (N, ...)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -16,8 +16,8 @@ import numpy as np
 
 from hlf_np.data.dataset import Codes, Split
 from hlf_np.spaces.chart import Chart
-from hlf_np.spaces.norm import Norm, per_row
-from hlf_np.support.arrays import Booleans, Floats, Integers
+from hlf_np.spaces.norm import Norm
+from hlf_np.support.arrays import Booleans, Floats, Integers, per_row
 from hlf_np.support.checks import check_choice, check_fields, check_positive
 from hlf_np.support.errors import UserError
 
@@ -185,7 +185,7 @@ class Space(ABC):
         return np.ones(len(split), bool)
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
-        """Return new images of a manifold, one of the class of each image of a split, drawn as its data are.
+        """Draw new images from the distribution of the data: for each image of a split, one of the same class.
 
         Raises
         ------

@@ -82,7 +82,7 @@ class TrueManifold(Space):
         return cls(manifold, epsilon=cls.epsilon_in_run(run.latent_epsilon, TrueManifold), norm=run.norm)
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
-        """Return each letter of a split in its own font, at uniform affine parameters: the generator without new fonts.
+        """Draw each letter of a split again, in its own font, with new affine parameters, uniform over the box.
 
         Raises
         ------

@@ -21,6 +21,11 @@ def flat_rows(array: Floats) -> Floats:
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
+def per_row(values: Floats, like: Floats) -> Floats:
+    """Reshape values (N,) so that they broadcast against an array `like` of shape (N, ...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def batches(count: int, size: int) -> Iterator[Integers]:
     """Yield the indices from 0 to count - 1 in order, `size` at a time; the last batch may be smaller."""
     for start in range(0, count, size):

@@ -33,7 +33,7 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
     own mean, (n - 1) / n of the true one, and do not tell how uncertain this variance is. Student's t distribution
     accounts for both in the interval of a mean, with t sqrt(n / (n - 1)) in place of the normal quantile z. The
     quantiles are therefore those at Phi(+-t sqrt(n / (n - 1))), the *expanded percentiles*: for a level of 95 %, the
-    middle 99.5 % of the values for 6 points, 96.1 % for 30. Draws for which the statistic is undefined are left out.
+    middle 99.5 % of the values for 6 points, 96.2 % for 30. Draws for which the statistic is undefined are left out.
 
     Parameters
     ----------

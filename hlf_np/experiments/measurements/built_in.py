@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from hlf_np.attacks import UNSEEN_ATTACKS, Attack, Objective, SuccessRate, Transfer, checked_result
+from hlf_np.attacks.attack import input_gradient
 from hlf_np.autodiff import Tensor
 from hlf_np.experiments.measurements.distances import (
     DISTANCE_REFERENCES,
@@ -45,7 +46,7 @@ def of_attack(attack: Attack) -> Measurement:
         assert space is not None
         model, attacked = subject.model, subject.attacked(ImageBall)
         # a copy, so that an attack with a state starts afresh for each model, in any process
-        result = copy.deepcopy(attack).find(model, subject.attacked(ImageBall), space, subject.config.attack_seed)
+        result = copy.deepcopy(attack).find(model, attacked, space, subject.config.attack_seed)
         return SuccessRate.of(checked_result(attack, result, model, attacked, space)).average
 
     return Measurement(f"{attack.name}_success", f"Success rate of attack {attack.name}", compute)
@@ -82,9 +83,8 @@ def _gradient_tangent_share(subject: Subject) -> float:
     if not len(images):
         return math.nan
     pixels = Tensor(images.images, requires_grad=True)
-    Objective.CROSS_ENTROPY.of(subject.model.forward(pixels), images.labels).backward()
-    assert pixels.gradient is not None
-    return float(np.nanmean(tangent_share(pixels.gradient, subject.tangent_bases)))
+    gradients = input_gradient(Objective.CROSS_ENTROPY.of(subject.model.forward(pixels), images.labels), pixels)
+    return float(np.nanmean(tangent_share(gradients, subject.tangent_bases)))
 
 
 def _unseen_success(name: str) -> Measurement:

@@ -30,9 +30,7 @@ class SamplerArguments(NamedTuple):
     count: Any  # number of points
     maps: Any  # six coefficients from `offset` on: column = a x + b y + u, line = c x + d y + v
     offset: Any
-    limits: (
-        Any  # the largest column and line. Positions are clipped to [0, limit]; the plane must have one more of each.
-    )
+    limits: Any  # largest column and line; positions are clipped to [0, limit], and the plane has one more of each
     values: Any  # results: the samples
     columns: Any  # results: their derivatives with respect to the column, zero where the position was clipped
     lines: Any  # results: their derivatives with respect to the line
