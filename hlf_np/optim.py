@@ -9,7 +9,7 @@ import numpy as np
 from hlf_np.autodiff import Tensor
 from hlf_np.kernels.operations.adam import adam_update
 from hlf_np.support.arrays import Floats, as_contiguous
-from hlf_np.support.checks import check_fields, check_positive
+from hlf_np.support.checks import check_fields, check_positive, check_range
 from hlf_np.support.errors import UserError
 
 
@@ -47,9 +47,11 @@ class AdamConfig:
         check_fields(self)
         for name in ("learning_rate", "epsilon", "decay"):
             check_positive(name, getattr(self, name))
-        are_two = isinstance(self.betas, tuple) and len(self.betas) == 2
-        if not (are_two and all(0 <= beta <= 0.9999 for beta in self.betas) and self.weight_decay >= 0):
-            raise UserError(f"Adam needs two betas from 0 to 0.9999, and a weight decay of at least 0, not {self}")
+        check_range("weight_decay", self.weight_decay)
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise UserError(f"`betas` must be two numbers, such as (0.5, 0.9), not {self.betas!r}")
+        for beta in self.betas:
+            check_range("each of `betas`", beta, 0.9999)
 
     def rate(self, epochs: float) -> float:
         """Return the learning rate after the decay of a number of epochs, which need not be whole."""

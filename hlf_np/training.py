@@ -87,6 +87,10 @@ class TrainingConfig:
             raise UserError(f"`perturbations` must be a tuple of Perturbation, not {shares!r:.60}")
         if math.fsum(share.fraction for share in self.perturbations) > 1:
             raise UserError("the fractions of the perturbations add up to more than the whole batch: lower them")
+        if not callable(self.loss) or isinstance(self.loss, type):
+            raise UserError(f"`loss` must be a Loss such as CROSS_ENTROPY, not {self.loss!r:.60}")
+        if not isinstance(self.samples, Space | None):
+            raise UserError(f"`samples` must be a space such as TrueManifold(fonts), not {self.samples!r:.60}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hlf_np.attacks import PGD, Attack, Objective, Start
 from hlf_np.losses import CROSS_ENTROPY, Loss, Trades
 from hlf_np.spaces import SPACES, DataManifold, ImageBall, LearnedManifold, Need, Space, Transformations, TrueManifold
 from hlf_np.spaces.space import check_space
-from hlf_np.support.checks import check_choice, check_fields, choose
+from hlf_np.support.checks import check_choice, check_fields, check_range, choose
 from hlf_np.support.errors import UserError
 
 
@@ -73,8 +73,7 @@ class Perturbation:
         check_space(self.space)
         if not hasattr(self.attack, "find") or isinstance(self.attack, type):
             raise UserError(f"the attack of a perturbation must be an object such as PGD(), not {self.attack!r}")
-        if not 0 <= self.fraction <= 1:
-            raise UserError(f"the fraction of a perturbation must lie between 0 and 1, not {self.fraction}")
+        check_range("the fraction of a perturbation", self.fraction, 1)
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,14 @@ class Training:
             raise UserError(f"training {self.name} has an attack of its own: leave `random` and `objective` out")
         if self.samples and not (isinstance(self.samples, type) and issubclass(self.samples, Space)):
             raise UserError(f"the samples of training {self.name} must be a class such as TrueManifold")
-        if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise UserError(f"the fraction of training {self.name} must lie between 0 and 1, not {self.fraction}")
+        has_codes = self.samples is None or self.samples.needs is Need.TRUE_MANIFOLD
+        if not has_codes and any(kind.needs is Need.TRUE_MANIFOLD for kind in self.spaces):
+            raise UserError(
+                f"training {self.name} would perturb its samples on the true manifold, where they are not: draw them"
+                " from TrueManifold"
+            )
+        if self.fraction is not None:
+            check_range(f"the fraction of training {self.name}", self.fraction, 1)
         if not self.spaces and (self.random or self.attack or self.objective or self.fraction is not None):
             raise UserError(f"training {self.name} perturbs nothing without `spaces`: set them, as in (ImageBall,)")
         if self.color and not re.fullmatch("#[0-9a-f]{6}", self.color):

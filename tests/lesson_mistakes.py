@@ -39,8 +39,16 @@ WRONG = [
     (2, "+= g @ w[:, :, a, b]", "= g @ w[:, :, a, b]", "add to the slice"),
     (2, "+= g @ w[:, :, a, b]", "+= g @ w[:, :, -1 - a, -1 - b]", "turned around"),
     (2, "np.where(x == enlarged, g, 0)", "g / 4", "average pooling"),
+    (2, "2, -1).max(axis=(2, 4))", "2, -1).max(axis=(0, 2, 4), keepdims=True)[:, :, 0, :, 0]", "instead of"),
     (3, "shifted = logits - logits.max(axis=1, keepdims=True)", "shifted = logits", "subtract the largest logit"),
     (3, "[np.arange(len(labels)), labels]\n", "[np.arange(len(labels))].max()\n", "entry [0]"),
+    (
+        3,
+        "order = random.permutation(count)\n",
+        "full = count // size * size\n"
+        "    order = np.append(random.permutation(np.arange(full).reshape(-1, size)), np.arange(full, count))\n",
+        "not blocks of them",
+    ),
     (3, ".sum(axis=1)) - shifted", ".sum()) - shifted", "over the classes of one image"),
     (3, "return gradient / len(labels)", "return gradient", "divide by the number of images"),
     (3, "gradient[np.arange(len(labels)), labels] -= 1", "pass", "subtract 1"),
@@ -63,6 +71,7 @@ WRONG = [
     (3, "range(0, count, size)]", "range(0, count - size + 1, size)]", "last three images"),
     (3, "order = random.permutation(count)", "order = np.arange(count)", "not random"),
     (3, "order = random.permutation(count)", "order = random.integers(count, size=count)", "without replacement"),
+    (4, "sum(axis=(1, 2, 3), keepdims=True)", "sum(axis=(2, 3), keepdims=True)", "instead of"),
     (4, "losses.backward()", "losses.mean().backward()", "must not depend on how many"),
     (4, "model.forward(x), labels", "model.forward(x, training=True), labels", "training mode"),
     (4, "np.clip(images + epsilon * np.sign(gradient), 0, 1)", "images + epsilon * np.sign(gradient)", "leave [0, 1]"),
@@ -149,6 +158,7 @@ WRONG = [
         "ascending",
     ),
     (7, "if not min(errors) <= target <= max(errors):\n        return np.nan", "", "return NaN"),
+    (7, "<= target <= max(errors)", "<= target < max(errors)", "the result for the largest error"),
     (
         7,
         "images_needed(sizes, adversarial_errors, error) / size",

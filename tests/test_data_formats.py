@@ -464,6 +464,10 @@ MODES = {
     "opaque grey": (make.picture(with_alpha(RAMP, 255)), RAMP),
     "transparent": (make.picture(with_alpha(RAMP_COLOUR, 0)), np.full((4, 6, 3), 255)),
     "transparent grey": (make.picture(with_alpha(RAMP, 0)), np.full((4, 6), 255)),
+    "one transparent grey of sixteen bits": (
+        make.picture(RAMP.astype(np.uint16) * 257, transparency=50 * 257),
+        np.where(RAMP == 50, 255, RAMP),
+    ),
     "one transparent grey": (make.picture(RAMP, transparency=50), np.where(RAMP == 50, 255, RAMP)),
     "CMYK": (make.picture(Image.new("CMYK", (6, 4)), "jpg"), np.full((4, 6, 3), 255)),
 }
@@ -771,10 +775,35 @@ def test_whole_numbers_of_an_unknown_scale_are_refused(tmp_path, dtype):
     refused(tmp_path / "digits.npz", "has pixels up to 16: give values from 0 to 255")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_parts_of_whole_numbers_on_two_scales_are_refused(tmp_path, dtype):
+    images, labels = np.random.default_rng(0).integers(0, 256, (20, 4, 4)).astype(dtype), np.arange(20) % 3
+    np.savez(tmp_path / "a.npz", x_train=images // 128, y_train=labels, x_test=images, y_test=labels)
+    refused(tmp_path / "a.npz", f"x_train' has pixels up to 1, the brightest images {images.max():g}")
+
+
+def test_letters_in_arrays_count_from_1_as_published_or_from_0(tmp_path):
+    images = np.full((30, 4, 4), 255, np.uint8)
+    for first in (0, 1):
+        labels = np.arange(30) % 10 + first
+        np.savez(tmp_path / "emnist-letters.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        data = hlf.data.load(tmp_path / "emnist-letters.npz")
+        assert [data.classes[label] for label in data.train.labels[:10]] == list("ABCDEFGHIJ")
+
+
+def test_classes_have_the_same_order_in_folders_and_archives(tmp_path):
+    files = {f"{name}/{n}.png": make.picture(RAMP) for name in ("cat", "cat-wild", "dog") for n in range(3)}
+    folder = write_files(tmp_path / "pets", files)
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
+    assert hlf.data.load(folder).classes == hlf.data.load(archive).classes == ("cat", "cat-wild", "dog")
+
+
 def test_a_class_whose_images_lie_one_folder_deeper_is_not_left_out(tmp_path):
     files = make.pictures({"": TINY["train"]})
     files["d/inner/1.png"] = files["c/000.png"]
-    refused(write_files(tmp_path, files), "d' are in folders inside it: move them up")
+    refused(write_files(tmp_path / "deeper", files), "d' are in folders inside it: move them up")
+    files["c/inner/1.png"] = files.pop("d/inner/1.png")  # beside other images of the class
+    refused(write_files(tmp_path / "both", files), "c' are in folders inside it: move them up")
 
 
 @pytest.mark.parametrize("name", ["d/000.webp", "c/000.TIF"])
@@ -796,6 +825,7 @@ def test_test_images_of_another_kind_are_not_left_out(tmp_path):
         ("Train/a/1.png", "is not the only folder of train images"),
         ("e/1.png", "e' holds images beside test/train: move or remove it"),
         ("val/1.png", "val' are in no folder of a class: move each into one"),
+        ("test/1.png", "test' are in no folder of a class: move each into one"),
     ],
 )
 def test_images_beside_the_parts_are_not_left_out(tmp_path, other, message):

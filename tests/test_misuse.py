@@ -10,8 +10,10 @@ from test_own_ideas import network_of
 from hlf_np import UserError, attacks, layers, manifolds, models, spaces
 from hlf_np.attacks import PGD
 from hlf_np.autodiff import Tensor
-from hlf_np.data.dataset import Split
+from hlf_np.data.dataset import Dataset, Split
+from hlf_np.data.source import array_source
 from hlf_np.engine import Engine
+from hlf_np.losses import CrossEntropy
 from hlf_np.manifolds import Vae, VaeConfig
 from hlf_np.manifolds.distance import NeighbourSearch, project
 from hlf_np.manifolds.learning import all_classes_vae
@@ -194,6 +196,9 @@ class Nothing:
         (lambda: {"config": TrainingConfig((Perturbation(spaces.ImageBall),))}, "a space must be an object such as"),
         (lambda: {"config": TrainingConfig((Perturbation(Patch(), PGD),))}, "must be an object such as PGD"),
         (lambda: {"config": TrainingConfig(Perturbation(Patch()))}, "`perturbations` must be a tuple of Perturbation"),
+        (lambda: {"config": TrainingConfig(loss="ce")}, "`loss` must be a Loss such as CROSS_ENTROPY, not 'ce'"),
+        (lambda: {"config": TrainingConfig(loss=CrossEntropy)}, "`loss` must be a Loss such as CROSS_ENTROPY"),
+        (lambda: {"config": TrainingConfig(samples=spaces.TrueManifold)}, "`samples` must be a space such as"),
         (lambda: {"config": TrainingConfig(adam=0.001)}, r"`adam` must be an AdamConfig, such as AdamConfig\(0\.005\)"),
     ],
 )
@@ -208,10 +213,39 @@ def test_numbers_out_of_range_are_refused(split):
         (lambda: attacks.Blur(max_width=-1.0), "max_width must be a number of at least 0"),
         (lambda: attacks.Rotation(max_angle=np.nan), "max_angle must be a number of at least 0"),
         (lambda: attacks.ElasticDeformation(smoothness=np.inf), "smoothness must be a number of at least 0"),
+        (lambda: layers.BatchNorm(3, momentum=5), "momentum must be a number from 0 to 1, not 5"),
+        (lambda: layers.BatchNorm(3, momentum=np.nan), "momentum must be a number from 0 to 1, not nan"),
+        (lambda: Perturbation(spaces.ImageBall(), fraction="half"), "must be a number from 0 to 1, not 'half'"),
         (lambda: NeighbourSearch(split.images, 0), "components must be at least 1, not 0"),
     ]:
         with pytest.raises(UserError, match=message):
             make()
+
+
+def test_weights_that_cannot_be_loaded_leave_the_model_unchanged():
+    linear = layers.Linear(4, 4, generator(0, "shared"))
+    model = models.Model(layers.Sequential(layers.Flatten(), linear, layers.ReLU(), linear), 4, image_shape=(2, 2, 1))
+    before = model.state_dict()
+    different = before | {"3.weight": before["3.weight"] + 1}
+    masked = before | {"1.weight": np.ma.array(before["1.weight"], mask=True)}
+    for state, message in (
+        (different, "weights '1.weight' and '3.weight' of this network are the same array: give both the same values"),
+        (masked, "weight '1.weight' is not an array but MaskedArray"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.load_state_dict(state)
+    linear.parameters["bias"].data.flags.writeable = False
+    with pytest.raises(UserError, match=r"weight '1\.bias' of this network is read-only: replace it by a copy"):
+        model.load_state_dict({name: array + 1 for name, array in before.items()})
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("names", [(0, 1), ["a", 1]])
+def test_names_of_classes_are_text(split, names):
+    part = Split(split.images, split.labels % 2)
+    with pytest.raises(UserError, match="the names of classes must be a tuple of str"):
+        array_source(Dataset("mine", names, part, part))
 
 
 def test_learning_rates_may_be_an_array(fonts, split):

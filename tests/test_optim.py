@@ -119,8 +119,17 @@ def test_the_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"betas": 0.9}, {"betas": (0.9,)}, {"betas": (0.9, 0.99999)}, {"weight_decay": -1}]
+    ("name", "value", "message"),
+    [
+        ("betas", 0.9, "`betas` must be two numbers"),
+        ("betas", (0.9,), "`betas` must be two numbers"),
+        ("betas", (0.9, 0.99999), "each of `betas` must be a number from 0 to 0.9999, not 0.99999"),
+        ("betas", (None, 0.9), "each of `betas` must be a number from 0 to 0.9999, not None"),
+        ("weight_decay", -1, "weight_decay must be a number of at least 0, not -1"),
+        ("weight_decay", "a", "weight_decay must be a number of at least 0, not 'a'"),
+        ("weight_decay", np.inf, "weight_decay must be a number of at least 0, not inf"),
+    ],
 )
-def test_impossible_settings_are_refused(settings):
-    with pytest.raises(UserError, match=r"two betas from 0 to 0.9999, and a weight decay of at least 0"):
-        AdamConfig(**settings)
+def test_impossible_settings_are_refused(name, value, message):
+    with pytest.raises(UserError, match=message):
+        AdamConfig(**{name: value})

@@ -268,7 +268,15 @@ def of_text(text, name="mine.py"):
             "must be a tuple of classes",
         ),
         (TRAINING + "t = Training('t', color='notacolor')\n", "must be of the form #rrggbb"),
-        (TRAINING + "t = Training('t', fraction=7)\n", "must lie between 0 and 1"),
+        (TRAINING + "t = Training('t', fraction=7)\n", "must be a number from 0 to 1, not 7"),
+        (TRAINING + "t = Training('t', fraction='half')\n", "must be a number from 0 to 1, not 'half'"),
+        (
+            TRAINING
+            + "from hlf_np.spaces import LearnedManifold, TrueManifold\n"
+            + "t = Training('t', (TrueManifold,), samples=LearnedManifold)\n",
+            "would perturb its samples on the true manifold, where they are not: draw them from TrueManifold",
+        ),
+        (MEASUREMENT + "m = Measurement('computed_by', 'x', len)\n", "two measurements named 'computed_by'"),
         (TRAINING + f"t = Training('{'t' * 240}')\n", "use up to 64 lower-case letters"),
         ("from hlf_np.attacks import PGD\npgd100 = PGD(steps=100)\n", "an attack of your own class"),
         (
@@ -327,6 +335,24 @@ faulty = Faulty()
     right = split.take(trained.predict(split.images) == split.labels)
     with pytest.raises(UserError, match=f"attack faulty .*{FAULTY[found]}"):
         measurement.compute(Subject(trained, right, replace(TINY, n_attacked=60), [ImageBall(0.1)]))
+
+
+def test_results_of_attacks_are_checked_by_the_command_for_one_model(trained, tmp_path):
+    (tmp_path / "mine.py").write_text("""
+import numpy as np
+from hlf_np.attacks import AttackResult
+class Faulty:
+    name = "faulty"
+    def find(self, model, split, space, seed=0):
+        n, all_of_them = len(split), np.ones((1, len(split)), bool)
+        return AttackResult(split.images, 0 * split.images, all_of_them[0], np.zeros(n, int), np.zeros(n), all_of_them)
+faulty = Faulty()
+""")
+    trained.save(tmp_path / "model.npz")
+    options = ("--plugin", tmp_path / "mine.py", "--attack", "faulty", "--images", 20, "--out", tmp_path / "found.npz")
+    code, _, errors = main("attack", tmp_path / "model.npz", *options)
+    assert (code, "attack faulty" in errors, errors.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "found.npz").exists()
 
 
 def test_classes_that_inherit_from_spaces_and_charts_are_not_compiled_as_those(trained, split):
@@ -437,26 +463,34 @@ counting = Training("counting", loss=Counting())
     assert training.loss not in losses
 
 
-def test_a_measurement_cannot_change_models_or_images(tmp_path):
+def test_a_measurement_cannot_change_models_or_data(tmp_path):
     text = (
         MEASUREMENT
         + """
 def spoil(subject):
     for parameter in subject.model.parameters():
         parameter.data[...] = 0
-    try:
-        subject.test.images[...] = 0
-    except ValueError:
-        return 1
-    return 0
-m = Measurement("spoiled", "Spoiled", spoil)
+        parameter.requires_grad = False
+    refusals = 0
+    for array in subject.test.arrays():
+        try:
+            array[...] = 0
+        except ValueError:
+            refusals += 1
+    return refusals
+m = Measurement("refusals", "Refusals", spoil)
+e = Measurement("error", "Error", lambda s: (s.model.predict(s.test.images) != s.test.labels).mean())
 """
     )
     (tmp_path / "mine.py").write_text(text)
     out = tmp_path / "results"
     assert main(*GRID, "--trainings", "normal", "--plugin", tmp_path / "mine.py", "--out", out)[0] == 0
-    assert float(rows(out)[0]["spoiled"]) == 1
-    assert models.load(out / "models" / "normal-60-0.npz").state_dict()["0.weight"].any()
+    (row,) = rows(out)
+    assert float(row["refusals"]) == 4
+    assert row["error"] == row["test_error"]
+    stored = models.load(out / "models" / "normal-60-0.npz")
+    assert stored.state_dict()["0.weight"].any()
+    assert all(parameter.requires_grad for _, parameter in stored.network.named_parameters())
 
 
 def test_a_diverged_training_is_a_failed_model_and_the_run_goes_on(tmp_path):

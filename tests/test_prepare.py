@@ -7,8 +7,10 @@ import pytest
 from helpers import TINY, Killed, numbers, quiet, tree
 
 from hlf_np import UserError
+from hlf_np.data import Dataset, Split
+from hlf_np.data.source import array_source
 from hlf_np.experiments.grid.estimate import estimate, trial
-from hlf_np.experiments.grid.prepare import prepare, source_of
+from hlf_np.experiments.grid.prepare import fit, prepare, source_of
 from hlf_np.experiments.grid.run import run_grid
 from hlf_np.experiments.storage.folder import open_store
 from hlf_np.manifolds import class_vaes, count_vaes, stored_vaes
@@ -141,6 +143,13 @@ def test_a_folder_has_one_manifold_even_if_its_images_differ_in_the_last_digit(t
     assert tree(tmp_path / "manifolds") == before
     vaes = (next(s for s in p.test_spaces if isinstance(s, LearnedManifold)).vaes for p in (first, second))
     assert states(next(vaes)) == states(next(vaes))
+
+
+@pytest.mark.parametrize(("n_test", "n_tracked"), [(1, 0), (2, 2)])
+def test_a_single_test_image_is_not_tracked(n_test, n_tracked):
+    part = Split(np.zeros((4, 8, 8, 1), np.float32), np.arange(4) % 2)
+    source = array_source(Dataset("few", ("a", "b"), part, part.take(slice(n_test))))
+    assert fit(replace(TINY, n_tracked=20), source, n_vae=0, trainings=(NORMAL,)).n_tracked == n_tracked
 
 
 def test_files_of_the_same_images_may_lie_elsewhere():

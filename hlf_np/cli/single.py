@@ -246,7 +246,7 @@ def attack(
     """
     import numpy as np
 
-    from hlf_np.attacks import PGD
+    from hlf_np.attacks import PGD, checked_result
     from hlf_np.experiments.configuration.config import RunConfig
     from hlf_np.experiments.measurements import Subject
     from hlf_np.spaces import PAPER_EPSILONS, Norm, RunContext
@@ -277,7 +277,7 @@ def attack(
     (ball,) = fitted([ball], source, manifolds)
     config = RunConfig(n_test=images, n_attacked=images, n_attacked_on_manifold=images, n_unseen=0, n_projected=0)
     start = Subject(classifier, test, config, [ball]).start(type(ball))
-    result = selected.find(classifier, test, ball, seed)
+    result = checked_result(selected, selected.find(classifier, test, ball, seed), classifier, test, ball)
     predictions = classifier.predict(result.images)
     with replace_file(out) as stream:
         np.savez_compressed(

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from hlf_np.support.arrays import Floats, Integers
+from hlf_np.support.arrays import Array, Floats, Integers
 from hlf_np.support.checks import check_images, check_labels
 from hlf_np.support.errors import UserError
 
@@ -65,6 +65,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def arrays(self) -> list[Array]:
+        """Return all arrays, not copies."""
+        return [self.images, self.labels, *([self.codes.font, self.codes.parameters] if self.codes else [])]
 
     def take(self, rows: Integers | slice) -> Self:
         """Return the images, labels and codes at the given indices or slice."""

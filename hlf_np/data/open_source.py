@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hlf_np.data.dataset import Dataset
 from hlf_np.data.fonts import FONTS, Difficulty, Fonts, load_prototypes
-from hlf_np.data.source import Source, array_source, open_files
+from hlf_np.data.source import Source, array_source, check_class_names, open_files
 from hlf_np.support.errors import UserError
 
 
@@ -81,4 +81,5 @@ def open_source(
         raise UserError(
             f"the function of dataset {dataset} must return a Dataset, or a Source of this name, not {source!r:.60}"
         )
+    check_class_names(source.class_names)
     return source

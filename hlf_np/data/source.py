@@ -164,6 +164,12 @@ def open_files(path: Path, name: str | None = None, seed: int = 0, image_size: i
     return ArraySource(read_files(path, name, image_size), Path(os.path.abspath(path)), seed, image_size)
 
 
+def check_class_names(names: tuple[str, ...]) -> None:
+    """Raise UserError unless the names of classes are a tuple of str, which a run stores and compares."""
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"the names of classes must be a tuple of str, not {names!r:.60}")
+
+
 def array_source(dataset: Dataset, seed: int = 0) -> ArraySource:
     """Make a source of the images of a dataset in memory.
 
@@ -193,6 +199,7 @@ def array_source(dataset: Dataset, seed: int = 0) -> ArraySource:
     name, classes = dataset.name, dataset.classes
     if not len(dataset.train) or not len(dataset.test):
         raise UserError(f"dataset {name!r} needs training images and test images: add some")
+    check_class_names(tuple(classes))
     checked_train = check_split(dataset.train, len(classes))
     checked_test = check_split(dataset.test, len(classes), checked_train.images.shape[1:])
     train, test = (RawSplit(split.images, split.labels, white_value=1) for split in (checked_train, checked_test))

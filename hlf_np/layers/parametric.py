@@ -11,7 +11,7 @@ from hlf_np import operations
 from hlf_np.autodiff import Tensor
 from hlf_np.layers.layer import Layer, Shape, ShapeMismatchError, image_shape, window_counts
 from hlf_np.support.arrays import Floats
-from hlf_np.support.checks import check_count, check_positive
+from hlf_np.support.checks import check_count, check_positive, check_range
 
 
 class RandomSource(Protocol):
@@ -216,7 +216,7 @@ class BatchNorm(Layer):
     channels : int
         Number of channels.
     momentum : float
-        Weight of the current batch in the running statistics.
+        Weight of the current batch in the running statistics, from 0 to 1.
     epsilon : float
         Added to the variance, positive.
 
@@ -228,6 +228,7 @@ class BatchNorm(Layer):
 
     def __init__(self, channels: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
         super().__init__()
+        check_range("momentum", momentum, 1)
         self.momentum, self.epsilon = momentum, check_positive("epsilon", epsilon)
         check_count("channels", channels)
         self.parameters = {"weight": Tensor(np.ones(channels, np.float32), True), "bias": _zeros(channels)}

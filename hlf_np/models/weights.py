@@ -84,6 +84,7 @@ class Weights:
         new = {name: array for name, array in _arrays(state).items() if not name.endswith("num_batches_tracked")}
         if new.keys() != own.keys():
             raise UserError(f"these weights {_difference(own.keys(), new.keys(), kind)}")
+        names: dict[int, str] = {}  # the first of each array; a layer that is used twice has two
         for name, array in own.items():
             if new[name].shape != array.shape:
                 raise UserError(f"weight {name!r} has shape {new[name].shape}, but this {kind} needs {array.shape}")
@@ -93,6 +94,13 @@ class Weights:
                 raise UserError(f"weight {name!r} must contain finite floating-point numbers only")
             if name.endswith("running_var") and array.size and new[name].min() < 0:
                 raise UserError(f"weight {name!r} must not contain negative variances")
+            if not array.flags.writeable:
+                raise UserError(f"weight {name!r} of this {kind} is read-only: replace it by a copy")
+            first = names.setdefault(id(array), name)
+            if not np.array_equal(new[name], new[first]):
+                raise UserError(
+                    f"weights {first!r} and {name!r} of this {kind} are the same array: give both the same values"
+                )
         for name, array in own.items():
             array[...] = new[name]
 
@@ -109,6 +117,8 @@ def _arrays(state: Mapping[str, Any]) -> dict[str, Array]:
             )
         try:
             arrays[name] = np.asarray(weight)
+            if isinstance(weight, np.ma.MaskedArray):
+                raise TypeError
         except (TypeError, ValueError, RuntimeError):  # RuntimeError: a PyTorch tensor that requires a gradient
             raise UserError(
                 f"weight {name!r} is not an array but {type(weight).__name__}: convert tensors with"

@@ -97,11 +97,11 @@ class Folder:
         if self.members is None:
             return {path.name: Folder(path) for path in self._visible_paths() if path.is_dir()}
         subfolders: dict[str, dict[str, File]] = {}
-        for member in sorted(self.members):
+        for member, file in self.members.items():
             name, slash, rest = member.partition("/")
             if slash and rest and _is_visible(name):
-                subfolders.setdefault(name, {})[rest] = self.members[member]
-        return {name: Folder(self.path / name, members) for name, members in subfolders.items()}
+                subfolders.setdefault(name, {})[rest] = file
+        return {name: Folder(self.path / name, members) for name, members in sorted(subfolders.items())}
 
     def _visible_paths(self) -> list[Path]:
         try:

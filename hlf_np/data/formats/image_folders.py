@@ -64,10 +64,10 @@ def _classes(folder: Folder) -> Classes:
 def _check_all_are_read(part: Folder, is_part: bool) -> None:
     """Raise UserError if images of a part are of another kind, or not in the folder of a class."""
     for name, sub in part.folders.items():
-        if not _images(sub) and any(map(_images, sub.folders.values())):
-            raise UserError(f"the images of {str(part.path / name)!r} are in folders inside it: move them up")
-    if is_part and _images(part) and not _classes(part):
-        raise UserError(f"the images of {str(part.path)!r} are in no folder of a class: move each into one")
+        if any(map(_images, sub.folders.values())):
+            raise UserError(f"images of {str(part.path / name)!r} are in folders inside it: move them up")
+    if is_part and _images(part):
+        raise UserError(f"images of {str(part.path)!r} are in no folder of a class: move each into one")
     for file in chain.from_iterable(sub.files.values() for sub in part.folders.values()):
         if file.path.suffix.lower() in OTHER_SUFFIXES:
             raise UserError(f"{str(file)!r} is an image of a kind that is not read: convert it to PNG")
@@ -151,8 +151,9 @@ def _pixels(file: File, side: int | None) -> Array:
 def _grey_or_colour(image: Image.Image) -> Image.Image:
     """Convert an image to mode L or RGB; transparent parts become white, as on paper."""
     if image.mode.startswith("I"):  # 16 bits
-        values = np.asarray(image, np.float32).clip(0, WHITE_16_BIT) * np.float32(255 / WHITE_16_BIT)
-        return Image.fromarray(np.rint(values).astype(np.uint8))
+        values = np.asarray(image, np.float32).clip(0, WHITE_16_BIT)
+        values[values == image.info.get("transparency")] = WHITE_16_BIT  # one value may stand for transparent pixels
+        return Image.fromarray(np.rint(values * np.float32(255 / WHITE_16_BIT)).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     grey = image.mode in ("1", "L", "LA")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hlf_np.data.formats.file_tree import File, Folder, read_errors
-from hlf_np.data.formats.known_datasets import is_valid_name, normalised_name
+from hlf_np.data.formats.known_datasets import FIRST_LABELS, is_valid_name, normalised_name
 from hlf_np.data.formats.raw_dataset import (
     MAX_CHANNELS,
     PARTS,
@@ -102,7 +102,9 @@ def _read(paths: list[Path], request: ReadRequest) -> RawDataset:
         part: check_arrays(*_channels_last(*arrays["images"]), *arrays["labels"]) for part, arrays in used.items()
     }
     classes = KMNIST_CLASSES.get(request.name, "").split() if KMNIST_FILE.fullmatch(paths[0].name) else ()
-    return assemble(request.path, request.name, contents, tuple(classes))
+    lowest = min(labels.array.min() for _, labels in contents.values())
+    first_label = min(FIRST_LABELS.get(request.name, 0), int(lowest))  # of arrays, it is often 0
+    return assemble(request.path, request.name, contents, tuple(classes), first_label)
 
 
 def _arrays(path: Path) -> Mapping[str, Array]:

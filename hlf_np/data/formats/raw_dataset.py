@@ -245,7 +245,7 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
 
     It is 1 for floating-point and Boolean parts if none of them has a value above 1, and for all parts if no part has
     one, since images of integers are then binary. Floating-point values may exceed it by rounding. Otherwise it is 255,
-    which is contradicted by fractions that end far below, or by images that all do.
+    which is contradicted by a part whose values end far below, unless all are 0.
     """
     expected = "give values from 0 to 255, or floating-point values from 0 to 1"
     for images, _ in parts.values():
@@ -256,14 +256,14 @@ def _white_values(parts: Mapping[str, ImagesAndLabels]) -> dict[str, int]:
     floats = {part for part, (images, _) in parts.items() if images.array.dtype.kind in "bf"}
     if all(high <= 1 for high in highest.values()):
         floats = set(parts)
-    brightest = max((highest[part] for part in floats), default=0.0)
-    white_is_1, all_dark = brightest <= 1 + ROUNDING, 1 + ROUNDING < max(highest.values()) <= MIN_WHITE
+    white_is_1 = all(highest[part] <= 1 + ROUNDING for part in floats)
+    white_values = {part: 1 if part in floats and white_is_1 else 255 for part in parts}
+    brightest = max(highest.values())
     for part, (images, _) in sorted(parts.items()):
-        fractions = not white_is_1 and part in floats and (images.array % 1).any()
-        if highest[part] <= MIN_WHITE and (all_dark or fractions):
+        if white_values[part] == 255 and 0 < highest[part] <= MIN_WHITE:
             others = f", the brightest images {brightest:g}" if brightest > highest[part] else ""
             raise UserError(f"{images.name!r} has pixels up to {highest[part]:g}{others}: {expected}")
-    return {part: 1 if part in floats and white_is_1 else 255 for part in parts}
+    return white_values
 
 
 def _two_splits(path: Path, splits: dict[str, RawSplit]) -> tuple[RawSplit, RawSplit]:

@@ -109,7 +109,8 @@ def catalogue(plugins: tuple[Plugin, ...] = ()) -> Catalogue:
     for kind in ("spaces", "trainings", "attacks"):
         _check_names(kind, [declaration.name for declaration in getattr(result, kind)])
     _check_names("options", [space.option_name().replace("-", "_") for space in result.spaces])
-    _check_names("measurements", [*KEY_COLUMNS, *(measurement.column for measurement in result.measurements)])
+    columns = [measurement.column for measurement in result.measurements]
+    _check_names("measurements", [*KEY_COLUMNS, *columns, "computed_by"])
     _check_names("datasets", [FONTS, *(source.name for source in result.sources)])
     return result
 

@@ -73,7 +73,6 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
     try:
         log = train(model, split, seed=cell.seed, config=settings, progress=epoch_done)
         report(TRAINING_TIME_FRACTION, "attack")
-        trained = model.state_dict()
         shared = (prepared.test_spaces, prepared.oracle, prepared.neighbours, prepared.surrogate)
         subject = Subject(model, prepared.dataset.test, config, *shared, log)
         measurements = measure(subject, config.measurements)
@@ -81,7 +80,6 @@ def run_cell(config: RunConfig, cell: Cell, prepared: Prepared, progress: Progre
         report(1, "failed")
         seconds = {"seconds": time.perf_counter() - started}
         return CellResult(cell, seconds, {}, {}, str(failure), computed_by=COMPUTED_BY), None
-    model.load_state_dict(trained)  # in case a measurement has changed it
     examples, distances = collect(subject)
     series = (tracker.series() if tracker else {}) | attack_series(subject)
     if config.attacks_thoroughly(cell):

@@ -156,6 +156,8 @@ def fit(
         ("n_test", "n_attacked", "n_attacked_on_manifold", "n_unseen", "n_tracked", "n_thorough"), source.test_size
     )
     described |= {name: min(getattr(config, name), limit) for name, limit in limits.items()}
+    if described["n_tracked"] == 1:  # it takes two, see `RunConfig`
+        described["n_tracked"] = 0
     vae_sizes = (chosen.get(name, described.get(name, 0)) for name in ("n_vae", "n_data_vae"))
     has = needs_met(source.manifold is not None, *map(bool, vae_sizes))
     if has - {Need.TRUE_MANIFOLD}:
@@ -267,8 +269,9 @@ def assemble(config: RunConfig, source: Source, shared: SharedModels) -> Prepare
     if config.n_neighbours and config.n_projected:
         neighbours = NeighbourSearch(source.dataset(config.n_neighbours, 0).train.images)
     dataset = source.dataset(max(config.sizes), config.n_test)
-    for images in (dataset.train.images, dataset.test.images):
-        images.flags.writeable = False  # plugins must not change them
+    for split in (dataset.train, dataset.test):
+        for array in split.arrays():
+            array.flags.writeable = False  # plugins must not change them
     spaces, test = spaces_of(config, source, shared.vaes, shared.data_vae), dataset.test
     # the images whose codes define the boxes of training
     codes_of = source.of_each_class(config.n_vae) if config.n_vae else dataset.train

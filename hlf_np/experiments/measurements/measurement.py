@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hlf_np.experiments.measurements.subject import Subject
+from hlf_np.models import Model
 from hlf_np.spaces import Need
 from hlf_np.support.errors import UserError, source_location
 
@@ -92,7 +94,8 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
     for measurement in measurements:
         needs = measurement.needs
         is_lacking = needs is not None and not any(space.needs is needs for space in subject.spaces)
-        value: Any = math.nan if is_lacking else measurement.compute(subject)
+        with _unchanged(subject.model):
+            value: Any = math.nan if is_lacking else measurement.compute(subject)
         try:
             numbers[measurement.column] = float(value)
         except (TypeError, ValueError):
@@ -100,3 +103,14 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
             what = f"measurement {measurement.column}{source_location(measurement.compute)}"
             raise UserError(f"{what} returned {result}: its function must return a number") from None
     return numbers
+
+
+@contextmanager
+def _unchanged(model: Model) -> Iterator[None]:
+    """Restore the weights of a model, and which of them are trained, should a measurement change them."""
+    weights, parameters = model.state_dict(), [parameter for _, parameter in model.network.named_parameters()]
+    are_trained = [parameter.requires_grad for parameter in parameters]
+    yield
+    model.load_state_dict(weights)
+    for parameter, is_trained in zip(parameters, are_trained, strict=True):
+        parameter.requires_grad = is_trained

@@ -240,7 +240,7 @@ def check_convolve_input_gradient(convolve_input_gradient):
 
 def check_max_pool_backward(max_pool_backward):
     random = np.random.default_rng(0)
-    x, g = random.permutation(np.arange(-32.0, 32.0)).reshape(1, 8, 4, 2), random.standard_normal((1, 4, 2, 2))
+    x, g = random.permutation(np.arange(-48.0, 48.0)).reshape(3, 4, 4, 2), random.standard_normal((3, 2, 2, 2))
     tensor = hlf.autodiff.Tensor(x, requires_grad=True)
     hlf.operations.max_pool(tensor, 2).backward(g)
     spread = np.repeat(np.repeat(g, 2, axis=1), 2, axis=2)

@@ -329,6 +329,8 @@ def check_epoch_batches(epoch_batches):
         raise Hint(f"indices run from 0 to count - 1, not from {order.min()} to {order.max()}.")
     if (order == np.arange(23)).all():
         raise Hint("the order is not random: shuffle the indices.")
+    if (np.diff([np.sort(batch) for batch in batches[:4]], axis=1) == 1).all(axis=1).any():
+        raise Hint("a batch has five images in a row: shuffle the images themselves, not blocks of them.")
     again = np.concatenate(epoch_batches(23, 5, np.random.default_rng(0)))
     if not np.array_equal(order, again):
         raise Hint("the same generator gives another order: draw from `random`, so that a training can be repeated.")

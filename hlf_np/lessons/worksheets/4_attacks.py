@@ -224,7 +224,8 @@ def check_project(project):
 
 
 def check_project_l2(project_l2):
-    p = np.array([[2.0, 1, 2, 4], [0.2, 0.1, 0.2, 0.4], [0, 0, 0, 0], [-4, 2, -4, 8]]).reshape(4, 1, 2, 2)
+    p = np.array([[2.0, 1, 2, 4], [0.2, 0.1, 0.2, 0.4], [0, 0, 0, 0], [-4, 2, -4, 8]]).reshape(4, 2, 2, 1)
+    p = np.concatenate([p, p[:, ::-1]], axis=3) / np.sqrt(2)  # two channels
     norms = np.array([5, 0.5, 1, 10.0]).reshape(4, 1, 1, 1)
     mistakes = {
         "short perturbations are made longer: those inside the ball stay as they are.": p / norms,

@@ -208,7 +208,8 @@ def check_images_needed(images_needed):
         "x and y are exchanged: the error is given, and N is asked for.": np.interp(0.4, sizes, errors),
     }
     compare(call(images_needed, sizes, errors, 0.4), right, mistakes)
-    compare(call(images_needed, sizes, errors, 0.2), 10000.0, of="the result for an error that was measured")
+    compare(call(images_needed, sizes, errors, 0.2), 10000.0, of="the result for the smallest error")
+    compare(call(images_needed, sizes, errors, 0.5), 100.0, of="the result for the largest error")
     for target in (0.1, 0.6):
         if not np.isnan(as_array(call(images_needed, sizes, errors, target))):
             raise Hint(f"an error of {target} was never measured: return NaN instead of guessing beyond the data.")
