@@ -75,7 +75,9 @@ PROGRESS_BAR_STEPS = 10_000  # the bar counts in integers
     "--variant", help="Variant of adversarial training: half, full or weak; see `train --help`. [default: half]"
 )
 @click.option(
-    "--norm", help="Norm of perturbations: linf (radius 0.3) or l2 (radius 1.5; 0.3 on manifolds). [default: linf]"
+    "--norm",
+    help="Norm of perturbations: linf (radius 0.3) or l2 (radius 1.5; 0.3 on manifolds, 0.1 on that of all classes)."
+    " [default: linf]",
 )
 @click.option(
     "--carlini-wagner", is_flag=True, help="Also search for small perturbations in L2, in image space and on manifolds."

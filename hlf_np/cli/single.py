@@ -55,7 +55,8 @@ IMAGES = ImageCountOption("--images", 100, "Number of test images to attack.")
 @option(
     "--variant",
     default="half",
-    help="Share of each batch to perturb: half or full; weak: half, by an attack that stops at the first success.",
+    help="Share of each batch to perturb: half (two thirds by two kinds of examples) or full; weak: as half, by"
+    " attacks that stop at the first success.",
 )
 @N_TRAIN
 @option("--architecture", default="cnn", help="Architecture of the model: cnn, mlp, resnet or vgg.")

@@ -187,5 +187,6 @@ def _vgg(architecture: Architecture, random: nn.RandomSource) -> list[nn.Layer]:
     sizes = [height * width * channels, architecture.hidden_units, architecture.hidden_units, architecture.classes]
     layers.append(nn.Flatten())
     for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs, random, nn.Initialization.FAN_IN), nn.ReLU()]
+        linear = nn.Linear(inputs, outputs, random, nn.Initialization.FAN_IN)  # only here, as in the released code
+        layers += [linear, nn.ReLU()]
     return layers[:-1]  # no ReLU after the logits

@@ -43,7 +43,8 @@ def bootstrap_interval(statistic: Callable[..., Floats], *samples: Floats, level
     *samples : ndarray, shape (n, ...)
         The samples, whose rows are drawn independently of the other samples; n is at least 2.
     level : float
-        How often the interval is to contain the true value. From 4 points on it does so about as often.
+        How often the interval is to contain the true value. For the mean of one normally distributed sample, it does
+        so in 88 % of cases with 4 points, 92 % with 5, and 93 to 95 % from 6 on, if it is to in 95 %.
 
     Returns
     -------

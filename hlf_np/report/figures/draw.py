@@ -51,7 +51,8 @@ DISTANCE_NOTES = {
     TRUE_MANIFOLD_REFERENCE: "The nearest image of the same font and letter is found by gradient descent,"
     " so distances are upper bounds",
     SUBSPACE_REFERENCE: "The subspace passes through the image that the attack started from, which is the original or,"
-    " on the learned manifold, its reconstruction; clean images are therefore at distance 0 by construction",
+    " on the learned manifold, its reconstruction; clean images are therefore at distance 0 by construction. The"
+    " paper's distances seem to be measured from the original, errors of reconstruction included",
 }
 
 
