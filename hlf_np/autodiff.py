@@ -129,8 +129,8 @@ class Tensor:
         """
         if not self.requires_grad:
             raise ValueError(
-                "backward() needs a tensor that requires a gradient: create a Tensor that it is computed from with"
-                " requires_grad=True"
+                "backward() needs a tensor that requires a gradient: call the network with training=True, or create a"
+                " Tensor that it is computed from with requires_grad=True"
             )
         seed = np.ones_like(self.data) if gradient is None else np.asarray(gradient, self.data.dtype)
         if seed.shape != self.shape:
@@ -145,7 +145,11 @@ class Tensor:
                 own = np.array(g, order="C")
                 node.gradient = own if node.gradient is None else node.gradient + own
                 continue
-            for parent, part in zip(node._parents, node._backward(g), strict=True):
+            parts = node._backward(g)
+            if not isinstance(parts, Sequence) or len(parts) != len(node._parents):
+                operation, count = f"an operation{source_location(node._backward)}", len(node._parents)
+                raise ValueError(f"{operation} must return a list with a gradient for each input: {count} in all")
+            for parent, part in zip(node._parents, parts, strict=True):
                 if part is not None and parent.requires_grad:
                     if part.shape != parent.shape:
                         raise ValueError(
@@ -212,13 +216,14 @@ class Tensor:
     def __pow__(self, exponent: float) -> Tensor:
         return power(self, exponent)
 
-    def sum(self, axis: int | None = None) -> Tensor:
-        """Return the sum of all entries, or along one axis."""
+    def sum(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Return the sum of all entries, or along one or several axes."""
         return reduce_sum(self, axis)
 
-    def mean(self, axis: int | None = None) -> Tensor:
-        """Return the mean of all entries, or along one axis."""
-        return reduce_sum(self, axis) / (self.data.size if axis is None else self.shape[axis])
+    def mean(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Return the mean of all entries, or along one or several axes."""
+        total = reduce_sum(self, axis)
+        return total / (self.data.size / max(total.data.size, 1))
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("tensors cannot be compared: compare their `data`, or use `is`")
@@ -269,8 +274,8 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return Tensor.result(x.data**p, (x,), lambda g: [g * (p * x.data ** (p - 1) if p else np.zeros_like(x.data))])
 
 
-def reduce_sum(x: Tensor, axis: int | None = None) -> Tensor:
-    """Return the sum of all entries, or along one axis; each entry gets the gradient of its sum."""
+def reduce_sum(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Return the sum of all entries, or along one or several axes; each entry gets the gradient of its sum."""
 
     def backward(g: Floats) -> list[Floats]:
         return [np.broadcast_to(g if axis is None else np.expand_dims(g, axis), x.shape)]

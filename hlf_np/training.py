@@ -24,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from hlf_np.attacks import AttackResult
+from hlf_np.attacks.attack import check_norm
 from hlf_np.autodiff import Tensor
 from hlf_np.data.dataset import Split, check_split
 from hlf_np.engine import Engine
@@ -32,7 +33,7 @@ from hlf_np.losses import CROSS_ENTROPY, Loss
 from hlf_np.models import Model
 from hlf_np.optim import AdamConfig
 from hlf_np.random import generator
-from hlf_np.spaces import Space
+from hlf_np.spaces import ImageBall, Space
 from hlf_np.spaces.space import checked_perturbable
 from hlf_np.support.arrays import Floats, Integers
 from hlf_np.support.checks import check_choice, check_fields, store_counts
@@ -311,5 +312,7 @@ def perturbed_batch(
             result = found.images
             if result.shape != images[first + rows].shape or not (result.min() >= 0 and result.max() <= 1):
                 raise UserError(f"attack {share.attack.name} must return one image in [0, 1] for each, in their order")
+            if isinstance(share.space, ImageBall):
+                check_norm(share.attack, result - images[first + rows], share.space)
             images[first + rows] = result
     return images

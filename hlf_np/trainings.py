@@ -227,7 +227,8 @@ class Training:
             return found[0]
         if kind is ImageBall:
             return ImageBall()
-        raise UserError(f"training {self} needs its space: pass space={kind.__name__}(...)")
+        hint = "" if kind.name else f", or give {kind.__name__} a `name`, so that a run makes one"
+        raise UserError(f"training {self} needs its space: pass space={kind.__name__}(...){hint}")
 
 
 NORMAL = Training("normal", color="#3b6fb6")

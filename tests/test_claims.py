@@ -398,6 +398,19 @@ def test_too_few_cells_of_a_training_give_no_slope(slope, count):
     assert claim.interval is None
 
 
+@pytest.mark.parametrize("success", [0.0, 1.0])
+def test_saturated_success_rates_decide_nothing(success):
+    """Stronger or weaker attacks might tell the models apart."""
+    values, rising = {"on_true_manifold_success": success}, following({NORMAL: 1}, noise=0.01)
+    saturated = [replace(r, measurements=r.measurements | values) for r in rising]
+    claim = on_manifold_robustness(saturated)
+    assert claim.verdict == f"undecided: the success rates of training normal are all {success:.0f}"
+    others = following({ADVERSARIAL: 1}, noise=0.01)
+    assert on_manifold_robustness([*saturated, *others]).verdict == claim.verdict
+    flat = [replace(r, measurements=r.measurements | {"regular_success": success}) for r in line(20, 0)]
+    assert regular_robustness(flat).verdict == "undecided: all success rates are 0 or 1"
+
+
 def test_a_training_whose_models_all_failed_counts_against_a_claim_about_all():
     results = following({NORMAL: 1, ADVERSARIAL: 1}, noise=0.01)
     assert on_manifold_robustness(results).verdict == "supported"

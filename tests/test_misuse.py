@@ -248,6 +248,100 @@ def test_names_of_classes_are_text(split, names):
         array_source(Dataset("mine", names, part, part))
 
 
+class Mixing(layers.Layer):
+    """A normalisation with the statistics of the batch, also in evaluation mode."""
+
+    def __call__(self, x, training=False):
+        return x - x.mean(axis=0)
+
+
+class Noisy(layers.Layer):
+    """Noise that is not left out in evaluation mode."""
+
+    def __call__(self, x, training=False):
+        return x + np.random.default_rng().standard_normal(x.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("layer", [Mixing(), Noisy()])
+def test_a_network_that_mixes_images_or_is_random_in_evaluation_mode_is_refused(split, layer):
+    network = layers.Sequential(layers.Flatten(), layers.Linear(784, 10, generator(0, "mixing")), layer)
+    model = models.Model(network, 10)
+    for use in (model.predict, lambda images: PGD(2).find(model, split, spaces.ImageBall(0.1))):
+        with pytest.raises(UserError, match="must not mix images or draw random numbers"):
+            use(split.images)
+
+
+def faulty(change):
+    """Return an attack whose result is changed."""
+
+    class Faulty:
+        name = "faulty"
+
+        def find(self, model, split, space, seed=0):
+            return replace(PGD(2).find(model, split, space), **change(model, split, space))
+
+    return Faulty()
+
+
+class Corner(spaces.ImageBall):
+    """Only four pixels may change."""
+
+    def project(self, chart, codes):
+        inside = chart.start.copy()
+        inside[:, :2, :2] = super().project(chart, codes)[:, :2, :2]
+        return inside
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (spaces.ImageBall, lambda m, s, b: {"restart_success": np.ones((3, len(s)), bool)}, "that a restart misled"),
+        (spaces.ImageBall, lambda m, s, b: {"restart_success": np.ones((0, len(s)), bool)}, "must set restart_success"),
+        (Corner, lambda m, s, b: moved(m, s, s.images * 0.9), "left its Corner: use space.project"),
+        (spaces.TrueManifold, lambda m, s, b: moved(m, s, 1 - s.images), "do not belong to its perturbations"),
+    ],
+)
+def test_results_of_attacks_that_are_not_what_they_claim_are_refused(trained, split, fonts, kind, change, message):
+    space = kind(fonts) if kind is spaces.TrueManifold else kind(0.3)
+    right = split.take(np.flatnonzero(trained.predict(split.images) == split.labels))
+    attack = faulty(change)
+    with pytest.raises(UserError, match=message):
+        attacks.checked_result(attack, attack.find(trained, right, space), trained, right, space)
+
+
+def moved(model, split, images):
+    return {"images": images, "success": model.predict(images) != split.labels}
+
+
+def test_an_attack_of_a_training_may_not_leave_the_ball(split):
+    attack = faulty(lambda m, s, b: {"images": 1 - s.images})
+    training = Training("inverted", (spaces.ImageBall,), attack=attack)
+    with pytest.raises(UserError, match=r"attack faulty returned a perturbation of norm 1, but epsilon is 0\.01"):
+        train(small_cnn(), split, training, epochs=1, space=spaces.ImageBall(0.01))
+
+
+def test_gradients_of_operations_of_ones_own_are_counted():
+    x = Tensor(np.ones(3), requires_grad=True)
+    for gradients in (lambda g: [g], lambda g: g, lambda g: 0.0):
+        result = Tensor.result(x.data, (x, x), gradients)
+        with pytest.raises(ValueError, match="must return a list with a gradient for each input: 2 in all"):
+            result.backward()
+
+
+def test_means_over_several_axes():
+    x = Tensor(np.random.default_rng(0).random((2, 3, 4, 5)), requires_grad=True)
+    means = x.mean((1, 2))
+    np.testing.assert_allclose(means.data, x.data.mean((1, 2)))
+    means.backward()
+    np.testing.assert_allclose(x.gradient, 1 / 12)
+
+
+@pytest.mark.parametrize("layer", [layers.MaxPool(5), layers.AveragePool(5)])
+def test_windows_larger_than_images_are_refused(layer):
+    with pytest.raises(UserError, match="5x5"):
+        layer(Tensor(np.ones((1, 4, 6, 1), np.float32)))
+
+
 def test_learning_rates_may_be_an_array(fonts, split):
     few = split.take(np.arange(3))
     chart = spaces.TrueManifold(fonts).chart(few.images, few.labels, few.codes)

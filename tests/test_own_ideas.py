@@ -529,6 +529,26 @@ def test_the_default_epsilon_of_a_class_of_ones_own_holds_in_runs(fonts):
     assert spaces.ImageBall.of_run(run) == spaces.ImageBall(0.2)
 
 
+def test_the_default_norm_of_a_class_of_ones_own_holds_in_runs(fonts):
+    @dataclass(frozen=True)
+    class Euclidean(spaces.Space):
+        epsilon: float = 2.0
+        norm: spaces.Norm = spaces.Norm.L2
+
+        def chart(self, images, labels, codes):
+            raise NotImplementedError
+
+    @dataclass(frozen=True)
+    class Ball(spaces.ImageBall):
+        norm: spaces.Norm = spaces.Norm.L2
+
+    for norm in spaces.Norm:
+        run = RunContext(fonts, norm=norm)
+        assert Euclidean.of_run(run) == Euclidean(2.0, spaces.Norm.L2)
+        assert Ball.of_run(run) == Ball(0.3, spaces.Norm.L2)
+        assert spaces.ImageBall.of_run(run).norm == spaces.TrueManifold.of_run(run).norm == norm
+
+
 @dataclass(frozen=True)
 class Plain(spaces.ImageBall):
     """A subclass without a default of its own."""

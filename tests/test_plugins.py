@@ -18,11 +18,12 @@ from hlf_np.experiments.configuration.catalogue import Catalogue, catalogue
 from hlf_np.experiments.configuration.plugins import Plugin, PluginError, read_plugin
 from hlf_np.experiments.grid.prepare import source_of, training_config
 from hlf_np.experiments.measurements import Subject
+from hlf_np.experiments.measurements.measurement import measure
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Need, Space
 from hlf_np.training import train
-from hlf_np.trainings import Training
+from hlf_np.trainings import Training, trades
 
 PLUGINS = Path(__file__).parent / "plugins"
 FIVE = ("label_smoothing", "noise", "brightness", "stripes", "confidence")
@@ -144,6 +145,28 @@ def test_single_commands_take_plugins(finished, tmp_path):
             found[name] = stored["images"]
     np.testing.assert_array_equal(found["default"], found["space's"])
     assert (found["default"] != found["pgd's"]).any()
+
+
+def test_declarations_may_be_in_lists():
+    text = (
+        TRAINING
+        + """
+from hlf_np.spaces import ImageBall
+from hlf_np.trainings import MAIN, trades
+sweep = [trades(ImageBall, beta) for beta in (0.5, 2)]
+others = {name: Training(name) for name in ("one", "two")}
+third = others["one"]
+"""
+    )
+    added = [training.name for training in of_text(text).added]
+    assert added == [*(training.name for training in (trades(ImageBall, 0.5), trades(ImageBall, 2))), "one", "two"]
+
+
+def test_a_number_that_is_no_share_is_refused(trained, split):
+    (measurement,) = (m for m in of_text(MEASUREMENT + "m = Measurement('m', 'M', lambda s: -0.5)").measurements[-1:])
+    with pytest.raises(UserError, match=r"measurement m .* returned -0\.5, which is no share: declare it with share="):
+        measure(Subject(trained, split, TINY, [ImageBall(0.1)]), [measurement])
+    assert measure(Subject(trained, split, TINY, []), [replace(measurement, share=False)]) == {"m": -0.5}
 
 
 def test_a_plugin_adds_trainings_to_those_of_a_preset(tmp_path):
@@ -478,7 +501,7 @@ def spoil(subject):
         except ValueError:
             refusals += 1
     return refusals
-m = Measurement("refusals", "Refusals", spoil)
+m = Measurement("refusals", "Refusals", spoil, share=False)
 e = Measurement("error", "Error", lambda s: (s.model.predict(s.test.images) != s.test.labels).mean())
 """
     )

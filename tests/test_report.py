@@ -23,6 +23,7 @@ from hlf_np.data.fonts import LETTERS
 from hlf_np.experiments.analysis.generalization import on_manifold_robustness
 from hlf_np.experiments.configuration.config import PRESETS, Preset
 from hlf_np.experiments.measurements.series import EPSILONS, SUCCESS_BY_EPSILON
+from hlf_np.experiments.results import Examples
 from hlf_np.experiments.storage.folder import stored_config
 from hlf_np.experiments.storage.store import Store
 from hlf_np.manifolds import stored_vaes
@@ -30,10 +31,11 @@ from hlf_np.manifolds.oracle import ClassifierConfig, train_once
 from hlf_np.models.architectures import Architecture, Kind
 from hlf_np.report.curves import curves, table
 from hlf_np.report.figures.draw import draw_figures
-from hlf_np.report.figures.gallery import gallery_figure
+from hlf_np.report.figures.gallery import gallery_figure, tiles
 from hlf_np.report.figures.pictures import Section
 from hlf_np.report.figures.plots import curve_figure, error_figure
 from hlf_np.report.figures.reconstructions import draw_learned_manifold
+from hlf_np.report.figures.sheets import grid
 from hlf_np.spaces import ImageBall, LearnedManifold, Norm, TrueManifold
 from hlf_np.training import TrainingConfig
 from hlf_np.trainings import ADVERSARIAL, NORMAL, PAPER, training_of
@@ -333,6 +335,16 @@ def test_a_gallery_has_a_block_for_each_kind_of_attack_with_examples():
             np.testing.assert_array_equal(rows[1], found.adversarial[column, ..., 0])
             scaled = differences[column, ..., 0] / np.abs(differences[column]).max()
             np.testing.assert_allclose(2 * rows[2] - 1, scaled, atol=1e-6)
+
+
+def test_galleries_show_colours():
+    """A change of red and blue by opposite amounts is visible."""
+    originals = np.full((1, 2, 2, 3), 0.5, np.float32)
+    adversarial = originals + np.float32([0.3, 0, -0.3])
+    rows = tiles(Examples(originals, adversarial, np.zeros(1, int), np.ones(1, int)))
+    np.testing.assert_allclose(rows[:, 0, 0, 0], [[0.5, 0.5, 0.5], [0.8, 0.5, 0.2], [1, 0.5, 0]], atol=1e-6)
+    assert np.asarray(grid(rows)).shape[2] == 3
+    assert tiles(Examples(originals[..., :1], adversarial[..., :1], np.zeros(1, int), np.ones(1, int))).ndim == 4
 
 
 @pytest.mark.slow

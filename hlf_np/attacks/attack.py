@@ -11,10 +11,12 @@ from hlf_np.data.dataset import Codes, Split
 from hlf_np.models import Model
 from hlf_np.operations import cross_entropy
 from hlf_np.spaces import Chart, ImageBall, Space
-from hlf_np.spaces.space import check_decodes, check_space
+from hlf_np.spaces.space import check_decodes, check_space, projected
 from hlf_np.support.arrays import Booleans, Floats, Integers
 from hlf_np.support.checks import check_images
 from hlf_np.support.errors import UserError
+
+MAX_ROUNDING = 1e-3  # of codes and pixels, in results of attacks
 
 
 @dataclass(frozen=True)
@@ -209,19 +211,48 @@ def checked_result(attack: Attack, result: AttackResult, model: Model, split: Sp
     if len(images) != len(split):
         raise UserError(f"{name} returned {len(images)} images for {len(split)}: return one for each, in their order")
     perturbations = images - split.images if isinstance(space, ImageBall) else result.perturbations
-    largest_norm = float(space.norm.of(perturbations).max(initial=0)) if len(perturbations) else 0.0
-    if getattr(attack, "bounded", True) and not largest_norm <= space.epsilon * (1 + 1e-5) + 1e-6:
-        raise UserError(
-            f"{name} returned a perturbation of norm {largest_norm:.3g}, but epsilon is {space.epsilon:g}:"
-            " use space.project, or set `bounded = False`"
-        )
+    check_norm(attack, perturbations, space)
+    if getattr(attack, "bounded", True):
+        _check_is_inside(attack, replace(result, images=images), split, space)
     misclassified = model.predict(images) != split.labels
     restarts = np.asarray(result.restart_success)
-    if restarts.dtype != bool or restarts.ndim != 2 or restarts.shape[1] != len(split):
+    if restarts.dtype != bool or restarts.ndim != 2 or restarts.shape[1] != len(split) or not len(restarts):
         raise UserError(f"{name} must set restart_success, bool of shape (restarts, N), to the success of each restart")
     if not np.array_equal(result.success, misclassified):
         raise UserError(f"{name} must set `success` to exactly model.predict(images) != labels")
+    if (restarts.any(axis=0) & ~misclassified).any():
+        raise UserError(f"{name} returned failures for images that a restart misled: return what succeeded")
     return result
+
+
+def check_norm(attack: Attack, perturbations: Floats, space: Space) -> None:
+    """Raise UserError if a perturbation is longer than epsilon, rounding aside, unless the attack is not bounded."""
+    largest_norm = float(space.norm.of(perturbations).max()) if len(perturbations) else 0.0
+    if getattr(attack, "bounded", True) and not largest_norm <= space.epsilon * (1 + 1e-5) + 1e-6:
+        raise UserError(
+            f"attack {attack.name} returned a perturbation of norm {largest_norm:.3g}, but epsilon is"
+            f" {space.epsilon:g}: use space.project, or set `bounded = False`"
+        )
+
+
+def _check_is_inside(attack: Attack, result: AttackResult, split: Split, space: Space) -> None:
+    """Raise UserError if `space.project` would move the codes of a result, or its images are not those of its codes."""
+    chart = checked_chart(space, split.images, split.labels, split.codes)
+    perturbations = result.images - split.images if chart.codes_are_images else np.asarray(result.perturbations)
+    if perturbations.shape != chart.start.shape:
+        shapes = f"{perturbations.shape} instead of {chart.start.shape}"
+        raise UserError(f"attack {attack.name} returned perturbations of shape {shapes}: return one for each code")
+    codes = (chart.start + perturbations).astype(np.float32)
+    moved = np.abs(projected(space, chart, codes) - codes)[perturbations != 0]  # starts may lie outside a box
+    if moved.max(initial=0) > MAX_ROUNDING:
+        raise UserError(
+            f"attack {attack.name} left its {type(space).__name__}: use space.project, or set `bounded = False`"
+        )
+    if np.abs(chart.decoded(codes) - result.images).max(initial=0) > MAX_ROUNDING:
+        raise UserError(
+            f"attack {attack.name} returned images that do not belong to its perturbations: return"
+            " chart.decoded(chart.start + perturbations)"
+        )
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class Model(weights.Weights, Compilable):
         self.network, self.image_shape, self.architecture = network, check_image_shape(image_shape), architecture
         self.classes = check_count("classes", classes, minimum=2)
         self.class_names: tuple[str, ...] = ()
+        self._is_checked = False
         with suppress(ShapeMismatchError):  # layers may still be changed before they are used
             self.check_shapes()
 
@@ -182,7 +183,20 @@ class Model(weights.Weights, Compilable):
         if program := self.program:  # the compiled network takes over
             return program.evaluate(images)
         parts = np.split(images, range(IMAGES_PER_BATCH, len(images), IMAGES_PER_BATCH))
-        return np.concatenate([self.forward(Tensor(part)).data for part in parts])
+        logits = np.concatenate([self.forward(Tensor(part)).data for part in parts])
+        if len(images) > 1 and not self._is_checked:
+            self._check_independence(images, logits)
+        return logits
+
+    def _check_independence(self, images: Floats, logits: Floats) -> None:
+        """Raise UserError if the logits of the first image change when it is alone; checked once for each model."""
+        alone = self.forward(Tensor(images[:1])).data[0]
+        if not np.allclose(alone, logits[0], rtol=1e-3, atol=1e-3 * np.abs(logits).max(), equal_nan=True):
+            raise UserError(
+                "the network computes other logits for an image alone than beside others: in evaluation mode"
+                " (training=False), its layers must not mix images or draw random numbers"
+            )
+        self._is_checked = True
 
     def predict(self, images: Floats) -> Integers:
         """Predict the class of each image; parameters and errors are those of `logits`.

@@ -4,10 +4,13 @@ import numpy as np
 
 from hlf_np.autodiff import Tensor
 from hlf_np.support.arrays import Booleans, Floats
+from hlf_np.support.errors import UserError
 
 
 def _window_views(x: Floats, kernel: int, stride: int) -> list[Floats]:
     """Return, for each of the kernel^2 positions in a window, a view (N, H', W', C) of all windows' pixels there."""
+    if kernel > min(x.shape[1:3]):
+        raise UserError(f"a window of {kernel}x{kernel} pixels does not fit in images of {x.shape[1]}x{x.shape[2]}")
     height, width = ((n - kernel) // stride + 1 for n in x.shape[1:3])
     return [
         x[:, a : a + (height - 1) * stride + 1 : stride, b : b + (width - 1) * stride + 1 : stride]

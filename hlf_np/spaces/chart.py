@@ -99,7 +99,8 @@ class Chart(ABC):
             raise UserError(
                 f"{type(self).__name__} must list its fields with one entry per image: set of_images = (...)"
             )
-        return replace(self, **{name: getattr(self, name)[rows] for name in {*self.of_images, *self.boxes_of_images}})
+        entries = {name: getattr(self, name) for name in {*self.of_images, *self.boxes_of_images}}
+        return replace(self, **{name: entry[rows] for name, entry in entries.items() if entry is not None})
 
     def is_current(self, shortcut: str, *methods: str) -> bool:
         """Return whether `shortcut` still computes what `methods` do: no subclass redefines one of these alone."""

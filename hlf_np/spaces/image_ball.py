@@ -63,7 +63,7 @@ class ImageBall(Space):
     @classmethod
     def of_run(cls, run: RunContext) -> Self:
         """Return the ball of the run's epsilon."""
-        return cls(cls.epsilon_in_run(run.epsilon, ImageBall), run.norm)
+        return cls(cls.epsilon_in_run(run.epsilon, ImageBall), cls.norm_in_run(run.norm))
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> Chart:
         """Return the ball around the images; labels and codes are ignored."""

@@ -286,7 +286,8 @@ class LearnedManifold(VaeManifold):
     @classmethod
     def of_run(cls, run: RunContext) -> Self:
         """Return the space of a run's VAEs, with its latent epsilon."""
-        return cls(run.vaes, epsilon=cls.epsilon_in_run(run.latent_epsilon, LearnedManifold), norm=run.norm)
+        epsilon = cls.epsilon_in_run(run.latent_epsilon, LearnedManifold)
+        return cls(run.vaes, epsilon=epsilon, norm=cls.norm_in_run(run.norm))
 
 
 @dataclass(frozen=True)
@@ -315,4 +316,5 @@ class DataManifold(VaeManifold):
         """Return the space of a run's class-agnostic VAE; its epsilon is a third of the run's latent one."""
         assert run.data_vae is not None
         vaes = (run.data_vae,) * len(run.source.class_names)
-        return cls(vaes, epsilon=cls.epsilon_in_run(run.latent_epsilon / 3, DataManifold), norm=run.norm)
+        epsilon = cls.epsilon_in_run(run.latent_epsilon / 3, DataManifold)
+        return cls(vaes, epsilon=epsilon, norm=cls.norm_in_run(run.norm))

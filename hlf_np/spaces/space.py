@@ -152,13 +152,18 @@ class Space(ABC):
     @classmethod
     def of_run(cls, run: RunContext) -> Space:
         """Return the space in which a run attacks and trains; called only if the run has what the space `needs`."""
-        return cls(cls.epsilon_in_run(run.epsilon), run.norm)
+        return cls(cls.epsilon_in_run(run.epsilon), cls.norm_in_run(run.norm))
 
     @classmethod
     def epsilon_in_run(cls, epsilon: float, base: type[Space] | None = None) -> float:
         """Return the epsilon of a run, or the default that this class declares, if it differs from that of `base`."""
         default = getattr(cls, "epsilon", None)
         return epsilon if default is None or default == getattr(base, "epsilon", None) else float(default)
+
+    @classmethod
+    def norm_in_run(cls, norm: Norm) -> Norm:
+        """Return the norm of a run, or the default that this class declares, if it differs from that of `Space`."""
+        return norm if cls.norm == Space.norm else cls.norm
 
     def fitted(self, images: Floats, labels: Integers) -> Self:
         """Return the space with everything that depends on a whole set of images, such as the box of their codes.

@@ -84,7 +84,8 @@ class Transformations(Space):
     @classmethod
     def of_run(cls, run: RunContext) -> Self:
         """Return the transformations in the box of the run's data."""
-        return cls(run.source.box, epsilon=cls.epsilon_in_run(run.latent_epsilon, Transformations), norm=run.norm)
+        epsilon = cls.epsilon_in_run(run.latent_epsilon, Transformations)
+        return cls(run.source.box, epsilon=epsilon, norm=cls.norm_in_run(run.norm))
 
     def chart(self, images: Floats, labels: Integers, codes: Codes | None) -> WarpChart:
         """Return the space around any images (N, H, W, C); labels and codes are ignored."""

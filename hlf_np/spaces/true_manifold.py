@@ -79,7 +79,8 @@ class TrueManifold(Space):
         """Return the manifold of the run's generator, with its latent epsilon."""
         manifold = run.source.manifold
         assert manifold is not None
-        return cls(manifold, epsilon=cls.epsilon_in_run(run.latent_epsilon, TrueManifold), norm=run.norm)
+        epsilon = cls.epsilon_in_run(run.latent_epsilon, TrueManifold)
+        return cls(manifold, epsilon=epsilon, norm=cls.norm_in_run(run.norm))
 
     def sampled(self, split: Split, random: np.random.Generator) -> Split:
         """Draw each letter of a split again, in its own font, with new affine parameters, uniform over the box.

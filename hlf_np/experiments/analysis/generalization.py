@@ -49,8 +49,9 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     For each training, success is regressed on the test error. The intervals of all slopes hold simultaneously with 95 %
     confidence (Bonferroni). The claim is about every training, so the statistic is the smallest slope; its interval
     goes from the smallest lower bound to the smallest upper bound. The claim is refuted if the interval lies below 0.1,
-    as one of the slopes then does, and otherwise supported if it lies above 0, as all then do. Success is measured on
-    the true manifold or, without one, on the learned manifold.
+    as one of the slopes then does, and otherwise supported if it lies above 0, as all then do. Nearly equal errors, and
+    success rates that are all 0 or all 1, allow no conclusion. Success is measured on the true manifold or, without
+    one, on the learned manifold.
 
     Parameters
     ----------
@@ -68,8 +69,8 @@ def on_manifold_robustness(results: Sequence[CellResult]) -> Claim:
     fits = by_column[column]
     labels = {training.name: training.label for training in by_training(results)}
     claim = replace(ON_MANIFOLD_ROBUSTNESS_CLAIM, data={"success": column} | by_column)
-    decided = [fit for fit in fits.values() if fit["interval"] is not None]
-    lacking = [_lacking_verdict(training, fit) for training, fit in fits.items() if fit["interval"] is None]
+    decided = [fit for fit in fits.values() if _has_varied_errors(fit) and not _is_saturated(fit)]
+    lacking = [_lacking_verdict(training, fit) for training, fit in fits.items() if fit not in decided]
     if not decided:
         return replace(claim, verdict=(lacking or [too_few_cells(0, "models with a success rate on a manifold")])[0])
     smallest = min(fit["slope"] for fit in decided)
@@ -88,7 +89,8 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     statistic is the largest change, whatever its sign; its interval goes from the largest distance of any interval from
     0 to the largest bound of all. The claim is supported if the interval lies below 0.1, as all changes then do, and
     refuted if it lies above, as one of them then does. Nearly equal errors allow no conclusion: the largest must be 1.5
-    times the smallest. Trainings with regular attacks, and their cost in data, are reported in the details.
+    times the smallest, and not all success rates of all trainings may be 0 or 1. Trainings with regular attacks, and
+    their cost in data, are reported in the details.
 
     Parameters
     ----------
@@ -112,6 +114,8 @@ def regular_robustness(results: Sequence[CellResult]) -> Claim:
     if not decided:
         return replace(claim, verdict=(lacking or [too_few_cells(0, "models trained without regular attacks")])[0])
     largest, intervals = max(abs(fit["change"]) for fit in decided), [fit["change_interval"] for fit in decided]
+    if all(map(_is_saturated, decided)):
+        return replace(claim, verdict="undecided: all success rates are 0 or 1")
     low, high = max(max(low, -high, 0.0) for low, high in intervals), max(max(-low, high) for low, high in intervals)
     bound = NEGLIGIBLE_SUCCESS_CHANGE
     verdict = _verdict(low > bound, high >= bound, f"the interval contains {bound}", lacking)
@@ -153,12 +157,21 @@ def _verdict(refuted: bool, undecided: bool, reason: str, lacking: Sequence[str]
 
 def _change(fit: dict[str, Any]) -> dict[str, Any]:
     """Return the change of success over the range of errors, with its interval; None if errors are few or similar."""
-    errors = fit["test_error"]
-    if fit["interval"] is None or max(errors) < MIN_ERROR_RATIO * min(errors):
+    if not _has_varied_errors(fit):
         return {"change": None, "change_interval": None}
-    spread = max(errors) - min(errors)
+    spread = max(fit["test_error"]) - min(fit["test_error"])
     low, high = fit["interval"]
     return {"change": spread * fit["slope"], "change_interval": (spread * low, spread * high)}
+
+
+def _has_varied_errors(fit: dict[str, Any]) -> bool:
+    """Return whether there are enough models, whose test errors differ by enough."""
+    return fit["interval"] is not None and max(fit["test_error"]) >= MIN_ERROR_RATIO * min(fit["test_error"])
+
+
+def _is_saturated(fit: dict[str, Any]) -> bool:
+    """Return whether all attacks failed, or all succeeded: stronger or weaker ones might tell models apart."""
+    return set(fit["success"]) in ({0.0}, {1.0})
 
 
 def attacks_regularly(training: Training) -> bool:
@@ -170,6 +183,8 @@ def _lacking_verdict(training: str, fit: dict[str, Any]) -> str:
     """Return the verdict where the cells of a training allow no conclusion."""
     if len(fit["cells"]) < MIN_CELLS:
         return too_few_cells(len(fit["cells"]), f"models of training {training}")
+    if _has_varied_errors(fit):
+        return f"undecided: the success rates of training {training} are all {fit['success'][0]:.0f}"
     low, high = min(fit["test_error"]), max(fit["test_error"])
     return f"undecided: the test errors of training {training} differ too little ({low:.3f} to {high:.3f})"
 

@@ -102,7 +102,7 @@ def load_plugin(plugin: Plugin) -> list[Any]:
     Returns
     -------
     list
-        The objects at its top level, in the order of their definition.
+        The objects at its top level, and in lists, tuples and dictionaries there, in the order of their definition.
 
     Raises
     ------
@@ -119,7 +119,12 @@ def load_plugin(plugin: Plugin) -> list[Any]:
     sys.modules[module.__name__] = module  # where dataclasses resolve annotations
     with plugin_errors(), chdir(Path.cwd()):  # undoes chdir in the plugin: paths of the command line stay valid
         exec(code, module.__dict__)
-    return [value for name, value in module.__dict__.items() if not name.startswith("__")]
+    values: list[Any] = []
+    for name, value in module.__dict__.items():
+        if not name.startswith("__"):
+            several = value.values() if isinstance(value, dict) else value
+            values += several if isinstance(value, dict | list | tuple) else [value]
+    return values
 
 
 @contextmanager

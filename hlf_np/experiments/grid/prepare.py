@@ -105,10 +105,10 @@ def source_of(config: RunConfig) -> Source:
     difficulty = config.difficulty if generated else None
     source = open_source(config.path or config.dataset, name, difficulty, size, config.data_seed, declared)
     if any(getattr(config, entry) != value for entry, value in source.description.items()):
-        raise UserError(
-            f"{config.path or config.dataset!r} contains other images than when this run started: restore them, or"
-            " start a new run"
-        )
+        hint = "restore them, or start a new run"
+        if any(source.name == config.dataset for source in declared):
+            hint += "; if they are drawn at random, draw them from a generator with a seed"
+        raise UserError(f"{config.path or config.dataset!r} contains other images than when this run started: {hint}")
     return source
 
 

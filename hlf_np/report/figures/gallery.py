@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hlf_np.experiments.results import Examples
+from hlf_np.report.figures.sheets import drawn
 from hlf_np.spaces import Space
 from hlf_np.support.arrays import Floats
 
@@ -43,7 +44,7 @@ def gallery_figure(examples: Mapping[type[Space], Examples], classes: Sequence[s
 
 
 def tiles(examples: Examples) -> Floats:
-    """Compute the grey values of originals, adversarial images and differences.
+    """Compute the pixels of originals, adversarial images and differences.
 
     Parameters
     ----------
@@ -52,22 +53,22 @@ def tiles(examples: Examples) -> Floats:
 
     Returns
     -------
-    ndarray, shape (3, N, H, W)
-        Values in [0, 1], averaged over channels; differences are scaled by their largest absolute value, and 0.5 stands
-        for no difference.
+    ndarray, shape (3, N, H, W) or (3, N, H, W, 3)
+        Grey or coloured pixels in [0, 1], see `sheets.drawn`; differences are scaled by their largest absolute value,
+        and 0.5 stands for no difference.
     """
     differences = examples.adversarial - examples.originals
     scale = np.maximum(np.abs(differences).max(axis=(1, 2, 3), keepdims=True), 1e-6)
     rows = [examples.originals, examples.adversarial, 0.5 + differences / (2 * scale)]
-    return np.asarray(np.stack(rows).mean(axis=-1))
+    return drawn(np.stack(rows))
 
 
 def _draw_block(axes: Axes, examples: Examples, classes: Sequence[str], columns: int) -> None:
     """Draw three rows of tiles on white; `columns` is the number of examples in the widest block."""
     images = tiles(examples)
-    image_height, image_width = images.shape[2:]
+    image_height, image_width, *channels = images.shape[2:]
     row_height, column_width = image_height + LABEL_HEIGHT_PIXELS, image_width + COLUMN_GAP_PIXELS
-    sheet = np.ones((len(ROW_NAMES) * row_height, columns * column_width), np.float32)
+    sheet = np.ones((len(ROW_NAMES) * row_height, columns * column_width, *channels), np.float32)
     for row, column in np.ndindex(images.shape[:2]):
         top, left = row * row_height + LABEL_HEIGHT_PIXELS, column * column_width
         sheet[top : top + image_height, left : left + image_width] = images[row, column]

@@ -14,7 +14,7 @@ from hlf_np.manifolds import Vae, count_vaes, stored_vaes
 from hlf_np.manifolds.oracle import labels_kept, stored_oracle
 from hlf_np.random import generator
 from hlf_np.report.figures.pictures import Picture, Section, encode_png
-from hlf_np.report.figures.sheets import grid
+from hlf_np.report.figures.sheets import drawn, grid
 from hlf_np.spaces import LearnedManifold
 from hlf_np.support.arrays import Floats
 from hlf_np.support.errors import UserError
@@ -92,19 +92,19 @@ def _describe_oracle(store: Store, vaes: Sequence[Vae], test: Split) -> str:
 
 
 def _reconstruct(vaes: Sequence[Vae], test: Split) -> Floats:
-    """Return alternating rows of test images and reconstructions, shape (ROWS, classes, H, W)."""
+    """Return alternating rows of test images and reconstructions, (ROWS, classes, H, W) or (..., 3)."""
     columns = []
     count = RECONSTRUCTIONS_PER_CLASS
     for label, vae in enumerate(vaes):
         images = test.images[test.labels == label][:count]
         images = np.concatenate([images, np.zeros_like(test.images, shape=(count - len(images), *images.shape[1:]))])
         pairs = np.stack([images, vae.decode(vae.encode(images))], axis=1)  # (count, 2, H, W, C)
-        columns.append(pairs.reshape(-1, *images.shape[1:]).mean(axis=-1))
+        columns.append(drawn(pairs.reshape(-1, *images.shape[1:])))
     return np.stack(columns, axis=1)
 
 
 def _sample(vaes: Sequence[Vae]) -> Floats:
-    """Return samples of each VAE, shape (ROWS, classes, H, W)."""
+    """Return samples of each VAE, shape (ROWS, classes, H, W) or (..., 3)."""
     random = generator(0, "sheet of samples")
     codes = [random.standard_normal((ROWS, vae.config.latent_dimensions), np.float32) for vae in vaes]
-    return np.stack([vae.decode(z).mean(axis=-1) for vae, z in zip(vaes, codes, strict=True)], axis=1)
+    return np.stack([drawn(vae.decode(z)) for vae, z in zip(vaes, codes, strict=True)], axis=1)

@@ -1,20 +1,27 @@
-"""Sheets of small grey-scale images: a plain grid, and an indexed contact sheet of font prototypes."""
+"""Sheets of small images: a plain grid, and an indexed contact sheet of font prototypes."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-GreyImages = NDArray[np.uint8] | NDArray[np.floating]
+from hlf_np.support.arrays import Floats
+
+Images = NDArray[np.uint8] | NDArray[np.floating]
 _INDEX_WIDTH = 30  # pixels; room for four digits
 
 
-def grid(images: GreyImages, *, gap: int = 2, background: int = 96, scale: int = 1) -> Image.Image:
-    """Arrange grey-scale images in rows and columns.
+def drawn(images: Floats) -> Floats:
+    """Return images (..., C) as they are drawn: three channels as red, green and blue, others as their mean (...)."""
+    return images if images.shape[-1] == 3 else np.asarray(images.mean(axis=-1))
+
+
+def grid(images: Images, *, gap: int = 2, background: int = 96, scale: int = 1) -> Image.Image:
+    """Arrange images in rows and columns.
 
     Parameters
     ----------
-    images : ndarray of uint8 or float, shape (R, C, H, W)
-        Images in R rows and C columns; floating-point values are clipped to [0, 1].
+    images : ndarray of uint8 or float, shape (R, C, H, W) or (R, C, H, W, 3)
+        Grey or coloured images in R rows and C columns; floating-point values are clipped to [0, 1].
     gap : int
         Pixels between images and around the sheet.
     background : int
@@ -25,18 +32,19 @@ def grid(images: GreyImages, *, gap: int = 2, background: int = 96, scale: int =
     Returns
     -------
     PIL.Image.Image
-        Grey-scale image.
+        The sheet.
     """
-    rows, columns, height, width = images.shape
-    sheet = np.full((rows, height * scale + gap, columns, width * scale + gap), background, np.uint8)
+    rows, columns, height, width, *channels = images.shape
+    sheet = np.full((rows, height * scale + gap, columns, width * scale + gap, *channels), background, np.uint8)
     enlarged = _to_bytes(images).repeat(scale, axis=2).repeat(scale, axis=3)
-    sheet[:, : height * scale, :, : width * scale] = enlarged.transpose(0, 2, 1, 3)
-    flat = sheet.reshape(rows * sheet.shape[1], columns * sheet.shape[3])
+    sheet[:, : height * scale, :, : width * scale] = enlarged.swapaxes(1, 2)
+    flat = sheet.reshape(rows * sheet.shape[1], columns * sheet.shape[3], *channels)
     # So far each image is followed by a gap; add those before the first row and the first column.
-    return Image.fromarray(np.pad(flat, ((gap, 0), (gap, 0)), constant_values=background))
+    before = [(gap, 0), (gap, 0), *[(0, 0)] * len(channels)]
+    return Image.fromarray(np.pad(flat, before, constant_values=background))
 
 
-def contact_sheet(images: GreyImages, rows_per_column: int) -> Image.Image:
+def contact_sheet(images: Images, rows_per_column: int) -> Image.Image:
     """Draw every face of a prototype set as a row of letters, preceded by its index.
 
     Parameters
@@ -61,7 +69,7 @@ def contact_sheet(images: GreyImages, rows_per_column: int) -> Image.Image:
     return sheet
 
 
-def _indexed_grid(images: GreyImages, first_index: int) -> Image.Image:
+def _indexed_grid(images: Images, first_index: int) -> Image.Image:
     """Draw a grid with the running index before every row."""
     letters, gap = grid(images, gap=1), 1
     block = Image.new("L", (letters.width + _INDEX_WIDTH, letters.height))
@@ -75,7 +83,7 @@ def _indexed_grid(images: GreyImages, first_index: int) -> Image.Image:
     return block
 
 
-def _to_bytes(images: GreyImages) -> NDArray[np.uint8]:
+def _to_bytes(images: Images) -> NDArray[np.uint8]:
     if images.dtype == np.uint8:
         return np.asarray(images, np.uint8)
     return np.asarray(np.rint(np.clip(images, 0, 1) * 255), np.uint8)
