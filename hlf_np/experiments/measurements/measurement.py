@@ -114,6 +114,7 @@ def _unchanged(model: Model) -> Iterator[None]:
     weights, parameters = model.state_dict(), [parameter for _, parameter in model.network.named_parameters()]
     are_trained = [parameter.requires_grad for parameter in parameters]
     yield
-    model.load_state_dict(weights)
+    if not all(np.array_equal(array, weights[name], equal_nan=True) for name, array in model.network.named_arrays()):
+        model.load_state_dict(weights)
     for parameter, is_trained in zip(parameters, are_trained, strict=True):
         parameter.requires_grad = is_trained
