@@ -97,14 +97,14 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
         with _unchanged(subject.model):
             value: Any = math.nan if is_lacking else measurement.compute(subject)
         try:
-            numbers[measurement.column] = float(value)
+            numbers[measurement.column] = number = float(value)
         except (TypeError, ValueError):
             result = f"{value!r:.40}" if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
             what = f"measurement {measurement.column}{source_location(measurement.compute)}"
             raise UserError(f"{what} returned {result}: its function must return a number") from None
-        if measurement.share and not -1e-6 <= value <= 1 + 1e-6 and not math.isnan(value):
+        if measurement.share and not -1e-6 <= number <= 1 + 1e-6 and not math.isnan(number):
             what = f"measurement {measurement.column}{source_location(measurement.compute)}"
-            raise UserError(f"{what} returned {value:g}, which is no share: declare it with share=False")
+            raise UserError(f"{what} returned {number:g}, which is no share: declare it with share=False")
     return numbers
 
 
