@@ -789,6 +789,8 @@ def test_letters_in_arrays_count_from_1_as_published_or_from_0(tmp_path):
         np.savez(tmp_path / "emnist-letters.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         data = hlf.data.load(tmp_path / "emnist-letters.npz")
         assert [data.classes[label] for label in data.train.labels[:10]] == list("ABCDEFGHIJ")
+    np.savez(tmp_path / "emnist-letters.npz", x_train=images, y_train=labels - 2, x_test=images, y_test=labels)
+    refused(tmp_path / "emnist-letters.npz", "label")
 
 
 def test_classes_have_the_same_order_in_folders_and_archives(tmp_path):

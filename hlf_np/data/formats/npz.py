@@ -103,7 +103,7 @@ def _read(paths: list[Path], request: ReadRequest) -> RawDataset:
     }
     classes = KMNIST_CLASSES.get(request.name, "").split() if KMNIST_FILE.fullmatch(paths[0].name) else ()
     lowest = min(labels.array.min() for _, labels in contents.values())
-    first_label = min(FIRST_LABELS.get(request.name, 0), int(lowest))  # of arrays, it is often 0
+    first_label = FIRST_LABELS.get(request.name, 0) if lowest > 0 else 0  # in arrays, labels often count from 0
     return assemble(request.path, request.name, contents, tuple(classes), first_label)
 
 
