@@ -180,7 +180,7 @@ def _exact_training(case: Case, split: Split, batch_size: int) -> Trained:
 
 def _copies(case: Case, random: np.random.Generator) -> None:
     model, images = model_of(case), drawn_images(case, random, 5)
-    before, state = model.logits(images), model.state_dict()
+    before = model.logits(images)
     pgd(model, images, np.zeros(5, np.int64), ImageBall(0.1), steps=1)  # so that programs and caches exist
     ways: dict[str, Callable[[Model], Model]] = {
         "copy.deepcopy": copy.deepcopy,
@@ -195,7 +195,9 @@ def _copies(case: Case, random: np.random.Generator) -> None:
     for name, way in ways.items():
         other = way(model)
         expect(other, name)
-        other.load_state_dict({key: _other(key, array, random) for key, array in state.items()})
+        values: dict[int, np.ndarray] = {}  # by array, as a layer that is used twice has two names
+        arrays = list(other.network.named_arrays())
+        other.load_state_dict({key: values.setdefault(id(a), _other(key, a, random)) for key, a in arrays})
         expect(other, f"{name} and load_state_dict")
         for layer in other.network.every_layer():
             for key, tensor in layer.parameters.items():

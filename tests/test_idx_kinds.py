@@ -62,16 +62,18 @@ def test_every_type_is_read(tmp_path_factory, kinds, channels, column, unit, pac
 
 
 def test_both_parts_have_one_scale(tmp_path):
-    """A part of dark images is no part of images in [0, 1], unless it has fractions."""
-    dark, bright = np.full((20, 2, 2), 1, np.float32), np.full((20, 2, 2), 200, np.float32)
+    """A part of dark images beside bright ones may be one in [0, 1]."""
+    dark, bright = np.full((20, 2, 2), 20, np.float32), np.full((20, 2, 2), 200, np.float32)
     files = {"train-images-idx3-float": idx_bytes(bright, "f4"), "t10k-images-idx3-float": idx_bytes(dark, "f4")}
     files |= {f"{part}-labels-idx1-ubyte": idx_bytes(LABELS) for part in ("train", "t10k")}
     data = load_idx(write_files(tmp_path / "floats", files))
-    np.testing.assert_allclose([data.train.images[0, 0, 0, 0] * 255, data.test.images[0, 0, 0, 0] * 255], [200, 1])
-    dark[0] = 0.5
-    files["t10k-images-idx3-float"] = idx_bytes(dark, "f4")
-    with pytest.raises(UserError, match="pixels up to 1, the brightest images 200"):
-        load_idx(write_files(tmp_path / "fractions", files))
+    np.testing.assert_allclose([data.train.images[0, 0, 0, 0] * 255, data.test.images[0, 0, 0, 0] * 255], [200, 20])
+    dark[:] = 1
+    for name, first in (("whole numbers", 1), ("fractions", 0.5)):
+        dark[0] = first
+        files["t10k-images-idx3-float"] = idx_bytes(dark, "f4")
+        with pytest.raises(UserError, match="pixels up to 1, the brightest images 200"):
+            load_idx(write_files(tmp_path / name, files))
     files["train-images-idx3-float"] = idx_bytes(
         bright.astype(np.uint8)
     )  # bytes are of 0 to 255 whatever the others are
