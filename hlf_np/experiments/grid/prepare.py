@@ -101,12 +101,12 @@ def source_of(config: RunConfig) -> Source:
     """
     declared = config.catalogue.sources
     name, size = (config.dataset, config.image_size or None) if config.path else (None, None)
-    generated = config.true_manifold and all(source.name != config.dataset for source in declared)
-    difficulty = config.difficulty if generated else None
+    is_declared = any(source.name == config.dataset for source in declared)
+    difficulty = config.difficulty if config.true_manifold and not is_declared else None
     source = open_source(config.path or config.dataset, name, difficulty, size, config.data_seed, declared)
     if any(getattr(config, entry) != value for entry, value in source.description.items()):
         hint = "restore them, or start a new run"
-        if any(source.name == config.dataset for source in declared):
+        if is_declared:
             hint += "; if they are drawn at random, draw them from a generator with a seed"
         raise UserError(f"{config.path or config.dataset!r} contains other images than when this run started: {hint}")
     return source

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from hlf_np.experiments.measurements.subject import Subject
 from hlf_np.models import Model
 from hlf_np.spaces import Need
+from hlf_np.support.arrays import Floats
 from hlf_np.support.errors import UserError, source_location
 
 KEY_COLUMNS = ("dataset", "training", "n_train", "seed")  # the first columns of results.csv
@@ -90,31 +90,26 @@ def measure(subject: Subject, measurements: Sequence[Measurement]) -> dict[str, 
     UserError
         If a measurement does not return a number.
     """
-    numbers = {}
+    numbers, model = {}, subject.model
+    weights, are_trained = model.state_dict(), [p.requires_grad for _, p in model.network.named_parameters()]
     for measurement in measurements:
-        needs = measurement.needs
+        needs, what = measurement.needs, f"measurement {measurement.column}{source_location(measurement.compute)}"
         is_lacking = needs is not None and not any(space.needs is needs for space in subject.spaces)
-        with _unchanged(subject.model):
-            value: Any = math.nan if is_lacking else measurement.compute(subject)
+        value: Any = math.nan if is_lacking else measurement.compute(subject)
+        _restore(model, weights, are_trained)
         try:
             numbers[measurement.column] = number = float(value)
         except (TypeError, ValueError):
             result = f"{value!r:.40}" if np.ndim(value) == 0 else f"an array of shape {np.shape(value)}"
-            what = f"measurement {measurement.column}{source_location(measurement.compute)}"
             raise UserError(f"{what} returned {result}: its function must return a number") from None
         if measurement.share and not -1e-6 <= number <= 1 + 1e-6 and not math.isnan(number):
-            what = f"measurement {measurement.column}{source_location(measurement.compute)}"
             raise UserError(f"{what} returned {number:g}, which is no share: declare it with share=False")
     return numbers
 
 
-@contextmanager
-def _unchanged(model: Model) -> Iterator[None]:
-    """Restore the weights of a model, and which of them are trained, should a measurement change them."""
-    weights, parameters = model.state_dict(), [parameter for _, parameter in model.network.named_parameters()]
-    are_trained = [parameter.requires_grad for parameter in parameters]
-    yield
+def _restore(model: Model, weights: dict[str, Floats], are_trained: Sequence[bool]) -> None:
+    """Undo what a measurement may have changed: the weights of the model, and which of them are trained."""
     if not all(np.array_equal(array, weights[name], equal_nan=True) for name, array in model.network.named_arrays()):
         model.load_state_dict(weights)
-    for parameter, is_trained in zip(parameters, are_trained, strict=True):
+    for (_, parameter), is_trained in zip(model.network.named_parameters(), are_trained, strict=True):
         parameter.requires_grad = is_trained
